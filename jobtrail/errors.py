@@ -1,0 +1,102 @@
+"""The one tree of errors.
+
+An error carries what was expected, what was found, where, and how to mend it, as fields and as
+text; whether trying again can help is a property of its class. Nobody has to read the text to
+tell two errors apart.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class JobtrailError(Exception):
+    """Something jobtrail can't do, said so that a person can mend it.
+
+    Args:
+        what: One sentence that says what went wrong.
+        expected: What would have been right.
+        found: What was there instead.
+        where: The file, line, setting, job or place in the log.
+        mend: What to do about it.
+    """
+
+    #: Whether the same call may succeed later without anybody mending anything.
+    retriable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        expected: str | None = None,
+        found: str | None = None,
+        where: str | None = None,
+        mend: str | None = None,
+    ) -> None:
+        self.what = what
+        self.expected = expected
+        self.found = found
+        self.where = where
+        self.mend = mend
+        super().__init__(self._text())
+
+    def _text(self) -> str:
+        parts = [self.what]
+        if self.where:
+            parts.append(f"Where: {self.where}.")
+        if self.expected:
+            parts.append(f"Expected: {self.expected}.")
+        if self.found:
+            parts.append(f"Found: {self.found}.")
+        if self.mend:
+            parts.append(self.mend)
+        return " ".join(parts)
+
+
+class UsageError(JobtrailError):
+    """A command or call was used wrongly (exit status 2)."""
+
+
+class SettingError(JobtrailError):
+    """A setting has a value that can't be used."""
+
+
+class EventError(JobtrailError):
+    """Bytes that are no valid job event.
+
+    `reason` is the stable short name that goes to the dead-letter topic.
+    """
+
+    def __init__(self, what: str, *, reason: str, **fields: str | None) -> None:
+        self.reason = reason
+        super().__init__(what, **fields)
+
+
+class BrokerError(JobtrailError):
+    """The local Kafka can't be installed, formatted or started."""
+
+
+class LogUnavailable(JobtrailError):
+    """Kafka did not answer in time. Whether a write took effect is unknown; repeating is harmless."""
+
+    retriable = True
+
+
+class StoreError(JobtrailError):
+    """The projection store can't be used as it is."""
+
+
+class FencedError(StoreError):
+    """Somebody else moved this partition's checkpoint: this writer's batch must not be applied."""
+
+
+class LogGapError(StoreError):
+    """The log and the store's checkpoint don't meet: events between them are lost or replaced."""
+
+
+class AlreadyRunning(JobtrailError):
+    """Another service is running on the same data directory."""
+
+
+class NotRunning(JobtrailError):
+    """No local service was found."""

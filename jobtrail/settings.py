@@ -1,0 +1,158 @@
+"""Every setting of every process, in one frozen object that is validated once at start.
+
+The environment is read here and nowhere else. Each setting has a unit, a default and a reason;
+the table in docs/settings.md is tested against this module.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import platformdirs
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from jobtrail.errors import SettingError
+
+ENV_PREFIX = "JOBTRAIL_"
+
+
+def default_data_dir() -> Path:
+    """Return the folder for this user's local service (platformdirs' user data folder)."""
+    return Path(platformdirs.user_data_dir("jobtrail", appauthor=False))
+
+
+class Settings(BaseSettings):
+    """What a jobtrail process needs to know, from `JOBTRAIL_*` variables or from its caller.
+
+    Raises:
+        pydantic.ValidationError: A value is out of bounds; `load` turns it into a SettingError.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, frozen=True, extra="forbid", env_ignore_empty=True
+    )
+
+    data_dir: Path = Field(
+        default_factory=default_data_dir,
+        description="Folder of the local service: broker, store, secret, logs.",
+    )
+    bootstrap_servers: str = Field(
+        default="",
+        description="Kafka to use, `host:port[,host:port]`. Empty: the local broker that "
+        "`jobtrail up` runs.",
+    )
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="How to speak to Kafka, in Kafka's own words."
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        default="SCRAM-SHA-512", description="SASL mechanism, where the protocol has SASL."
+    )
+    sasl_username: str = Field(default="", description="SASL user.")
+    sasl_password: SecretStr = Field(default=SecretStr(""), description="SASL password.")
+    ssl_cafile: Path | None = Field(
+        default=None, description="CA certificates in PEM for TLS to Kafka. Unset: the system's."
+    )
+    topic: str = Field(default="job-events", description="The log.")
+    dead_topic: str = Field(
+        default="job-events-dead", description="Where records go that are no valid event."
+    )
+    group: str = Field(
+        default="jobtrail-projector",
+        description="Consumer group of the projectors. It shares out the partitions; the "
+        "position is the store's own.",
+    )
+    partitions: Annotated[int, Field(ge=1, le=1024)] = Field(
+        default=8,
+        description="Partitions of the log when it is created. Fixed for ever: one job is one "
+        "partition.",
+    )
+    replication: Annotated[int, Field(ge=1, le=9)] = Field(
+        default=1, description="Replicas of a created topic. 1 on one machine, 3 on a cluster."
+    )
+    store: str = Field(
+        default="",
+        description="Projection store, `sqlite:///FOLDER`. Empty: the folder `store` in the data "
+        "folder.",
+    )
+    shards: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=2,
+        description="SQLite files of a new store. One writer each: two use two cores.",
+    )
+    host: str = Field(default="127.0.0.1", description="Address that the API listens on.")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=8040, description="Port of the API. 0: a free one."
+    )
+    max_waits: Annotated[int, Field(ge=1)] = Field(
+        default=20_000,
+        description="Waits that one API process holds at a time; more get 429. 20,000 take "
+        "about 320 MiB.",
+    )
+    max_waits_per_caller: Annotated[int, Field(ge=1)] = Field(
+        default=2_000, description="The same for one caller."
+    )
+    tail_buffer_bytes: Annotated[int, Field(ge=1 << 20)] = Field(
+        default=64 << 20,
+        description="Bytes of events beyond the projections that an API process keeps for fresh "
+        "statuses. Behind by more, it answers waits as the projections catch up.",
+    )
+    stalled_after: Annotated[float, Field(ge=1)] = Field(
+        default=60.0,
+        description="Seconds without progress, with events to apply, after which a projector "
+        "ends itself to be started anew.",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="What the processes write to their logs."
+    )
+
+    @field_validator("store")
+    @classmethod
+    def _store_is_known(cls, value: str) -> str:
+        if value and not value.startswith("sqlite:///"):
+            raise ValueError("expected sqlite:///FOLDER")
+        return value
+
+    @property
+    def store_folder(self) -> Path:
+        """The folder of the SQLite store."""
+        if self.store:
+            return Path(self.store.removeprefix("sqlite:///"))
+        return self.data_dir / "store"
+
+
+def load(**overrides: object) -> Settings:
+    """Read the settings from the environment, with `overrides` that are not None on top.
+
+    Returns:
+        The validated, frozen settings.
+
+    Raises:
+        SettingError: Values are wrong; every one is named with its bounds and where it came from.
+    """
+    try:
+        return Settings(**{k: v for k, v in overrides.items() if v is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        faults = []
+        for fault in error.errors(include_url=False):
+            name = str(fault["loc"][0])
+            source = f"{ENV_PREFIX}{name.upper()}"
+            place = source if source in os.environ else f"setting {name}"
+            faults.append(f"{place}: {fault['msg']} (found {fault['input']!r})")
+        raise SettingError(
+            "Settings can't be used: " + "; ".join(faults) + ".",
+            mend="The bounds of each setting are in docs/settings.md.",
+        ) from None
+
+
+def as_environment(settings: Settings) -> dict[str, str]:
+    """Return the variables that give a child process exactly these settings."""
+    found: dict[str, str] = {}
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            value = value.get_secret_value()
+        if value is not None:
+            found[f"{ENV_PREFIX}{name.upper()}"] = str(value)
+    return found

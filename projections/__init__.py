@@ -1,0 +1,1 @@
+"""The processes that fold the log into projections, and the stores."""

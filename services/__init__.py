@@ -1,0 +1,1 @@
+"""The processes that answer: the local Kafka, the API."""
