@@ -1,0 +1,134 @@
+"""The fold: the only place where a job's state is decided.
+
+`fold(job, event, place) -> (job, verdict)` is pure and total: no clock, no random number, no I/O,
+and no decoded event makes it raise. The projectors, the API's live tail, replay and the tests all
+call this one function, so they can't disagree.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from jobtrail import events as ev
+from jobtrail.job import Job, Place, Verdict, event_key, trail_entry, trail_has
+from jobtrail.states import ENDED, TRANSITIONS, Rule, State
+
+_TYPE_CODES: Final = {cls: code for code, cls in enumerate(ev.EVENT_TYPES)}
+
+
+def fold(job: Job | None, event: ev.Event, place: Place) -> tuple[Job, Verdict]:
+    """Apply one event of the log to what is known of its job.
+
+    Args:
+        job: What is known so far; None for a job that was never seen.
+        event: The decoded event; `event.subject` is the job's id.
+        place: Where the event lies in the log. Events are folded in the order of their offsets.
+
+    Returns:
+        The job after the event, as another object, and the verdict. Whatever the verdict, the
+        event stands in the trail. Unless it is `applied` nothing else of the job changes, but
+        for a `job.created` that came after the fact: it fills in what a job is and whose.
+    """
+    time = ev.microseconds(event.time) if event.time is not None else place.timestamp
+    key = event_key(event.id)
+    if job is None:
+        # A job is first seen wherever its log begins for us. Progress claims the least: created.
+        state = event.state or State.CREATED
+        after = Job(id=event.subject, state=state, created_at=time, updated_at=time)
+        verdict = Verdict.APPLIED
+        _apply(after, event, time, event.data.attempt or 0)
+    else:
+        after = job.__copy__()
+        attempt = _attempt_of(event, job)
+        verdict = _judge(job, event, key, attempt)
+        if verdict is Verdict.APPLIED:
+            _apply(after, event, time, attempt)
+        elif (
+            job.owner is None
+            and verdict is not Verdict.DUPLICATE
+            and isinstance(event, ev.Created)
+        ):
+            verdict = Verdict.LATE
+            _describe(after, event.data)
+            after.tags = _merged(event.data.tags or {}, job.tags)
+            after.created_at = time
+    after.trail += trail_entry(
+        key, place.offset, time, after.state, _TYPE_CODES[type(event)], verdict
+    )
+    return after, verdict
+
+
+def _attempt_of(event: ev.Event, job: Job) -> int:
+    """An event that names no attempt counts as the current one; active after retry as the next."""
+    named = event.data.attempt
+    if named is not None:
+        return named
+    if job.state is State.RETRY and event.state is State.ACTIVE:
+        return job.attempt + 1
+    return job.attempt
+
+
+def _judge(job: Job, event: ev.Event, key: bytes, attempt: int) -> Verdict:
+    if trail_has(job.trail, key):
+        return Verdict.DUPLICATE
+    if attempt < job.attempt:
+        return Verdict.LATE
+    target = event.state
+    if target is None:
+        return Verdict.NOT_ALLOWED if job.state in ENDED else Verdict.APPLIED
+    rule = TRANSITIONS[job.state].get(target)
+    if rule is None or (rule is Rule.HIGHER_ATTEMPT and attempt <= job.attempt):
+        return Verdict.NOT_ALLOWED
+    return Verdict.APPLIED
+
+
+def _apply(job: Job, event: ev.Event, time: int, attempt: int) -> None:
+    """Change `job`, a fresh copy, by an event that is allowed."""
+    target = event.state
+    if attempt > job.attempt:
+        job.attempt = attempt
+        job.progress = None
+    if target is not None:
+        if job.ended_at is not None and target not in ENDED:
+            job.ended_at = job.output = None
+        job.state = target
+        if target in ENDED:
+            job.ended_at = time
+        elif target is State.ACTIVE and job.started_at is None:
+            job.started_at = time
+    job.updated_at = time
+    if event.data.tags:
+        job.tags = _merged(job.tags, event.data.tags)
+    _take_in(job, event)
+
+
+def _take_in(job: Job, event: ev.Event) -> None:
+    """Take over what the event's type carries beside its state."""
+    if isinstance(event, ev.Created):
+        _describe(job, event.data)
+    elif isinstance(event, ev.Progress):
+        if event.data.progress is not None:
+            job.progress = event.data.progress
+    elif isinstance(event, ev.Completed):
+        job.output = bytes(event.data.output) or None
+        job.error = None
+    elif isinstance(event, ev.Failed):
+        job.output = bytes(event.data.output) or None
+        job.error = bytes(event.data.error) or None
+    elif isinstance(event, ev.Retry):
+        job.error = bytes(event.data.error) or None
+
+
+def _describe(job: Job, data: ev.CreatedData) -> None:
+    job.job_type = data.job_type
+    job.owner = data.owner
+    job.bulk_id = data.bulk_id
+    job.viewers = tuple(sorted(set(data.viewers)))
+
+
+def _merged(under: dict[str, str], over: dict[str, str]) -> dict[str, str]:
+    """Merge tags; a job keeps the first `MAX_TAGS` names that it was given."""
+    merged = {**under, **over}
+    while len(merged) > ev.MAX_TAGS:
+        merged.popitem()
+    return merged
