@@ -100,3 +100,9 @@ class AlreadyRunning(JobtrailError):
 
 class NotRunning(JobtrailError):
     """No local service was found."""
+
+
+class StoreNotReady(StoreError):
+    """There is no projection to answer from yet; a projector is about to make it."""
+
+    retriable = True

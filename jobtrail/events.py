@@ -28,7 +28,9 @@ MAX_TAGS: Final = 32
 _TEXT: Final = r"\A[^\x00-\x1f\x7f-\x9f]+\Z"
 
 Name = Annotated[str, Meta(min_length=1, max_length=256, pattern=_TEXT)]
-Principal = Annotated[str, Meta(max_length=262, pattern=r"\A(?:user|group):[^\x00-\x1f\x7f-\x9f]+\Z")]
+Principal = Annotated[
+    str, Meta(max_length=262, pattern=r"\A(?:user|group):[^\x00-\x1f\x7f-\x9f]+\Z")
+]
 Tag = Annotated[str, Meta(max_length=256, pattern=r"\A[^\x00-\x1f\x7f-\x9f]*\Z")]
 Tags = Annotated[dict[Name, Tag], Meta(max_length=MAX_TAGS)]
 Attempt = Annotated[int, Meta(ge=0, le=2**31 - 1)]
@@ -202,9 +204,7 @@ def decode(value: bytes | None) -> Event:
         value.isascii() or value.decode()
         event = _decoder.decode(value)
     except UnicodeDecodeError as error:
-        raise EventError(
-            "The event is not UTF-8.", reason="not-utf-8", found=str(error)
-        ) from None
+        raise EventError("The event is not UTF-8.", reason="not-utf-8", found=str(error)) from None
     except msgspec.ValidationError as error:
         raise EventError(
             "The event breaks the schema.", reason="invalid", found=str(error)

@@ -44,9 +44,7 @@ def fold(job: Job | None, event: ev.Event, place: Place) -> tuple[Job, Verdict]:
         if verdict is Verdict.APPLIED:
             _apply(after, event, time, attempt)
         elif (
-            job.owner is None
-            and verdict is not Verdict.DUPLICATE
-            and isinstance(event, ev.Created)
+            job.owner is None and verdict is not Verdict.DUPLICATE and isinstance(event, ev.Created)
         ):
             verdict = Verdict.LATE
             _describe(after, event.data)

@@ -1,0 +1,123 @@
+"""What the API asks of a projection store, and who asks.
+
+The caller's filter is part of every query: a job that he may not see is never read for him.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
+
+from jobtrail.job import Job
+from jobtrail.states import State
+
+
+class Caller(NamedTuple):
+    """On whose behalf a store is read."""
+
+    user: str
+    groups: tuple[str, ...] = ()
+    #: He has the permission `jobs:read:all`.
+    reads_all: bool = False
+
+    @property
+    def principals(self) -> tuple[str, ...]:
+        """The names under which jobs may be visible to him."""
+        return (f"user:{self.user}", *(f"group:{group}" for group in self.groups))
+
+    def sees(self, job: Job) -> bool:
+        """Tell whether he may see a job: the same rule as the one in the stores' queries."""
+        if self.reads_all:
+            return True
+        if job.owner is None:
+            return False
+        return job.owner == self.user or not set(self.principals).isdisjoint(job.viewers)
+
+
+class Filters(NamedTuple):
+    """Which jobs are asked for. Empty or None: all."""
+
+    job_types: tuple[str, ...] = ()
+    states: tuple[State, ...] = ()
+    #: Inclusive bounds of the creation time, microseconds since the epoch.
+    created_from: int | None = None
+    created_to: int | None = None
+    owner: str | None = None
+    bulk_id: str | None = None
+    #: (key, value) pairs that must all match.
+    tags: tuple[tuple[str, str], ...] = ()
+    #: Microseconds since the epoch, inclusive.
+    updated_since: int | None = None
+
+
+class Cursor(NamedTuple):
+    """The last job of a page: the next page begins behind it."""
+
+    created_at: int
+    id: str
+
+
+class Held(NamedTuple):
+    """What a snapshot of a store holds."""
+
+    #: Per partition the offset before which everything is applied.
+    position: dict[int, int]
+    #: Per partition the log's timestamp of the last applied record, microseconds, 0 for none.
+    timestamps: dict[int, int]
+    #: Partitions that can't be answered truly yet.
+    recovering: frozenset[int]
+
+
+class Snapshot(Protocol):
+    """One consistent view of a store."""
+
+    held: Held
+
+    def jobs(self, caller: Caller, ids: list[str]) -> list[Job]:
+        """Return those of these jobs that the caller sees, without their trails."""
+
+    def watched(self, ids: list[str]) -> dict[str, Job]:
+        """Return these jobs with their trails, whoever may see them: for the live tail to fold
+        onto. Nothing of it is answered before `Caller.sees` said so.
+        """
+
+    def search(
+        self,
+        caller: Caller,
+        filters: Filters,
+        *,
+        size: int,
+        after: Cursor | None = None,
+        offset: int = 0,
+    ) -> list[Job]:
+        """Return a page of jobs without their trails, newest first: `created_at` descending,
+        then id ascending.
+        """
+
+    def summary(self, caller: Caller, filters: Filters) -> dict[str | None, list[int]]:
+        """Count jobs by type and state, from counters; only `job_types`, `created_from` and
+        `created_to` of the filters count.
+
+        Returns:
+            Per job type, sorted by name, its counts in the order of `STATES`. A job whose type is
+            not known yet stands under None.
+        """
+
+
+class ProjectionReader(Protocol):
+    """The read side of a store; not to be shared between threads."""
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions the folded log has."""
+
+    def snapshot(self) -> AbstractContextManager[Snapshot]:
+        """Open a consistent view of the store.
+
+        Raises:
+            StoreNotReady: There is no store to read yet.
+            StoreError: It can't be read.
+        """
+
+    def close(self) -> None:
+        """Let go of the store."""

@@ -1,0 +1,104 @@
+"""What a projector asks of a projection store. Every store runs the same contract tests.
+
+The store's own checkpoint is the truth about what was applied: rows, counters, trails and the
+partition's checkpoint change in one transaction, and only if the checkpoint is still where the
+batch begins. That makes effects exactly-once, whatever dies when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from jobtrail.job import Job
+
+
+class Checkpoint(NamedTuple):
+    """Up to where a partition of the log is in the store."""
+
+    #: The next offset to apply.
+    next_offset: int
+    #: CloudEvents id of the last record that was applied, empty where there was none or where
+    #: the record was no event: shows whether the log is still the one that was folded.
+    last_event_id: str
+    #: The log's timestamp of that record, microseconds since the epoch; 0 where there was none.
+    last_timestamp: int
+    #: Reads can't be answered truly before `next_offset` reaches this.
+    recover_to: int
+
+
+class Entry:
+    """A job that the projector holds, and what the store holds of it.
+
+    `job` moves on with the fold. The other fields are the store's own, and change only when a
+    batch is committed.
+    """
+
+    __slots__ = ("job", "row", "spilled", "stored")
+
+    def __init__(
+        self,
+        job: Job,
+        row: int | None = None,
+        stored: tuple[int, int, int, int] | None = None,
+        spilled: int = 0,
+    ) -> None:
+        self.job = job
+        #: The row's number, None before the first commit.
+        self.row = row
+        #: (audience, type, state code, creation time) as stored.
+        self.stored = stored
+        #: How many entries of the trail the store keeps outside of the row.
+        self.spilled = spilled
+
+
+class Tally(NamedTuple):
+    """How the records of a batch were judged."""
+
+    applied: int = 0
+    duplicate: int = 0
+    late: int = 0
+    not_allowed: int = 0
+    dead: int = 0
+
+
+class Batch(NamedTuple):
+    """The outcome of folding consecutive records of one partition."""
+
+    partition: int
+    start: int
+    next_offset: int
+    last_event_id: str
+    last_timestamp: int
+    #: Each touched job once, as it is after the batch.
+    changes: Sequence[tuple[Entry, Job]]
+    tally: Tally
+
+
+class ProjectionWriter(Protocol):
+    """The write side of a store: one instance per projector process."""
+
+    def checkpoints(self) -> dict[int, Checkpoint]:
+        """Return every partition's checkpoint."""
+
+    def load(self, partition: int, ids: Iterable[str]) -> dict[str, Entry]:
+        """Return those of these jobs of a partition that the store knows."""
+
+    def apply(self, batch: Batch) -> None:
+        """Write a batch and move its partition's checkpoint, in one transaction.
+
+        Raises:
+            FencedError: The stored checkpoint is not `batch.start`; nothing was written.
+            StoreError: The store can't be written; nothing was written.
+        """
+
+    def reset(self, partition: int, ends: Mapping[int, int]) -> None:
+        """Empty the part of the store that holds a partition, to be folded anew from the log.
+
+        Args:
+            partition: The partition whose log is not the one that was folded.
+            ends: The log's end per partition: reads wait until the store is there again.
+        """
+
+    def close(self) -> None:
+        """Let go of the store."""
