@@ -77,7 +77,7 @@ class BrokerError(JobtrailError):
 
 
 class LogUnavailable(JobtrailError):
-    """Kafka did not answer in time. Whether a write took effect is unknown; repeating is harmless."""
+    """Kafka did not answer in time. A write may have taken effect; repeating it is harmless."""
 
     retriable = True
 

@@ -77,8 +77,9 @@ class Snapshot(Protocol):
         """Return those of these jobs that the caller sees, without their trails."""
 
     def watched(self, ids: list[str]) -> dict[str, Job]:
-        """Return these jobs with their trails, whoever may see them: for the live tail to fold
-        onto. Nothing of it is answered before `Caller.sees` said so.
+        """Return these jobs with their trails, whoever may see them.
+
+        It is what the live tail folds onto; none of it is answered before `Caller.sees` said so.
         """
 
     def search(
@@ -90,13 +91,15 @@ class Snapshot(Protocol):
         after: Cursor | None = None,
         offset: int = 0,
     ) -> list[Job]:
-        """Return a page of jobs without their trails, newest first: `created_at` descending,
-        then id ascending.
+        """Return a page of jobs without their trails, newest first.
+
+        The order is `created_at` descending, then id ascending.
         """
 
     def summary(self, caller: Caller, filters: Filters) -> dict[str | None, list[int]]:
-        """Count jobs by type and state, from counters; only `job_types`, `created_from` and
-        `created_to` of the filters count.
+        """Count jobs by type and state, from counters.
+
+        Only `job_types`, `created_from` and `created_to` of the filters count.
 
         Returns:
             Per job type, sorted by name, its counts in the order of `STATES`. A job whose type is

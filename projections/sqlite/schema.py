@@ -1,0 +1,198 @@
+"""The shape of a shard, and how its files are found, opened and made.
+
+A store is a folder: `store.json` says how many shards it has and over how many partitions; shard
+k (`shard-k.db`) holds the partitions p with p % shards == k, whole: rows, indexes, counters,
+audiences and checkpoints. Nothing in it is precious: it can be folded anew from the log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from jobtrail.errors import StoreError, StoreNotReady
+
+#: Raised with every change of the tables or of what the fold writes into them.
+SCHEMA_VERSION: Final = 1
+DAY: Final = 86_400_000_000
+#: The audience of jobs that nobody owns yet, and the one that stands for all jobs in counters.
+NOBODY: Final = 0
+EVERYBODY: Final = -1
+
+# Integers stand for names everywhere; a job's row is appended once and then updated in place, so
+# that the jobs under way lie together. `jobs_by_*` end in the order of every listing.
+TABLES: Final = """
+CREATE TABLE checkpoints(
+  partition INTEGER PRIMARY KEY, next_offset INTEGER NOT NULL, last_event_id TEXT NOT NULL,
+  last_timestamp INTEGER NOT NULL, recover_to INTEGER NOT NULL,
+  applied INTEGER NOT NULL DEFAULT 0, duplicate INTEGER NOT NULL DEFAULT 0,
+  late INTEGER NOT NULL DEFAULT 0, not_allowed INTEGER NOT NULL DEFAULT 0,
+  dead INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE types(type INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE audiences(
+  audience INTEGER PRIMARY KEY, owner TEXT NOT NULL, viewers TEXT NOT NULL,
+  UNIQUE(owner, viewers));
+CREATE TABLE audience_members(
+  principal TEXT NOT NULL, audience INTEGER NOT NULL, PRIMARY KEY(principal, audience)
+) WITHOUT ROWID;
+CREATE TABLE jobs(
+  row INTEGER PRIMARY KEY, id TEXT NOT NULL, audience INTEGER NOT NULL, type INTEGER NOT NULL,
+  state INTEGER NOT NULL, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL,
+  started_at INTEGER, ended_at INTEGER, attempt INTEGER NOT NULL, progress REAL, bulk_id TEXT,
+  tags TEXT, error BLOB, output BLOB, spilled INTEGER NOT NULL, trail BLOB NOT NULL);
+CREATE UNIQUE INDEX jobs_by_id ON jobs(id);
+CREATE INDEX jobs_by_audience ON jobs(audience, created_at DESC, id);
+CREATE INDEX jobs_by_creation ON jobs(created_at DESC, id);
+CREATE INDEX jobs_by_bulk ON jobs(bulk_id, created_at DESC, id) WHERE bulk_id IS NOT NULL;
+CREATE TABLE trail_chunks(
+  row INTEGER NOT NULL, chunk INTEGER NOT NULL, trail BLOB NOT NULL, PRIMARY KEY(row, chunk)
+) WITHOUT ROWID;
+CREATE TABLE counters(
+  audience INTEGER NOT NULL, day INTEGER NOT NULL, type INTEGER NOT NULL,
+  created INTEGER NOT NULL, active INTEGER NOT NULL, retry INTEGER NOT NULL,
+  completed INTEGER NOT NULL, failed INTEGER NOT NULL, cancelled INTEGER NOT NULL,
+  expired INTEGER NOT NULL, PRIMARY KEY(audience, day, type)
+) WITHOUT ROWID;
+CREATE TABLE filling(filling TEXT NOT NULL);
+INSERT INTO filling VALUES(lower(hex(randomblob(16))));
+"""
+TABLE_NAMES: Final = (
+    "checkpoints", "types", "audiences", "audience_members", "jobs", "trail_chunks", "counters",
+    "filling",
+)  # fmt: skip
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """What `store.json` says."""
+
+    schema: int
+    shards: int
+    partitions: int
+
+
+def read_layout(folder: Path) -> Layout:
+    """Read a store's `store.json`.
+
+    Raises:
+        StoreNotReady: There is no store in this folder yet.
+        StoreError: It is damaged, or made by another version of jobtrail.
+    """
+    path = folder / "store.json"
+    try:
+        layout = msgspec.json.decode(path.read_bytes(), type=Layout)
+    except FileNotFoundError:
+        raise StoreNotReady(
+            "There is no projection store yet.",
+            where=str(folder),
+            mend="A projector makes it when it starts.",
+        ) from None
+    except (msgspec.MsgspecError, OSError) as error:
+        raise StoreError(
+            "The projection store can't be read.",
+            where=str(path),
+            found=str(error),
+            mend="Delete the folder: the store is folded anew from the log.",
+        ) from None
+    if layout.schema != SCHEMA_VERSION:
+        raise StoreError(
+            "The projection store was made by another version of jobtrail.",
+            where=str(folder),
+            expected=f"schema {SCHEMA_VERSION}",
+            found=f"schema {layout.schema}",
+            mend="Delete the folder: the store is folded anew from the log.",
+        )
+    return layout
+
+
+def create(folder: Path, layout: Layout, begins: dict[int, int], ends: dict[int, int]) -> Layout:
+    """Make a store unless there is one; several projectors may try at once.
+
+    Args:
+        folder: Where.
+        layout: How many shards and partitions.
+        begins: The log's first offset per partition: where its fold begins.
+        ends: The log's end per partition now: reads wait until the store is there.
+
+    Returns:
+        The layout of the store that is there, which an earlier call may have decided.
+    """
+    with contextlib.suppress(StoreNotReady):
+        return read_layout(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for shard in range(layout.shards):
+        db = connect(shard_path(folder, shard), create=True)
+        try:
+            db.execute("BEGIN EXCLUSIVE")
+            if not db.execute("SELECT 1 FROM sqlite_master").fetchone():
+                mine = [p for p in range(layout.partitions) if p % layout.shards == shard]
+                make_tables(db, {p: begins[p] for p in mine}, {p: ends[p] for p in mine})
+            db.execute("COMMIT")
+        finally:
+            db.close()
+    # Written last: a folder without it is no store yet.
+    handle, name = tempfile.mkstemp(dir=folder, prefix="store.json.")
+    with os.fdopen(handle, "wb") as file:
+        file.write(msgspec.json.encode(layout))
+    Path(name).replace(folder / "store.json")
+    return layout
+
+
+def make_tables(db: sqlite3.Connection, begins: dict[int, int], ends: dict[int, int]) -> None:
+    """Create a shard's tables, with a checkpoint per partition, inside the open transaction."""
+    for statement in TABLES.split(";\n"):
+        if statement.strip():
+            db.execute(statement)
+    db.executemany(
+        "INSERT INTO checkpoints(partition, next_offset, last_event_id, last_timestamp, recover_to)"
+        " VALUES(?, ?, '', 0, ?)",
+        [(p, begins[p], ends[p]) for p in begins],
+    )
+
+
+def shard_path(folder: Path, shard: int) -> Path:
+    """Return the file of a shard."""
+    return folder / f"shard-{shard}.db"
+
+
+def connect(path: Path, *, create: bool = False, read_only: bool = False) -> sqlite3.Connection:
+    """Open a shard.
+
+    Args:
+        path: Its file.
+        create: Make the file where it is missing.
+        read_only: Open it so that it can't be written.
+
+    Raises:
+        StoreError: It can't be opened.
+    """
+    mode = "rwc" if create else "ro" if read_only else "rw"
+    try:
+        db = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=512,
+            timeout=10.0,
+        )
+        # NORMAL in WAL mode: a power cut may lose the last commits, never tear the file. The
+        # checkpoint is lost with them, so the same records are applied again.
+        if not read_only:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=NORMAL")
+            db.execute("PRAGMA wal_autocheckpoint=4000")
+            db.execute("PRAGMA journal_size_limit=67108864")
+        db.execute(f"PRAGMA cache_size=-{32 * 1024 if read_only else 128 * 1024}")
+        db.execute("PRAGMA mmap_size=4294967296")
+        db.execute("PRAGMA temp_store=MEMORY")
+    except sqlite3.Error as error:
+        raise StoreError(
+            "A shard of the projection store can't be opened.", where=str(path), found=str(error)
+        ) from None
+    return db
