@@ -171,7 +171,7 @@ Event: TypeAlias = Created | Active | Progress | Retry | Completed | Failed | Ca
 EVENT_TYPES: Final = (Created, Active, Progress, Retry, Completed, Failed, Cancelled, Expired)
 TYPE_NAMES: Final = tuple(str(t.__struct_config__.tag) for t in EVENT_TYPES)
 
-_decoder: Final = msgspec.json.Decoder(Event)
+_decoder: Final[msgspec.json.Decoder[Event]] = msgspec.json.Decoder(Event)
 _encoder: Final = msgspec.json.Encoder()
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)

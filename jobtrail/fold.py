@@ -7,6 +7,7 @@ call this one function, so they can't disagree.
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Final
 
 from jobtrail import events as ev
@@ -38,7 +39,7 @@ def fold(job: Job | None, event: ev.Event, place: Place) -> tuple[Job, Verdict]:
         verdict = Verdict.APPLIED
         _apply(after, event, time, event.data.attempt or 0)
     else:
-        after = job.__copy__()
+        after = copy(job)
         attempt = _attempt_of(event, job)
         verdict = _judge(job, event, key, attempt)
         if verdict is Verdict.APPLIED:

@@ -166,12 +166,13 @@ def connect(path: Path, *, create: bool = False, read_only: bool = False) -> sql
     Args:
         path: Its file.
         create: Make the file where it is missing.
-        read_only: Open it so that it can't be written.
+        read_only: Refuse writes. (Not by opening the file read-only: a reader may have to make
+            the WAL's index.)
 
     Raises:
         StoreError: It can't be opened.
     """
-    mode = "rwc" if create else "ro" if read_only else "rw"
+    mode = "rwc" if create else "rw"
     try:
         db = sqlite3.connect(
             f"{path.absolute().as_uri()}?mode={mode}",
@@ -183,7 +184,9 @@ def connect(path: Path, *, create: bool = False, read_only: bool = False) -> sql
         )
         # NORMAL in WAL mode: a power cut may lose the last commits, never tear the file. The
         # checkpoint is lost with them, so the same records are applied again.
-        if not read_only:
+        if read_only:
+            db.execute("PRAGMA query_only=ON")
+        else:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=NORMAL")
             db.execute("PRAGMA wal_autocheckpoint=4000")

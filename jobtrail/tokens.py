@@ -1,0 +1,231 @@
+"""Tokens of the local service: JWTs signed with a secret that never leaves the data folder.
+
+Whoever can read the secret is the local service's administrator: it can issue a token for any
+user. So the file is made for its owner alone, and one that others can read is not used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import jwt
+
+from jobtrail.errors import JobtrailError, SettingError, UsageError
+
+ISSUER: Final = "jobtrail-local"
+AUDIENCE: Final = "jobtrail"
+#: The permission to see every job.
+READ_ALL: Final = "jobs:read:all"
+#: The permission to write events.
+WRITE: Final = "jobs:write"
+PERMISSIONS: Final = (READ_ALL, WRITE)
+
+#: The longest token that is looked at, in bytes.
+MAX_TOKEN_BYTES: Final = 8 * 1024
+#: How far two clocks may differ, in seconds.
+LEEWAY: Final = 10
+
+_ALGORITHM: Final = "HS256"
+_SECRET_BYTES: Final = 32
+_SECRET_FILE: Final = "secret"  # noqa: S105
+_NAME: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,256}")
+#: Headers by which a token would choose its own key or rules.
+_REFUSED_HEADERS: Final = ("crit", "jku", "x5u", "jwk")
+_OPTIONS: Final[Any] = {
+    "require": ["exp", "iss", "aud", "sub"],
+    "enforce_minimum_key_length": True,
+}
+
+
+class TokenError(JobtrailError):
+    """A token that proves nothing. The reason is for the log, never for the bearer."""
+
+
+class Claims(NamedTuple):
+    """What a token says of its bearer, once it is verified."""
+
+    user: str
+    groups: tuple[str, ...]
+    permissions: frozenset[str]
+    #: When the token ends, seconds since the epoch.
+    expires: float
+
+
+def local_secret(data_dir: Path) -> bytes:
+    """Return the secret of a local service, made at its first use.
+
+    Args:
+        data_dir: The folder of the service.
+
+    Returns:
+        32 random bytes, the same for every process on this folder.
+
+    Raises:
+        SettingError: The file can be read by others, or does not hold a secret.
+    """
+    path = data_dir / _SECRET_FILE
+    if not path.exists():
+        _make_secret(path)
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read(1024)
+    except OSError as error:
+        raise SettingError(
+            "The secret of the local service can't be read.", where=str(path), found=str(error)
+        ) from None
+    if mode & 0o077:
+        raise SettingError(
+            "Others can read the secret of the local service.",
+            where=str(path),
+            expected="mode 0600",
+            found=f"mode {mode & 0o777:04o}",
+            mend="Delete it, so that a new one is made; tokens issued so far end with it.",
+        )
+    try:
+        secret = bytes.fromhex(text.decode("ascii").strip())
+    except ValueError:
+        secret = b""
+    if len(secret) != _SECRET_BYTES:
+        raise SettingError(
+            "This file is no secret of a local service.",
+            where=str(path),
+            expected=f"{_SECRET_BYTES} bytes in hexadecimal",
+            mend="Delete it, so that a new one is made.",
+        )
+    return secret
+
+
+def _make_secret(path: Path) -> None:
+    """Put a new secret in place whole, unless another process was faster."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(secrets.token_hex(_SECRET_BYTES).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(draft)
+    finally:
+        draft.unlink()
+
+
+def make_token(
+    secret: bytes,
+    user: str,
+    groups: Iterable[str] = (),
+    permissions: Iterable[str] = (),
+    lifetime: timedelta = timedelta(hours=12),
+    *,
+    at: float | None = None,
+) -> str:
+    """Issue a token for the local service.
+
+    Args:
+        secret: From `local_secret`.
+        user: Whom the bearer acts as.
+        groups: Whose member he is.
+        permissions: Of `PERMISSIONS`.
+        lifetime: How long the token is good for.
+        at: When it is issued, seconds since the epoch; None for now.
+
+    Returns:
+        The token, to be sent as `Authorization: Bearer TOKEN`.
+
+    Raises:
+        UsageError: A name has another form, or a permission is unknown.
+    """
+    groups, permissions = list(groups), list(permissions)
+    for name in (user, *groups):
+        if not _NAME.fullmatch(name):
+            raise UsageError(
+                "This is no name of a user or group.",
+                expected="1 to 256 characters, no control characters",
+                found=repr(name[:80]),
+            )
+    unknown = [permission for permission in permissions if permission not in PERMISSIONS]
+    if unknown:
+        raise UsageError(
+            "There is no such permission.",
+            expected=" or ".join(PERMISSIONS),
+            found=", ".join(map(repr, unknown)),
+        )
+    issued = int(time.time() if at is None else at)
+    claims = {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "sub": user,
+        "groups": groups,
+        "permissions": permissions,
+        "iat": issued,
+        "exp": issued + int(lifetime.total_seconds()),
+    }
+    token = jwt.encode(claims, secret, algorithm=_ALGORITHM)
+    if len(token) > MAX_TOKEN_BYTES:
+        raise UsageError(
+            "The token is too long.",
+            expected=f"at most {MAX_TOKEN_BYTES} bytes",
+            found=f"{len(token)} bytes for {len(groups)} groups",
+        )
+    return token
+
+
+def read_token(secret: bytes, token: str) -> Claims:
+    """Verify a token of the local service.
+
+    Args:
+        secret: From `local_secret`.
+        token: As the bearer sent it.
+
+    Returns:
+        What it says of its bearer.
+
+    Raises:
+        TokenError: It is forged, over, made for somebody else, or no such token at all.
+    """
+    if len(token) > MAX_TOKEN_BYTES:
+        raise TokenError(
+            "The token is too long.",
+            expected=f"at most {MAX_TOKEN_BYTES} bytes",
+            found=f"{len(token)} bytes",
+        )
+    try:
+        whole = jwt.decode_complete(
+            token,
+            secret,
+            algorithms=[_ALGORITHM],
+            audience=AUDIENCE,
+            issuer=ISSUER,
+            leeway=LEEWAY,
+            options=_OPTIONS,
+        )
+    except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise TokenError(
+            "The token can't be verified.", found=f"{type(error).__name__}: {error}"
+        ) from None
+    for name in _REFUSED_HEADERS:
+        if name in whole["header"]:
+            raise TokenError("The token has a header that is refused.", found=name)
+    return _claims(whole["payload"])
+
+
+def _claims(payload: dict[str, Any]) -> Claims:
+    user = payload["sub"]
+    groups = payload.get("groups", [])
+    permissions = payload.get("permissions", [])
+    if not all(isinstance(claim, list) for claim in (groups, permissions)):
+        raise TokenError("The token's groups or permissions are no list.")
+    for name in (user, *groups, *permissions):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise TokenError("The token names somebody that can't be.", found=repr(name)[:80])
+    return Claims(user, tuple(groups), frozenset(permissions), float(payload["exp"]))

@@ -1,0 +1,104 @@
+"""The Faust app of a projector, built in a function from the settings."""
+
+from __future__ import annotations
+
+import os
+
+# Before Faust is imported: its Cython fast paths are not used (hazards in their bookkeeping).
+os.environ.setdefault("NO_CYTHON", "1")
+
+import logging
+from typing import Any, Final
+
+import faust
+from aiokafka.helpers import create_ssl_context
+from yarl import URL
+
+from jobtrail.settings import Settings
+from projections.projector import Projector
+from projections.transport import RecordBatchTransport
+
+logger = logging.getLogger(__name__)
+
+#: Bytes fetched of one partition at a time: about 3,000 events of 330 bytes, one transaction.
+FETCH_BYTES: Final = 1024 * 1024
+#: Batches that wait for the agent: each is up to FETCH_BYTES of records.
+PREFETCHED_BATCHES: Final = 2
+
+
+def build_app(settings: Settings, projector: Projector, worker_name: str) -> faust.App:
+    """Build the app whose one agent hands each record batch to the projector.
+
+    Args:
+        settings: Which Kafka, topic and group.
+        projector: Folds and writes; also knows where each partition starts.
+        worker_name: Stable name of this worker in its group.
+
+    Returns:
+        The app; `await app.start()` runs it.
+    """
+    app = faust.App(
+        settings.group,
+        broker=[URL(f"kafka://{server}") for server in settings.bootstrap_servers.split(",")],
+        broker_credentials=_credentials(settings),
+        store="memory://",
+        datadir=str(settings.data_dir / "faust" / worker_name),
+        processing_guarantee="at_least_once",
+        topic_partitions=settings.partitions,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=worker_name,
+        consumer_max_fetch_size=FETCH_BYTES,
+        stream_buffer_maxsize=PREFETCHED_BATCHES,
+        stream_wait_empty=False,
+        broker_session_timeout=30,
+        broker_heartbeat_interval=3,
+        broker_request_timeout=60,
+        broker_rebalance_timeout=60,
+        # One fetch is one batch however many records it holds.
+        broker_max_poll_records=None,
+        producer_threaded=False,
+        web_enabled=False,
+        autodiscover=False,
+    )
+    app.transport = RecordBatchTransport(app.conf.broker_consumer, app, app.loop)
+    app.log_topic = settings.topic
+    app.assignments = projector
+    topic = app.topic(
+        settings.topic,
+        key_type=bytes,
+        value_type=None,
+        key_serializer="raw",
+        value_serializer="raw",
+    )
+
+    async def project(stream: Any) -> None:
+        async for event in stream.events():
+            try:
+                await projector.apply(event.message.partition, event.value)
+            except Exception:
+                # Faust would acknowledge the batch and go on. Nothing was applied: the next
+                # start begins at the store's checkpoint.
+                logger.critical("action=projector_failed the process ends", exc_info=True)
+                logging.shutdown()
+                os._exit(1)
+
+    agent = app.agent(topic, concurrency=1, name="jobtrail.project")(project)
+    assert agent.concurrency == 1, "Faust commits past events in flight at concurrency > 1"
+    return app
+
+
+def _credentials(settings: Settings) -> Any:
+    context = None
+    if settings.security_protocol.endswith("SSL"):
+        cafile = str(settings.ssl_cafile) if settings.ssl_cafile else None
+        context = create_ssl_context(cafile=cafile)
+    if settings.security_protocol.startswith("SASL"):
+        return faust.SASLCredentials(
+            username=settings.sasl_username,
+            password=settings.sasl_password.get_secret_value(),
+            mechanism=settings.sasl_mechanism,
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context) if context is not None else None

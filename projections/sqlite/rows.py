@@ -1,0 +1,115 @@
+"""How a job lies in a row, both ways, so that the writer and the reader can't differ."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any, Final
+
+import orjson
+
+from jobtrail.job import STATE_CODES, Job
+from jobtrail.states import STATES
+
+#: The columns that every reader of a job wants, in the order that `job_of` takes them.
+COLUMNS: Final = (
+    "id, state, created_at, updated_at, started_at, ended_at, attempt, progress, bulk_id, tags, "
+    "error, output, audience, type"
+)
+
+#: (owner, viewers) per audience number.
+Audience = tuple[str | None, tuple[str, ...]]
+
+
+def pack_tags(tags: dict[str, str]) -> str | None:
+    """Return tags as their column's text."""
+    return orjson.dumps(tags).decode() if tags else None
+
+
+def changing_columns(job: Job) -> tuple[Any, ...]:
+    """Return what an event can change of a job that keeps its audience, type and creation."""
+    return (
+        STATE_CODES[job.state],
+        job.updated_at,
+        job.started_at,
+        job.ended_at,
+        job.attempt,
+        job.progress,
+        pack_tags(job.tags),
+        job.error,
+        job.output,
+    )
+
+
+def job_of(row: Iterable[Any], audience: Audience, job_type: str | None) -> Job:
+    """Build a job, without its trail, from `COLUMNS`.
+
+    Args:
+        row: The columns.
+        audience: Owner and viewers of the row's audience.
+        job_type: The name of the row's type.
+    """
+    (
+        job_id,
+        state,
+        created_at,
+        updated_at,
+        started_at,
+        ended_at,
+        attempt,
+        progress,
+        bulk_id,
+        tags,
+        error,
+        output,
+        _audience,
+        _type,
+    ) = row
+    owner, viewers = audience
+    return Job(
+        id=job_id,
+        state=STATES[state],
+        created_at=created_at,
+        updated_at=updated_at,
+        started_at=started_at,
+        ended_at=ended_at,
+        attempt=attempt,
+        owner=owner,
+        job_type=job_type,
+        bulk_id=bulk_id,
+        viewers=viewers,
+        tags=orjson.loads(tags) if tags else {},
+        progress=progress,
+        error=error,
+        output=output,
+    )
+
+
+class Names:
+    """The names behind a shard's numbers for types and audiences, read once each."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._types: dict[int, str | None] = {}
+        self._audiences: dict[int, Audience] = {}
+
+    def clear(self) -> None:
+        """Forget everything: the shard was filled anew."""
+        self._types.clear()
+        self._audiences.clear()
+
+    def type_name(self, number: int) -> str | None:
+        """Return a type's name; None for the type of jobs whose `job.created` is not seen yet."""
+        if number not in self._types:
+            row = self._db.execute("SELECT name FROM types WHERE type=?", (number,)).fetchone()
+            self._types[number] = row[0] if row else None
+        return self._types[number]
+
+    def audience(self, number: int) -> Audience:
+        """Return the owner and the viewers of an audience."""
+        if number not in self._audiences:
+            row = self._db.execute(
+                "SELECT owner, viewers FROM audiences WHERE audience=?", (number,)
+            ).fetchone()
+            self._audiences[number] = (row[0], tuple(orjson.loads(row[1]))) if row else (None, ())
+        return self._audiences[number]

@@ -1,0 +1,312 @@
+"""The write side of the SQLite store: a batch of one partition is one transaction.
+
+Everything that a batch changes goes in sorted and in bulk: one row per touched job, one row per
+touched counter, whatever number of events lies behind them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from jobtrail.errors import FencedError, StoreError
+from jobtrail.job import ENTRY_BYTES, STATE_CODES, Job
+from jobtrail.states import STATES
+from projections.sqlite import schema
+from projections.sqlite.rows import COLUMNS, Names, changing_columns, job_of
+from projections.sqlite.schema import DAY, EVERYBODY, NOBODY
+from projections.store import Batch, Checkpoint, Entry
+
+#: A row's own trail holds fewer entries than this; older ones move to `trail_chunks`, so that a
+#: job with very many events does not rewrite all of them with each.
+CHUNK_ENTRIES: Final = 64
+_CHUNK_BYTES: Final = CHUNK_ENTRIES * ENTRY_BYTES
+_IDS_PER_QUERY: Final = 500
+
+_INSERT: Final = (
+    "INSERT INTO jobs(state, updated_at, started_at, ended_at, attempt, progress, tags, error, "
+    "output, spilled, trail, audience, type, created_at, bulk_id, row, id) "
+    f"VALUES({', '.join('?' * 17)})"
+)
+_CHANGE: Final = (
+    "UPDATE jobs SET state=?, updated_at=?, started_at=?, ended_at=?, attempt=?, progress=?, "
+    "tags=?, error=?, output=?, spilled=?, trail=?"
+)
+_UPDATE: Final = f"{_CHANGE} WHERE row=?"
+_UPDATE_WHOLE: Final = f"{_CHANGE}, audience=?, type=?, created_at=?, bulk_id=? WHERE row=?"
+_COUNT: Final = (
+    f"INSERT INTO counters(audience, day, type, {', '.join(STATES)}) "
+    f"VALUES({', '.join('?' * (3 + len(STATES)))}) "
+    "ON CONFLICT DO UPDATE SET " + ", ".join(f"{s}={s}+excluded.{s}" for s in STATES)
+)
+_MOVE: Final = (
+    "UPDATE checkpoints SET next_offset=?, last_event_id=?, last_timestamp=?, "
+    "applied=applied+?, duplicate=duplicate+?, late=late+?, not_allowed=not_allowed+?, "
+    "dead=dead+? WHERE partition=? AND next_offset=?"
+)
+
+#: (audience, type, state code, creation time) of a row.
+_Key = tuple[int, int, int, int]
+
+
+class SqliteWriter:
+    """A projector's hold on a store.
+
+    Args:
+        folder: The store; `schema.create` has made it.
+
+    Raises:
+        StoreError: A file is missing or can't be opened.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._layout = schema.read_layout(folder)
+        self._shards = [
+            _Shard(schema.shard_path(folder, shard)) for shard in range(self._layout.shards)
+        ]
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions the folded log has."""
+        return self._layout.partitions
+
+    def _shard(self, partition: int) -> _Shard:
+        return self._shards[partition % self._layout.shards]
+
+    def checkpoints(self) -> dict[int, Checkpoint]:
+        """Return every partition's checkpoint."""
+        return {
+            partition: Checkpoint(*columns)
+            for shard in self._shards
+            for partition, *columns in shard.db.execute(
+                "SELECT partition, next_offset, last_event_id, last_timestamp, recover_to "
+                "FROM checkpoints"
+            )
+        }
+
+    def load(self, partition: int, ids: Iterable[str]) -> dict[str, Entry]:
+        """Return those of these jobs of a partition that the store knows, with their trails."""
+        return self._shard(partition).load(list(ids))
+
+    def apply(self, batch: Batch) -> None:
+        """Write a batch and move its partition's checkpoint, in one transaction.
+
+        Raises:
+            FencedError: The stored checkpoint is not `batch.start`; nothing was written.
+            StoreError: The store can't be written; nothing was written.
+        """
+        self._shard(batch.partition).apply(batch)
+
+    def reset(self, partition: int, ends: Mapping[int, int]) -> None:
+        """Empty the shard that holds a partition, to be folded anew from the log's start."""
+        shard = partition % self._layout.shards
+        mine = {p: end for p, end in ends.items() if p % self._layout.shards == shard}
+        self._shards[shard].reset(mine)
+
+    def close(self) -> None:
+        """Close all files."""
+        for shard in self._shards:
+            shard.db.close()
+
+
+class _Shard:
+    """One file and the numbers that it gave to names."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.db = schema.connect(path)
+        self._names = Names(self.db)
+        self._types: dict[str | None, int] = {None: 0}
+        self._audiences: dict[tuple[str | None, tuple[str, ...]], int] = {(None, ()): NOBODY}
+
+    def load(self, ids: list[str]) -> dict[str, Entry]:
+        found: dict[str, Entry] = {}
+        for at in range(0, len(ids), _IDS_PER_QUERY):
+            some = ids[at : at + _IDS_PER_QUERY]
+            marks = ",".join("?" * len(some))
+            rows = self.db.execute(
+                f"SELECT {COLUMNS}, row, spilled, trail FROM jobs WHERE id IN ({marks})",  # noqa: S608
+                some,
+            )
+            for *columns, row, spilled, trail in rows.fetchall():
+                audience, job_type = columns[-2], columns[-1]
+                job = job_of(
+                    columns, self._names.audience(audience), self._names.type_name(job_type)
+                )
+                job.trail = read_chunks(self.db, row, spilled) + trail
+                stored = (audience, job_type, STATE_CODES[job.state], job.created_at)
+                found[job.id] = Entry(job, row, stored, spilled)
+        return found
+
+    def apply(self, batch: Batch) -> None:
+        with self._transaction():
+            self._move_checkpoint(batch)
+            placed = [
+                (entry, job, self._key(job), self._spilled(job)) for entry, job in batch.changes
+            ]
+            self._write_rows(placed)
+            self._count(placed)
+        for entry, _job, key, spilled in placed:
+            entry.stored = key
+            entry.spilled = spilled
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self.db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self.db.execute("COMMIT")
+            except BaseException:
+                # Numbers given to names in this transaction were never given.
+                self._forget()
+                self.db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise StoreError(
+                "The projection store can't be written.",
+                where=str(self.path),
+                found=f"{getattr(error, 'sqlite_errorname', 'error')}: {error}",
+                mend="Check the disk's free space and health; the batch is tried again.",
+            ) from error
+
+    def _forget(self) -> None:
+        self._types = {None: 0}
+        self._audiences = {(None, ()): NOBODY}
+        self._names.clear()
+
+    def _move_checkpoint(self, batch: Batch) -> None:
+        moved = self.db.execute(
+            _MOVE,
+            (
+                batch.next_offset,
+                batch.last_event_id,
+                batch.last_timestamp,
+                *batch.tally,
+                batch.partition,
+                batch.start,
+            ),
+        )
+        if moved.rowcount != 1:
+            found = self.db.execute(
+                "SELECT next_offset FROM checkpoints WHERE partition=?", (batch.partition,)
+            ).fetchone()
+            raise FencedError(
+                "Another projector has moved this partition's checkpoint.",
+                where=f"partition {batch.partition} in {self.path}",
+                expected=f"a checkpoint at offset {batch.start}",
+                found=f"offset {found[0]}" if found else "no checkpoint",
+            )
+
+    def _key(self, job: Job) -> _Key:
+        return (
+            self._audience(job.owner, job.viewers),
+            self._type(job.job_type),
+            STATE_CODES[job.state],
+            job.created_at,
+        )
+
+    @staticmethod
+    def _spilled(job: Job) -> int:
+        return len(job.trail) // _CHUNK_BYTES * CHUNK_ENTRIES
+
+    def _type(self, name: str | None) -> int:
+        number = self._types.get(name)
+        if number is None:
+            self.db.execute("INSERT OR IGNORE INTO types(name) VALUES(?)", (name,))
+            row = self.db.execute("SELECT type FROM types WHERE name=?", (name,)).fetchone()
+            number = self._types[name] = row[0]
+        return number
+
+    def _audience(self, owner: str | None, viewers: tuple[str, ...]) -> int:
+        number = self._audiences.get((owner, viewers))
+        if number is None:
+            key = (owner, orjson.dumps(viewers).decode())
+            fresh = self.db.execute(
+                "INSERT OR IGNORE INTO audiences(owner, viewers) VALUES(?, ?)", key
+            ).rowcount
+            (number,) = self.db.execute(
+                "SELECT audience FROM audiences WHERE owner=? AND viewers=?", key
+            ).fetchone()
+            if fresh:
+                self.db.executemany(
+                    "INSERT OR IGNORE INTO audience_members VALUES(?, ?)",
+                    [(principal, number) for principal in (f"user:{owner}", *viewers)],
+                )
+            self._audiences[owner, viewers] = number
+        return number
+
+    def _write_rows(self, placed: Sequence[tuple[Entry, Job, _Key, int]]) -> None:
+        inserts: list[tuple[Any, ...]] = []
+        updates: list[tuple[Any, ...]] = []
+        moves: list[tuple[Any, ...]] = []
+        chunks: list[tuple[int, int, bytes]] = []
+        (last,) = self.db.execute("SELECT coalesce(max(row), 0) FROM jobs").fetchone()
+        for entry, job, key, spilled in placed:
+            own_trail = job.trail[spilled * ENTRY_BYTES :]
+            changing = (*changing_columns(job), spilled, own_trail)
+            fixed = (key[0], key[1], key[3], job.bulk_id)
+            if entry.stored is None:
+                last += 1
+                entry.row = last
+                inserts.append((*changing, *fixed, last, job.id))
+            elif (key[0], key[1], key[3]) == (entry.stored[0], entry.stored[1], entry.stored[3]):
+                updates.append((*changing, entry.row))
+            else:
+                moves.append((*changing, *fixed, entry.row))
+            if spilled != entry.spilled:
+                assert entry.row is not None
+                chunks.extend(
+                    (entry.row, chunk, job.trail[chunk * _CHUNK_BYTES :][:_CHUNK_BYTES])
+                    for chunk in range(entry.spilled // CHUNK_ENTRIES, spilled // CHUNK_ENTRIES)
+                )
+        updates.sort(key=lambda row: row[-1])
+        for statement, rows in (
+            (_INSERT, inserts),
+            (_UPDATE, updates),
+            (_UPDATE_WHOLE, moves),
+            ("INSERT INTO trail_chunks VALUES(?, ?, ?)", chunks),
+        ):
+            if rows:
+                self.db.executemany(statement, rows)
+
+    def _count(self, placed: Sequence[tuple[Entry, Job, _Key, int]]) -> None:
+        """Move counts by how jobs changed, never by how many events there were."""
+        changes: dict[tuple[int, int, int], list[int]] = {}
+        for entry, _job, key, _spilled in placed:
+            if entry.stored == key:
+                continue
+            for stored, by in ((entry.stored, -1), (key, 1)):
+                if stored is None:
+                    continue
+                audience, job_type, state, created_at = stored
+                day = created_at // DAY
+                for reader in (audience, EVERYBODY):
+                    counts = changes.get((reader, day, job_type))
+                    if counts is None:
+                        counts = changes[reader, day, job_type] = [0] * len(STATES)
+                    counts[state] += by
+        self.db.executemany(
+            _COUNT,
+            [(*bucket, *counts) for bucket, counts in sorted(changes.items()) if any(counts)],
+        )
+
+    def reset(self, ends: Mapping[int, int]) -> None:
+        with self._transaction():
+            for table in schema.TABLE_NAMES:
+                self.db.execute(f"DROP TABLE {table}")
+            schema.make_tables(self.db, dict.fromkeys(ends, 0), dict(ends))
+        self._forget()
+
+
+def read_chunks(db: sqlite3.Connection, row: int, spilled: int) -> bytes:
+    """Return the part of a job's trail that is kept outside of its row."""
+    if not spilled:
+        return b""
+    chunks = db.execute("SELECT trail FROM trail_chunks WHERE row=? ORDER BY chunk", (row,))
+    return b"".join(trail for (trail,) in chunks)
