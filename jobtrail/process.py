@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 import threading
+from pathlib import Path
 
-from jobtrail.settings import Settings
+from jobtrail.settings import Settings, as_environment
 
 
 def set_up_logging(settings: Settings) -> None:
@@ -34,3 +36,17 @@ def end_with_parent(stop: asyncio.Event) -> None:
         loop.call_soon_threadsafe(stop.set)
 
     threading.Thread(target=read, name="parent", daemon=True).start()
+
+
+def child_environment(settings: Settings) -> dict[str, str]:
+    """Return the environment in which this service's processes are started as modules.
+
+    In a checkout they lie beside the package; in an installed wheel inside of it, so that nothing
+    as generic as `services` becomes a top-level import name of the user's environment.
+    """
+    package = Path(__file__).resolve().parent
+    bundled = package / "_processes"
+    roots = [str(bundled if bundled.is_dir() else package.parent), str(package.parent)]
+    inherited = os.environ.get("PYTHONPATH")
+    path = os.pathsep.join([*dict.fromkeys(roots), *([inherited] if inherited else [])])
+    return {**os.environ, **as_environment(settings), "PYTHONPATH": path}

@@ -1,0 +1,5 @@
+"""`python -m jobtrail`: the command line."""
+
+from jobtrail.cli import main
+
+main()

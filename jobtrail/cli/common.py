@@ -1,0 +1,97 @@
+"""What the commands share: options, finding the service, progress."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from jobtrail.local import read_running
+from jobtrail.settings import Settings, load
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def data_dir_option(command: _F) -> _F:
+    """Add `--data-dir`, which may stand before or after the command's name."""
+    return click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Folder of the local service. Default: JOBTRAIL_DATA_DIR, else the user's data "
+        "folder.",
+    )(command)
+
+
+def log_options(command: _F) -> _F:
+    """Add the options of commands that write to the log."""
+    return data_dir_option(
+        click.option("--bootstrap-servers", help="Another Kafka: host:port[,host:port].")(command)
+    )
+
+
+def chosen_data_dir(given: Path | None) -> Path | None:
+    """Return the data folder that was given behind or before the command's name."""
+    before: Path | None = click.get_current_context().obj
+    return given if given is not None else before
+
+
+def log_settings(data_dir: Path | None, bootstrap_servers: str | None) -> Settings:
+    """Return settings that reach a log: the given one, the environment's, or the local one's.
+
+    Raises:
+        NotRunning: None is named, and no local service runs.
+    """
+    settings = load(data_dir=chosen_data_dir(data_dir), bootstrap_servers=bootstrap_servers)
+    if settings.bootstrap_servers:
+        return settings
+    running = read_running(settings.data_dir)
+    return settings.model_copy(update={"bootstrap_servers": running.bootstrap_servers})
+
+
+@contextlib.contextmanager
+def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Show progress on a terminal, nothing in a pipe.
+
+    Args:
+        what: What goes on.
+        total: How many steps there are, if it is known.
+
+    Yields:
+        A function that takes how many steps are done.
+    """
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    ]
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(what, total=total, rate="")
+
+        def done(steps: int) -> None:
+            speed = bar.tasks[0].speed
+            rate = f"{speed:,.0f}/s" if speed else ""
+            bar.update(task, completed=steps, rate=rate)
+
+        yield done
+
+
+def url_option(command: _F) -> _F:
+    """Add `--url`, for a service that is not the local one."""
+    return click.option("--url", help="Another service: http://HOST:PORT.")(command)

@@ -1,0 +1,92 @@
+"""`jobtrail emit`: NDJSON events to the log."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+import orjson
+
+from jobtrail.cli.common import log_options, log_settings, progress
+from jobtrail.errors import EventError
+from jobtrail.events import MAX_EVENT_BYTES, decode
+from jobtrail.position import format_position
+from jobtrail.producer import LogWriter
+from jobtrail.settings import Settings
+
+_CHUNK: int = 256 * 1024
+
+
+@click.command()
+@click.argument("file", type=click.File("rb"), default="-")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@log_options
+def emit(
+    file: BinaryIO, as_json: bool, data_dir: Path | None, bootstrap_servers: str | None
+) -> None:
+    """Append the events of FILE, one CloudEvent in JSON a line, to the log.
+
+    Prints how many were acknowledged and the position behind them. A line that is no valid event
+    is named on standard error and left out, and the exit status is 1.
+    """
+    settings = log_settings(data_dir, bootstrap_servers)
+    with progress("events acknowledged") as show:
+        writer, refused = asyncio.run(_emit(settings, file, show))
+    position = format_position(writer.position)
+    if as_json:
+        outcome = {
+            "acknowledged": writer.acknowledged,
+            "refused": refused,
+            "position": position or None,
+        }
+        click.echo(orjson.dumps(outcome))
+    else:
+        at = f", position {position}" if position else ""
+        click.echo(f"{writer.acknowledged} events acknowledged{at}")
+    if refused:
+        click.echo(f"{refused} lines refused", err=True)
+        sys.exit(1)
+
+
+async def _emit(
+    settings: Settings, file: BinaryIO, show: Callable[[int], None]
+) -> tuple[LogWriter, int]:
+    refused = 0
+    async with LogWriter(settings) as writer:
+        try:
+            async for number, line in _lines(file):
+                try:
+                    event = decode(line)
+                except EventError as error:
+                    refused += 1
+                    click.echo(f"line {number}: {error}", err=True)
+                    continue
+                await writer.append(event.subject, line)
+                show(writer.acknowledged)
+        finally:
+            await writer.settle()
+            show(writer.acknowledged)
+    return writer, refused
+
+
+async def _lines(file: BinaryIO) -> AsyncIterator[tuple[int, bytes]]:
+    """Number the lines that are not blank, as they come; no line is held beyond what is allowed."""
+    loop = asyncio.get_running_loop()
+    read = getattr(file, "read1", file.read)
+    number, rest, cut = 0, b"", False
+    while chunk := await loop.run_in_executor(None, read, _CHUNK):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            number += 1
+            # Of an overlong line only the first part is kept: too large is what it is.
+            if line.strip() or cut:
+                yield number, b" " * (MAX_EVENT_BYTES + 1) if cut else line.strip()
+            cut = False
+        if len(rest) > MAX_EVENT_BYTES:
+            rest, cut = b"", True
+    if rest.strip() or cut:
+        yield number + 1, b" " * (MAX_EVENT_BYTES + 1) if cut else rest.strip()
