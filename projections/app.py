@@ -37,12 +37,15 @@ def build_app(settings: Settings, projector: Projector, worker_name: str) -> fau
     Returns:
         The app; `await app.start()` runs it.
     """
+    # Faust insists on a folder of its own for tables, which are not used.
+    folder = settings.data_dir / "faust" / worker_name
+    folder.mkdir(parents=True, exist_ok=True)
     app = faust.App(
         settings.group,
         broker=[URL(f"kafka://{server}") for server in settings.bootstrap_servers.split(",")],
         broker_credentials=_credentials(settings),
         store="memory://",
-        datadir=str(settings.data_dir / "faust" / worker_name),
+        datadir=str(folder),
         processing_guarantee="at_least_once",
         topic_partitions=settings.partitions,
         topic_disable_leader=True,

@@ -53,18 +53,23 @@ class Log:
         try:
             async with asyncio.timeout(_TIMEOUT):
                 await self._consumer.start()
+                # A topic has to be assigned before anything is known of it.
+                self._assign({0})
                 while not (found := self._consumer.partitions_for_topic(self._topic)):
-                    # Asks for metadata of a topic that it has not heard of.
-                    await self._consumer.topics()
-                    await asyncio.sleep(0.2)
+                    await asyncio.sleep(0.05)
         except (KafkaError, TimeoutError) as error:
             await self._consumer.stop()
             raise LogUnavailable(
                 "The log can't be reached.", where=f"topic {self._topic}", found=repr(error)
             ) from None
-        self._partitions = [TopicPartition(self._topic, p) for p in sorted(found)]
-        self._consumer.assign(self._partitions)
+        self._assign(found)
         return self
+
+    def _assign(self, partitions: set[int]) -> None:
+        """Take partitions, and fetch nothing of them unless asked."""
+        self._partitions = [TopicPartition(self._topic, p) for p in sorted(partitions)]
+        self._consumer.assign(self._partitions)
+        self._consumer.pause(*self._partitions)
 
     async def __aexit__(
         self,
@@ -94,8 +99,12 @@ class Log:
         """Return the id of the event at an offset, empty where the record is no valid event."""
         tp = TopicPartition(self._topic, partition)
         self._consumer.seek(tp, offset)
-        async with asyncio.timeout(_TIMEOUT):
-            record = await self._consumer.getone(tp)
+        self._consumer.resume(tp)
+        try:
+            async with asyncio.timeout(_TIMEOUT):
+                record = await self._consumer.getone(tp)
+        finally:
+            self._consumer.pause(tp)
         try:
             return decode(record.value).id if record.offset == offset else ""
         except EventError:

@@ -9,12 +9,14 @@ from typing import Any
 import aiohttp
 import click
 import orjson
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
 from jobtrail.cli.common import chosen_data_dir, data_dir_option, url_option
 from jobtrail.errors import NotRunning
 from jobtrail.local import read_running
+from jobtrail.position import parse_position
 from jobtrail.settings import load
 from jobtrail.tokens import local_secret, make_token
 from jobtrail.version import __version__
@@ -58,7 +60,33 @@ async def _ask(url: str, token: str) -> dict[str, Any]:
                 summary = await answer.json(content_type=None) if answer.status == 200 else None
     except (aiohttp.ClientError, TimeoutError) as error:
         raise NotRunning("The service does not answer.", where=url, found=repr(error)) from None
-    return {"url": url, "ready": ready, "health": health, "jobs": _jobs(summary)}
+    return {
+        "url": url,
+        "ready": ready,
+        "health": health,
+        "partitions": _partitions(health),
+        "jobs": _jobs(summary),
+    }
+
+
+def _partitions(health: dict[str, Any]) -> list[dict[str, int]]:
+    """The lag of each partition: the end that the tail saw, less what the projections hold."""
+    ends = _position(health, "tail")
+    projected = _position(health, "projections")
+    return [
+        {
+            "partition": partition,
+            "end": end,
+            "projected": projected.get(partition, 0),
+            "lag": max(end - projected.get(partition, 0), 0),
+        }
+        for partition, end in sorted(ends.items())
+    ]
+
+
+def _position(health: dict[str, Any], of: str) -> dict[int, int]:
+    text = health.get(of, {}).get("position")
+    return parse_position(text) if text else {}
 
 
 def _jobs(summary: dict[str, Any] | None) -> dict[str, int] | None:
@@ -73,22 +101,18 @@ def _jobs(summary: dict[str, Any] | None) -> dict[str, int] | None:
 
 
 def _show(found: dict[str, Any]) -> None:
-    console = Console()
+    console = Console(soft_wrap=True)
     console.print(f"{found['url']}: {'ready' if found['ready'] else 'not ready'}")
     if "pid" in found:
         console.print(f"process {found['pid']}, Kafka {found['bootstrapServers']}")
     if found["jobs"] is not None:
         jobs = ", ".join(f"{count:,} {name}" for name, count in found["jobs"].items())
         console.print(f"jobs: {jobs or 'none'}")
-    partitions = found["health"].get("partitions") or []
-    if partitions:
-        table = Table("partition", "log end", "projected", "lag (events)", "recovering")
-        for row in partitions:
-            lag = max(row["end"] - row["projected"], 0) if row["end"] is not None else None
+    if found["partitions"]:
+        table = Table("partition", "log end", "projected", "lag (events)", box=SIMPLE)
+        for row in found["partitions"]:
             table.add_row(
-                *(str(cell) for cell in (
-                    row["partition"], row["end"], row["projected"], lag, row["recovering"]
-                ))
-            )  # fmt: skip
+                str(row["partition"]), f"{row['end']:,}", f"{row['projected']:,}", f"{row['lag']:,}"
+            )
         console.print(table)
     console.print(f"jobtrail {found['versions']['jobtrail']}")

@@ -1,0 +1,134 @@
+"""One Kafka per test run, and a log of its own for every test that asks for one.
+
+Where a Docker engine answers, Kafka is testcontainers'; elsewhere it is the broker that
+`jobtrail up` runs. Neither is ever skipped: a Kafka that does not start fails the test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jobtrail.settings import Settings
+from services.broker.jars import read_lock
+from services.broker.topics import ensure_topics
+from tests.processes import Process, clean_environment, module
+
+MakeLog = Callable[..., Awaitable[Settings]]
+TRACE = Path(__file__).parents[2] / "shared" / "data" / "google-2011-job-events-part1.csv.gz"
+
+
+def docker_answers() -> bool:
+    """Tell whether a Docker engine is there to run Kafka in."""
+    import docker  # slow, and only wanted here
+
+    try:
+        return bool(docker.from_env(timeout=5).ping())
+    except docker.errors.DockerException:
+        return False
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_settings() -> None:
+    """Keep the settings of whoever runs the tests out of them."""
+    for name in set(os.environ) - set(clean_environment()):
+        del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+async def kafka(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """Run one real Kafka for all tests; the value is its bootstrap servers."""
+    if docker_answers():
+        with kafka_container() as servers:
+            yield servers
+        return
+    broker = managed_broker(tmp_path_factory.mktemp("kafka"))
+    try:
+        yield await broker.start()
+    finally:
+        await broker.stop()
+
+
+@contextlib.contextmanager
+def kafka_container() -> Iterator[str]:
+    """Run the image of the local broker's version, reached at a port that was free."""
+    from testcontainers.core.container import DockerContainer
+    from testcontainers.core.waiting_utils import wait_for_logs
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    container = DockerContainer(f"apache/kafka:{read_lock().kafka_version}")
+    container.with_bind_ports(port, port)
+    for name, value in {
+        "KAFKA_NODE_ID": "1",
+        "KAFKA_PROCESS_ROLES": "broker,controller",
+        "KAFKA_LISTENERS": f"PLAINTEXT://:{port},CONTROLLER://:29093",
+        "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://127.0.0.1:{port}",
+        "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:29093",
+        "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
+        "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
+        "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
+        "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
+        "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
+    }.items():
+        container.with_env(name, value)
+    with container:
+        wait_for_logs(container, "Kafka Server started", timeout=60)
+        yield f"127.0.0.1:{port}"
+
+
+def managed_broker(folder: Path, *arguments: str) -> Process:
+    """Return the local broker on a folder, not started yet."""
+    settings = Settings(data_dir=folder)
+    options = ("--data-dir", str(folder / "broker"), "--with-parent", *arguments)
+    return module("services.broker", settings, folder / "logs", *options, label="broker")
+
+
+@pytest.fixture
+def make_log(kafka: str, tmp_path: Path) -> MakeLog:
+    """Return what makes a log of its own, and the settings to reach it."""
+
+    async def make(**overrides: object) -> Settings:
+        name = uuid.uuid4().hex[:12]
+        values: dict[str, object] = {
+            "data_dir": tmp_path / name,
+            "bootstrap_servers": kafka,
+            "topic": f"job-events-{name}",
+            "dead_topic": f"job-events-dead-{name}",
+            "group": f"projector-{name}",
+            "port": 0,
+        }
+        settings = Settings.model_validate({**values, **overrides})
+        settings.data_dir.mkdir(parents=True)
+        await ensure_topics(settings.bootstrap_servers, settings)
+        return settings
+
+    return make
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[list[Process]]:
+    """Collect processes that a test starts; the last started is ended first."""
+    processes: list[Process] = []
+    yield processes
+    for process in reversed(processes):
+        await process.kill()
+
+
+@pytest.fixture(scope="session")
+def trace() -> Path:
+    """Return the file of the Google trace: skipped where it is absent, never in CI."""
+    if not TRACE.exists():
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"the trace is missing: {TRACE}")
+        pytest.skip("the Google trace is not beside the checkout: ../shared/data")
+    return TRACE

@@ -1,0 +1,353 @@
+"""The broker as it is run: a real Kafka, started, stopped and killed, that keeps every event."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+from jobtrail.settings import Settings
+from services.broker.datadir import choose_port
+from services.broker.java import bundled
+from services.broker.topics import ensure_topics
+
+ROOT = Path(__file__).parents[2]
+#: Seconds after which a test gives up waiting for anything.
+DEADLINE = 90
+
+
+@dataclass
+class Broker:
+    """A broker process that a test has started, and where it serves."""
+
+    process: asyncio.subprocess.Process
+    data_dir: Path
+    address: str
+
+    @property
+    def java(self) -> int:
+        """The process id of its Java."""
+        return int((self.data_dir / "broker.pid").read_text())
+
+    async def ended(self) -> tuple[int, str, str]:
+        """Wait for its end; return status, standard output past `ready`, standard error."""
+        async with asyncio.timeout(DEADLINE):
+            output, errors = await self.process.communicate()
+        assert self.process.returncode is not None
+        return self.process.returncode, output.decode(), errors.decode()
+
+    async def stop(self) -> None:
+        self.process.terminate()
+        assert await self.ended() == (0, "", "")
+
+
+Start = Callable[..., Awaitable[Broker]]
+
+
+async def launch(data_dir: Path, *arguments: str, **environ: str) -> asyncio.subprocess.Process:
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("JOBTRAIL_")}
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "services.broker", "--data-dir", data_dir, *arguments),
+        cwd=ROOT,
+        env={**ours, "PYTHONPATH": str(ROOT), **environ},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def refused(data_dir: Path, *arguments: str) -> str:
+    """Start a broker that can't start; return what it says: one line, and no stack trace."""
+    async with asyncio.timeout(DEADLINE):
+        process = await launch(data_dir, *arguments)
+        output, errors = await process.communicate()
+    assert (process.returncode, output) == (1, b"")
+    (line,) = errors.decode().splitlines()
+    return line
+
+
+@pytest.fixture(name="start", scope="module")
+async def start_brokers() -> AsyncIterator[Start]:
+    """Give what starts a broker and waits until it serves; end those that are left."""
+    started: list[asyncio.subprocess.Process] = []
+
+    async def start(data_dir: Path, *arguments: str, **environ: str) -> Broker:
+        process = await launch(data_dir, *arguments, **environ)
+        started.append(process)
+        assert process.stdout is not None
+        async with asyncio.timeout(DEADLINE):
+            line = (await process.stdout.readline()).decode()
+        if not line:
+            _, errors = await process.communicate()
+            pytest.fail(errors.decode())
+        word, address = line.split()
+        assert word == "ready"
+        return Broker(process, data_dir, address)
+
+    yield start
+    for process in started:
+        if process.returncode is None:
+            process.terminate()
+            await process.communicate()
+
+
+@pytest.fixture(name="running", scope="module")
+async def running_broker(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Broker:
+    """A broker for the tests that leave it running."""
+    return await start(tmp_path_factory.mktemp("running") / "broker")
+
+
+async def send(address: str, values: list[bytes]) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=address, acks="all", enable_idempotence=True)
+    async with asyncio.timeout(DEADLINE), producer:
+        for future in [await producer.send("job-events", value, key=value) for value in values]:
+            await future
+
+
+async def kept(address: str) -> list[bytes]:
+    """Return every value in the log, sorted."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=address, auto_offset_reset="earliest")
+    async with asyncio.timeout(DEADLINE), consumer:
+        count = len(await consumer.partitions_for_topic("job-events"))
+        places = [TopicPartition("job-events", number) for number in range(count)]
+        consumer.assign(places)
+        await consumer.seek_to_beginning()
+        left = sum((await consumer.end_offsets(places)).values())
+        values: list[bytes] = []
+        while len(values) < left:
+            for records in (await consumer.getmany(timeout_ms=1000)).values():
+                values += [record.value for record in records]
+    return sorted(values)
+
+
+async def wait_for_death(pid: int) -> None:
+    """Wait until a process that need not be our child is gone."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        assert await asyncio.to_thread(poll.poll, DEADLINE * 1000)
+    finally:
+        os.close(handle)
+
+
+def batch(name: str, count: int = 500) -> list[bytes]:
+    return [f"{name} {number:05}".encode() for number in range(count)]
+
+
+# --- what is kept
+
+
+async def test_stopping_and_starting_keeps_every_event_and_the_port(
+    start: Start, tmp_path: Path
+) -> None:
+    broker = await start(tmp_path)
+    java = broker.java
+    await send(broker.address, batch("first"))
+    await broker.stop()
+    await wait_for_death(java)
+    assert not (tmp_path / "broker.pid").exists()
+    again = await start(tmp_path)
+    assert again.address == broker.address
+    assert await kept(again.address) == batch("first")
+    await again.stop()
+
+
+async def test_a_killed_java_is_said_and_the_next_start_has_every_event(
+    start: Start, tmp_path: Path
+) -> None:
+    broker = await start(tmp_path)
+    await send(broker.address, batch("first"))
+    os.kill(broker.java, signal.SIGKILL)
+    status, output, errors = await broker.ended()
+    assert (status, output) == (1, "")
+    assert errors.startswith("Kafka ended by itself (signal SIGKILL).")
+    assert "Kafka Server started" in errors
+    again = await start(tmp_path)
+    await send(again.address, batch("second"))
+    assert await kept(again.address) == batch("first") + batch("second")
+    await again.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the next start stops the Java")
+async def test_a_killed_broker_takes_its_java_with_it(start: Start, tmp_path: Path) -> None:
+    broker = await start(tmp_path)
+    java = broker.java
+    await send(broker.address, batch("first"))
+    broker.process.kill()
+    await broker.ended()
+    await wait_for_death(java)
+    again = await start(tmp_path)
+    assert await kept(again.address) == batch("first")
+    await again.stop()
+
+
+async def test_a_java_that_outlived_its_broker_is_stopped_first(
+    start: Start, tmp_path: Path
+) -> None:
+    broker = await start(tmp_path)
+    command = psutil.Process(broker.java).cmdline()
+    await send(broker.address, batch("first"))
+    await broker.stop()
+    with subprocess.Popen(command, cwd=tmp_path) as left_over:
+        (tmp_path / "broker.pid").write_text(f"{left_over.pid}\n")
+        try:
+            again = await start(tmp_path)
+            assert left_over.wait(DEADLINE) != 0
+        finally:
+            left_over.kill()
+    assert again.java != left_over.pid
+    assert await kept(again.address) == batch("first")
+    await again.stop()
+
+
+async def test_kafka_runs_with_the_java_of_the_package(start: Start, tmp_path: Path) -> None:
+    program = bundled()
+    assert program is not None
+    broker = await start(tmp_path, JAVA_HOME=str(program.parents[1]))
+    assert Path(psutil.Process(broker.java).exe()) == program.resolve()
+    await send(broker.address, batch("first"))
+    assert await kept(broker.address) == batch("first")
+    await broker.stop()
+    assert (tmp_path / "logs" / "java.log").read_text() == ""
+
+
+# --- how it ends, and what it refuses
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+async def test_an_early_signal_stops_it_in_order(tmp_path: Path, number: signal.Signals) -> None:
+    process = await launch(tmp_path)
+    async with asyncio.timeout(DEADLINE):
+        while not (tmp_path / "broker.pid").exists():
+            await asyncio.sleep(0.01)
+        process.send_signal(number)
+        output, errors = await process.communicate()
+    assert (process.returncode, output, errors) == (0, b"", b"")
+    assert not (tmp_path / "broker.pid").exists()
+
+
+async def test_it_ends_with_its_parent_if_told_to(start: Start, tmp_path: Path) -> None:
+    broker = await start(tmp_path, "--with-parent")
+    java = broker.java
+    assert broker.process.stdin is not None
+    broker.process.stdin.close()
+    assert await broker.ended() == (0, "", "")
+    await wait_for_death(java)
+
+
+async def test_a_second_broker_on_the_same_directory_is_refused(running: Broker) -> None:
+    assert "Another broker is running" in await refused(running.data_dir)
+    assert running.process.returncode is None
+    assert psutil.Process(running.java).is_running()
+
+
+async def test_a_named_port_is_taken_or_refused(start: Start, tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", choose_port()))
+        other.listen()
+        port = other.getsockname()[1]
+        said = await refused(tmp_path, "--port", str(port))
+    assert said.startswith(f"Port {port} is taken by another program.")
+    broker = await start(tmp_path, "--port", str(port))
+    assert broker.address == f"127.0.0.1:{port}"
+    await broker.stop()
+
+
+async def test_a_directory_of_a_newer_kafka_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "broker.json").write_text(json.dumps({"kafka_version": "99.0.0", "port": None}))
+    assert "written by a newer Kafka" in await refused(tmp_path)
+    (tmp_path / "broker.json").write_text("{")
+    assert "broker.json that can't be read" in await refused(tmp_path)
+
+
+async def test_a_directory_that_cant_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "files can't be used" in await refused(tmp_path / "file" / "broker")
+
+
+# --- topics
+
+
+async def described(address: str, topic: str) -> tuple[int, dict[str, str]]:
+    """Return a topic's number of partitions and its configuration."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=address)
+    await admin.start()
+    try:
+        (found,) = await admin.describe_topics([topic])
+        resource = ConfigResource(ConfigResourceType.TOPIC, topic)
+        (answer,) = await admin.describe_configs([resource])
+    finally:
+        await admin.close()
+    ((_, _, _, _, entries),) = answer.resources
+    return len(found["partitions"]), {entry[0]: entry[1] for entry in entries}
+
+
+@pytest.mark.parametrize(("topic", "partitions"), [("job-events", 8), ("job-events-dead", 1)])
+async def test_the_topics_are_there_and_keep_everything(
+    running: Broker, topic: str, partitions: int
+) -> None:
+    count, configs = await described(running.address, topic)
+    assert count == partitions
+    assert configs["cleanup.policy"] == "delete"
+    assert configs["retention.ms"] == configs["retention.bytes"] == "-1"
+    assert configs["min.insync.replicas"] == "1"
+
+
+async def test_a_topic_that_is_there_is_left_as_it_is(running: Broker) -> None:
+    await ensure_topics(running.address, Settings(partitions=3))
+    assert (await described(running.address, "job-events"))[0] == 8
+
+
+async def test_topics_of_other_names_are_made_by_many_at_once(running: Broker) -> None:
+    settings = Settings(topic="other", dead_topic="other-dead", partitions=3)
+    await asyncio.gather(*(ensure_topics(running.address, settings) for _ in range(4)))
+    assert (await described(running.address, "other"))[0] == 3
+    assert (await described(running.address, "other-dead"))[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("replicas", "status", "output", "error"),
+    [
+        ("1", 0, "by-command by-command-dead\n", ""),
+        ("3", 1, "", "The cluster can't have the topic by-command-3"),
+    ],
+)
+async def test_topics_are_made_on_any_cluster_by_command(
+    running: Broker, replicas: str, status: int, output: str, error: str
+) -> None:
+    topic = "by-command" if replicas == "1" else f"by-command-{replicas}"
+    environ = {
+        "JOBTRAIL_TOPIC": topic,
+        "JOBTRAIL_DEAD_TOPIC": f"{topic}-dead",
+        "JOBTRAIL_REPLICATION": replicas,
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "services.broker.topics", "--bootstrap-servers", running.address),
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(DEADLINE):
+        said, errors = await process.communicate()
+    assert (process.returncode, said.decode()) == (status, output)
+    assert errors.decode().startswith(error)
+    assert "Traceback" not in errors.decode()
