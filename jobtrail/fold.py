@@ -7,13 +7,14 @@ call this one function, so they can't disagree.
 
 from __future__ import annotations
 
-from copy import copy
+from collections.abc import Callable
 from typing import Final
 
 from jobtrail import events as ev
 from jobtrail.job import Job, Place, Verdict, event_key, trail_entry, trail_has
 from jobtrail.states import ENDED, TRANSITIONS, Rule, State
 
+_copy: Final[Callable[[Job], Job]] = Job.__copy__  # type: ignore[attr-defined]
 _TYPE_CODES: Final = {cls: code for code, cls in enumerate(ev.EVENT_TYPES)}
 
 
@@ -39,7 +40,7 @@ def fold(job: Job | None, event: ev.Event, place: Place) -> tuple[Job, Verdict]:
         verdict = Verdict.APPLIED
         _apply(after, event, time, event.data.attempt or 0)
     else:
-        after = copy(job)
+        after = _copy(job)
         attempt = _attempt_of(event, job)
         verdict = _judge(job, event, key, attempt)
         if verdict is Verdict.APPLIED:

@@ -15,10 +15,10 @@ from typing import Final, Self
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
-from jobtrail.kafka import kafka_security
 
 from jobtrail.errors import EventError, LogGapError, LogUnavailable
 from jobtrail.events import decode
+from jobtrail.kafka import kafka_security
 from jobtrail.settings import Settings
 from projections.store import Checkpoint, ProjectionWriter
 
@@ -56,7 +56,7 @@ class Log:
                 # A topic has to be assigned before anything is known of it.
                 self._assign({0})
                 while not (found := self._consumer.partitions_for_topic(self._topic)):
-                    await asyncio.sleep(0.05)
+                    await asyncio.sleep(0.05)  # noqa: ASYNC110 (nothing signals it)
         except (KafkaError, TimeoutError) as error:
             await self._consumer.stop()
             raise LogUnavailable(

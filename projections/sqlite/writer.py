@@ -279,22 +279,16 @@ class _Shard:
         """Move counts by how jobs changed, never by how many events there were."""
         changes: dict[tuple[int, int, int], list[int]] = {}
         for entry, _job, key, _spilled in placed:
-            if entry.stored == key:
-                continue
-            for stored, by in ((entry.stored, -1), (key, 1)):
-                if stored is None:
-                    continue
-                audience, job_type, state, created_at = stored
-                day = created_at // DAY
-                for reader in (audience, EVERYBODY):
-                    counts = changes.get((reader, day, job_type))
-                    if counts is None:
-                        counts = changes[reader, day, job_type] = [0] * len(STATES)
-                    counts[state] += by
-        self.db.executemany(
-            _COUNT,
-            [(*bucket, *counts) for bucket, counts in sorted(changes.items()) if any(counts)],
-        )
+            stored = entry.stored
+            if stored != key:
+                _add(changes, key, 1)
+                if stored is not None:
+                    _add(changes, stored, -1)
+        rows = [(*bucket, *counts) for bucket, counts in changes.items() if any(counts)]
+        for bucket, counts in _sum_up(changes).items():
+            rows.append((EVERYBODY, *bucket, *counts))
+        rows.sort()
+        self.db.executemany(_COUNT, rows)
 
     def reset(self, ends: Mapping[int, int]) -> None:
         with self._transaction():
@@ -302,6 +296,28 @@ class _Shard:
                 self.db.execute(f"DROP TABLE {table}")
             schema.make_tables(self.db, dict.fromkeys(ends, 0), dict(ends))
         self._forget()
+
+
+def _add(changes: dict[tuple[int, int, int], list[int]], key: _Key, by: int) -> None:
+    audience, job_type, state, created_at = key
+    bucket = (audience, created_at // DAY, job_type)
+    counts = changes.get(bucket)
+    if counts is None:
+        counts = changes[bucket] = [0] * len(STATES)
+    counts[state] += by
+
+
+def _sum_up(changes: Mapping[tuple[int, int, int], list[int]]) -> dict[tuple[int, int], list[int]]:
+    """Add the changes of all audiences up, by day and type."""
+    sums: dict[tuple[int, int], list[int]] = {}
+    for (_audience, day, job_type), counts in changes.items():
+        total = sums.get((day, job_type))
+        if total is None:
+            sums[day, job_type] = list(counts)
+        else:
+            for state, by in enumerate(counts):
+                total[state] += by
+    return {bucket: total for bucket, total in sums.items() if any(total)}
 
 
 def read_chunks(db: sqlite3.Connection, row: int, spilled: int) -> bytes:
