@@ -55,8 +55,8 @@ class Log:
                 await self._consumer.start()
                 # A topic has to be assigned before anything is known of it.
                 self._assign({0})
-                while not (found := self._consumer.partitions_for_topic(self._topic)):
-                    await asyncio.sleep(0.05)  # noqa: ASYNC110 (nothing signals it)
+                while not (found := self._consumer.partitions_for_topic(self._topic)):  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
         except (KafkaError, TimeoutError) as error:
             await self._consumer.stop()
             raise LogUnavailable(

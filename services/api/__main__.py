@@ -1,0 +1,130 @@
+"""`python -m services.api`: one process of the service.
+
+Several processes share a port: each listens on it by itself, and the kernel shares out the
+connections.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+
+import uvloop
+from aiohttp import web
+
+from jobtrail.errors import JobtrailError, SettingError
+from jobtrail.kafka import kafka_security
+from jobtrail.process import set_up_logging
+from jobtrail.settings import Settings, load
+from jobtrail.tokens import local_secret
+from projections.sqlite.reader import SqliteReader
+from services.api.app import make_app, make_service
+from services.api.protocol import Runner
+
+logger = logging.getLogger(__name__)
+
+#: Connections that the kernel holds until they are taken up.
+_BACKLOG = 4096
+#: Seconds that requests have to end once the process is told to.
+_SHUTDOWN_SECONDS = 5.0
+
+
+def main() -> int:
+    """Run until told to stop; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m services.api", description=__doc__)
+    parser.add_argument(
+        "--with-parent", action="store_true", help="end when standard input reaches its end"
+    )
+    options = parser.parse_args()
+    try:
+        settings = load()
+        set_up_logging(settings)
+        uvloop.run(_serve(settings, with_parent=options.with_parent))
+    except JobtrailError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+async def _serve(settings: Settings, *, with_parent: bool) -> None:
+    if not settings.bootstrap_servers:
+        raise SettingError(
+            "The API does not know where the log is.",
+            where="JOBTRAIL_BOOTSTRAP_SERVERS",
+            expected="host:port[,host:port]",
+            mend="`jobtrail up` sets it.",
+        )
+    kafka = {"bootstrap_servers": settings.bootstrap_servers, **kafka_security(settings)}
+    service = make_service(
+        settings,
+        secret=local_secret(settings.data_dir),
+        open_reader=lambda: SqliteReader(settings.store_folder),
+        kafka=kafka,
+    )
+    stop = _stop_event(with_parent=with_parent)
+    runner = Runner(make_app(service), shutdown_timeout=_SHUTDOWN_SECONDS)
+    await runner.setup()
+    try:
+        listener = _listen(settings.host, settings.port)
+        site = web.SockSite(runner, listener, backlog=_BACKLOG)
+        await site.start()
+        host, port = listener.getsockname()[:2]
+        print(f"ready http://{_in_url(host)}:{port}", flush=True)  # noqa: T201
+        await stop.wait()
+        logger.info("action=stopping")
+    finally:
+        await runner.cleanup()
+
+
+def _stop_event(*, with_parent: bool) -> asyncio.Event:
+    """Return what is set when a signal, or the end of standard input, ends the process."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    if with_parent:
+
+        def watch() -> None:
+            # Not through sys.stdin: its lock, held here, breaks the interpreter's end.
+            while os.read(0, 1024):
+                pass
+            loop.call_soon_threadsafe(stop.set)
+
+        threading.Thread(target=watch, name="with-parent", daemon=True).start()
+    return stop
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket that shares its port with other processes of the service."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        raise SettingError(
+            "The API can't listen there.",
+            where=f"{host}:{port}",
+            found=str(error),
+            mend="Set JOBTRAIL_HOST and JOBTRAIL_PORT.",
+        ) from None
+    listener.setblocking(False)
+    return listener
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+if __name__ == "__main__":
+    sys.exit(main())

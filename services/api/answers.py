@@ -1,0 +1,104 @@
+"""From jobs to answers: the JSON of a job, and the ways in which an answer goes out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+
+from jobtrail.job import Job
+from services.api.instants import as_text
+
+#: Answers are the caller's own, and have to be asked for again.
+BASE_HEADERS: Final = {
+    "Content-Type": "application/json",
+    "Cache-Control": "private, no-cache",
+    "Vary": "Authorization",
+    "Server": "jobtrail",
+}
+
+
+def job_answer(job: Job) -> dict[str, Any]:
+    """Return a whole job, its fields in the contract's order."""
+    return {
+        "id": job.id,
+        "state": job.state,
+        "output": _as_it_came(job.output),
+        "jobType": job.job_type,
+        "owner": job.owner,
+        "bulkId": job.bulk_id,
+        "createdAt": as_text(job.created_at),
+        "startedAt": as_text(job.started_at),
+        "updatedAt": as_text(job.updated_at),
+        "endedAt": as_text(job.ended_at),
+        "attempt": job.attempt,
+        "progress": job.progress,
+        "error": _as_it_came(job.error),
+        "tags": job.tags,
+        "viewers": job.viewers,
+    }
+
+
+def status_answer(job: Job) -> dict[str, Any]:
+    """Return the state of a job, as the reference has it."""
+    return {"id": job.id, "state": job.state, "output": _as_it_came(job.output)}
+
+
+def _as_it_came(value: bytes | None) -> orjson.Fragment | None:
+    return None if value is None else orjson.Fragment(value)
+
+
+def answer(content: Any, headers: Mapping[str, str]) -> web.Response:
+    """Return an answer in JSON.
+
+    Args:
+        content: What to say.
+        headers: Beside those that every answer has.
+    """
+    return web.Response(body=orjson.dumps(content), headers={**BASE_HEADERS, **headers})
+
+
+class LongAnswer:
+    """An answer that may have to begin before it is known: whitespace may precede JSON.
+
+    Args:
+        request: Whose answer.
+        interval: Seconds between two signs of life.
+        headers: Makes the headers when the answer begins.
+    """
+
+    def __init__(
+        self, request: web.Request, interval: float, headers: Callable[[], Mapping[str, str]]
+    ) -> None:
+        self._request = request
+        self._interval = interval
+        self._headers = headers
+        self._due = asyncio.get_running_loop().time() + interval
+        self._response: web.StreamResponse | None = None
+
+    async def sign_of_life(self) -> float:
+        """Send a line feed if it is time; return when it is time again, by the loop's clock."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._due:
+            await self.write(b"\n")
+            self._due = now + self._interval
+        return self._due
+
+    async def write(self, some: bytes) -> None:
+        """Send a part of the body."""
+        if self._response is None:
+            self._response = web.StreamResponse(headers={**BASE_HEADERS, **self._headers()})
+            await self._response.prepare(self._request)
+        if self._request.method != "HEAD":
+            await self._response.write(some)
+
+    async def end(self, rest: bytes) -> web.StreamResponse:
+        """Send the rest of the body, which is all of it where none has been sent."""
+        if self._response is None:
+            return web.Response(body=rest, headers={**BASE_HEADERS, **self._headers()})
+        await self.write(rest)
+        await self._response.write_eof()
+        return self._response

@@ -1,0 +1,160 @@
+"""Puts a service together: the only place that knows all of its parts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from aiohttp import hdrs, web
+from aiohttp.http import HttpVersion11
+
+from jobtrail.settings import Settings
+from projections.reading import ProjectionReader
+from services.api.auth import Gate
+from services.api.buffer import Buffer
+from services.api.cursors import Cursors
+from services.api.freshness import Freshness
+from services.api.limits import Patience
+from services.api.metrics import Metrics
+from services.api.middleware import make_middleware
+from services.api.overlay import Overlay
+from services.api.problems import unreadable
+from services.api.progress import Progress
+from services.api.routes import ENDPOINTS
+from services.api.routes.endpoint import Endpoint
+from services.api.service import SERVICE, Service
+from services.api.store import Store
+from services.api.tail import Tail
+from services.api.waits import Limits, Waits
+
+#: The largest body, in bytes.
+MAX_BODY = 1 << 20
+
+
+def make_service(
+    settings: Settings,
+    *,
+    secret: bytes,
+    open_reader: Callable[[], ProjectionReader],
+    kafka: dict[str, Any],
+    patience: Patience | None = None,
+) -> Service:
+    """Put the parts of a service together.
+
+    Args:
+        settings: Of the process.
+        secret: Signs tokens and cursors.
+        open_reader: Opens the projections; raises StoreError while they can't be.
+        kafka: Keyword arguments for aiokafka: servers and security.
+        patience: How long to wait for what; None for what clients rely on.
+    """
+    patience = patience or Patience()
+    store = Store(open_reader)
+    buffer = Buffer(settings.tail_buffer_bytes)
+    waits = Waits(buffer, Limits(settings.max_waits, settings.max_waits_per_caller), patience)
+    service = Service(
+        store=store,
+        buffer=buffer,
+        overlay=Overlay(buffer),
+        progress=Progress(store, buffer, patience),
+        freshness=Freshness(buffer),
+        waits=waits,
+        tail=Tail(settings.topic, kafka, buffer, waits.watches, patience),
+        gate=Gate(secret),
+        cursors=Cursors(secret),
+        metrics=Metrics(),
+        patience=patience,
+    )
+    service.progress.listen(waits.resync)
+    service.tail.listen(service.progress.need, waits.lose)
+    waits.listen(service.progress.need)
+    _measure(service)
+    return service
+
+
+def _measure(service: Service) -> None:
+    metrics = service.metrics
+    metrics.measure("jobtrail_waits_held", "Waits that are held now.", lambda: service.waits.held)
+    metrics.measure(
+        "jobtrail_watched_jobs",
+        "Jobs that held waits look at; every job counts once.",
+        lambda: len(service.waits.watches),
+    )
+    metrics.measure(
+        "jobtrail_tail_lag_records",
+        "Records of the log that the tail has not taken in yet.",
+        service.tail.records_behind,
+    )
+    metrics.measure(
+        "jobtrail_tail_silent_seconds",
+        "How long the log has not answered the tail.",
+        service.tail.silent_for,
+    )
+    metrics.measure(
+        "jobtrail_tail_buffer_bytes",
+        "Bytes of records that the projections do not hold yet.",
+        lambda: service.buffer.size,
+    )
+    metrics.measure(
+        "jobtrail_tail_dropped_records",
+        "Records that were dropped since the projections were too far behind.",
+        lambda: service.buffer.dropped,
+    )
+    metrics.measure(
+        "jobtrail_projection_lag_seconds",
+        "By how much the projections are behind the log; NaN while that is not known.",
+        lambda: _lag(service),
+    )
+
+
+def _lag(service: Service) -> float:
+    unknown = float("nan")
+    with contextlib.suppress(Exception), service.store.view() as snapshot:
+        lag = service.freshness.lag(snapshot.held)
+        return unknown if lag is None else lag
+    return unknown
+
+
+def make_app(service: Service) -> web.Application:
+    """Return the application of a service; it follows the log while it runs."""
+    endpoints: dict[web.AbstractRoute, Endpoint] = {}
+    app = web.Application(
+        middlewares=[make_middleware(service, endpoints)], client_max_size=MAX_BODY
+    )
+    app[SERVICE] = service
+    for endpoint in ENDPOINTS:
+        resource = app.router.add_resource(endpoint.path, name=endpoint.name)
+        methods = ("GET", "HEAD") if endpoint.method == "GET" else (endpoint.method,)
+        for method in methods:
+            route = resource.add_route(method, endpoint.handle, expect_handler=_expect)
+            endpoints[route] = endpoint
+    app.cleanup_ctx.append(_follow_log)
+    app.on_shutdown.append(_answer_waits)
+    return app
+
+
+async def _expect(request: web.Request) -> web.StreamResponse | None:
+    """Let a client go on that asks first; refuse anything else that is expected."""
+    if request.version == HttpVersion11:
+        if request.headers[hdrs.EXPECT].lower() != "100-continue":
+            return unreadable(417).response()
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        # The answer itself has not begun.
+        request.writer.output_size = 0
+    return None
+
+
+async def _follow_log(app: web.Application) -> AsyncIterator[None]:
+    service = app[SERVICE]
+    tasks = [asyncio.create_task(service.tail.run()), asyncio.create_task(service.progress.run())]
+    yield
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    service.store.close()
+
+
+async def _answer_waits(app: web.Application) -> None:
+    app[SERVICE].waits.close()

@@ -1,0 +1,84 @@
+"""Cursors: where a page of a listing ended, sealed so that only the service can make one.
+
+A cursor is bound to the filters of its listing. It does not name the caller: it holds a place in
+an order, and what he sees behind it is decided by the store, as on every page.
+"""
+
+from __future__ import annotations
+
+import hmac
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from functools import lru_cache
+from typing import Final
+from urllib.parse import quote
+
+import orjson
+
+from projections.reading import Cursor
+from services.api.instants import as_text
+from services.api.problems import Fault, invalid
+from services.api.requests import DEFAULT_SIZE, SearchQuery
+
+_SEAL_BYTES: Final = 16
+_SEARCH: Final = "/jobs/search"
+
+_quoted = lru_cache(maxsize=4096)(quote)
+
+
+class Cursors:
+    """Makes and reads cursors.
+
+    Args:
+        secret: The service's; only a key that is derived from it is kept.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._key = hmac.digest(secret, b"jobtrail cursor", "sha256")
+
+    def next_page(self, query: SearchQuery, last: Cursor) -> str:
+        """Return the relative URL of the page behind a job, with the same filters."""
+        place = orjson.dumps([last.created_at, last.id])
+        filters = _filters(query)
+        cursor = urlsafe_b64encode(self._seal(filters, place) + place).rstrip(b"=").decode()
+        size = "" if query.size == DEFAULT_SIZE else f"size={query.size}&"
+        return f"{_SEARCH}?{filters}{'&' if filters else ''}{size}cursor={cursor}"
+
+    def place(self, query: SearchQuery) -> Cursor | None:
+        """Return where a query's page begins.
+
+        Raises:
+            Problem: 400 where the service has not made this cursor for these filters.
+        """
+        if query.cursor is None:
+            return None
+        if query.offset:
+            raise invalid([Fault("parameter", "offset", "It can't go together with `cursor`.")])
+        try:
+            sealed = urlsafe_b64decode(query.cursor.encode("ascii") + b"==")
+        except ValueError:
+            sealed = b""
+        seal, place = sealed[:_SEAL_BYTES], sealed[_SEAL_BYTES:]
+        if not hmac.compare_digest(seal, self._seal(_filters(query), place)):
+            raise invalid(
+                [Fault("parameter", "cursor", "It was not given out for a search like this one.")]
+            )
+        return Cursor(*orjson.loads(place))
+
+    def _seal(self, filters: str, place: bytes) -> bytes:
+        # No filter can hold a line feed: what is sealed can't be read in two ways.
+        return hmac.digest(self._key, b"%b\n%b" % (filters.encode(), place), "sha256")[:_SEAL_BYTES]
+
+
+def _filters(query: SearchQuery) -> str:
+    """Return the filters as a query string, in one form whatever form they came in."""
+    pairs = [
+        *(("jobType", name) for name in sorted(set(query.job_types))),
+        *(("state", state) for state in sorted(set(query.states))),
+        *(("tag", f"{key}:{value}") for key, value in sorted(set(query.tags))),
+        ("owner", query.owner),
+        ("bulkId", query.bulk_id),
+        ("startDate", as_text(query.created_from)),
+        ("endDate", as_text(query.created_to)),
+        ("updatedSince", as_text(query.updated_since)),
+    ]
+    return "&".join(f"{name}={_quoted(value, ':')}" for name, value in pairs if value is not None)

@@ -1,0 +1,95 @@
+"""How fresh an answer is: the headers that say so, and the one by which a client asks for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from jobtrail.errors import UsageError
+from jobtrail.position import format_position, parse_position
+from projections.reading import Held
+from services.api.buffer import Buffer
+from services.api.problems import Fault, invalid
+
+POSITION: Final = "Jobtrail-Position"
+LAG: Final = "Jobtrail-Lag"
+
+
+class Freshness:
+    """Says how fresh answers are.
+
+    Args:
+        buffer: Knows the end of the log.
+    """
+
+    def __init__(self, buffer: Buffer) -> None:
+        self._buffer = buffer
+        self._last: tuple[Mapping[int, int], str] = ({}, "")
+
+    def headers(self, held: Held) -> dict[str, str]:
+        """Return the headers of an answer that holds this much of the log."""
+        headers = {POSITION: self._as_text(held.position)}
+        lag = self.lag(held)
+        if lag is not None:
+            headers[LAG] = f"{lag:.3f}" if lag else "0"
+        return headers
+
+    def lag(self, held: Held) -> float | None:
+        """Return by how many seconds the projections are behind the log.
+
+        Returns:
+            0 when they are level with it, None when its end is not known yet.
+        """
+        if not self._buffer.followed:
+            return None
+        since = self._buffer.behind_since(held)
+        if since is None:
+            return 0.0
+        # Less than a millisecond is still behind.
+        return max(time.time() - since / 1_000_000, 0.001)
+
+    def with_tail(self, held: Held) -> Held:
+        """Return what an answer holds that was read now and has the tail laid over it."""
+        covers = self._buffer.covers
+        return self._moved(
+            held,
+            [partition for partition, offset in held.position.items() if covers(partition, offset)],
+        )
+
+    def at_end(self, held: Held) -> Held:
+        """Return what an answer holds whose jobs the tail has kept up with since."""
+        return self._moved(held, list(held.position))
+
+    def _moved(self, held: Held, partitions: Iterable[int]) -> Held:
+        ends = {p: max(held.position[p], self._buffer.end(p)) for p in partitions}
+        return held._replace(position={**held.position, **ends})
+
+    def _as_text(self, position: Mapping[int, int]) -> str:
+        # Most answers hold the same as the one before.
+        if position != self._last[0]:
+            self._last = (position, format_position(position))
+        return self._last[1]
+
+
+def wanted_position(header: str | None, partitions: int) -> dict[int, int]:
+    """Read the position that a client wants a read to hold.
+
+    Args:
+        header: The value of `Jobtrail-Position`, None where there is none.
+        partitions: How many partitions the log has.
+
+    Raises:
+        Problem: 400 where it can't be a position in this log.
+    """
+    if header is None:
+        return {}
+    try:
+        wanted = parse_position(header)
+    except UsageError as error:
+        raise invalid([Fault("parameter", POSITION, str(error))]) from None
+    beyond = [partition for partition in wanted if partition >= partitions]
+    if beyond:
+        detail = f"The log has {partitions} partitions; found partition {beyond[0]}."
+        raise invalid([Fault("parameter", POSITION, detail)])
+    return wanted

@@ -1,0 +1,63 @@
+"""Instants in the API's two directions: ISO 8601 text, and whole microseconds since 1970."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from typing import Final
+
+from jobtrail.events import microseconds
+
+_DAY: Final = 86_400_000_000
+_SECOND: Final = 1_000_000
+#: In a query an unescaped plus arrives as a space; before an offset it can't be anything else.
+_LOST_PLUS: Final = re.compile(r" (?=\d\d(?::?\d\d)?\Z)")
+_BELOW_MICROSECONDS: Final = re.compile(r"[.,]\d{6}\d*[1-9]")
+
+
+def first_instant(text: str) -> int:
+    """Return the first instant that a date or date-time stands for.
+
+    Raises:
+        ValueError: The text is neither.
+    """
+    moment, exact = _parse(text)
+    return moment if exact else moment + 1
+
+
+def last_instant(text: str) -> int:
+    """Return the last instant that a date or date-time stands for.
+
+    Raises:
+        ValueError: The text is neither.
+    """
+    moment, _exact = _parse(text)
+    return moment if "T" in text.upper() else moment + _DAY - 1
+
+
+def _parse(text: str) -> tuple[int, bool]:
+    """Return whole microseconds, rounded down, and whether nothing was lost by that."""
+    text = text.upper()
+    if "T" not in text:
+        day = date.fromisoformat(text)
+        return microseconds(datetime.combine(day, datetime.min.time(), UTC)), True
+    moment = datetime.fromisoformat(_LOST_PLUS.sub("+", text))
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return microseconds(moment), _BELOW_MICROSECONDS.search(text) is None
+
+
+@lru_cache(maxsize=65_536)
+def _to_the_second(seconds: int) -> str:
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)).isoformat()[:19]
+
+
+def as_text(instant: int | None) -> str | None:
+    """Return an instant as ISO 8601 in UTC: milliseconds, or microseconds where there are any."""
+    if instant is None:
+        return None
+    seconds, rest = divmod(instant, _SECOND)
+    if rest % 1000:
+        return f"{_to_the_second(seconds)}.{rest:06d}Z"
+    return f"{_to_the_second(seconds)}.{rest // 1000:03d}Z"

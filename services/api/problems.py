@@ -1,0 +1,221 @@
+"""Everything that goes wrong is answered in one form: RFC 9457 problem details.
+
+A problem's `type` is what a client tells problems apart by; its text is for people. The types are
+URNs: they name, they don't locate, so they stay true wherever the service runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import orjson
+from aiohttp import web
+
+CONTENT_TYPE: Final = "application/problem+json"
+_TYPE: Final = "urn:jobtrail:problem:"
+
+
+class Fault(NamedTuple):
+    """One thing that is wrong with a request."""
+
+    #: `parameter` (of the query or a header) or `pointer` (RFC 6901, into the body).
+    kind: str
+    place: str
+    detail: str
+
+    def as_json(self) -> dict[str, str]:
+        """Return the entry of `errors`."""
+        return {self.kind: self.place, "detail": self.detail}
+
+
+class Problem(Exception):
+    """A request that is answered with a problem.
+
+    Args:
+        status: The HTTP status.
+        kind: The last part of the problem's type.
+        title: The same for every problem of this type.
+        detail: What it is this time.
+        faults: Everything that is wrong with the request.
+        headers: To go with the answer.
+        reason: For the log, never for the client.
+        members: What the problem says beyond the RFC's own members.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        kind: str,
+        title: str,
+        detail: str,
+        *,
+        faults: Sequence[Fault] = (),
+        headers: Mapping[str, str] | None = None,
+        reason: str | None = None,
+        members: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.kind = kind
+        self.title = title
+        self.detail = detail
+        self.faults = faults
+        self.headers = dict(headers or {})
+        self.reason = reason
+        self.members = dict(members or {})
+
+    def body(self) -> bytes:
+        """Return the problem as JSON."""
+        members: dict[str, Any] = {
+            "type": _TYPE + self.kind,
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+        }
+        if self.faults:
+            members["errors"] = [fault.as_json() for fault in self.faults]
+        return orjson.dumps({**members, **self.members})
+
+    def response(self) -> web.Response:
+        """Return the answer."""
+        return web.Response(
+            body=self.body(),
+            status=self.status,
+            headers={**self.headers, "Content-Type": CONTENT_TYPE},
+        )
+
+
+def invalid(faults: Sequence[Fault]) -> Problem:
+    """A request with faults, all of them at once."""
+    things = "one thing is" if len(faults) == 1 else f"{len(faults)} things are"
+    return Problem(
+        400,
+        "invalid-request",
+        "The request is not valid.",
+        f"In this request {things} wrong; see `errors`.",
+        faults=faults,
+    )
+
+
+def unauthorized(reason: str) -> Problem:
+    """No token, or one that proves nothing: the client can't tell which."""
+    return Problem(
+        401,
+        "unauthorized",
+        "Who you are is not proved.",
+        "Send a valid token as `Authorization: Bearer <token>`.",
+        headers={"WWW-Authenticate": 'Bearer realm="jobtrail"'},
+        reason=reason,
+    )
+
+
+def not_found(detail: str) -> Problem:
+    """Nothing there, or nothing that the caller may see."""
+    return Problem(404, "not-found", "There is no such thing.", detail)
+
+
+def too_many_waits(detail: str) -> Problem:
+    """A cap on held waits is reached."""
+    return Problem(
+        429,
+        "too-many-waits",
+        "Too many waits are being held.",
+        detail,
+        headers={"Retry-After": "1"},
+    )
+
+
+def recovering(detail: str, reason: str | None = None) -> Problem:
+    """The projections can't be answered from truly, but will be."""
+    return Problem(
+        503,
+        "recovering",
+        "The projections are being rebuilt.",
+        detail,
+        headers={"Retry-After": "2"},
+        reason=reason,
+    )
+
+
+def behind(detail: str) -> Problem:
+    """The projections did not reach a position in time."""
+    return Problem(
+        503,
+        "behind",
+        "The projections have not got there yet.",
+        detail,
+        headers={"Retry-After": "1"},
+    )
+
+
+def not_ready(members: Mapping[str, Any]) -> Problem:
+    """Some part of the service is not up."""
+    return Problem(
+        503,
+        "not-ready",
+        "The service is not ready.",
+        "A part of it is not up: one of the members of this problem says which.",
+        headers={"Retry-After": "1"},
+        members=members,
+    )
+
+
+def store_unavailable(reason: str) -> Problem:
+    """The projection store can't be read."""
+    return Problem(
+        503,
+        "store-unavailable",
+        "The projections can't be read.",
+        "The projections can't be read at the moment.",
+        headers={"Retry-After": "5"},
+        reason=reason,
+    )
+
+
+def internal() -> Problem:
+    """A bug. What it was stands in the log."""
+    return Problem(
+        500,
+        "internal",
+        "The service has made a mistake.",
+        "It is logged. The same request may fail again.",
+    )
+
+
+def from_http(error: web.HTTPException) -> Problem:
+    """What aiohttp itself refuses, in our form."""
+    kind, title, detail = _HTTP.get(
+        error.status,
+        (f"http-{error.status}", f"{error.reason}.", f"HTTP {error.status} {error.reason}."),
+    )
+    kept = ("Allow", "Retry-After", "Accept-Encoding")
+    headers = {name: error.headers[name] for name in kept if name in error.headers}
+    return Problem(error.status, kind, title, detail, headers=headers)
+
+
+def unreadable(status: int) -> Problem:
+    """A request that is not read to its end as HTTP."""
+    kind, title, detail = _HTTP[status]
+    return Problem(status, kind, title, detail)
+
+
+_HTTP: Final = {
+    400: ("malformed", "This is no HTTP request.", "The request could not be read as HTTP."),
+    404: ("not-found", "There is no such thing.", "There is nothing at this path."),
+    405: (
+        "method-not-allowed",
+        "This can't be done here.",
+        "This path has other methods; see the header `Allow`.",
+    ),
+    408: ("timeout", "The request took too long.", "The body did not arrive in time."),
+    413: ("too-large", "The body is too large.", "A body has 1 MiB at most."),
+    414: ("uri-too-long", "The URL is too long.", "Use fewer or shorter parameters."),
+    415: (
+        "unsupported-media-type",
+        "The body's form is not understood.",
+        "Send the body as plain JSON, without a content coding.",
+    ),
+    417: ("expectation-failed", "This can't be expected.", "Only 100-continue can be expected."),
+    431: ("headers-too-large", "The headers are too large.", "Send fewer or shorter headers."),
+}

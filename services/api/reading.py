@@ -1,0 +1,54 @@
+"""What every endpoint does before it reads: the position that the client wants, and the body."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from jobtrail.position import format_position, holds
+from services.api.freshness import POSITION, wanted_position
+from services.api.problems import behind
+from services.api.service import Service
+
+
+async def reach_position(service: Service, request: web.Request, *, live: bool = False) -> None:
+    """Wait until a read gives its client what he wrote.
+
+    Args:
+        service: The service.
+        request: May name a position in `Jobtrail-Position`.
+        live: Whether what the tail knows will be laid over the answer.
+
+    Raises:
+        Problem: 400 for what is no position; 503 where the projections don't get there in time.
+    """
+    header = request.headers.get(POSITION)
+    if header is None:
+        return
+    with service.store.some() as snapshot:
+        held = snapshot.held
+        wanted = wanted_position(header, service.store.partitions)
+    if live:
+        held = service.freshness.with_tail(held)
+    if not holds(held.position, wanted) and not await service.progress.reaches(wanted):
+        raise behind(f"The projections did not reach {format_position(wanted)} in time.")
+
+
+async def read_all(service: Service, request: web.Request) -> bytes:
+    """Return the body of a request.
+
+    Raises:
+        HTTPException: 408 where it does not arrive in time, 413 where it is too large, 415
+            where it has a content coding.
+    """
+    coding = request.headers.get("Content-Encoding", "identity").lower()
+    if coding != "identity":
+        raise web.HTTPUnsupportedMediaType(headers={"Accept-Encoding": "identity"})
+    if request.content.is_eof():
+        return await request.read()
+    try:
+        async with asyncio.timeout(service.patience.body):
+            return await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None

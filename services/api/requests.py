@@ -1,0 +1,279 @@
+"""What each endpoint takes: one model per request, which also makes the OpenAPI document.
+
+A model gathers everything that is wrong with a request, so that a client mends it in one go.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, get_origin
+
+import orjson
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from jobtrail.states import State
+from projections.reading import Filters
+from services.api import instants
+from services.api.problems import Fault, invalid
+from services.api.query import parse_query
+
+#: The most jobs that one request names or gets.
+MAX_SIZE: Final = 1000
+DEFAULT_SIZE: Final = 100
+#: The longest wait, in seconds.
+MAX_WAIT: Final = 86_400
+FOREVER: Final = -1
+
+_DIGITS: Final = re.compile(r"-?[0-9]{1,18}")
+_DATE_SCHEMA: Final = {
+    "type": "string",
+    "anyOf": [{"format": "date"}, {"format": "date-time"}],
+    "examples": ["2026-11-23", "2026-11-23T13:00:00Z"],
+}
+
+
+def _no_control_characters(text: str) -> str:
+    if not text.isprintable() and re.search(r"[\x00-\x1f\x7f-\x9f]", text):
+        raise PydanticCustomError("text", "No control characters are allowed")
+    return text
+
+
+def _whole(value: Any) -> Any:
+    """Take the digits of a query, and JSON's 5.0, as the whole numbers that they are."""
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        return int(value)
+    return value
+
+
+def _whole_json(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _start(value: Any) -> Any:
+    return _instant(value, last=False)
+
+
+def _end(value: Any) -> Any:
+    return _instant(value, last=True)
+
+
+def _instant(value: str, *, last: bool) -> int:
+    try:
+        return instants.last_instant(value) if last else instants.first_instant(value)
+    except (ValueError, OverflowError):
+        raise PydanticCustomError(
+            "date", "Input should be an ISO 8601 date or date-time, as 2026-11-23T13:00:00Z"
+        ) from None
+
+
+def _tag(value: Any) -> Any:
+    key, colon, text = value.partition(":")
+    if not key or not colon:
+        raise PydanticCustomError("tag", "Input should be key:value")
+    return key, text
+
+
+Name = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_no_control_characters)]
+Tag = Annotated[
+    tuple[str, str],
+    BeforeValidator(_tag),
+    WithJsonSchema({"type": "string", "pattern": "^[^:]+:", "examples": ["tenant:acme"]}),
+]
+Start = Annotated[int, BeforeValidator(_start), WithJsonSchema(_DATE_SCHEMA)]
+End = Annotated[int, BeforeValidator(_end), WithJsonSchema(_DATE_SCHEMA)]
+_InQuery = BeforeValidator(_whole)
+_InJson = BeforeValidator(_whole_json)
+
+
+class Request(BaseModel):
+    """What is common to all requests: nothing unknown is ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Query(Request):
+    """The query of a GET."""
+
+    #: The parameters that are arrays, by their names in the query.
+    arrays: ClassVar[frozenset[str]]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_kwargs: Any) -> None:
+        """Find the arrays."""
+        cls.arrays = frozenset(
+            field.alias or name
+            for name, field in cls.model_fields.items()
+            if get_origin(field.annotation) is tuple
+        )
+
+
+class NoQuery(Query):
+    """A request that takes no parameters."""
+
+
+class _OfTypes(Query):
+    job_types: tuple[Name, ...] = Field((), alias="jobType", description="Only these types.")
+
+
+class BulkQuery(_OfTypes):
+    """`GET /jobs`: the jobs of one bulk."""
+
+    bulk_id: Name = Field(alias="bulkId", description="The bulk.")
+    wait: Annotated[int, _InQuery] = Field(
+        0,
+        ge=FOREVER,
+        le=MAX_WAIT,
+        description="Seconds to wait for every job of the bulk to end; -1 for no limit.",
+    )
+
+    def filters(self) -> Filters:
+        """Return what the store is asked for."""
+        return Filters(bulk_id=self.bulk_id, job_types=self.job_types)
+
+
+class SummaryQuery(_OfTypes):
+    """`GET /jobs/summary`: counts by type and state."""
+
+    created_from: Start | None = Field(
+        None, alias="startDate", description="Only jobs created then or later."
+    )
+    created_to: End | None = Field(
+        None, alias="endDate", description="Only jobs created then or earlier."
+    )
+
+    def filters(self) -> Filters:
+        """Return what the store is asked for."""
+        return Filters(
+            job_types=self.job_types, created_from=self.created_from, created_to=self.created_to
+        )
+
+
+class SearchQuery(SummaryQuery):
+    """`GET /jobs/search`: a page of jobs, newest first."""
+
+    states: tuple[Annotated[State, Field(strict=False)], ...] = Field(
+        (), alias="state", description="Only jobs in one of these states."
+    )
+    owner: Name | None = Field(None, description="Only jobs of this owner.")
+    bulk_id: Name | None = Field(None, alias="bulkId", description="Only jobs of this bulk.")
+    tags: tuple[Tag, ...] = Field((), alias="tag", description="Only jobs with all these tags.")
+    updated_since: Start | None = Field(
+        None, alias="updatedSince", description="Only jobs that changed then or later."
+    )
+    offset: Annotated[int, _InQuery] = Field(
+        0, ge=0, description="How many jobs to pass over; not together with `cursor`."
+    )
+    size: Annotated[int, _InQuery] = Field(
+        DEFAULT_SIZE, ge=1, le=MAX_SIZE, description="The most jobs to answer with."
+    )
+    cursor: str | None = Field(None, description="From `next` of the page before.")
+
+    def filters(self) -> Filters:
+        """Return what the store is asked for."""
+        return Filters(
+            job_types=self.job_types,
+            states=self.states,
+            created_from=self.created_from,
+            created_to=self.created_to,
+            owner=self.owner,
+            bulk_id=self.bulk_id,
+            tags=self.tags,
+            updated_since=self.updated_since,
+        )
+
+
+class StatusesBody(Request):
+    """`POST /jobs/statuses`: the states of jobs by their ids, and a wait for their end."""
+
+    job_ids: list[str] = Field(
+        alias="jobIds", min_length=1, max_length=MAX_SIZE, description="The jobs."
+    )
+    wait: Annotated[int, _InJson] = Field(
+        0,
+        ge=FOREVER,
+        le=MAX_WAIT,
+        description="Seconds to wait for the jobs to end; -1 for no limit.",
+    )
+    poll_interval: Annotated[int, _InJson] = Field(
+        1, alias="pollInterval", ge=1, description="Accepted for compatibility: nothing polls."
+    )
+    include_unknown: bool = Field(
+        False, alias="includeUnknown", description="Answer unknown ids with the state null."
+    )
+    until: Literal["all", "any"] = Field(
+        "all", description="Whether a wait is for all of the jobs or the first of them."
+    )
+
+
+_Q = TypeVar("_Q", bound=Query)
+_B = TypeVar("_B", bound=Request)
+
+
+def read_query(model: type[_Q], raw: str) -> _Q:
+    """Read a query string.
+
+    Args:
+        model: What the endpoint takes.
+        raw: As it came, without the question mark.
+
+    Raises:
+        Problem: 400 with everything that is wrong.
+    """
+    found, faults = parse_query(raw, model.arrays)
+    lists: dict[str, Any] = {k: tuple(v) if type(v) is list else v for k, v in found.items()}
+    try:
+        query = model.model_validate(lists)
+    except ValidationError as error:
+        faults += [
+            Fault("parameter", str(fault["loc"][0]), _detail(fault, "parameter"))
+            for fault in error.errors(include_url=False)
+        ]
+    if faults:
+        raise invalid(faults)
+    return query
+
+
+def read_body(model: type[_B], body: bytes) -> _B:
+    """Read a JSON body.
+
+    Raises:
+        Problem: 400 with everything that is wrong.
+    """
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise invalid([Fault("pointer", "", f"The body is not JSON: {error}.")]) from None
+    try:
+        return model.model_validate(found)
+    except ValidationError as error:
+        raise invalid(
+            [
+                Fault("pointer", _pointer(fault["loc"]), _detail(fault, "field"))
+                for fault in error.errors(include_url=False)
+            ]
+        ) from None
+
+
+def _pointer(loc: tuple[int | str, ...]) -> str:
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in loc)
+
+
+def _detail(fault: ErrorDetails, what: str) -> str:
+    if fault["type"] == "extra_forbidden":
+        return f"There is no such {what}."
+    if fault["type"] == "missing":
+        return f"This {what} is required."
+    if fault["type"] == "model_type":
+        return "Input should be a JSON object."
+    found = fault["input"]
+    echo = f"; found {found!r}" if isinstance(found, str) and 0 < len(found) <= 80 else ""
+    return f"{fault['msg']}{echo}."

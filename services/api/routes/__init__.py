@@ -1,0 +1,17 @@
+"""The endpoints: one module each, and the table of all of them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from services.api.routes import bulk, health, search, statuses, summary
+
+ENDPOINTS: Final = (
+    bulk.ENDPOINT,
+    search.ENDPOINT,
+    summary.ENDPOINT,
+    statuses.ENDPOINT,
+    health.HEALTHZ,
+    health.READYZ,
+    health.METRICS,
+)

@@ -1,0 +1,43 @@
+"""`GET /jobs/summary`: how many jobs of each type are in each state."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any, Final
+
+from aiohttp import web
+
+from jobtrail.job import STATE_CODES
+from jobtrail.states import STATES
+from services.api.answers import answer
+from services.api.reading import reach_position
+from services.api.requests import SummaryQuery, read_query
+from services.api.routes.endpoint import Endpoint
+from services.api.service import IDENTITY, SERVICE
+
+#: The contract lists them by name.
+_COLUMNS: Final = [(str(state), STATE_CODES[state]) for state in sorted(STATES)]
+
+
+async def summary(request: web.Request) -> web.StreamResponse:
+    """Answer with the counts of the jobs that the caller sees, each counted once."""
+    service = request.app[SERVICE]
+    query = read_query(SummaryQuery, request.rel_url.raw_query_string)
+    await reach_position(service, request)
+    began = perf_counter()
+    with service.store.snapshot() as snapshot:
+        counts = snapshot.summary(request[IDENTITY].caller, query.filters())
+        held = snapshot.held
+    headers = service.freshness.headers(held)
+    headers["Server-Timing"] = f"store;dur={(perf_counter() - began) * 1000:.3f}"
+    return answer({"jobType": [_entry(name, of) for name, of in counts.items()]}, headers)
+
+
+def _entry(job_type: str | None, counts: list[int]) -> dict[str, Any]:
+    entry: dict[str, Any] = {"jobType": job_type, "total": sum(counts)}
+    for name, code in _COLUMNS:
+        entry[name] = counts[code]
+    return entry
+
+
+ENDPOINT: Final = Endpoint("GET", "/jobs/summary", "summary", summary, SummaryQuery)

@@ -1,0 +1,42 @@
+"""What a service is made of, put together in one place and handed to the endpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from services.api.auth import Gate, Identity
+from services.api.buffer import Buffer
+from services.api.cursors import Cursors
+from services.api.freshness import Freshness
+from services.api.limits import Patience
+from services.api.metrics import Metrics
+from services.api.overlay import Overlay
+from services.api.progress import Progress
+from services.api.store import Store
+from services.api.tail import Tail
+from services.api.waits import Waits
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The parts of one API process."""
+
+    store: Store
+    buffer: Buffer
+    overlay: Overlay
+    progress: Progress
+    freshness: Freshness
+    waits: Waits
+    tail: Tail
+    gate: Gate
+    cursors: Cursors
+    metrics: Metrics
+    patience: Patience
+
+
+SERVICE: Final = web.AppKey("service", Service)
+#: Who sent the request; set for every endpoint that is not public.
+IDENTITY: Final = web.RequestKey("identity", Identity)

@@ -1,0 +1,248 @@
+"""One broker from its lock to its end.
+
+The order matters: first what needs no Java, so that what is wrong is said at once; then Java, and
+while it starts, the slow imports of what talks to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import Event
+from typing import NoReturn
+
+from jobtrail.errors import AlreadyRunning, BrokerError
+from services.broker import process
+from services.broker.config import (
+    HOST,
+    LOG4J,
+    PROPERTIES,
+    SERVER,
+    STORAGE_TOOL,
+    java_command,
+    log4j_properties,
+    server_properties,
+)
+from services.broker.datadir import PORTS, DataDir, Record, choose_port, is_free
+from services.broker.jars import Fetch, ensure_jars, read_lock
+from services.broker.java import Java, find_java
+
+#: Seconds from Java's start to the first answer after which a start is given up.
+START_SECONDS = 180.0
+#: Seconds between two looks at the port.
+PAUSE = 0.02
+#: How often other ports are tried when somebody was faster.
+PORT_TRIES = 3
+#: What the folder of the log is called while it is being formatted.
+_UNFINISHED = "kafka.new"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a broker is started with.
+
+    Attributes:
+        data_dir: Its directory.
+        port: Where clients shall connect; None: as last time, else a free one.
+        cache: The user's cache folder for jobtrail.
+    """
+
+    data_dir: Path
+    port: int | None
+    cache: Path
+
+
+@dataclass(frozen=True)
+class _Kit:
+    """All that is needed to run a class of Kafka's in a data directory."""
+
+    home: DataDir
+    java: Java
+    jars: list[Path]
+    version: str
+
+    def command(self, *arguments: str) -> list[str]:
+        return java_command(self.java, self.jars, arguments)
+
+
+async def run(options: Options, environ: Mapping[str, str], ready: Callable[[str], None]) -> None:
+    """Run a broker until this coroutine is cancelled; Java is gone when it returns.
+
+    Args:
+        options: What to run and where.
+        environ: The environment, to find Java in.
+        ready: Called once with `host:port` when the broker serves and its topics are there.
+
+    Raises:
+        AlreadyRunning: Another broker runs on this directory.
+        BrokerError: The broker can't start, or ended by itself.
+    """
+    home = DataDir(options.data_dir)
+    home.make()
+    with _sole_broker(home):
+        version = read_lock().kafka_version
+        home.check_version(version)
+        await asyncio.to_thread(home.stop_leftover)
+        home.check_room()
+        if options.port is not None and not is_free(options.port):
+            raise _port_taken(options.port)
+        java = find_java(environ)
+        kit = _Kit(home, java, await _jars(options.cache), version)
+        await _serve(kit, options.port, await _formatted(kit), ready)
+
+
+@contextlib.contextmanager
+def _sole_broker(home: DataDir) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(home.lock_file, timeout=0):
+            yield
+    except Timeout:
+        raise AlreadyRunning(
+            "Another broker is running on this data directory.",
+            where=str(home.root),
+            mend="Use that one, stop it first, or name another directory.",
+        ) from None
+
+
+def _port_taken(port: int) -> BrokerError:
+    return BrokerError(
+        f"Port {port} is taken by another program.",
+        expected="a free port",
+        where=f"{HOST}:{port}",
+        mend="Stop that program, or name another port.",
+    )
+
+
+async def _jars(cache: Path) -> list[Path]:
+    cancelled = Event()
+
+    def from_maven(cancelled: Event) -> contextlib.AbstractContextManager[Fetch]:
+        from services.broker import maven  # slow, and mostly not needed
+
+        return maven.from_maven(cancelled)
+
+    try:
+        return await asyncio.to_thread(ensure_jars, read_lock(), cache, from_maven, cancelled)
+    finally:
+        cancelled.set()
+
+
+async def _formatted(kit: _Kit) -> str:
+    """Return the id of the log's cluster; format the log if there is none.
+
+    Kafka formats another folder, which is renamed when it is whole: a start that is ended in the
+    midst leaves nothing that the next one could take for a log.
+    """
+    home = kit.home
+    found = home.cluster_id()
+    if found is None:
+        found = _new_cluster_id()
+        unfinished = home.root / _UNFINISHED
+        if unfinished.exists():
+            shutil.rmtree(unfinished)
+        home.write(LOG4J, log4j_properties())
+        home.write(PROPERTIES, server_properties(PORTS[0], PORTS[1], _UNFINISHED))
+        arguments = ("format", "--cluster-id", found, "--config", PROPERTIES)
+        command = kit.command(STORAGE_TOOL, *arguments)
+        await process.run_to_end(command, home, "Formatting the broker's log")
+        unfinished.rename(home.log)
+    if home.record() is None:
+        home.remember(Record(kit.version))
+    return found
+
+
+def _new_cluster_id() -> str:
+    while True:
+        text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not text.startswith("-"):  # Kafka's tool would take it for an option
+            return text
+
+
+async def _serve(
+    kit: _Kit, port: int | None, cluster: str, ready: Callable[[str], None]
+) -> NoReturn:
+    record = kit.home.record() or Record(kit.version)
+    for _ in range(PORT_TRIES):
+        chosen = port or choose_port(record.port)
+        try:
+            await _serve_on(kit, chosen, cluster, ready)
+        except _PortLost:
+            if port is not None:
+                raise _port_taken(port) from None
+    raise BrokerError(
+        "Other programs took every port that was chosen for the broker.",
+        found=f"{PORT_TRIES} ports lost",
+        mend="Start again, or name a port with --port.",
+    )
+
+
+class _PortLost(Exception):
+    """Somebody took a port between the look and Kafka's start."""
+
+
+async def _serve_on(kit: _Kit, port: int, cluster: str, ready: Callable[[str], None]) -> NoReturn:
+    home = kit.home
+    home.write(LOG4J, log4j_properties())
+    home.write(PROPERTIES, server_properties(port, choose_port(taken={port})))
+    java = await process.spawn(kit.command(SERVER, str(home.properties)), home)
+    tasks: list[asyncio.Task[object]] = []
+    try:
+        home.note_java(java.pid)
+        died = asyncio.create_task(java.wait())
+        answers = asyncio.create_task(_answers(f"{HOST}:{port}", cluster))
+        tasks += [died, answers]
+        await asyncio.wait(tasks, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        if died.done():
+            raise _died_at_start(died.result(), home)
+        if not answers.done():
+            raise BrokerError(
+                "Kafka did not start in time.",
+                expected=f"an answer within {START_SECONDS:.0f} s",
+                where=str(home.logs),
+                mend="Its log says what it was doing.",
+            )
+        answers.result()
+        home.remember(replace(home.record() or Record(kit.version), port=port))
+        ready(f"{HOST}:{port}")
+        raise process.ended("Kafka ended by itself", await died, home)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await process.stop(java)
+        home.forget_java()
+
+
+def _died_at_start(status: int, home: DataDir) -> Exception:
+    said = process.tail(home.logs / "broker.log", 200)
+    if any("Address already in use" in line for line in said):
+        return _PortLost()
+    return process.ended("Kafka could not start", status, home)
+
+
+async def _answers(address: str, cluster: str) -> None:
+    """Return when our Kafka, and no other, serves there and has its topics."""
+    # Java takes longer to start than these take to load.
+    from jobtrail.settings import load
+    from services.broker.topics import cluster_id, ensure_topics
+
+    settings = load(security_protocol="PLAINTEXT", replication=1)
+    host, _, port = address.rpartition(":")
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(host, int(port))
+        except OSError:
+            await asyncio.sleep(PAUSE)
+            continue
+        writer.close()
+        if await cluster_id(address, settings) == cluster:
+            break
+        await asyncio.sleep(PAUSE)
+    await ensure_topics(address, settings)

@@ -1,0 +1,106 @@
+"""How the Kafka clients are told to speak to a cluster, and the configuration of its topics."""
+
+from __future__ import annotations
+
+import ssl
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from jobtrail.errors import SettingError
+from jobtrail.kafka import kafka_security
+from jobtrail.settings import Settings
+from services.broker.topics import topic_configs
+
+
+def authority(path: Path) -> Path:
+    """Write a CA certificate of a name of its own in PEM; return its file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test authority")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+def test_a_plain_connection_needs_nothing() -> None:
+    assert kafka_security(Settings(sasl_username="unused")) == {}
+
+
+def test_tls_checks_names_and_trusts_the_named_authority(tmp_path: Path) -> None:
+    cafile = authority(tmp_path / "ca.pem")
+    found = kafka_security(Settings(security_protocol="SSL", ssl_cafile=cafile))
+    assert found["security_protocol"] == "SSL"
+    context = found["ssl_context"]
+    assert isinstance(context, ssl.SSLContext)
+    assert context.check_hostname
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    (trusted,) = context.get_ca_certs()
+    assert trusted["subject"] == ((("commonName", "test authority"),),)
+
+
+def test_tls_without_an_authority_trusts_the_systems() -> None:
+    found = kafka_security(Settings(security_protocol="SSL"))
+    assert found["ssl_context"].verify_mode is ssl.CERT_REQUIRED
+
+
+def test_sasl_passes_user_and_password_on(tmp_path: Path) -> None:
+    settings = Settings(
+        security_protocol="SASL_SSL",
+        sasl_mechanism="SCRAM-SHA-256",
+        sasl_username="me",
+        sasl_password="not to be shown",
+        ssl_cafile=authority(tmp_path / "ca.pem"),
+    )
+    found = kafka_security(settings)
+    assert isinstance(found.pop("ssl_context"), ssl.SSLContext)
+    assert found == {
+        "security_protocol": "SASL_SSL",
+        "sasl_mechanism": "SCRAM-SHA-256",
+        "sasl_plain_username": "me",
+        "sasl_plain_password": "not to be shown",
+    }
+    plain = settings.model_copy(update={"security_protocol": "SASL_PLAINTEXT"})
+    assert "ssl_context" not in kafka_security(plain)
+
+
+@pytest.mark.parametrize("protocol", ["SASL_PLAINTEXT", "SASL_SSL"])
+def test_sasl_without_a_user_is_refused(protocol: str) -> None:
+    settings = Settings().model_copy(update={"security_protocol": protocol})
+    with pytest.raises(SettingError, match="SASL needs a user"):
+        kafka_security(settings)
+
+
+def test_certificates_that_cant_be_used_are_named(tmp_path: Path) -> None:
+    (tmp_path / "no.pem").write_text("no certificate")
+    for name in ("no.pem", "missing.pem"):
+        cafile = tmp_path / name
+        with pytest.raises(SettingError, match="can't be used") as refused:
+            kafka_security(Settings(security_protocol="SSL", ssl_cafile=cafile))
+        assert refused.value.where == f"setting ssl_cafile {cafile}"
+
+
+@pytest.mark.parametrize(("replicas", "in_sync"), [(1, "1"), (2, "1"), (3, "2"), (5, "4")])
+def test_topics_keep_all_and_acknowledge_when_all_but_one_replica_has_it(
+    replicas: int, in_sync: str
+) -> None:
+    assert topic_configs(Settings(replication=replicas)) == {
+        "cleanup.policy": "delete",
+        "retention.ms": "-1",
+        "retention.bytes": "-1",
+        "min.insync.replicas": in_sync,
+    }

@@ -1,0 +1,399 @@
+"""Properties of events, fold and trail, and the fold against a model that remembers instead.
+
+The model keeps everything that it was told as dicts and strings, and answers each question by
+looking through that history. It is written from the contract and shares no line with the fold.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import msgspec
+from hypothesis import example, given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from jobtrail.errors import EventError
+from jobtrail.events import decode, encode
+from jobtrail.fold import fold
+from jobtrail.job import (
+    ENTRY_BYTES,
+    VERDICTS,
+    Job,
+    Place,
+    TrailEntry,
+    event_key,
+    read_trail,
+    trail_entry,
+    trail_has,
+)
+from jobtrail.states import STATES
+
+Body = dict[str, Any]
+
+# --- the model
+
+ENDED = ("completed", "failed", "cancelled", "expired")
+# `+`: only by a higher attempt.
+MOVES = {
+    "created": "active retry completed failed cancelled expired",
+    "active": "active+ retry completed failed cancelled expired",
+    "retry": "active completed failed cancelled expired",
+    "failed": "retry active+",
+    "expired": "retry active+",
+    "cancelled": "created active+",
+    "completed": "",
+}
+
+
+def facts(history: list[Body]) -> Body:
+    """Answer what is known of a job from all that was delivered for it."""
+    applied = [h for h in history if h["verdict"] == "applied"]
+    moves = [h for h in applied if h["type"] != "job.progress"]
+    told = [h for h in history if h["tells"]]
+    starts = [h["at"] for h in moves if h["type"] == "job.active"]
+    failures = [h for h in moves if h["type"] in ("job.retry", "job.failed", "job.completed")]
+    state = moves[-1]["type"].removeprefix("job.") if moves else "created"
+    attempt = max([0, *(h["attempt"] for h in applied)])
+    figures = [
+        h["data"]["progress"]
+        for h in applied
+        if h["attempt"] == attempt and "progress" in h["data"]
+    ]
+    about = told[-1]["data"] if told else {}
+    error = failures[-1]["data"] if failures else {}
+    output = moves[-1]["data"] if state in ("completed", "failed") else {}
+    return {
+        "state": state,
+        "attempt": attempt,
+        "created_at": (told or history)[0]["at"],
+        "started_at": starts[0] if starts else None,
+        "ended_at": moves[-1]["at"] if state in ENDED else None,
+        "updated_at": applied[-1]["at"],
+        "owner": about.get("owner"),
+        "job_type": about.get("jobType"),
+        "bulk_id": about.get("bulkId"),
+        "viewers": tuple(sorted({*about.get("viewers", [])})),
+        "tags": tags(history),
+        "progress": figures[-1] if figures else None,
+        "error": json.dumps(error["error"]).encode() if "error" in error else None,
+        "output": json.dumps(output["output"]).encode() if "output" in output else None,
+    }
+
+
+def tags(history: list[Body]) -> dict[str, str]:
+    """Answer a job's tags: later values win, the first 32 names stay."""
+    pairs: list[tuple[str, str]] = []
+    for h in history:
+        new = list(h["data"].get("tags", {}).items())
+        if h["verdict"] == "applied":
+            pairs = pairs + new
+        elif h["tells"]:
+            pairs = new + pairs
+        names = list(dict.fromkeys(name for name, _ in pairs))[:32]
+        pairs = [(name, dict(pairs)[name]) for name in names]
+    return dict(pairs)
+
+
+def judged(history: list[Body], event: Body, clock: int) -> Body:
+    """Return an event as the model remembers it, with its verdict."""
+    now: Body = facts(history) if history else {"state": "unknown", "attempt": 0, "owner": None}
+    target = event["type"].removeprefix("job.")
+    following = now["state"] == "retry" and target == "active"
+    attempt = event["data"].get("attempt", now["attempt"] + following)
+    moves = MOVES.get(now["state"], "").split()
+    if not history:
+        verdict = "applied"
+    elif any(h["id"] == event["id"] for h in history):
+        verdict = "duplicate"
+    elif attempt < now["attempt"] or (target == "created" and now["owner"] is None):
+        verdict = "late"
+    elif target == "progress":
+        verdict = "not-allowed" if now["state"] in ENDED else "applied"
+    elif target in moves or (f"{target}+" in moves and attempt > now["attempt"]):
+        verdict = "applied"
+    else:
+        verdict = "not-allowed"
+    fills_in = verdict == "late" and now["owner"] is None
+    tells = target == "created" and (verdict == "applied" or fills_in)
+    at = (
+        round(datetime.fromisoformat(event["time"]).timestamp() * 1e6) if "time" in event else clock
+    )
+    return {**event, "verdict": verdict, "attempt": attempt, "at": at, "tells": tells}
+
+
+# --- what is generated
+
+names = st.sampled_from(["alice", "bob", "é", "b-17"])
+some_json = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=6,
+)
+payloads = st.sampled_from([None, 1e300, -0.0, "é\n", [1, [{"a": None}]], {}, {"a": {"b": ""}}])
+few_tags = st.dictionaries(st.sampled_from("abcd"), st.text("xyz", max_size=2), max_size=3)
+many_tags = st.integers(0, 40).map(lambda n: {f"t{i}": str(n) for i in range(n, n + 20)})
+tagged = few_tags | many_tags
+zones = st.integers(-23, 23).map(lambda hours: timezone(timedelta(hours=hours)))
+days = st.datetimes(datetime(2026, 1, 1), datetime(2026, 12, 31), timezones=zones)
+times = days.map(datetime.isoformat)
+attempts = st.integers(0, 3)
+DATA: dict[str, tuple[dict[str, st.SearchStrategy[Any]], dict[str, st.SearchStrategy[Any]]]] = {
+    "job.created": (
+        {"jobType": names, "owner": names},
+        {"bulkId": names, "viewers": st.lists(names.map("user:{}".format), max_size=3)},
+    ),
+    "job.active": ({}, {"worker": names}),
+    "job.progress": ({}, {"progress": st.sampled_from([0, 0.5, 1]), "message": names}),
+    "job.retry": ({}, {"error": payloads, "retryAt": times}),
+    "job.completed": ({}, {"output": payloads}),
+    "job.failed": ({}, {"error": payloads, "output": payloads}),
+    "job.cancelled": ({}, {"reason": names}),
+    "job.expired": ({}, {"reason": names}),
+}
+
+
+def bodies_of(kind: str) -> st.SearchStrategy[Body]:
+    """Return events of one type, without an id."""
+    required, optional = DATA[kind]
+    data = st.fixed_dictionaries(
+        required, optional={**optional, "attempt": attempts, "tags": tagged}
+    )
+    envelope = {"specversion": st.just("1.0"), "source": st.just("//s"), "type": st.just(kind)}
+    fields = {**envelope, "subject": st.just("job"), "data": data}
+    return st.fixed_dictionaries(fields, optional={"time": times})
+
+
+bodies = st.sampled_from(sorted(DATA)).flatmap(bodies_of)
+series = st.lists(bodies, min_size=1, max_size=12).map(
+    lambda found: [{**body, "id": f"e{n}"} for n, body in enumerate(found)]
+)
+
+
+def wire(event: Body) -> bytes:
+    return json.dumps(event).encode()
+
+
+def folded(events: list[Body], job: Job | None = None) -> Job:
+    for event in events:
+        job, _ = fold(job, decode(wire(event)), Place(0, 0, 0))
+    assert job is not None
+    return job
+
+
+def without_trail(job: Job) -> Body:
+    return {**msgspec.structs.asdict(job), "trail": b""}
+
+
+# --- (a), (b): the machine
+
+
+class JobsInALog(RuleBasedStateMachine):
+    """Deliver events of a handful of jobs to the fold and to the model."""
+
+    jobs = st.sampled_from(["a", "b", "c", "d"])
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offset = 0
+        self.folded: dict[str, Job] = {}
+        self.counts: Counter[str] = Counter()
+        self.histories: dict[str, list[Body]] = {}
+
+    def deliver(self, event: Body) -> None:
+        name, history = event["subject"], self.histories.setdefault(event["subject"], [])
+        remembered = judged(history, event, clock := self.offset * 1_000_003)
+        old = self.folded.get(name)
+        new, verdict = fold(old, decode(wire(event)), Place(3, self.offset, clock))
+        if old is None or old.state is not new.state:
+            self.counts[new.state.value] += 1
+            self.counts[old.state.value if old else "unknown"] -= 1
+        self.folded[name], self.offset = new, self.offset + 1
+        history.append(remembered)
+        known = facts(history)
+        found = {key: getattr(new, key) for key in known}
+        assert (verdict.value, found) == (remembered["verdict"], known)
+        seen = (remembered["verdict"], remembered["at"], known["state"], self.offset - 1)
+        last = read_trail(new.trail)[-1]
+        assert (last.verdict.value, last.time, last.state.value, last.offset) == seen
+
+    @rule(name=jobs, body=bodies)
+    def a_new_event(self, name: str, body: Body) -> None:
+        known = (
+            facts(self.histories[name]) if name in self.histories else {"state": "", "owner": ""}
+        )
+        # Left to two examples in test_fold.py, until the fold fills in where it now resumes.
+        unclear = body["type"] == "job.created" and known["state"] == "cancelled"
+        if unclear and known["owner"] is None:
+            return
+        self.deliver({**body, "subject": name, "id": f"n{self.offset}"})
+
+    @precondition(lambda self: self.histories)
+    @rule(data=st.data())
+    def an_event_again(self, data: st.DataObject) -> None:
+        history = self.histories[data.draw(st.sampled_from(sorted(self.histories)))]
+        again = data.draw(st.sampled_from(history))
+        known = {"specversion", "id", "source", "type", "subject", "time", "data"}
+        self.deliver({key: value for key, value in again.items() if key in known})
+
+    @precondition(lambda self: self.histories)
+    @rule(data=st.data(), body=bodies)
+    def another_event_under_a_known_id(self, data: st.DataObject, body: Body) -> None:
+        name = data.draw(st.sampled_from(sorted(self.histories)))
+        again = data.draw(st.sampled_from(self.histories[name]))
+        self.deliver({**body, "subject": name, "id": again["id"]})
+
+    @invariant()
+    def the_sum_over_states_is_the_number_of_jobs(self) -> None:
+        assert sum(self.counts[state] for state in STATES) == len(self.folded)
+        assert +self.counts == Counter(job.state.value for job in self.folded.values())
+
+
+TestJobsInALog = JobsInALog.TestCase
+
+# --- (c), (d): redelivery, totality
+
+
+@given(events=series, data=st.data())
+def test_redelivering_any_prefix_any_number_of_times_changes_only_the_trail(
+    events: list[Body], data: st.DataObject
+) -> None:
+    job: Job | None = None
+    for count, event in enumerate(events, 1):
+        job = folded([event], job)
+        prefix = events[: data.draw(st.integers(0, count))] * data.draw(st.integers(0, 2))
+        again = folded(prefix, job)
+        assert without_trail(again) == without_trail(job)
+        fresh = [entry.verdict.value for entry in read_trail(again.trail[len(job.trail) :])]
+        assert fresh == ["duplicate"] * len(prefix)
+        job = again
+    assert job is not None
+    assert without_trail(job) == without_trail(folded(events))
+
+
+letters = st.characters(exclude_categories=("Cs", "Cc"))
+wide_names = st.text(letters, min_size=1, max_size=8) | st.text(letters, min_size=256, max_size=256)
+wide_times = st.datetimes(timezones=zones).map(datetime.isoformat)
+
+
+@st.composite
+def wide_events(draw: st.DrawFn) -> Body:
+    """Draw valid events from the whole width of what the contract allows."""
+    body = draw(bodies)
+    body |= {"id": draw(wide_names), "source": draw(wide_names), "subject": draw(wide_names)}
+    if draw(st.booleans()):
+        body["time"] = draw(wide_times)
+    if draw(st.booleans()):
+        body["data"]["attempt"] = draw(st.sampled_from([0, 2**31 - 1]) | st.integers(0, 2**31 - 1))
+    if draw(st.booleans()):
+        wide = st.dictionaries(wide_names, st.text(letters, max_size=256), max_size=32)
+        body["data"]["tags"] = draw(wide)
+    for key in ("output", "error"):
+        if key in body["data"]:
+            body["data"][key] = draw(some_json)
+    return body
+
+
+@given(st.just([]) | series, wide_events())
+def test_fold_is_total(events: list[Body], event: Body) -> None:
+    before = folded(events) if events else None
+    after, verdict = fold(before, decode(wire(event)), Place(1023, 2**62, 2**52))
+    assert len(read_trail(after.trail)) == len(events) + 1
+    assert verdict in VERDICTS
+
+
+# --- (e), (f): the wire
+
+
+@given(wide_events())
+def test_what_is_encoded_decodes_to_the_same_event(event: Body) -> None:
+    decoded = decode(wire(event))
+    assert decode(encode(decoded)) == decoded
+    sent = json.loads(encode(decoded))
+    for key in ("specversion", "id", "source", "subject", "type"):
+        assert sent[key] == event[key]
+    if "output" in event["data"]:
+        assert sent["data"]["output"] == event["data"]["output"]
+
+
+def decodes_or_says_why(value: bytes) -> None:
+    try:
+        event = decode(value)
+    except EventError as error:
+        event, reason = None, error.reason
+    if event is None:
+        assert reason in {"no-value", "too-large", "not-utf-8", "not-json", "invalid"}
+    else:
+        json.loads(encode(event))
+        fold(None, event, Place(0, 0, 0))
+
+
+@given(st.binary(max_size=64))
+@example(b"")
+@example(b"[" * 150_000)
+@example(b"{" * 200_000)
+@example(b'{"type":"job.created\xff"}')
+def test_arbitrary_bytes_decode_or_raise_an_event_error(value: bytes) -> None:
+    decodes_or_says_why(value)
+
+
+@given(some_json | st.fixed_dictionaries({"type": st.sampled_from(sorted(DATA)) | some_json}))
+def test_arbitrary_json_decodes_or_raises_an_event_error(value: Any) -> None:
+    decodes_or_says_why(json.dumps(value).encode())
+
+
+@given(wide_events(), st.data())
+def test_a_changed_field_decodes_or_raises_an_event_error(event: Body, data: st.DataObject) -> None:
+    place = data.draw(st.sampled_from([event, event["data"]]))
+    key = data.draw(st.sampled_from(["data", *place]) | st.text(max_size=3))
+    if data.draw(st.booleans()):
+        place.pop(key, None)
+    else:
+        place[key] = data.draw(some_json)
+    decodes_or_says_why(wire(event))
+
+
+@given(bodies, st.data())
+def test_changed_bytes_decode_or_raise_an_event_error(event: Body, data: st.DataObject) -> None:
+    value = json.dumps({**event, "id": "é"}, ensure_ascii=False).encode()
+    begin = data.draw(st.integers(0, len(value)))
+    end = min(len(value), begin + data.draw(st.integers(0, 3)))
+    decodes_or_says_why(value[:begin] + data.draw(st.binary(max_size=3)) + value[end:])
+
+
+# --- (g): the trail
+
+keys = st.lists(st.sampled_from([0, 1]), min_size=8, max_size=8).map(bytes) | st.binary(
+    min_size=8, max_size=8
+)
+numbers = keys.map(lambda key: int.from_bytes(key, "little", signed=True))
+codes = st.integers(0, 15)
+entries = st.builds(
+    TrailEntry, keys, numbers, numbers, st.sampled_from(STATES), codes, st.sampled_from(VERDICTS)
+)
+
+
+@given(st.lists(entries, max_size=6), keys)
+def test_a_trail_is_read_as_it_was_packed_and_knows_its_keys(
+    trail: list[TrailEntry], other: bytes
+) -> None:
+    packed = b"".join(trail_entry(*entry) for entry in trail)
+    assert len(packed) == len(trail) * ENTRY_BYTES
+    assert read_trail(packed) == trail
+    assert all(trail_has(packed, entry.key) for entry in trail)
+    assert trail_has(packed, other) is (other in [entry.key for entry in trail])
+
+
+def test_a_key_that_stands_in_a_trail_by_chance_is_no_match() -> None:
+    key, rest = event_key("wanted"), (7, STATES[0], 0, VERDICTS[0])
+    trail = trail_entry(event_key("other"), int.from_bytes(key, "little", signed=True), *rest)
+    assert trail.find(key) == 8
+    assert not trail_has(trail, key)
+    assert trail_has(trail + trail_entry(key, 1, *rest), key)
