@@ -9,7 +9,7 @@ Source of the envelope: CloudEvents 1.0.2, "JSON Event Format".
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta
 from typing import Annotated, ClassVar, Final, Literal, TypeAlias
 
 import msgspec
@@ -22,6 +22,9 @@ from jobtrail.states import State
 MAX_PAYLOAD_BYTES: Final = 64 * 1024
 #: The most bytes of a whole event: far below Kafka's default `message.max.bytes` of 1 MiB.
 MAX_EVENT_BYTES: Final = 192 * 1024
+#: How deep arrays and objects may be nested in an event. A fixed bound, since everyone who folds
+#: the log has to refuse the same events, however deep the stack is that he decodes on.
+MAX_NESTING: Final = 256
 #: The most tags of one job.
 MAX_TAGS: Final = 32
 
@@ -33,6 +36,10 @@ Tags = Annotated[dict[Name, Tag], Meta(max_length=MAX_TAGS)]
 Attempt = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Text = Annotated[str, Meta(max_length=4096)]
 Instant = Annotated[datetime, Meta(tz=True)]
+
+
+#: No JSON at all, where an event has none.
+NOTHING: Final = Raw()
 
 
 class _Data(Struct, rename="camel", kw_only=True, gc=False, omit_defaults=True):
@@ -67,21 +74,31 @@ class ProgressData(_Data):
 class RetryData(_Data):
     """Why the attempt failed and when the next one is due."""
 
-    error: Raw = Raw()
+    error: Raw = NOTHING
     retry_at: Instant | None = None
+
+    def __post_init__(self) -> None:
+        self.error = self.error or NOTHING
 
 
 class CompletedData(_Data):
     """What came of the job: any JSON, given back byte for byte."""
 
-    output: Raw = Raw()
+    output: Raw = NOTHING
+
+    def __post_init__(self) -> None:
+        self.output = self.output or NOTHING
 
 
 class FailedData(_Data):
     """Why the job failed, and what it leaves."""
 
-    error: Raw = Raw()
-    output: Raw = Raw()
+    error: Raw = NOTHING
+    output: Raw = NOTHING
+
+    def __post_init__(self) -> None:
+        self.error = self.error or NOTHING
+        self.output = self.output or NOTHING
 
 
 class ReasonData(_Data):
@@ -171,6 +188,8 @@ TYPE_NAMES: Final = tuple(str(t.__struct_config__.tag) for t in EVENT_TYPES)
 _decoder: Final[msgspec.json.Decoder[Event]] = msgspec.json.Decoder(Event)
 _encoder: Final = msgspec.json.Encoder()
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Brackets, and strings so that brackets in them are passed over.
+_BRACKETS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -198,6 +217,8 @@ def decode(value: bytes | None) -> Event:
             found=f"{len(value)} bytes",
         )
     plain = value.isascii() and b"\\" not in value and b"\x7f" not in value
+    if value.count(b"[") + value.count(b"{") > MAX_NESTING:
+        _check_nesting(value)
     try:
         # Output is handed on as it came, so it must be checked as a whole: msgspec skips it.
         plain or value.decode()
@@ -211,6 +232,13 @@ def decode(value: bytes | None) -> Event:
     except (msgspec.DecodeError, RecursionError) as error:
         raise EventError("The event is not JSON.", reason="not-json", found=str(error)) from None
     data = event.data
+    if event.time is not None and not MINYEAR < event.time.year < MAXYEAR:
+        raise EventError(
+            "The event's time can't be told in UTC by everyone.",
+            reason="invalid",
+            expected=f"a year from {MINYEAR + 1} to {MAXYEAR - 1}",
+            found=event.time.isoformat(),
+        )
     if not plain:
         _check_text(event)
     if isinstance(data, CompletedData | FailedData | RetryData):
@@ -239,6 +267,22 @@ def _check_text(event: Event) -> None:
                 expected="no characters U+0000 to U+001F or U+007F to U+009F",
                 found=repr(text[:80]),
             )
+
+
+def _check_nesting(value: bytes) -> None:
+    depth = 0
+    for found in _BRACKETS.finditer(value):
+        bracket = found[0]
+        if bracket in (b"[", b"{"):
+            depth += 1
+            if depth > MAX_NESTING:
+                raise EventError(
+                    "The event is nested too deep.",
+                    reason="invalid",
+                    expected=f"at most {MAX_NESTING} arrays and objects in each other",
+                )
+        elif bracket in (b"]", b"}"):
+            depth -= 1
 
 
 def _check_payload(raw: Raw | None, name: str) -> None:

@@ -15,6 +15,9 @@ from jobtrail.job import Job, Place, Verdict, event_key, trail_entry, trail_has
 from jobtrail.states import ENDED, TRANSITIONS, Rule, State
 
 _copy: Final[Callable[[Job], Job]] = Job.__copy__  # type: ignore[attr-defined]
+# What a record's timestamp, which its producer chooses, is kept between: years 2 to 9998.
+_FIRST: Final = -62_104_060_800_000_000
+_LAST: Final = 253_370_764_799_999_999
 _TYPE_CODES: Final = {cls: code for code, cls in enumerate(ev.EVENT_TYPES)}
 
 
@@ -31,7 +34,10 @@ def fold(job: Job | None, event: ev.Event, place: Place) -> tuple[Job, Verdict]:
         event stands in the trail. Unless it is `applied` nothing else of the job changes, but
         for a `job.created` that came after the fact: it fills in what a job is and whose.
     """
-    time = ev.microseconds(event.time) if event.time is not None else place.timestamp
+    if event.time is not None:
+        time = ev.microseconds(event.time)
+    else:
+        time = min(max(place.timestamp, _FIRST), _LAST)
     key = event_key(event.id)
     if job is None:
         # A job is first seen wherever its log begins for us. Progress claims the least: created.
@@ -73,12 +79,17 @@ def _judge(job: Job, event: ev.Event, key: bytes, attempt: int) -> Verdict:
         return Verdict.DUPLICATE
     if attempt < job.attempt:
         return Verdict.LATE
+    # Of a job without an owner everything but its `job.created` was seen: here it comes, after
+    # the fact, unless it is one of a higher attempt that takes up a cancelled job.
+    describes = job.owner is None and isinstance(event, ev.Created)
+    if describes and attempt == job.attempt:
+        return Verdict.LATE
     target = event.state
     if target is None:
         return Verdict.NOT_ALLOWED if job.state in ENDED else Verdict.APPLIED
     rule = TRANSITIONS[job.state].get(target)
     if rule is None or (rule is Rule.HIGHER_ATTEMPT and attempt <= job.attempt):
-        return Verdict.NOT_ALLOWED
+        return Verdict.LATE if describes else Verdict.NOT_ALLOWED
     return Verdict.APPLIED
 
 

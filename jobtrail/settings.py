@@ -18,6 +18,8 @@ from jobtrail.errors import SettingError
 
 ENV_PREFIX = "JOBTRAIL_"
 
+_Name = Annotated[str, Field(min_length=1)]
+
 
 def default_data_dir() -> Path:
     """Return the folder for this user's local service (platformdirs' user data folder)."""
@@ -55,11 +57,11 @@ class Settings(BaseSettings):
     ssl_cafile: Path | None = Field(
         default=None, description="CA certificates in PEM for TLS to Kafka. Unset: the system's."
     )
-    topic: str = Field(default="job-events", description="The log.")
-    dead_topic: str = Field(
+    topic: _Name = Field(default="job-events", description="The log.")
+    dead_topic: _Name = Field(
         default="job-events-dead", description="Where records go that are no valid event."
     )
-    group: str = Field(
+    group: _Name = Field(
         default="jobtrail-projector",
         description="Consumer group of the projectors. It shares out the partitions; the "
         "position is the store's own.",
@@ -81,7 +83,7 @@ class Settings(BaseSettings):
         default=2,
         description="SQLite files of a new store. One writer each: two use two cores.",
     )
-    host: str = Field(default="127.0.0.1", description="Address that the API listens on.")
+    host: _Name = Field(default="127.0.0.1", description="Address that the API listens on.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
         default=8040, description="Port of the API. 0: a free one."
     )
@@ -138,7 +140,8 @@ def load(**overrides: object) -> Settings:
         for fault in error.errors(include_url=False):
             name = str(fault["loc"][0])
             source = f"{ENV_PREFIX}{name.upper()}"
-            place = source if source in os.environ else f"setting {name}"
+            from_environment = overrides.get(name) is None and source in os.environ
+            place = source if from_environment else f"setting {name}"
             faults.append(f"{place}: {fault['msg']} (found {fault['input']!r})")
         raise SettingError(
             "Settings can't be used: " + "; ".join(faults) + ".",

@@ -68,12 +68,13 @@ def build_app(settings: Settings, projector: Projector, worker_name: str) -> fau
     app.transport = RecordBatchTransport(app.conf.broker_consumer, app, app.loop)
     app.log_topic = settings.topic
     app.assignments = projector
+    _add_agent(app, settings.topic, projector)
+    return app
+
+
+def _add_agent(app: faust.App, name: str, projector: Projector) -> None:
     topic = app.topic(
-        settings.topic,
-        key_type=bytes,
-        value_type=None,
-        key_serializer="raw",
-        value_serializer="raw",
+        name, key_type=bytes, value_type=None, key_serializer="raw", value_serializer="raw"
     )
 
     async def project(stream: Any) -> None:
@@ -89,7 +90,6 @@ def build_app(settings: Settings, projector: Projector, worker_name: str) -> fau
 
     agent = app.agent(topic, concurrency=1, name="jobtrail.project")(project)
     assert agent.concurrency == 1, "Faust commits past events in flight at concurrency > 1"
-    return app
 
 
 def _credentials(settings: Settings) -> Any:

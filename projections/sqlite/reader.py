@@ -23,6 +23,7 @@ from jobtrail.partitions import partition_of
 from jobtrail.states import STATES
 from projections.reading import Caller, Cursor, Filters, Held
 from projections.sqlite import schema
+from projections.sqlite.days import split_days
 from projections.sqlite.rows import COLUMNS, Names, job_of
 from projections.sqlite.schema import DAY, EVERYBODY
 from projections.sqlite.writer import read_chunks
@@ -335,7 +336,7 @@ class _ShardReader:
         """Yield (type, counts by state): whole days from counters, the edges from the index."""
         audiences = self.audiences(caller)
         readers = _as_json([EVERYBODY] if audiences is None else audiences)
-        whole, edges = _split_days(filters.created_from, filters.created_to)
+        whole, edges = split_days(filters.created_from, filters.created_to)
         if whole is not None:
             yield from (
                 (row[0], row[1:])
@@ -368,36 +369,3 @@ class _ShardReader:
 
 def _as_json(numbers: list[int] | None) -> str | None:
     return None if numbers is None else orjson.dumps(numbers).decode()
-
-
-_FIRST_DAY: Final = -(2**40)
-_LAST_DAY: Final = 2**40
-
-
-def _split_days(
-    first: int | None, last: int | None
-) -> tuple[tuple[int, int] | None, list[tuple[int, int]]]:
-    """Split an inclusive range of instants into whole days and the edges that are left of it.
-
-    Args:
-        first: Microseconds since the epoch; None for no bound.
-        last: The same.
-
-    Returns:
-        The first and last whole day (None where there is none), and the inclusive ranges of
-        instants outside of them.
-    """
-    if first is not None and last is not None and first > last:
-        return None, []
-    first_whole = _FIRST_DAY if first is None else -(-first // DAY)
-    last_whole = _LAST_DAY if last is None else (last + 1) // DAY - 1
-    if first_whole > last_whole:
-        assert first is not None
-        assert last is not None
-        return None, [(first, last)]
-    edges = []
-    if first is not None and first < first_whole * DAY:
-        edges.append((first, first_whole * DAY - 1))
-    if last is not None and last >= (last_whole + 1) * DAY:
-        edges.append(((last_whole + 1) * DAY, last))
-    return (first_whole, last_whole), edges

@@ -1,16 +1,26 @@
 """Hypothesis profiles of the unit tests: a thorough one where `CI` is set, a quick one elsewhere.
 
-No profile has a deadline: how fast a machine is says nothing about whether the code is right.
+No profile has a deadline: how fast a machine is says nothing about whether the code is right. Nor
+does one explain failures: that traces every line, and takes longer than finding them.
 """
 
 from __future__ import annotations
 
 import os
 
-from hypothesis import settings
+from hypothesis import Phase, settings
+
+PHASES = [phase for phase in Phase if phase is not Phase.explain]
 
 settings.register_profile(
-    "thorough", max_examples=500, stateful_step_count=50, deadline=None, print_blob=True
+    "quick", max_examples=50, stateful_step_count=30, deadline=None, phases=PHASES
 )
-settings.register_profile("quick", max_examples=50, stateful_step_count=30, deadline=None)
+settings.register_profile(
+    "thorough",
+    max_examples=500,
+    stateful_step_count=50,
+    deadline=None,
+    phases=PHASES,
+    print_blob=True,
+)
 settings.load_profile("thorough" if os.environ.get("CI") == "true" else "quick")

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "services": (
         "jobtrail",
         "services",
-        "projections.store",
+        "projections.decoding",
         "projections.reading",
         "projections.sqlite.reader",
     ),
@@ -198,7 +198,7 @@ def test_the_folders_are_found() -> None:
         ("jobtrail/x.py", "def f():\n    import projections", ["projections"]),
         ("projections/x.py", "from services.api import app", ["services.api.app"]),
         ("projections/sqlite/x.py", "from ..store import Entry", []),
-        ("services/x.py", "from projections.store import Entry", []),
+        ("services/x.py", "from projections.reading import Held", []),
         ("services/x.py", "from projections.sqlite import reader", []),
         ("services/x.py", "from projections.sqlite import writer", ["projections.sqlite.writer"]),
         ("services/x.py", "from projections import *", ["projections.*"]),

@@ -215,13 +215,11 @@ def test_only_the_first_late_job_created_fills_in() -> None:
     assert (job.owner, job.created_at) == ("alice", micros(3))
 
 
-@pytest.mark.xfail(strict=True, reason="the fold takes it for a resumption of the cancelled job")
 def test_job_created_fills_in_a_job_first_seen_cancelled_without_touching_its_state() -> None:
     job, verdicts = after(an("job.cancelled", 5), an("job.created", 3))
     assert (job.owner, job.state, verdicts) == ("alice", State.CANCELLED, [APPLIED, LATE])
 
 
-@pytest.mark.xfail(strict=True, reason="the fold keeps the time of the cancellation")
 def test_created_at_of_a_job_first_seen_cancelled_becomes_that_of_job_created() -> None:
     assert after(an("job.cancelled", 5), an("job.created", 3))[0].created_at == micros(3)
 

@@ -161,9 +161,6 @@ def test_an_unknown_setting_is_refused() -> None:
         load(colour="red")
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="an error of an override is laid on the variable"
-)
 def test_a_wrong_override_is_not_laid_on_a_right_variable(env: Env) -> None:
     env["JOBTRAIL_PORT"] = "8040"
     with pytest.raises(SettingError, match="setting port"):
@@ -224,9 +221,6 @@ def test_a_child_process_reads_exactly_these_settings(env: Env) -> None:
     assert as_environment(settings) == json.loads(run.stdout)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="it is accepted, and lost on its way to a child"
-)
 @pytest.mark.parametrize("name", ["topic", "dead_topic", "group", "host"])
 def test_an_empty_name_is_refused_or_kept(env: Env, name: str) -> None:
     try:

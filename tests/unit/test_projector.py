@@ -1,0 +1,233 @@
+"""What a projector holds between batches: what it reads again, what it forgets, and no more.
+
+The store is a real one that also writes down which jobs it was asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import pytest_asyncio
+
+from jobtrail.events import Event, decode
+from jobtrail.fold import fold
+from jobtrail.job import Job, Place, read_trail
+from jobtrail.partitions import partition_of
+from jobtrail.states import STATES, State
+from projections.projector import MAX_HELD, DeadLetter, Projector
+from projections.reading import Caller, Filters
+from projections.sqlite import schema
+from projections.sqlite.reader import SqliteReader
+from projections.sqlite.writer import SqliteWriter
+from projections.store import Entry
+
+PARTITIONS = 2
+
+
+class Record(NamedTuple):
+    """What a projector takes of a Kafka record."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+
+
+class Store(SqliteWriter):
+    """A store that writes down which jobs are read from it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.read: list[set[str]] = []
+
+    def load(self, partition: int, ids: Iterable[str]) -> dict[str, Entry]:
+        """Return jobs, and remember which were asked for."""
+        wanted = list(ids)
+        assert len(wanted) == len(set(wanted))
+        self.read.append(set(wanted))
+        return super().load(partition, wanted)
+
+
+class Line:
+    """A log, the projector that it is handed to, and the pure fold of what was handed on."""
+
+    def __init__(self, folder: Path) -> None:
+        starts = dict.fromkeys(range(PARTITIONS), 0)
+        schema.create(
+            folder, schema.Layout(schema.SCHEMA_VERSION, 1, PARTITIONS), starts, dict(starts)
+        )
+        self.folder = folder
+        self.store = Store(folder)
+        self.projector = Projector(self.store, PARTITIONS, self.bury)
+        self.jobs: dict[str, Job] = {}
+        self.ends = starts
+        self.told = 0
+
+    async def bury(self, letters: Sequence[DeadLetter]) -> None:
+        """Accept no dead letter."""
+        raise AssertionError(letters)
+
+    async def tell(self, *events: tuple[str, str]) -> list[set[str]]:
+        """Hand on a batch of (kind, job) per partition; return what was read from the store."""
+        await self.hand(self.projector, *events)
+        read, self.store.read = self.store.read, []
+        return read
+
+    async def hand(self, projector: Projector, *events: tuple[str, str]) -> None:
+        """Hand a batch of (kind, job) per partition to a projector."""
+        batches: dict[int, list[Record]] = {}
+        for kind, job_id in events:
+            partition = partition_of(job_id, PARTITIONS)
+            batches.setdefault(partition, []).append(self._record(partition, kind, job_id))
+        for partition, records in batches.items():
+            await projector.apply(partition, records)
+
+    def _record(self, partition: int, kind: str, job_id: str) -> Record:
+        self.told += 1
+        data = '{"jobType":"t","owner":"o"}' if kind == "created" else "{}"
+        value = (
+            f'{{"specversion":"1.0","id":"e{self.told}","source":"//s","type":"job.{kind}",'
+            f'"subject":"{job_id}","data":{data}}}'
+        ).encode()
+        record = Record(self.ends[partition], self.told, job_id.encode(), value)
+        self.ends[partition] += 1
+        event: Event = decode(value)
+        place = Place(partition, record.offset, record.timestamp * 1000)
+        self.jobs[job_id], _ = fold(self.jobs.get(job_id), event, place)
+        return record
+
+    def check(self) -> None:
+        """Assert that the store holds the fold."""
+        reader = SqliteReader(self.folder)
+        with contextlib.closing(reader), reader.snapshot() as snapshot:
+            assert snapshot.held.position == self.ends
+            assert snapshot.watched(list(self.jobs)) == self.jobs
+            counts = [0] * len(STATES)
+            for job in self.jobs.values():
+                counts[STATES.index(job.state)] += 1
+            assert snapshot.summary(Caller("o"), Filters()) == {"t": counts}
+
+
+def of_partition(partition: int, count: int, prefix: str = "job") -> list[str]:
+    """Return the ids of jobs that belong to a partition."""
+    ids = (f"{prefix}-{n}" for n in range(count * 10))
+    found = [job_id for job_id in ids if partition_of(job_id, PARTITIONS) == partition]
+    assert len(found) >= count
+    return found[:count]
+
+
+@pytest_asyncio.fixture
+async def line(tmp_path: Path) -> AsyncIterator[Line]:
+    """Return an empty log before an empty store."""
+    line = Line(tmp_path / "store")
+    yield line
+    line.projector.close()
+
+
+def all_of(kind: str, ids: Iterable[str]) -> list[tuple[str, str]]:
+    return [(kind, job_id) for job_id in ids]
+
+
+async def test_a_job_under_way_is_read_once(line: Line) -> None:
+    assert await line.tell(("created", "a")) == [{"a"}]
+    assert await line.tell(("active", "a")) == []
+    assert await line.tell(("progress", "a"), ("progress", "a"), ("progress", "a")) == []
+    line.check()
+
+
+async def test_only_jobs_that_are_not_held_are_read(line: Line) -> None:
+    a, b, c = of_partition(0, 3)
+    await line.tell(("created", a), ("created", b))
+    assert await line.tell(("active", a), ("created", c), ("active", b), ("active", c)) == [{c}]
+    line.check()
+
+
+@pytest.mark.parametrize("end", ["completed", "failed", "cancelled", "expired"])
+async def test_a_job_that_ended_is_forgotten(line: Line, end: str) -> None:
+    await line.tell(("created", "a"), (end, "a"))
+    assert await line.tell((end, "a")) == [{"a"}]
+    assert await line.tell(("progress", "a")) == [{"a"}]
+    assert line.jobs["a"].state is State(end)
+    assert len(read_trail(line.jobs["a"].trail)) == 4
+    line.check()
+
+
+async def test_a_job_that_is_taken_up_again_is_held_again(line: Line) -> None:
+    await line.tell(("created", "a"), ("failed", "a"), ("retry", "a"))
+    assert await line.tell(("failed", "a")) == []
+    assert await line.tell(("retry", "a")) == [{"a"}]
+    assert await line.tell(("active", "a")) == []
+    line.check()
+
+
+async def test_an_assignment_forgets_what_is_held(line: Line) -> None:
+    here, there = of_partition(0, 1)[0], of_partition(1, 1)[0]
+    await line.tell(("created", here), ("created", there))
+    assert not line.projector.assigned.is_set()
+    assert await line.projector.start_offsets(set()) == {}
+    assert not line.projector.assigned.is_set()
+    assert await line.tell(("active", here)) == [{here}]
+    assert await line.projector.start_offsets({1}) == {1: 1}
+    assert line.projector.assigned.is_set()
+    assert await line.tell(("active", here), ("active", there)) == [{here}, {there}]
+    assert await line.tell(("progress", here), ("progress", there)) == []
+    line.check()
+
+
+async def test_what_others_wrote_before_an_assignment_is_not_overwritten(line: Line) -> None:
+    await line.tell(("created", "a"))
+    other = Projector(SqliteWriter(line.folder), PARTITIONS, line.bury)
+    await line.hand(other, ("active", "a"))
+    await line.projector.start_offsets({0, 1})
+    await line.tell(("progress", "a"))
+    await line.hand(other, ("completed", "a"))
+    other.close()
+    line.check()
+
+
+async def test_to_be_fenced_forgets_that_partition_and_no_other(line: Line) -> None:
+    here, there = of_partition(0, 1)[0], of_partition(1, 1)[0]
+    await line.tell(("created", here), ("created", there))
+    other = Projector(SqliteWriter(line.folder), PARTITIONS, line.bury)
+    await line.hand(other, ("active", here))
+    other.close()
+    assert await line.tell(("progress", here), ("progress", there)) == [{here}]
+    assert await line.tell(("progress", here), ("progress", there)) == []
+    line.check()
+
+
+async def test_the_jobs_longest_untouched_are_forgotten_where_there_are_too_many(
+    line: Line,
+) -> None:
+    ids = of_partition(0, MAX_HELD + 4000)
+    more = MAX_HELD // 2
+    await line.tell(*all_of("created", ids[:more]))
+    touched, old, young = ids[:50], ids[50:], ids[-50:]
+    read = await line.tell(*all_of("active", touched), *all_of("created", ids[more:]))
+    assert read == [set(ids[more:])]
+    # Of all but the touched ones, the oldest had to go.
+    gone, held = old[:4000], old[4000:4050]
+    assert await line.tell(*all_of("progress", [*touched, *held, *young])) == []
+    assert await line.tell(*all_of("active", gone[-50:])) == [set(gone[-50:])]
+    # Those were read again, so others had to go.
+    assert await line.tell(*all_of("active", old[4050:4053])) == [set(old[4050:4053])]
+    assert await line.tell(*all_of("completed", [*gone[:50], *touched])) == [set(gone[:50])]
+    line.check()
+
+
+async def test_a_batch_of_more_jobs_than_are_held_is_written_whole(line: Line) -> None:
+    ids = of_partition(1, MAX_HELD + 10)
+    await line.tell(*all_of("created", ids))
+    assert await line.tell(*all_of("active", ids[:11])) == [set(ids[:10])]
+    line.check()
+
+
+async def test_each_partition_holds_its_own(line: Line) -> None:
+    here, there = of_partition(0, MAX_HELD // 2 + 50), of_partition(1, MAX_HELD // 2 + 50)
+    await line.tell(*all_of("created", [*here, *there]))
+    assert await line.tell(*all_of("active", [*here[:9], *there[:9]])) == []
+    line.check()
