@@ -55,9 +55,8 @@ def fold(job: Job | None, event: ev.Event, place: Place) -> tuple[Job, Verdict]:
             job.owner is None and verdict is not Verdict.DUPLICATE and isinstance(event, ev.Created)
         ):
             verdict = Verdict.LATE
-            _describe(after, event.data)
+            _describe(after, event.data, time)
             after.tags = _merged(event.data.tags or {}, job.tags)
-            after.created_at = time
     after.trail += trail_entry(
         key, place.offset, time, after.state, _TYPE_CODES[type(event)], verdict
     )
@@ -110,13 +109,13 @@ def _apply(job: Job, event: ev.Event, time: int, attempt: int) -> None:
     job.updated_at = time
     if event.data.tags:
         job.tags = _merged(job.tags, event.data.tags)
-    _take_in(job, event)
+    _take_in(job, event, time)
 
 
-def _take_in(job: Job, event: ev.Event) -> None:
+def _take_in(job: Job, event: ev.Event, time: int) -> None:
     """Take over what the event's type carries beside its state."""
     if isinstance(event, ev.Created):
-        _describe(job, event.data)
+        _describe(job, event.data, time)
     elif isinstance(event, ev.Progress):
         if event.data.progress is not None:
             job.progress = event.data.progress
@@ -130,7 +129,9 @@ def _take_in(job: Job, event: ev.Event) -> None:
         job.error = bytes(event.data.error) or None
 
 
-def _describe(job: Job, data: ev.CreatedData) -> None:
+def _describe(job: Job, data: ev.CreatedData, time: int) -> None:
+    if job.owner is None:
+        job.created_at = time
     job.job_type = data.job_type
     job.owner = data.owner
     job.bulk_id = data.bulk_id

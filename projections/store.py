@@ -40,13 +40,13 @@ class Entry:
         self,
         job: Job,
         row: int | None = None,
-        stored: tuple[int, int, int, int] | None = None,
+        stored: tuple[int, int, int, str | None, int] | None = None,
         spilled: int = 0,
     ) -> None:
         self.job = job
         #: The row's number, None before the first commit.
         self.row = row
-        #: (audience, type, state code, creation time) as stored.
+        #: (audience, type, creation time, bulk id, state code) as stored.
         self.stored = stored
         #: How many entries of the trail the store keeps outside of the row.
         self.spilled = spilled

@@ -11,11 +11,15 @@ the group's committed offset is for monitoring only. Written for faust-streaming
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 
+from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
+
+logger = logging.getLogger(__name__)
 
 
 class Assignments(Protocol):
@@ -51,13 +55,23 @@ class RecordBatchConsumer(driver.Consumer):
         if records is None or self.should_stop:
             return
         if not self.flow_active:
-            await self.perform_seek()
+            await self._seek_unless_rebalanced()
             return
         for tp, batch in records.items():
             if not self.flow_active or self.app.consumer_generation_id != generation:
                 return
             if active is None or tp in active or tp in self._buffered_partitions:
                 yield tp, _as_message(tp, batch, generation)
+
+    async def _seek_unless_rebalanced(self) -> None:
+        """Seek to the checkpoints, unless partitions are revoked meanwhile.
+
+        Then it does not matter: every rebalance ends with a seek of its own.
+        """
+        try:
+            await self.perform_seek()
+        except (KafkaError, TimeoutError) as error:
+            logger.warning("action=seek_given_up %r", error)
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Do nothing: offsets between the last ones of two batches are no gap."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from jobtrail.cli.ask import get, search, summary, wait
 from jobtrail.cli.emit import emit
 from jobtrail.cli.imports import import_
 from jobtrail.cli.status import status
@@ -44,5 +45,5 @@ def main(ctx: click.Context, data_dir: Path | None) -> None:
     ctx.obj = data_dir
 
 
-for _command in (up, token, emit, import_, status):
+for _command in (up, token, emit, import_, status, search, summary, get, wait):
     main.add_command(_command)

@@ -70,7 +70,8 @@ def google(
         click.echo(orjson.dumps(outcome))
     else:
         held = ", projected" if wait else ""
-        click.echo(f"{writer.acknowledged} events acknowledged{held}, position {position}")
+        at = f", position {position}" if position else ""
+        click.echo(f"{writer.acknowledged} events acknowledged{held}{at}")
     if refused:
         click.echo(f"{refused} rows refused", err=True)
         sys.exit(1)

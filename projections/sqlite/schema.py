@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from filelock import FileLock
 
 from jobtrail.errors import StoreError, StoreNotReady
 
@@ -125,22 +126,34 @@ def create(folder: Path, layout: Layout, begins: dict[int, int], ends: dict[int,
     with contextlib.suppress(StoreNotReady):
         return read_layout(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for shard in range(layout.shards):
-        db = connect(shard_path(folder, shard), create=True)
-        try:
-            db.execute("BEGIN EXCLUSIVE")
-            if not db.execute("SELECT 1 FROM sqlite_master").fetchone():
-                mine = [p for p in range(layout.partitions) if p % layout.shards == shard]
-                make_tables(db, {p: begins[p] for p in mine}, {p: ends[p] for p in mine})
-            db.execute("COMMIT")
-        finally:
-            db.close()
-    # Written last: a folder without it is no store yet.
-    handle, name = tempfile.mkstemp(dir=folder, prefix="store.json.")
-    with os.fdopen(handle, "wb") as file:
-        file.write(msgspec.json.encode(layout))
-    Path(name).replace(folder / "store.json")
+    # SQLite says "locked" at once, whatever its time-out, to two who turn the WAL on together.
+    with FileLock(folder / "store.lock"):
+        with contextlib.suppress(StoreNotReady):
+            return read_layout(folder)
+        for leftover in folder.glob("shard-*.db*"):
+            # Of one who was ended before the store was whole.
+            leftover.unlink()
+        for shard in range(layout.shards):
+            mine = [p for p in range(layout.partitions) if p % layout.shards == shard]
+            _make_shard(
+                shard_path(folder, shard), {p: begins[p] for p in mine}, {p: ends[p] for p in mine}
+            )
+        # Written last: a folder without it is no store yet.
+        handle, name = tempfile.mkstemp(dir=folder, prefix="store.json.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(msgspec.json.encode(layout))
+        Path(name).replace(folder / "store.json")
     return layout
+
+
+def _make_shard(path: Path, begins: dict[int, int], ends: dict[int, int]) -> None:
+    db = connect(path, create=True)
+    try:
+        db.execute("BEGIN EXCLUSIVE")
+        make_tables(db, begins, ends)
+        db.execute("COMMIT")
+    finally:
+        db.close()
 
 
 def make_tables(db: sqlite3.Connection, begins: dict[int, int], ends: dict[int, int]) -> None:

@@ -50,8 +50,8 @@ _MOVE: Final = (
     "dead=dead+? WHERE partition=? AND next_offset=?"
 )
 
-#: (audience, type, state code, creation time) of a row.
-_Key = tuple[int, int, int, int]
+#: (audience, type, creation time, bulk id, state code) of a row.
+_Key = tuple[int, int, int, str | None, int]
 
 
 class SqliteWriter:
@@ -139,7 +139,8 @@ class _Shard:
                     columns, self._names.audience(audience), self._names.type_name(job_type)
                 )
                 job.trail = read_chunks(self.db, row, spilled) + trail
-                stored = (audience, job_type, STATE_CODES[job.state], job.created_at)
+                state = STATE_CODES[job.state]
+                stored = (audience, job_type, job.created_at, job.bulk_id, state)
                 found[job.id] = Entry(job, row, stored, spilled)
         return found
 
@@ -207,8 +208,9 @@ class _Shard:
         return (
             self._audience(job.owner, job.viewers),
             self._type(job.job_type),
-            STATE_CODES[job.state],
             job.created_at,
+            job.bulk_id,
+            STATE_CODES[job.state],
         )
 
     @staticmethod
@@ -250,12 +252,12 @@ class _Shard:
         for entry, job, key, spilled in placed:
             own_trail = job.trail[spilled * ENTRY_BYTES :]
             changing = (*changing_columns(job), spilled, own_trail)
-            fixed = (key[0], key[1], key[3], job.bulk_id)
+            fixed = key[:4]
             if entry.stored is None:
                 last += 1
                 entry.row = last
                 inserts.append((*changing, *fixed, last, job.id))
-            elif (key[0], key[1], key[3]) == (entry.stored[0], entry.stored[1], entry.stored[3]):
+            elif fixed == entry.stored[:4]:
                 updates.append((*changing, entry.row))
             else:
                 moves.append((*changing, *fixed, entry.row))
@@ -299,7 +301,7 @@ class _Shard:
 
 
 def _add(changes: dict[tuple[int, int, int], list[int]], key: _Key, by: int) -> None:
-    audience, job_type, state, created_at = key
+    audience, job_type, created_at, _bulk_id, state = key
     bucket = (audience, created_at // DAY, job_type)
     counts = changes.get(bucket)
     if counts is None:

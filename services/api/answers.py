@@ -70,6 +70,8 @@ class LongAnswer:
         headers: Makes the headers when the answer begins.
     """
 
+    __slots__ = ("_due", "_headers", "_interval", "_request", "_response")
+
     def __init__(
         self, request: web.Request, interval: float, headers: Callable[[], Mapping[str, str]]
     ) -> None:

@@ -18,13 +18,14 @@ from services.api.cursors import Cursors
 from services.api.freshness import Freshness
 from services.api.limits import Patience
 from services.api.metrics import Metrics
-from services.api.middleware import make_middleware
 from services.api.overlay import Overlay
 from services.api.problems import unreadable
 from services.api.progress import Progress
 from services.api.routes import ENDPOINTS
 from services.api.routes.endpoint import Endpoint
+from services.api.routes.fallback import nothing_there, other_method
 from services.api.service import SERVICE, Service
+from services.api.serving import serving
 from services.api.store import Store
 from services.api.tail import Tail
 from services.api.waits import Limits, Waits
@@ -119,20 +120,22 @@ def _lag(service: Service) -> float:
 
 def make_app(service: Service) -> web.Application:
     """Return the application of a service; it follows the log while it runs."""
-    endpoints: dict[web.AbstractRoute, Endpoint] = {}
-    app = web.Application(
-        middlewares=[make_middleware(service, endpoints)], client_max_size=MAX_BODY
-    )
+    app = web.Application(client_max_size=MAX_BODY)
     app[SERVICE] = service
     for endpoint in ENDPOINTS:
         resource = app.router.add_resource(endpoint.path, name=endpoint.name)
         methods = ("GET", "HEAD") if endpoint.method == "GET" else (endpoint.method,)
         for method in methods:
-            route = resource.add_route(method, endpoint.handle, expect_handler=_expect)
-            endpoints[route] = endpoint
+            resource.add_route(method, serving(service, endpoint), expect_handler=_expect)
+        _add_fallback(resource, service, other_method(endpoint.path, methods))
+    _add_fallback(app.router.add_resource("/{path:.*}"), service, nothing_there("/{path:.*}"))
     app.cleanup_ctx.append(_follow_log)
     app.on_shutdown.append(_answer_waits)
     return app
+
+
+def _add_fallback(resource: web.Resource, service: Service, endpoint: Endpoint) -> None:
+    resource.add_route("*", serving(service, endpoint), expect_handler=_expect)
 
 
 async def _expect(request: web.Request) -> web.StreamResponse | None:

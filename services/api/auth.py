@@ -25,6 +25,10 @@ class Identity(NamedTuple):
     expires: float
 
 
+#: Who asks where nobody needs to say who he is; sees no job.
+NOBODY: Final = Identity(Caller(""), frozenset(), 0.0)
+
+
 class Gate:
     """Lets in who proves who he is.
 
@@ -40,7 +44,7 @@ class Gate:
         """Return how many tokens are remembered."""
         return len(self._remembered)
 
-    async def identify(self, authorization: str | None) -> Identity:
+    def identify(self, authorization: str | None) -> Identity:
         """Return who sent a request.
 
         Args:

@@ -102,7 +102,7 @@ class Buffer:
                 self.by_key[key] = [record]
             else:
                 known.append(record)
-        if self.size > self._limit:
+        while self.size > self._limit:
             self._drop_oldest()
 
     def trim(self, position: Mapping[int, int]) -> None:

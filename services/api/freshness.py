@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from jobtrail.errors import UsageError
@@ -51,19 +51,18 @@ class Freshness:
 
     def with_tail(self, held: Held) -> Held:
         """Return what an answer holds that was read now and has the tail laid over it."""
-        covers = self._buffer.covers
-        return self._moved(
-            held,
-            [partition for partition, offset in held.position.items() if covers(partition, offset)],
-        )
+        buffer = self._buffer
+        position = {
+            partition: max(offset, buffer.end(partition))
+            if buffer.covers(partition, offset)
+            else offset
+            for partition, offset in held.position.items()
+        }
+        return held._replace(position=position)
 
-    def at_end(self, held: Held) -> Held:
-        """Return what an answer holds whose jobs the tail has kept up with since."""
-        return self._moved(held, list(held.position))
-
-    def _moved(self, held: Held, partitions: Iterable[int]) -> Held:
-        ends = {p: max(held.position[p], self._buffer.end(p)) for p in partitions}
-        return held._replace(position={**held.position, **ends})
+    def at_end(self) -> dict[str, str]:
+        """Return the headers of an answer whose jobs the tail has kept up with."""
+        return {POSITION: self._as_text(self._buffer.position), LAG: "0"}
 
     def _as_text(self, position: Mapping[int, int]) -> str:
         # Most answers hold the same as the one before.

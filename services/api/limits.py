@@ -23,5 +23,6 @@ class Patience:
     eager_look: float = 0.005
     #: Between two attempts to reach the log.
     reconnect: float = 1.0
-    #: How long after its last answer the log counts as there.
-    silence: float = 10.0
+    #: How long after its last answer the log counts as there; after twice as long, the tail
+    #: connects anew.
+    silence: float = 5.0

@@ -115,6 +115,17 @@ def not_found(detail: str) -> Problem:
     return Problem(404, "not-found", "There is no such thing.", detail)
 
 
+def method_not_allowed(methods: Sequence[str]) -> Problem:
+    """A path that has other methods."""
+    return Problem(
+        405,
+        "method-not-allowed",
+        "This can't be done here.",
+        "This path has other methods; see the header `Allow`.",
+        headers={"Allow": ", ".join(methods)},
+    )
+
+
 def too_many_waits(detail: str) -> Problem:
     """A cap on held waits is reached."""
     return Problem(
@@ -189,7 +200,7 @@ def from_http(error: web.HTTPException) -> Problem:
         error.status,
         (f"http-{error.status}", f"{error.reason}.", f"HTTP {error.status} {error.reason}."),
     )
-    kept = ("Allow", "Retry-After", "Accept-Encoding")
+    kept = ("Accept-Encoding",)
     headers = {name: error.headers[name] for name in kept if name in error.headers}
     return Problem(error.status, kind, title, detail, headers=headers)
 
@@ -202,12 +213,6 @@ def unreadable(status: int) -> Problem:
 
 _HTTP: Final = {
     400: ("malformed", "This is no HTTP request.", "The request could not be read as HTTP."),
-    404: ("not-found", "There is no such thing.", "There is nothing at this path."),
-    405: (
-        "method-not-allowed",
-        "This can't be done here.",
-        "This path has other methods; see the header `Allow`.",
-    ),
     408: ("timeout", "The request took too long.", "The body did not arrive in time."),
     413: ("too-large", "The body is too large.", "A body has 1 MiB at most."),
     414: ("uri-too-long", "The URL is too long.", "Use fewer or shorter parameters."),

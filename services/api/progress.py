@@ -54,8 +54,11 @@ class Progress:
         """Look as long as it is needed, for ever."""
         while True:
             await self._needed.wait()
-            if not self.look():
-                self._needed.clear()
+            try:
+                if not self.look():
+                    self._needed.clear()
+            except Exception:
+                logger.exception("action=look_failed")
             eager = self._waiting and not self._failing
             await self._pause(self._patience.eager_look if eager else self._patience.look)
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from aiohttp import web
 
-from services.api.auth import Gate, Identity
+from services.api.auth import Gate
 from services.api.buffer import Buffer
 from services.api.cursors import Cursors
 from services.api.freshness import Freshness
@@ -38,5 +38,3 @@ class Service:
 
 
 SERVICE: Final = web.AppKey("service", Service)
-#: Who sent the request; set for every endpoint that is not public.
-IDENTITY: Final = web.RequestKey("identity", Identity)

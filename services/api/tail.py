@@ -8,7 +8,6 @@ end, and everybody who relied on it read the projections again.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any, Final, Protocol
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
+from projections.reading import Held
 from services.api.buffer import Buffer, Record
 from services.api.limits import Patience
 
@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 #: Records that are taken in at a time, so that requests are served in between.
 _AT_ONCE: Final = 500
 _POLL_MS: Final = 500
-_STOP_SECONDS: Final = 5
+_RETRY_MS: Final = 500
+_STOP_SECONDS: Final = 2
 
 
 class Watcher(Protocol):
@@ -63,10 +64,10 @@ class Tail:
         self._assigned_at = 0.0
         self._tps: list[TopicPartition] = []
         self._on_records: Callable[[], None] = lambda: None
-        self._on_loss: Callable[[int], None] = lambda _partition: None
+        self._on_loss: Callable[[int, Held], None] = lambda _partition, _held: None
 
-    def listen(self, on_records: Callable[[], None], on_loss: Callable[[int], None]) -> None:
-        """Be told after each batch, and of partitions whose records were lost or skipped."""
+    def listen(self, on_records: Callable[[], None], on_loss: Callable[[int, Held], None]) -> None:
+        """Be told after each batch, and of a partition of which records were lost or skipped."""
         self._on_records = on_records
         self._on_loss = on_loss
 
@@ -79,6 +80,12 @@ class Tail:
                 logger.warning("action=tail_retry %s: %s", type(error).__name__, error)
             except Exception:
                 logger.exception("action=tail_failed")
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                # aiokafka lets out the cancellation of a task of its own.
+                logger.warning("action=tail_retry cancelled from within")
             await asyncio.sleep(self._patience.reconnect)
 
     async def _follow(self) -> None:
@@ -87,6 +94,7 @@ class Tail:
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="none",
+            retry_backoff_ms=_RETRY_MS,
         )
         try:
             await consumer.start()
@@ -97,9 +105,7 @@ class Tail:
                 await self._take_some(consumer)
         finally:
             self._consumer = None
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_STOP_SECONDS):
-                    await consumer.stop()
+            await _stop(consumer)
 
     async def _assign(self, consumer: Any) -> None:
         """Take up all partitions: where we were, and new ones at their end."""
@@ -123,8 +129,9 @@ class Tail:
 
     def begin(self, partition: int, offset: int) -> None:
         """Take up a partition at an offset: what was before is lost to the tail."""
+        had = Held(self._buffer.position, {}, frozenset())
         self._buffer.begin(partition, offset, time.time_ns() // 1000)
-        self._on_loss(partition)
+        self._on_loss(partition, had)
 
     async def _take_some(self, consumer: Any) -> None:
         try:
@@ -160,7 +167,7 @@ class Tail:
         aiokafka connects again by itself, but has been seen to be alive and get nothing.
         """
         silent = min(self.silent_for(), time.time() - self._assigned_at)
-        if silent > self._patience.silence:
+        if silent > 2 * self._patience.silence:
             raise OSError(f"the log has not answered for {silent:.0f} seconds")
 
     async def _begin_again(self, consumer: Any, error: OffsetOutOfRangeError) -> None:
@@ -201,3 +208,18 @@ class Tail:
             if end is not None:
                 behind += max(0, end - self._buffer.end(tp.partition))
         return behind
+
+
+async def _stop(consumer: Any) -> None:
+    """Let a consumer go, however it takes that.
+
+    Without a broker, aiokafka's `stop` has been seen to hang, to swallow a cancellation and to
+    end in one; so it has a task of its own, and is left alone when it takes too long.
+    """
+    stopping = asyncio.create_task(consumer.stop())
+    done, _ = await asyncio.wait([stopping], timeout=_STOP_SECONDS)
+    if not done:
+        logger.warning("action=tail_abandoned_consumer")
+        stopping.cancel()
+    elif not stopping.cancelled() and stopping.exception() is not None:
+        logger.warning("action=tail_stop_failed %r", stopping.exception())

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from enum import IntEnum
 from typing import Final, NamedTuple
 
 from jobtrail.job import Job
 from jobtrail.partitions import partition_of
 from jobtrail.states import ENDED
-from projections.reading import Caller, Snapshot
+from projections.reading import Caller, Held, Snapshot
 from services.api.buffer import Buffer, Record
 from services.api.limits import Patience
 from services.api.overlay import fold_record, fold_records
@@ -25,12 +26,22 @@ from services.api.problems import too_many_waits
 _RESYNC_AT_ONCE: Final = 200
 #: Jobs that all waits together may watch, per wait that may be held.
 _JOBS_PER_WAIT: Final = 16
+_NOTHING: Final = Held({}, {}, frozenset())
+
+
+class _Seen(IntEnum):
+    """How a job stands for one who waits for it."""
+
+    #: Not there, or not for him.
+    UNKNOWN = 0
+    PENDING = 1
+    ENDED = 2
 
 
 class Watch:
     """One job as it is at the end of the log, for as long as somebody waits for it."""
 
-    __slots__ = ("id", "job", "key", "next_offset", "partition", "partitions", "synced", "waits")
+    __slots__ = ("id", "job", "key", "next_offset", "partition", "partitions", "read_from", "waits")
 
     def __init__(self, job_id: str, partitions: int) -> None:
         self.id = job_id
@@ -40,13 +51,23 @@ class Watch:
         self.job: Job | None = None
         #: What `job` holds: everything before this offset.
         self.next_offset = 0
-        #: Whether the tail's records can be folded on as they come.
-        self.synced = False
-        self.waits: dict[Wait, None] = {}
+        #: What the projections held that `job` was read from, where the tail's records can't be
+        #: folded on as they come; None where they can.
+        self.read_from: Held | None = _NOTHING
+        self.waits: dict[Wait, _Seen] = {}
+
+    @property
+    def synced(self) -> bool:
+        """Whether the tail's records can be folded on as they come."""
+        return self.read_from is None
 
     def take(self, record: Record, arrived: float) -> None:
         """Fold a record on, and wake the waits that it ends."""
-        if not self.synced or record[0] != self.partition or record[1] < self.next_offset:
+        if (
+            self.read_from is not None
+            or record[0] != self.partition
+            or record[1] < self.next_offset
+        ):
             return
         self.next_offset = record[1] + 1
         job = fold_record(self.job, self.key, record, self.partitions)
@@ -63,32 +84,47 @@ class Watch:
 class Wait:
     """One request that waits for jobs to end."""
 
-    __slots__ = ("arrived", "caller", "future", "impatient", "pending", "unknown", "until_any",
-                 "watches")  # fmt: skip
+    __slots__ = (
+        "arrived",
+        "caller",
+        "future",
+        "impatient",
+        "pending",
+        "unknown",
+        "until_any",
+        "watches",
+    )
 
     def __init__(self, caller: Caller, watches: Sequence[Watch], *, until_any: bool) -> None:
         self.caller = caller
-        self.watches = watches
+        self.watches = tuple(watches)
         self.until_any = until_any
-        #: Jobs that the caller sees and that have not ended.
-        self.pending: set[str] = set()
-        #: Jobs that are not there, or not for him.
-        self.unknown: set[str] = set()
+        #: How many jobs the caller sees that have not ended.
+        self.pending = 0
+        #: How many jobs are not there, or not for him.
+        self.unknown = len(self.watches)
         #: Whether unknown jobs no longer count.
         self.impatient = False
         self.future: asyncio.Future[None] | None = None
         #: When the event arrived that ended the wait, by `time.perf_counter`.
         self.arrived: float | None = None
+        for watch in self.watches:
+            watch.waits[self] = _Seen.UNKNOWN
+            self.look(watch)
 
     def look(self, watch: Watch, arrived: float | None = None) -> None:
         """Take in how a job is now."""
         job = watch.job
-        self.pending.discard(watch.id)
-        self.unknown.discard(watch.id)
         if job is None or not self.caller.sees(job):
-            self.unknown.add(watch.id)
-        elif job.state not in ENDED:
-            self.pending.add(watch.id)
+            seen = _Seen.UNKNOWN
+        else:
+            seen = _Seen.ENDED if job.state in ENDED else _Seen.PENDING
+        before = watch.waits[self]
+        if seen is before:
+            return
+        watch.waits[self] = seen
+        self.unknown += (seen is _Seen.UNKNOWN) - (before is _Seen.UNKNOWN)
+        self.pending += (seen is _Seen.PENDING) - (before is _Seen.PENDING)
         if not self.pending or self._one_has_ended():
             self.arrived = arrived
             self.wake()
@@ -101,7 +137,7 @@ class Wait:
         return not self.pending and (self.impatient or not self.unknown)
 
     def _one_has_ended(self) -> bool:
-        return len(self.pending) + len(self.unknown) < len(self.watches)
+        return self.pending + self.unknown < len(self.watches)
 
     def wake(self) -> None:
         """Let the request look whether its wait is over."""
@@ -109,9 +145,13 @@ class Wait:
             self.future.set_result(None)
 
     @property
-    def is_live(self) -> bool:
-        """Whether all its jobs are as they are at the end of the log."""
-        return all(watch.synced for watch in self.watches)
+    def read_from(self) -> Held | None:
+        """What the projections held that the answer is read from.
+
+        None where the tail keeps up with all of its jobs, so that it is as fresh as the log.
+        """
+        held = [watch.read_from for watch in self.watches if watch.read_from is not None]
+        return min(held, key=lambda one: sum(one.position.values()), default=None)
 
     def jobs(self) -> dict[str, Job]:
         """Return the jobs that the caller sees, as they are now."""
@@ -186,22 +226,19 @@ class Waits:
         """
         self._check_limits(caller, ids)
         found = snapshot.watched(list(ids))
-        position = snapshot.held.position
+        held = snapshot.held
         watches = []
         for job_id in ids:
             key = job_id.encode()
             watch = self._watches.get(key)
             if watch is None:
                 watch = self._watches[key] = Watch(job_id, partitions)
-            checkpoint = position[watch.partition]
-            if not watch.synced or self._buffer.end(watch.partition) < checkpoint:
-                self._sync(watch, found.get(job_id), checkpoint)
+            behind = self._buffer.end(watch.partition) < held.position[watch.partition]
+            if behind or not watch.synced:
+                self._sync(watch, found.get(job_id), held)
                 watch.tell()
             watches.append(watch)
         wait = Wait(caller, watches, until_any=until_any)
-        for watch in watches:
-            watch.waits[wait] = None
-            wait.look(watch)
         self._held[wait] = None
         self._by_user[caller.user] += 1
         return wait
@@ -276,11 +313,16 @@ class Waits:
         for wait in self._held:
             wait.wake()
 
-    def lose(self, partition: int) -> None:
-        """Take in that the tail does not have all records of a partition any more."""
+    def lose(self, partition: int, held: Held) -> None:
+        """Take in that the tail does not have all records of a partition any more.
+
+        Args:
+            partition: Which.
+            held: Up to where the tail had them.
+        """
         for watch in self._watches.values():
             if watch.partition == partition and watch.synced:
-                watch.synced = False
+                watch.read_from = held
                 self._unsynced[watch.key] = watch
         if self._unsynced:
             self._on_unsynced()
@@ -298,22 +340,23 @@ class Waits:
             found = snapshot.watched([watch.id for watch in some])
             for watch in some:
                 self._unsynced.pop(watch.key)
-                self._sync(watch, found.get(watch.id), held.position[watch.partition])
+                self._sync(watch, found.get(watch.id), held)
                 watch.tell()
         return bool(self._unsynced)
 
-    def _sync(self, watch: Watch, job: Job | None, checkpoint: int) -> None:
+    def _sync(self, watch: Watch, job: Job | None, held: Held) -> None:
         """Bring a watch to the log's end, or as near to it as the projections are."""
-        watch.synced = self._buffer.covers(watch.partition, checkpoint)
+        checkpoint = held.position[watch.partition]
         watch.next_offset = checkpoint
-        if not watch.synced:
+        self._unsynced.pop(watch.key, None)
+        if not self._buffer.covers(watch.partition, checkpoint):
+            watch.read_from = held
             watch.job = job
-            # To the end of the line, so that each has its turn.
-            self._unsynced.pop(watch.key, None)
+            # At the end of the line, so that each has its turn.
             self._unsynced[watch.key] = watch
             self._on_unsynced()
             return
-        self._unsynced.pop(watch.key, None)
+        watch.read_from = None
         records = self._buffer.beyond(watch.key, watch.partition, checkpoint)
         watch.job = fold_records(job, watch.key, records, watch.partitions)
         if records:

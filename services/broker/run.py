@@ -30,7 +30,7 @@ from services.broker.config import (
     server_properties,
 )
 from services.broker.datadir import PORTS, DataDir, Record, choose_port, is_free
-from services.broker.jars import Fetch, ensure_jars, read_lock
+from services.broker.jars import Fetch, Lock, ensure_jars, read_lock
 from services.broker.java import Java, find_java
 
 #: Seconds from Java's start to the first answer after which a start is given up.
@@ -86,14 +86,14 @@ async def run(options: Options, environ: Mapping[str, str], ready: Callable[[str
     home = DataDir(options.data_dir)
     home.make()
     with _sole_broker(home):
-        version = read_lock().kafka_version
-        home.check_version(version)
+        lock = read_lock()
+        home.check_version(lock.kafka_version)
         await asyncio.to_thread(home.stop_leftover)
         home.check_room()
         if options.port is not None and not is_free(options.port):
             raise _port_taken(options.port)
         java = find_java(environ)
-        kit = _Kit(home, java, await _jars(options.cache), version)
+        kit = _Kit(home, java, await _jars(lock, options.cache), lock.kafka_version)
         await _serve(kit, options.port, await _formatted(kit), ready)
 
 
@@ -121,7 +121,7 @@ def _port_taken(port: int) -> BrokerError:
     )
 
 
-async def _jars(cache: Path) -> list[Path]:
+async def _jars(lock: Lock, cache: Path) -> list[Path]:
     cancelled = Event()
 
     def from_maven(cancelled: Event) -> contextlib.AbstractContextManager[Fetch]:
@@ -130,7 +130,7 @@ async def _jars(cache: Path) -> list[Path]:
         return maven.from_maven(cancelled)
 
     try:
-        return await asyncio.to_thread(ensure_jars, read_lock(), cache, from_maven, cancelled)
+        return await asyncio.to_thread(ensure_jars, lock, cache, from_maven, cancelled)
     finally:
         cancelled.set()
 

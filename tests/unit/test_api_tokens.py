@@ -189,16 +189,16 @@ def test_a_token_that_was_changed_is_refused(data: st.DataObject) -> None:
 # --- the gate
 
 
-async def test_the_gate_knows_the_caller_again() -> None:
+def test_the_gate_knows_the_caller_again() -> None:
     gate = Gate(SECRET)
     header = "Bearer " + signed(GOOD | {"groups": ["ops"], "permissions": [READ_ALL]})
-    first = await gate.identify(header)
+    first = gate.identify(header)
     assert first.caller == Caller("alice", ("ops",), reads_all=True)
-    assert await gate.identify(header) is first
-    assert (await gate.identify(header.replace("Bearer ", "bearer  "))).caller == first.caller
+    assert gate.identify(header) is first
+    assert gate.identify(header.replace("Bearer ", "bearer  ")).caller == first.caller
 
 
-async def test_every_way_to_be_refused_looks_the_same() -> None:
+def test_every_way_to_be_refused_looks_the_same() -> None:
     gate = Gate(SECRET)
     headers = [
         None,
@@ -211,7 +211,7 @@ async def test_every_way_to_be_refused_looks_the_same() -> None:
     refusals = set()
     for header in headers:
         with pytest.raises(Problem) as caught:
-            await gate.identify(header)
+            gate.identify(header)
         problem = caught.value
         refusals.add((problem.status, problem.body(), *problem.headers.items()))
     ((status, _body, challenge),) = refusals
@@ -219,10 +219,10 @@ async def test_every_way_to_be_refused_looks_the_same() -> None:
     assert challenge == ("WWW-Authenticate", 'Bearer realm="jobtrail"')
 
 
-async def test_many_tokens_do_not_fill_the_memory() -> None:
+def test_many_tokens_do_not_fill_the_memory() -> None:
     gate = Gate(SECRET)
     identities = {
-        (await gate.identify("Bearer " + signed(GOOD | {"sub": f"user-{n}"}))).caller.user
+        gate.identify("Bearer " + signed(GOOD | {"sub": f"user-{n}"})).caller.user
         for n in range(3000)
     }
     assert len(identities) == 3000

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from jobtrail.events import MAX_TAGS, TYPE_NAMES, Event, decode
+from jobtrail.events import MAX_TAGS, TYPE_NAMES, Event, decode, from_microseconds
 from jobtrail.fold import fold
 from jobtrail.job import Job, Place, Verdict, event_key, read_trail
 from jobtrail.states import STATES, State
@@ -77,9 +77,6 @@ def without_trail(job: Job) -> dict[str, Any]:
     return {**msgspec.structs.asdict(job), "trail": b""}
 
 
-# --- transitions
-
-
 @pytest.mark.parametrize(("source", "target", "cell"), CELLS)
 @pytest.mark.parametrize("step", [0, 1])
 def test_every_cell_of_the_table(source: str, target: str, cell: str, step: int) -> None:
@@ -88,9 +85,6 @@ def test_every_cell_of_the_table(source: str, target: str, cell: str, step: int)
     allowed = cell == "yes" or (cell == "higher" and step == 1)
     assert verdict is (APPLIED if allowed else NOT_ALLOWED)
     assert job.state.value == (target if allowed else source)
-
-
-# --- attempts
 
 
 def test_attempt_starts_at_zero_or_where_the_first_event_says() -> None:
@@ -142,9 +136,6 @@ def test_a_transition_not_in_the_table_changes_nothing(source: str, target: str,
     assert (without_trail(job) == without_trail(before)) is (cell != "yes")
 
 
-# --- duplicates
-
-
 @pytest.mark.parametrize("kind", TYPE_NAMES)
 def test_an_event_delivered_again_is_a_duplicate(kind: str) -> None:
     once, _ = after(an(kind, 1))
@@ -170,9 +161,6 @@ def test_an_event_first_ignored_and_delivered_again_stays_ignored() -> None:
     job, verdicts = after(an("job.created", 1), resume, an("job.cancelled", 6), resume)
     assert verdicts == [APPLIED, NOT_ALLOWED, APPLIED, DUPLICATE]
     assert job.state is State.CANCELLED
-
-
-# --- job.created that comes after the fact
 
 
 def test_without_job_created_a_job_has_no_owner() -> None:
@@ -203,9 +191,11 @@ def test_job_created_fills_in_a_job_first_seen_by_progress() -> None:
     assert (verdicts, job.created_at, job.updated_at) == ([APPLIED, LATE], micros(6), micros(5))
 
 
-def test_late_job_created_of_a_lower_attempt_fills_in_too() -> None:
-    job, verdicts = after(an("job.cancelled", 5, attempt=1), an("job.created", 3, attempt=0))
-    assert (job.state, job.owner, verdicts) == (State.CANCELLED, "alice", [APPLIED, LATE])
+@pytest.mark.parametrize(("state", "attempt"), [("cancelled", 0), ("active", 0), ("active", 2)])
+def test_late_job_created_of_another_attempt_fills_in_too(state: str, attempt: int) -> None:
+    job, verdicts = after(an(f"job.{state}", attempt=1), an("job.created", 3, attempt=attempt))
+    assert (job.state, job.owner, job.attempt) == (state, "alice", 1)
+    assert verdicts == [APPLIED, LATE]
 
 
 def test_only_the_first_late_job_created_fills_in() -> None:
@@ -218,13 +208,18 @@ def test_only_the_first_late_job_created_fills_in() -> None:
 def test_job_created_fills_in_a_job_first_seen_cancelled_without_touching_its_state() -> None:
     job, verdicts = after(an("job.cancelled", 5), an("job.created", 3))
     assert (job.owner, job.state, verdicts) == ("alice", State.CANCELLED, [APPLIED, LATE])
+    assert (job.created_at, job.ended_at) == (micros(3), micros(5))
 
 
-def test_created_at_of_a_job_first_seen_cancelled_becomes_that_of_job_created() -> None:
-    assert after(an("job.cancelled", 5), an("job.created", 3))[0].created_at == micros(3)
+def test_job_created_of_a_higher_attempt_resumes_even_a_job_without_owner() -> None:
+    job, verdicts = after(an("job.cancelled", 5), an("job.created", 6, attempt=1))
+    assert (job.owner, job.state, job.attempt) == ("alice", State.CREATED, 1)
+    assert (verdicts, job.ended_at) == ([APPLIED, APPLIED], None)
 
 
-# --- times
+def test_created_at_is_the_time_of_the_only_job_created_even_if_that_one_resumes() -> None:
+    events = an("job.cancelled", 5), an("job.created", 6, attempt=1)
+    assert after(*events)[0].created_at == micros(6)
 
 
 def test_created_at_is_the_time_of_job_created_else_of_the_first_event() -> None:
@@ -276,12 +271,15 @@ def test_an_event_without_time_takes_the_logs_timestamp() -> None:
     assert times == (1_764_000_000_123_000,) * 4
 
 
+@pytest.mark.parametrize(("clock", "year"), [(-(2**63), "0002-01-01"), (2**63 - 1, "9998-12-31")])
+def test_the_logs_timestamp_is_kept_where_it_can_be_shown(clock: int, year: str) -> None:
+    job, _ = fold(None, an("job.active", None), Place(0, 5, clock))
+    assert from_microseconds(job.updated_at).isoformat().startswith(year)
+
+
 def test_an_event_with_a_time_does_not_look_at_the_logs_timestamp() -> None:
     first, second = (fold(None, an("job.active", 8), Place(0, 5, clock))[0] for clock in (1, 2))
     assert first == second
-
-
-# --- progress, tags, what events carry
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -298,13 +296,10 @@ def test_a_job_first_seen_by_progress_is_created() -> None:
     assert (job.state, job.progress, verdicts) == (State.CREATED, 1.0, [APPLIED])
 
 
-def test_progress_without_a_figure_keeps_the_figure() -> None:
+def test_a_figure_of_progress_stays_until_another_comes_or_a_higher_attempt_begins() -> None:
     halfway, _ = after(an("job.progress", 3, progress=0.5), start=in_state("active"))
     assert after(an("job.progress", 4, message="slow"), start=halfway)[0].progress == 0.5
-
-
-def test_a_higher_attempt_starts_without_progress() -> None:
-    halfway, _ = after(an("job.progress", 3, progress=0.5), start=in_state("active"))
+    assert after(an("job.progress", 4, progress=0.25), start=halfway)[0].progress == 0.25
     assert after(an("job.retry", 4), start=halfway)[0].progress == 0.5
     assert after(an("job.retry", 4), an("job.active", 5), start=halfway)[0].progress is None
     assert after(an("job.progress", 5, attempt=1), start=halfway)[0].progress is None
@@ -364,9 +359,6 @@ def test_a_resuming_job_created_describes_the_job_anew_but_keeps_its_first_time(
     assert (job.owner, job.job_type, job.bulk_id, job.viewers) == ("bob", "import", None, ())
     assert job.tags == {"a": "1", "b": "2"}
     assert (job.created_at, job.updated_at) == (micros(1), micros(9))
-
-
-# --- purity and the trail
 
 
 @pytest.mark.parametrize("kind", TYPE_NAMES)

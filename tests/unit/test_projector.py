@@ -6,6 +6,7 @@ The store is a real one that also writes down which jobs it was asked for.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -112,12 +113,11 @@ class Line:
             assert snapshot.summary(Caller("o"), Filters()) == {"t": counts}
 
 
-def of_partition(partition: int, count: int, prefix: str = "job") -> list[str]:
+def of_partition(partition: int, count: int) -> list[str]:
     """Return the ids of jobs that belong to a partition."""
-    ids = (f"{prefix}-{n}" for n in range(count * 10))
-    found = [job_id for job_id in ids if partition_of(job_id, PARTITIONS) == partition]
-    assert len(found) >= count
-    return found[:count]
+    ids = (f"job-{n}" for n in itertools.count())
+    mine = (job_id for job_id in ids if partition_of(job_id, PARTITIONS) == partition)
+    return list(itertools.islice(mine, count))
 
 
 @pytest_asyncio.fixture

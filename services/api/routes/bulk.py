@@ -13,11 +13,12 @@ from jobtrail.job import Job
 from jobtrail.states import ENDED, STATES
 from projections.reading import Caller, Cursor, Filters, Held
 from services.api.answers import LongAnswer, status_answer
+from services.api.auth import Identity
 from services.api.problems import not_found
 from services.api.reading import reach_position
 from services.api.requests import FOREVER, BulkQuery, read_query
 from services.api.routes.endpoint import Endpoint
-from services.api.service import IDENTITY, SERVICE, Service
+from services.api.service import Service
 from services.api.waits import Wait
 
 #: Jobs that are in memory at a time.
@@ -34,13 +35,12 @@ class _Page(NamedTuple):
     held: Held
 
 
-async def bulk(request: web.Request) -> web.StreamResponse:
+async def bulk(service: Service, request: web.Request, identity: Identity) -> web.StreamResponse:
     """Answer with a map from the ids of a bulk's jobs to their states."""
-    service = request.app[SERVICE]
     query = read_query(BulkQuery, request.rel_url.raw_query_string)
     live = query.wait != 0
     await reach_position(service, request, live=live)
-    reader = _Bulk(service, request[IDENTITY].caller, query.filters(), live=live)
+    reader = _Bulk(service, identity.caller, query.filters(), live=live)
     long = LongAnswer(request, service.patience.sign_of_life, reader.headers)
     if query.wait:
         now = asyncio.get_running_loop().time()

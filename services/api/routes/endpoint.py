@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 from aiohttp import web
 
+from services.api.auth import Identity
 from services.api.requests import Query, Request
+from services.api.service import Service
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[Service, web.Request, Identity], Awaitable[web.StreamResponse]]
 
 
 class Endpoint(NamedTuple):

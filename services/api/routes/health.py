@@ -10,22 +10,24 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from jobtrail.errors import StoreError
 from jobtrail.position import format_position
 from services.api.answers import BASE_HEADERS, answer
+from services.api.auth import Identity
 from services.api.problems import not_ready
 from services.api.requests import NoQuery, read_query
 from services.api.routes.endpoint import Endpoint
-from services.api.service import SERVICE, Service
+from services.api.service import Service
 
 
-async def healthz(request: web.Request) -> web.StreamResponse:
+async def healthz(
+    _service: Service, request: web.Request, _identity: Identity
+) -> web.StreamResponse:
     """Say that the process lives."""
     read_query(NoQuery, request.rel_url.raw_query_string)
     return answer({"alive": True}, {})
 
 
-async def readyz(request: web.Request) -> web.StreamResponse:
+async def readyz(service: Service, request: web.Request, _identity: Identity) -> web.StreamResponse:
     """Say whether log, projections and tail are up, and how far each is behind."""
     read_query(NoQuery, request.rel_url.raw_query_string)
-    service = request.app[SERVICE]
     parts = {"log": _log(service), "projections": _projections(service), "tail": _tail(service)}
     ready = all(part["up"] for part in parts.values())
     if not ready:
@@ -66,10 +68,12 @@ def _tail(service: Service) -> dict[str, Any]:
     }
 
 
-async def metrics(request: web.Request) -> web.StreamResponse:
+async def metrics(
+    service: Service, request: web.Request, _identity: Identity
+) -> web.StreamResponse:
     """Give Prometheus the figures of this process."""
     read_query(NoQuery, request.rel_url.raw_query_string)
-    text = request.app[SERVICE].metrics.text()
+    text = service.metrics.text()
     return web.Response(body=text, headers={**BASE_HEADERS, "Content-Type": CONTENT_TYPE_LATEST})
 
 

@@ -9,25 +9,25 @@ from aiohttp import web
 
 from projections.reading import Cursor
 from services.api.answers import answer, job_answer
+from services.api.auth import Identity
 from services.api.reading import reach_position
 from services.api.requests import SearchQuery, read_query
 from services.api.routes.endpoint import Endpoint
-from services.api.service import IDENTITY, SERVICE
+from services.api.service import Service
 
 #: No store has more jobs; what lies behind is empty, and so is what lies behind this.
 _FARTHEST: Final = 2**31
 
 
-async def search(request: web.Request) -> web.StreamResponse:
+async def search(service: Service, request: web.Request, identity: Identity) -> web.StreamResponse:
     """Answer with the jobs that match, and where the next ones are."""
-    service = request.app[SERVICE]
     query = read_query(SearchQuery, request.rel_url.raw_query_string)
     after = service.cursors.place(query)
     await reach_position(service, request)
     began = perf_counter()
     with service.store.snapshot() as snapshot:
         jobs = snapshot.search(
-            request[IDENTITY].caller,
+            identity.caller,
             query.filters(),
             size=query.size + 1,
             after=after,

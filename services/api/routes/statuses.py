@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 from aiohttp import web
@@ -14,60 +15,81 @@ from jobtrail.job import Job
 from jobtrail.partitions import partition_of
 from projections.reading import Caller, Held
 from services.api.answers import LongAnswer, answer, status_answer
+from services.api.auth import Identity
+from services.api.freshness import Freshness
 from services.api.reading import reach_position, read_all
 from services.api.requests import FOREVER, NoQuery, StatusesBody, read_body, read_query
 from services.api.routes.endpoint import Endpoint
-from services.api.service import IDENTITY, SERVICE, Service
+from services.api.service import Service
 from services.api.store import is_recovering
+from services.api.waits import Wait
 
 
-async def statuses(request: web.Request) -> web.StreamResponse:
+class _Asked(NamedTuple):
+    """What a held wait keeps of its request."""
+
+    ids: tuple[str, ...]
+    wait: int
+    until_any: bool
+    include_unknown: bool
+
+
+async def statuses(
+    service: Service, request: web.Request, identity: Identity
+) -> web.StreamResponse:
     """Answer with the states of jobs as they are at the end of the log."""
-    service = request.app[SERVICE]
     read_query(NoQuery, request.rel_url.raw_query_string)
-    body = read_body(StatusesBody, await read_all(service, request))
-    ids = list(dict.fromkeys(body.job_ids))
+    asked = _asked(await read_all(service, request))
     await reach_position(service, request, live=True)
-    caller = request[IDENTITY].caller
-    if body.wait:
-        return await _wait(service, request, body, ids)
+    caller = identity.caller
+    if asked.wait:
+        return await _wait(service, request, caller, asked)
     began = perf_counter()
     with service.store.some() as snapshot:
         partitions = service.store.partitions
-        _check(snapshot.held, ids, partitions)
-        jobs = service.overlay.jobs(snapshot, caller, ids, partitions)
+        _check(snapshot.held, asked.ids, partitions)
+        jobs = service.overlay.jobs(snapshot, caller, asked.ids, partitions)
         headers = service.freshness.headers(service.freshness.with_tail(snapshot.held))
     headers["Server-Timing"] = f"store;dur={(perf_counter() - began) * 1000:.3f}"
-    return answer(_content(ids, jobs, include_unknown=body.include_unknown), headers)
+    return answer(_content(asked, jobs), headers)
+
+
+def _asked(raw: bytes) -> _Asked:
+    body = read_body(StatusesBody, raw)
+    ids = tuple(dict.fromkeys(body.job_ids))
+    return _Asked(ids, body.wait, body.until == "any", body.include_unknown)
 
 
 async def _wait(
-    service: Service, request: web.Request, body: StatusesBody, ids: Sequence[str]
+    service: Service, request: web.Request, caller: Caller, asked: _Asked
 ) -> web.StreamResponse:
-    caller: Caller = request[IDENTITY].caller
-    freshness = service.freshness
-    with service.store.some() as snapshot:
-        partitions = service.store.partitions
-        held = snapshot.held
-        _check(held, ids, partitions)
-        wait = service.waits.register(
-            snapshot, caller, ids, partitions, until_any=body.until == "any"
-        )
+    wait = _register(service, caller, asked)
     try:
-        loop = asyncio.get_running_loop()
         long = LongAnswer(
-            request,
-            service.patience.sign_of_life,
-            lambda: freshness.headers(freshness.at_end(held) if wait.is_live else held),
+            request, service.patience.sign_of_life, partial(_headers, service.freshness, wait)
         )
-        deadline = None if body.wait == FOREVER else loop.time() + body.wait
+        now = asyncio.get_running_loop().time()
+        deadline = None if asked.wait == FOREVER else now + asked.wait
         await service.waits.hold(wait, deadline, long.sign_of_life)
-        content = _content(ids, wait.jobs(), include_unknown=body.include_unknown)
         if wait.arrived is not None:
             service.metrics.wake_delay.observe(perf_counter() - wait.arrived)
-        return await long.end(orjson.dumps(content))
+        return await long.end(orjson.dumps(_content(asked, wait.jobs())))
     finally:
         service.waits.release(wait)
+
+
+def _register(service: Service, caller: Caller, asked: _Asked) -> Wait:
+    with service.store.some() as snapshot:
+        partitions = service.store.partitions
+        _check(snapshot.held, asked.ids, partitions)
+        return service.waits.register(
+            snapshot, caller, asked.ids, partitions, until_any=asked.until_any
+        )
+
+
+def _headers(freshness: Freshness, wait: Wait) -> dict[str, str]:
+    held = wait.read_from
+    return freshness.at_end() if held is None else freshness.headers(held)
 
 
 def _check(held: Held, ids: Sequence[str], partitions: int) -> None:
@@ -78,15 +100,13 @@ def _check(held: Held, ids: Sequence[str], partitions: int) -> None:
         raise is_recovering(held)
 
 
-def _content(
-    ids: Sequence[str], jobs: dict[str, Job], *, include_unknown: bool
-) -> dict[str, dict[str, Any]]:
+def _content(asked: _Asked, jobs: Mapping[str, Job]) -> dict[str, dict[str, Any]]:
     content = {}
-    for job_id in ids:
+    for job_id in asked.ids:
         job = jobs.get(job_id)
         if job is not None:
             content[job_id] = status_answer(job)
-        elif include_unknown:
+        elif asked.include_unknown:
             content[job_id] = {"id": job_id, "state": None, "output": None}
     return content
 

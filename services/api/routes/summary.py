@@ -10,23 +10,23 @@ from aiohttp import web
 from jobtrail.job import STATE_CODES
 from jobtrail.states import STATES
 from services.api.answers import answer
+from services.api.auth import Identity
 from services.api.reading import reach_position
 from services.api.requests import SummaryQuery, read_query
 from services.api.routes.endpoint import Endpoint
-from services.api.service import IDENTITY, SERVICE
+from services.api.service import Service
 
 #: The contract lists them by name.
 _COLUMNS: Final = [(str(state), STATE_CODES[state]) for state in sorted(STATES)]
 
 
-async def summary(request: web.Request) -> web.StreamResponse:
+async def summary(service: Service, request: web.Request, identity: Identity) -> web.StreamResponse:
     """Answer with the counts of the jobs that the caller sees, each counted once."""
-    service = request.app[SERVICE]
     query = read_query(SummaryQuery, request.rel_url.raw_query_string)
     await reach_position(service, request)
     began = perf_counter()
     with service.store.snapshot() as snapshot:
-        counts = snapshot.summary(request[IDENTITY].caller, query.filters())
+        counts = snapshot.summary(identity.caller, query.filters())
         held = snapshot.held
     headers = service.freshness.headers(held)
     headers["Server-Timing"] = f"store;dur={(perf_counter() - began) * 1000:.3f}"

@@ -1,23 +1,23 @@
-"""The one middleware: who asks, what went wrong, and what it took.
+"""The one layer between the server and the endpoints: who asks, what went wrong, what it took.
 
-One, because every layer costs each request; it is also the only place where an exception becomes
-an answer.
+One, because every layer costs each request and each held wait; it is also the only place where an
+exception becomes an answer.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import Final
 
 from aiohttp import web
-from aiohttp.typedefs import Middleware
 
 from services.api.answers import BASE_HEADERS
+from services.api.auth import NOBODY
 from services.api.problems import Problem, from_http, internal
-from services.api.routes.endpoint import Endpoint, Handler
-from services.api.service import IDENTITY, Service
+from services.api.routes.endpoint import Endpoint
+from services.api.service import Service
 
 logger = logging.getLogger(__name__)
 
@@ -27,40 +27,28 @@ _SERVER_TIMING: Final = "Server-Timing"
 _CLIENT_LEFT: Final = 499
 
 
-def make_middleware(
-    service: Service, endpoints: Mapping[web.AbstractRoute, Endpoint]
-) -> Middleware:
-    """Return the middleware of a service.
-
-    Args:
-        service: The service.
-        endpoints: By route; a route that is not among them needs no token.
-    """
-    gate = service.gate
+def serving(
+    service: Service, endpoint: Endpoint
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """Return an endpoint as the server calls it."""
+    name, handle, public = endpoint.name, endpoint.handle, endpoint.public
+    identify = service.gate.identify
     answered = service.metrics.answered
 
-    @web.middleware
-    async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def serve(request: web.Request) -> web.StreamResponse:
         began = perf_counter()
-        endpoint = endpoints.get(request.match_info.route)
         status = _CLIENT_LEFT
         try:
-            if endpoint is not None and not endpoint.public:
-                authorization = request.headers.get("Authorization")
-                request[IDENTITY] = await gate.identify(authorization)
-            response = await handler(request)
+            identity = NOBODY if public else identify(request.headers.get("Authorization"))
+            response = await handle(service, request, identity)
             status = response.status
         except Exception as error:
             response = _failed(request, error)
             status = response.status
         finally:
             seconds = perf_counter() - began
-            answered(
-                endpoint.name if endpoint is not None else "none",
-                request.method if request.method in _METHODS else "other",
-                status,
-                seconds,
-            )
+            method = request.method
+            answered(name, method if method in _METHODS else "other", status, seconds)
         if not response.prepared:
             headers = response.headers
             store = headers.get(_SERVER_TIMING)

@@ -1,0 +1,228 @@
+"""`jobtrail search|summary|get|wait`: the client on the command line.
+
+A table on a terminal, JSON in a pipe or with `--json`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import click
+import msgspec
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from jobtrail.cli.common import chosen_data_dir, data_dir_option, url_option
+from jobtrail.client import Job, Status, SyncClient, TypeCount
+from jobtrail.local import read_running
+from jobtrail.settings import load
+from jobtrail.states import ENDED, STATES
+from jobtrail.tokens import local_secret, make_token
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def asking(command: _F) -> _F:
+    """Add the options of commands that ask a service, and how they answer."""
+    options = (
+        click.option("--json", "as_json", is_flag=True, help="JSON, also on a terminal."),
+        click.option(
+            "--token",
+            envvar="JOBTRAIL_TOKEN",
+            help="Who asks. Default: JOBTRAIL_TOKEN, else one that sees every job of the local "
+            "service.",
+        ),
+        url_option,
+        data_dir_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def ranging(command: _F) -> _F:
+    """Add the filters that counting and searching share."""
+    options = (
+        click.option("--job-type", "job_types", multiple=True, help="Only this type; repeatable."),
+        click.option("--start", help="Only jobs created then or later: ISO 8601, date or instant."),
+        click.option("--end", help="Only jobs created then or earlier."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def client(url: str | None, token: str | None, data_dir: Path | None) -> SyncClient:
+    """Return a client of the named or the local service."""
+    settings = load(data_dir=chosen_data_dir(data_dir))
+    if url is None:
+        url = read_running(settings.data_dir).url
+    if token is None:
+        secret = local_secret(settings.data_dir)
+        token = make_token(secret, "jobtrail-cli", (), ("jobs:read:all",), timedelta(days=2))
+    return SyncClient(url, token)
+
+
+@click.command()
+@ranging
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice([str(state) for state in STATES]),
+    help="Only jobs in this state; repeatable.",
+)
+@click.option("--owner", help="Only jobs of this owner.")
+@click.option("--bulk-id", help="Only jobs of this bulk.")
+@click.option("--tag", "tags", multiple=True, metavar="KEY:VALUE", help="Only with this tag.")
+@click.option("--limit", type=click.IntRange(1), help="How many; on a terminal 50, else all.")
+@asking
+def search(
+    job_types: tuple[str, ...],
+    start: str | None,
+    end: str | None,
+    states: tuple[str, ...],
+    owner: str | None,
+    bulk_id: str | None,
+    tags: tuple[str, ...],
+    limit: int | None,
+    as_json: bool,
+    token: str | None,
+    url: str | None,
+    data_dir: Path | None,
+) -> None:
+    """List jobs, newest first: as a table, or one JSON object a line."""
+    if any(":" not in tag for tag in tags):
+        raise click.BadParameter("expected KEY:VALUE", param_hint="--tag")
+    tabular = _tabular(as_json)
+    most = limit or (50 if tabular else None)
+    with client(url, token, data_dir) as asked:
+        jobs = asked.search(
+            job_types=job_types,
+            states=states,
+            start=start,
+            end=end,
+            owner=owner,
+            bulk_id=bulk_id,
+            tags=dict(tag.split(":", 1) for tag in tags),
+            page_size=min(most or 500, 500),
+        )
+        found = islice(jobs, most)
+        if tabular:
+            _print_jobs(found)
+        else:
+            for job in found:
+                click.echo(msgspec.json.encode(job))
+
+
+@click.command()
+@ranging
+@asking
+def summary(
+    job_types: tuple[str, ...],
+    start: str | None,
+    end: str | None,
+    as_json: bool,
+    token: str | None,
+    url: str | None,
+    data_dir: Path | None,
+) -> None:
+    """Count jobs by type and state."""
+    with client(url, token, data_dir) as asked:
+        counts = asked.summary(job_types=job_types, start=start, end=end)
+    if not _tabular(as_json):
+        click.echo(msgspec.json.encode(counts))
+        return
+    table = Table("type", "total", *STATES, box=SIMPLE)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for count in [*counts, _total(counts)]:
+        numbers = [count.total, *(getattr(count, state) for state in STATES)]
+        table.add_row(count.job_type or "?", *(f"{number:,}" for number in numbers))
+    Console().print(table)
+
+
+@click.command()
+@click.argument("job_ids", nargs=-1, required=True)
+@asking
+def get(
+    job_ids: tuple[str, ...],
+    as_json: bool,
+    token: str | None,
+    url: str | None,
+    data_dir: Path | None,
+) -> None:
+    """Show the states of jobs; the exit status is 1 where one is unknown."""
+    with client(url, token, data_dir) as asked:
+        found = asked.statuses(job_ids, include_unknown=True)
+    _print_statuses(found, as_json)
+    if any(status.state is None for status in found.values()):
+        sys.exit(1)
+
+
+@click.command()
+@click.argument("job_ids", nargs=-1, required=True)
+@click.option("--any", "until_any", is_flag=True, help="Return when the first of them has ended.")
+@click.option("--within", type=click.FloatRange(0), help="Seconds; without it as long as it takes.")
+@asking
+def wait(
+    job_ids: tuple[str, ...],
+    until_any: bool,
+    within: float | None,
+    as_json: bool,
+    token: str | None,
+    url: str | None,
+    data_dir: Path | None,
+) -> None:
+    """Wait until jobs have ended; the exit status is 1 where they have not in time."""
+    until: Literal["all", "any"] = "any" if until_any else "all"
+    with client(url, token, data_dir) as asked:
+        found = asked.wait(job_ids, until=until, within=within)
+    _print_statuses(found, as_json)
+    ended = [job_id in found and found[job_id].state in ENDED for job_id in job_ids]
+    if not (any(ended) if until_any else all(ended)):
+        sys.exit(1)
+
+
+def _tabular(as_json: bool) -> bool:
+    return not as_json and sys.stdout.isatty()
+
+
+def _total(counts: list[TypeCount]) -> TypeCount:
+    return TypeCount(
+        "all",
+        sum(count.total for count in counts),
+        **{str(state): sum(getattr(count, state) for count in counts) for state in STATES},
+    )
+
+
+def _print_jobs(jobs: Iterable[Job]) -> None:
+    table = Table("id", "type", "state", "owner", "created", "ended", "attempt", box=SIMPLE)
+    for job in jobs:
+        table.add_row(
+            job.id,
+            job.job_type or "?",
+            job.state,
+            job.owner or "?",
+            job.created_at.isoformat(sep=" ", timespec="seconds"),
+            job.ended_at.isoformat(sep=" ", timespec="seconds") if job.ended_at else "",
+            str(job.attempt),
+        )
+    Console().print(table)
+
+
+def _print_statuses(found: dict[str, Status], as_json: bool) -> None:
+    if not _tabular(as_json):
+        click.echo(msgspec.json.encode(found))
+        return
+    table = Table("id", "state", "output", box=SIMPLE)
+    for status in found.values():
+        output = "" if status.output is None else msgspec.json.encode(status.output).decode()
+        table.add_row(status.id, status.state or "unknown", output)
+    Console().print(table)

@@ -1,0 +1,248 @@
+"""The client, for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from datetime import date, datetime
+from types import TracebackType
+from typing import Any, Final, Literal, Self, TypeVar
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from jobtrail.client.errors import ApiError, ServiceUnavailable
+from jobtrail.client.results import Job, Page, Status, Summary, TypeCount
+from jobtrail.states import ENDED, State
+
+_T = TypeVar("_T")
+#: What may be answered otherwise the next time: too much to do, not there, recovering.
+_PASSING: Final = frozenset({429, 502, 503, 504})
+_FIRST_PAUSE: Final = 0.2
+_LONGEST_PAUSE: Final = 10.0
+_LONGEST_WAIT: Final = 86_400
+_IDS_PER_CALL: Final = 1000
+
+Instant = datetime | date | str
+Until = Literal["all", "any"]
+
+
+class Client:
+    """Asks a jobtrail service. Use it as an async context manager.
+
+    Everything here only reads, so what fails in passing (no connection, 429, 502, 503, 504) is
+    tried again, for as long as `patience` says, in the service's own time where it names one.
+
+    Args:
+        url: The service, `http://HOST:PORT`.
+        token: Who asks.
+        patience: Seconds after which a passing failure is given up.
+    """
+
+    def __init__(self, url: str, token: str, *, patience: float = 30.0) -> None:
+        self._url = URL(url)
+        self._token = token
+        self._patience = patience
+        self._session: aiohttp.ClientSession | None = None
+        #: Every read waits until the service holds this position of the log. Set it from the
+        #: `Jobtrail-Position` of a write to read what was written.
+        self.position: str | None = None
+
+    async def __aenter__(self) -> Self:
+        """Open the connections."""
+        self._session = aiohttp.ClientSession(
+            headers={"Authorization": f"Bearer {self._token}"},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60),
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def search(
+        self,
+        *,
+        job_types: Iterable[str] = (),
+        states: Iterable[State | str] = (),
+        start: Instant | None = None,
+        end: Instant | None = None,
+        owner: str | None = None,
+        bulk_id: str | None = None,
+        tags: Mapping[str, str] = {},
+        updated_since: Instant | None = None,
+        page_size: int = 500,
+    ) -> AsyncIterator[Job]:
+        """Iterate over all jobs that match, newest first, page by page.
+
+        Args:
+            job_types: Only these types.
+            states: Only jobs in one of these states.
+            start: Only jobs created then or later; a date is its first instant.
+            end: Only jobs created then or earlier; a date is its last instant.
+            owner: Only jobs of this owner.
+            bulk_id: Only jobs of this bulk.
+            tags: Only jobs with all these tags.
+            updated_since: Only jobs that changed then or later.
+            page_size: Jobs fetched at a time, 1 to 1000.
+
+        Raises:
+            ApiError: The service refused; `ServiceUnavailable` where it can't answer now.
+        """
+        following: str | None = _relative(
+            "/jobs/search",
+            jobType=job_types,
+            state=states,
+            startDate=start,
+            endDate=end,
+            owner=owner,
+            bulkId=bulk_id,
+            tag=[f"{key}:{value}" for key, value in tags.items()],
+            updatedSince=updated_since,
+            size=page_size,
+        )
+        while following is not None:
+            page = await self._ask("GET", following, Page)
+            for job in page.jobs:
+                yield job
+            following = page.next
+
+    async def summary(
+        self,
+        *,
+        job_types: Iterable[str] = (),
+        start: Instant | None = None,
+        end: Instant | None = None,
+    ) -> list[TypeCount]:
+        """Count jobs by type and state.
+
+        Args:
+            job_types: Only these types.
+            start: Only jobs created then or later; a date is its first instant.
+            end: Only jobs created then or earlier; a date is its last instant.
+
+        Raises:
+            ApiError: The service refused; `ServiceUnavailable` where it can't answer now.
+        """
+        path = _relative("/jobs/summary", jobType=job_types, startDate=start, endDate=end)
+        return (await self._ask("GET", path, Summary)).job_type
+
+    async def bulk(self, bulk_id: str, *, job_types: Iterable[str] = ()) -> dict[str, Status]:
+        """Return the state of every job of a bulk.
+
+        Raises:
+            ApiError: 404 where you see no job of it; else as for `search`.
+        """
+        path = _relative("/jobs", bulkId=bulk_id, jobType=job_types)
+        return await self._ask("GET", path, dict[str, Status])
+
+    async def statuses(
+        self, job_ids: Iterable[str], *, include_unknown: bool = False
+    ) -> dict[str, Status]:
+        """Return the states of jobs, as many as you name.
+
+        Args:
+            job_ids: The jobs.
+            include_unknown: Answer unknown ones with the state None; else they are left out.
+
+        Raises:
+            ApiError: The service refused; `ServiceUnavailable` where it can't answer now.
+        """
+        found: dict[str, Status] = {}
+        ids = list(dict.fromkeys(job_ids))
+        for at in range(0, len(ids), _IDS_PER_CALL):
+            some = ids[at : at + _IDS_PER_CALL]
+            found |= await self._statuses(some, includeUnknown=include_unknown)
+        return found
+
+    async def _statuses(self, job_ids: list[str], **options: Any) -> dict[str, Status]:
+        body = {"jobIds": job_ids, **options}
+        return await self._ask("POST", "/jobs/statuses", dict[str, Status], body)
+
+    async def wait(
+        self, job_ids: Iterable[str], *, until: Until = "all", within: float | None = None
+    ) -> dict[str, Status]:
+        """Wait until jobs have ended; a connection that breaks is taken up again.
+
+        Args:
+            job_ids: The jobs, 1000 at most.
+            until: `all` of them, or `any`.
+            within: Seconds; None for as long as it takes.
+
+        Returns:
+            The states as they are then: see for yourself whether they have ended where a
+            bound was given. Unknown jobs are left out; they hold the wait for some seconds.
+
+        Raises:
+            ApiError: The service refused; `ServiceUnavailable` where it can't answer now.
+        """
+        ids = list(dict.fromkeys(job_ids))
+        deadline = None if within is None else time.monotonic() + within
+        while True:
+            left = _LONGEST_WAIT if deadline is None else deadline - time.monotonic()
+            seconds = min(max(round(left), 0), _LONGEST_WAIT)
+            found = await self._statuses(ids, wait=seconds, until=until)
+            ended = [status.state in ENDED for status in found.values()]
+            over = any(ended) if until == "any" else all(ended)
+            if over or (deadline is not None and time.monotonic() >= deadline - 0.5):
+                return found
+
+    async def _ask(self, method: str, path: str, result: type[_T], body: Any = None) -> _T:
+        """Ask, and again while that may help, and decode the answer."""
+        give_up = time.monotonic() + self._patience
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return msgspec.json.decode(await self._once(method, path, body), type=result)
+            except ServiceUnavailable as error:
+                wanted = error.retry_after or pause * random.uniform(0.5, 1)  # noqa: S311
+                if time.monotonic() + wanted > give_up:
+                    raise
+            await asyncio.sleep(wanted)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _once(self, method: str, path: str, body: Any) -> bytes:
+        assert self._session is not None, "use the client as an async context manager"
+        url = self._url.join(URL(path, encoded=True))
+        headers = {"Jobtrail-Position": self.position} if self.position else {}
+        try:
+            async with self._session.request(method, url, json=body, headers=headers) as answer:
+                content = await answer.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise ServiceUnavailable(
+                0, {"title": "The service was not reached.", "detail": repr(error)}, str(url)
+            ) from None
+        if answer.status == 200:
+            return content
+        where = f"{method} {url.path}"
+        try:
+            problem = msgspec.json.decode(content, type=dict[str, Any])
+        except msgspec.MsgspecError:
+            problem = {}
+        if answer.status in _PASSING:
+            raise ServiceUnavailable(
+                answer.status, problem, where, _seconds(answer.headers.get("Retry-After"))
+            )
+        raise ApiError(answer.status, problem, where)
+
+
+def _seconds(text: str | None) -> float | None:
+    return float(text) if text is not None and text.isascii() and text.isdecimal() else None
+
+
+def _relative(path: str, **query: Any) -> str:
+    """Return a relative URL; arrays are repeated, and what is not given is left out."""
+    pairs: list[tuple[str, str]] = []
+    for name, value in query.items():
+        values = [value] if isinstance(value, str | date | int) else list(value or ())
+        pairs += [(name, one.isoformat() if isinstance(one, date) else str(one)) for one in values]
+    return str(URL(path).with_query(pairs))

@@ -1,0 +1,40 @@
+"""What is asked of paths and methods that are not there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aiohttp import web
+
+from services.api.auth import Identity
+from services.api.problems import method_not_allowed, not_found
+from services.api.requests import NoQuery
+from services.api.routes.endpoint import Endpoint
+from services.api.service import Service
+
+
+def nothing_there(path: str) -> Endpoint:
+    """Return the endpoint for paths that are not there."""
+
+    async def handle(
+        _service: Service, _request: web.Request, _identity: Identity
+    ) -> web.StreamResponse:
+        raise not_found("There is nothing at this path.")
+
+    return Endpoint("*", path, "none", handle, NoQuery, public=True)
+
+
+def other_method(path: str, methods: Sequence[str]) -> Endpoint:
+    """Return the endpoint for the methods that a path does not have.
+
+    Args:
+        path: The path.
+        methods: Those that it has.
+    """
+
+    async def handle(
+        _service: Service, _request: web.Request, _identity: Identity
+    ) -> web.StreamResponse:
+        raise method_not_allowed(methods)
+
+    return Endpoint("*", path, "none", handle, NoQuery, public=True)

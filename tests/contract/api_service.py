@@ -1,0 +1,260 @@
+"""A service for the contract tests: the real application on a real store.
+
+Its log is a list in this process: `project` hands it to the real projector, `show` to the real
+tail, so that a test says who has seen what.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+from aiohttp import web
+from aiokafka import TopicPartition
+
+from jobtrail.partitions import partition_of
+from jobtrail.position import format_position
+from jobtrail.settings import Settings
+from jobtrail.tokens import READ_ALL, local_secret, make_token
+from projections.projector import Projector
+from projections.sqlite import schema
+from projections.sqlite.reader import SqliteReader
+from projections.sqlite.writer import SqliteWriter
+from services.api.app import make_app, make_service
+from services.api.limits import Patience
+from services.api.protocol import Runner
+
+PARTITIONS = 3
+#: 2026-11-23T13:00:00Z
+NOON = 1_795_438_800
+NOBODY_LISTENS = "127.0.0.1:1"
+
+#: So that no test ends by a limit that it is not about.
+PATIENT = Patience(unknown=60, position=60, sign_of_life=60)
+#: The content type of every error.
+PROBLEM = "application/problem+json"
+
+
+class Record(NamedTuple):
+    """A record as aiokafka gives it, as far as anybody looks."""
+
+    key: bytes | None
+    value: bytes | None
+    offset: int
+    timestamp: int
+
+
+class Answer(NamedTuple):
+    """What came back."""
+
+    status: int
+    headers: Any
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def errors(self) -> list[dict[str, str]]:
+        found: list[dict[str, str]] = self.json["errors"]
+        return found
+
+
+class Api:
+    """A running service, and the log that it answers from."""
+
+    def __init__(self, folder: Path, session: aiohttp.ClientSession, **options: Any) -> None:
+        patience = options.pop("patience", Patience(unknown=0.2, position=0.2))
+        self.settings = Settings(data_dir=folder, **options)
+        self.secret = local_secret(folder)
+        self.session = session
+        self.url = ""
+        self.records: dict[int, list[Record]] = {p: [] for p in range(PARTITIONS)}
+        self.projected = dict.fromkeys(range(PARTITIONS), 0)
+        self.shown = dict.fromkeys(range(PARTITIONS), 0)
+        self.seconds = 0
+        self.dead: list[Any] = []
+        self.projector: Projector | None = None
+        self.service = make_service(
+            self.settings,
+            secret=self.secret,
+            open_reader=lambda: SqliteReader(self.settings.store_folder),
+            kafka={"bootstrap_servers": NOBODY_LISTENS},
+            patience=patience,
+        )
+
+    # --- the log
+
+    def emit(self, job: str, kind: str, at: float | None = None, **data: Any) -> str:
+        """Write an event of a job; return its position. It is a second after the one before."""
+        self.seconds += 1
+        seconds = NOON + self.seconds if at is None else at
+        event: dict[str, Any] = {
+            "specversion": "1.0",
+            "id": f"event-{self.seconds}",
+            "source": "//test",
+            "type": f"job.{kind}",
+            "subject": job,
+            "time": _iso(seconds),
+        }
+        if kind == "created":
+            data = {"jobType": "bulkPolicy", "owner": "alice"} | data
+        value = json.dumps(event | ({"data": data} if data else {})).encode()
+        return self.write(job.encode(), value, partition_of(job, PARTITIONS))
+
+    def write(self, key: bytes | None, value: bytes | None, partition: int) -> str:
+        """Write any record; return its position."""
+        records = self.records[partition]
+        records.append(Record(key, value, len(records), (NOON + self.seconds) * 1000))
+        return format_position({partition: len(records)})
+
+    def make_store(self, ends: dict[int, int] | None = None) -> None:
+        """Make the projections, empty; they have to get to `ends` before they count."""
+        folder = self.settings.store_folder
+        layout = schema.Layout(schema.SCHEMA_VERSION, 2, PARTITIONS)
+        begins = dict.fromkeys(range(PARTITIONS), 0)
+        schema.create(folder, layout, begins, {**begins, **(ends or {})})
+
+        async def bury(dead: Any) -> None:
+            self.dead.extend(dead)
+
+        self.projector = Projector(SqliteWriter(folder), PARTITIONS, bury)
+
+    async def project(self) -> None:
+        """Let the projector apply what is in the log."""
+        assert self.projector is not None
+        for partition, records in self.records.items():
+            if new := records[self.projected[partition] :]:
+                await self.projector.apply(partition, new)
+                self.projected[partition] = len(records)
+
+    def follow(self) -> None:
+        """Let the tail begin at the end of the log."""
+        for partition, records in self.records.items():
+            self.service.tail.begin(partition, len(records))
+            self.shown[partition] = len(records)
+
+    def show(self) -> None:
+        """Let the tail take in what is in the log."""
+        batches = {}
+        for partition, records in self.records.items():
+            batches[TopicPartition("log", partition)] = records[self.shown[partition] :]
+            self.shown[partition] = len(records)
+        self.service.tail.take(batches)
+
+    @property
+    def end(self) -> str:
+        return format_position({p: len(records) for p, records in self.records.items()})
+
+    # --- callers
+
+    def token(self, user: str, *groups: str, reads_all: bool = False) -> str:
+        permissions = [READ_ALL] if reads_all else []
+        return make_token(self.secret, user, groups, permissions, timedelta(hours=1))
+
+    def bearer(self, user: str, *groups: str, reads_all: bool = False) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token(user, *groups, reads_all=reads_all)}"}
+
+    async def get(self, path: str, headers: dict[str, str] | None = None) -> Answer:
+        return await self.ask("GET", path, headers)
+
+    async def statuses(
+        self, *ids: str, headers: dict[str, str] | None = None, **fields: Any
+    ) -> Answer:
+        body = json.dumps({"jobIds": ids, **fields}).encode()
+        return await self.ask("POST", "/jobs/statuses", headers, body)
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> Answer:
+        """Send a request, as an administrator where no headers say otherwise."""
+        if headers is None:
+            headers = {}
+        if "Authorization" not in headers:
+            headers = self.bearer("root", reads_all=True) | headers
+        return await self.send(method, path, headers, body)
+
+    async def send(
+        self, method: str, path: str, headers: dict[str, str], body: bytes | None = None
+    ) -> Answer:
+        """Send a request with exactly these headers."""
+        url = aiohttp.client.URL(self.url + path, encoded=True)
+        async with self.session.request(method, url, headers=headers, data=body) as response:
+            return Answer(response.status, response.headers, await response.read())
+
+    async def raw(self, request: bytes) -> tuple[bytes, bytes]:
+        """Send bytes; return head and body of the answer."""
+        _, _, address = self.url.partition("//")
+        host, _, port = address.partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        try:
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            size = next(
+                int(line.split(b":")[1])
+                for line in head.split(b"\r\n")
+                if line.lower().startswith(b"content-length")
+            )
+            return head, await reader.readexactly(size)
+        finally:
+            writer.close()
+
+    async def metric(self, name: str) -> float:
+        """Return a figure of the process."""
+        text = (await self.send("GET", "/metrics", {})).body.decode()
+        lines = [line for line in text.splitlines() if line.startswith(f"{name} ")]
+        return float(lines[0].split()[1])
+
+
+async def held(api: Api, number: int) -> None:
+    """Return when the service holds as many waits."""
+    async with asyncio.timeout(30):
+        while await api.metric("jobtrail_waits_held") != number:
+            pass
+
+
+async def wait_for(
+    api: Api, *ids: str, user: str = "alice", **fields: object
+) -> asyncio.Task[Answer]:
+    """Start a wait and return when the service holds it."""
+    before = api.service.waits.held
+    fields = {"wait": -1, **fields}
+    task = asyncio.create_task(api.statuses(*ids, headers=api.bearer(user), **fields))
+    await held(api, before + 1)
+    return task
+
+
+def _iso(seconds: float) -> str:
+    whole, rest = divmod(round(seconds * 1_000_000), 1_000_000)
+    minutes, second = divmod(whole - NOON, 60)
+    day, minute = divmod(minutes + 13 * 60, 24 * 60)
+    return f"2026-11-{23 + day:02}T{minute // 60:02}:{minute % 60:02}:{second:02}.{rest:06}Z"
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path, **options: Any) -> AsyncIterator[Api]:
+    """Run a service that has no store yet."""
+    async with aiohttp.ClientSession() as session:
+        api = Api(folder, session, **options)
+        runner = Runner(make_app(api.service), shutdown_timeout=5)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        api.url = f"http://127.0.0.1:{site.port}"
+        try:
+            yield api
+        finally:
+            await runner.cleanup()
+            if api.projector is not None:
+                api.projector.close()

@@ -1,0 +1,52 @@
+"""Fixtures of the contract tests: each store under test, fresh or filled."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import pytest_asyncio
+
+from projections.reading import ProjectionReader
+from tests.contract.store_feeding import fill
+from tests.contract.store_model import Model
+from tests.contract.store_streams import Log, seeded_log
+from tests.contract.stores import IMPLEMENTATIONS, SqliteStore
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def unmade(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqliteStore]:
+    """Return a store that nobody has created yet."""
+    store = IMPLEMENTATIONS[request.param](tmp_path / "store")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def store(unmade: SqliteStore) -> SqliteStore:
+    """Return an empty store."""
+    unmade.create()
+    return unmade
+
+
+class Filled(NamedTuple):
+    """A store that holds a whole log, to be read only."""
+
+    reader: ProjectionReader
+    model: Model
+    log: Log
+
+
+@pytest_asyncio.fixture(scope="session", params=IMPLEMENTATIONS)
+async def filled(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Filled]:
+    """Return a store filled from the log of seed 1, and the fold of that log."""
+    store = IMPLEMENTATIONS[request.param](tmp_path_factory.mktemp("filled") / "store")
+    store.create()
+    log = seeded_log(1)
+    await fill(store, log)
+    yield Filled(store.reader(), Model(log).advance(), log)
+    store.close()

@@ -1,0 +1,62 @@
+"""A store against the pure fold: every row, every counter, every checkpoint."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from jobtrail.job import Job
+from projections.reading import Caller, Filters, Snapshot
+from tests.contract.store_model import Model, plain, whole
+from tests.contract.stores import SqliteStore
+
+EVERYBODY: Final = Caller("nobody", reads_all=True)
+
+
+def check_equal(store: SqliteStore, model: Model) -> None:
+    """Assert that a store holds, in every row and counter, what the pure fold says."""
+    writer = store.writer()
+    for partition, checkpoint in writer.checkpoints().items():
+        found = (checkpoint.last_event_id, checkpoint.last_timestamp)
+        assert checkpoint.next_offset == model.position[partition], f"partition {partition}"
+        assert found == model.last[partition], f"partition {partition}"
+    writer.close()
+    assert store.tallies() == model.tallies()
+    reader = store.reader()
+    with reader.snapshot() as snapshot:
+        check_snapshot(snapshot, model)
+    reader.close()
+    check_counters(store, model)
+
+
+def check_snapshot(snapshot: Snapshot, model: Model) -> None:
+    """Assert that a view shows what the pure fold says at the view's own position."""
+    assert snapshot.held.position == model.position
+    assert snapshot.held.timestamps == {p: clock for p, (_, clock) in model.last.items()}
+    watched = snapshot.watched([*model.jobs, "unknown"])
+    assert watched.keys() == model.jobs.keys()
+    for job_id, job in model.jobs.items():
+        different = differences(job, watched[job_id])
+        assert not different, f"{job_id}: (expected, found) {different}"
+    listed = snapshot.search(EVERYBODY, Filters(), size=len(model.jobs) + 1)
+    assert plain(listed) == plain(model.listing(EVERYBODY))
+    summary = snapshot.summary(EVERYBODY, Filters())
+    assert summary == model.summary(EVERYBODY)
+    assert sum(map(sum, summary.values())) == len(model.jobs)
+
+
+def differences(expected: Job, found: Job) -> dict[str, tuple[object, object]]:
+    """Return what is not the same of two jobs."""
+    one, other = whole(expected), whole(found)
+    return {name: (one[name], other[name]) for name in one if one[name] != other[name]}
+
+
+def check_counters(store: SqliteStore, model: Model) -> None:
+    """Assert that counters are the recount, and that all audiences together are everybody."""
+    counters = store.counters()
+    assert counters == model.counters()
+    together: dict[tuple[int, str | None], tuple[int, ...]] = {}
+    for audience, buckets in counters.items():
+        for bucket, counts in buckets.items() if audience is not None else ():
+            before = together.get(bucket, (0,) * len(counts))
+            together[bucket] = tuple(a + b for a, b in zip(before, counts, strict=True))
+    assert together == counters.get(None, {})

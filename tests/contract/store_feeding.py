@@ -1,0 +1,104 @@
+"""How records get into a store under test: through the real projector, in batches of any size."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from jobtrail.fold import fold
+from jobtrail.job import Place, Verdict
+from projections.projector import DeadLetter, Projector
+from projections.store import Batch, Entry, ProjectionWriter, Tally
+from tests.contract.store_streams import PARTITIONS, Log, Record, decoded
+from tests.contract.stores import SqliteStore
+
+
+class Graveyard:
+    """Takes dead letters and keeps them."""
+
+    def __init__(self) -> None:
+        self.letters: list[DeadLetter] = []
+
+    async def bury(self, letters: Sequence[DeadLetter]) -> None:
+        """Take letters."""
+        self.letters.extend(letters)
+
+
+@contextlib.asynccontextmanager
+async def projecting(
+    writer: ProjectionWriter, graveyard: Graveyard | None = None
+) -> AsyncIterator[Projector]:
+    """Run a projector on a store."""
+    projector = Projector(writer, PARTITIONS, (graveyard or Graveyard()).bury)
+    try:
+        yield projector
+    finally:
+        projector.close()
+
+
+async def feed(
+    projector: Projector,
+    log: Log,
+    rng: random.Random,
+    *,
+    most: int = 40,
+    batches: int | None = None,
+    again: float = 0.2,
+) -> None:
+    """Hand the rest of a log to a projector, as Kafka might.
+
+    Args:
+        projector: It is asked where to begin, as after an assignment.
+        log: Where the records come from.
+        rng: Decides whose turn it is and how many records a batch has.
+        most: The most records of a batch.
+        batches: Stop after so many.
+        again: How often a batch begins with records that were delivered before.
+    """
+    ends = log.ends()
+    starts = await projector.start_offsets(set(ends))
+    while starts and batches != 0:
+        partition = rng.choice(sorted(starts))
+        start, end = starts[partition], ends[partition]
+        stop = min(end, start + rng.randint(1, most))
+        back = rng.randint(0, start - log.first) if rng.random() < again else 0
+        if stop > start - back:
+            await projector.apply(partition, log.slice(partition, start - back, stop))
+            batches = None if batches is None else batches - 1
+        if stop == end:
+            del starts[partition]
+        else:
+            starts[partition] = stop
+
+
+async def fill(store: SqliteStore, log: Log, seed: int = 1, **how: Any) -> None:
+    """Project the rest of a log into a store by a writer of its own."""
+    async with projecting(store.writer()) as projector:
+        await feed(projector, log, random.Random(seed), **how)
+
+
+def batch_of(writer: ProjectionWriter, partition: int, records: Sequence[Record]) -> Batch:
+    """Fold records onto what a store holds, into a batch that can be applied to it."""
+    events = [(decoded(record), record) for record in records]
+    held = writer.load(partition, {event.subject for event, _ in events})
+    tally = dict.fromkeys((v.replace("-", "_") for v in Verdict), 0)
+    for event, record in events:
+        entry = held.get(event.subject)
+        place = Place(partition, record.offset, record.timestamp * 1000)
+        job, verdict = fold(entry.job if entry else None, event, place)
+        if entry:
+            entry.job = job
+        else:
+            held[job.id] = Entry(job)
+        tally[verdict.replace("-", "_")] += 1
+    return Batch(
+        partition=partition,
+        start=records[0].offset,
+        next_offset=records[-1].offset + 1,
+        last_event_id=events[-1][0].id,
+        last_timestamp=records[-1].timestamp * 1000,
+        changes=[(entry, entry.job) for entry in held.values()],
+        tally=Tally(**tally),
+    )

@@ -1,0 +1,142 @@
+"""The stores that the contract tests run against.
+
+A second implementation joins by a class with the methods of `SqliteStore` and an entry in
+`IMPLEMENTATIONS`. What looks into a store behind its ports' back is here and nowhere else, and
+shares no code with the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from jobtrail.states import STATES
+from projections.sqlite import schema
+from projections.sqlite.reader import SqliteReader
+from projections.sqlite.writer import SqliteWriter
+from projections.store import Tally
+from tests.contract.store_model import Audience, Counters
+from tests.contract.store_streams import PARTITIONS
+
+
+class SqliteStore:
+    """A store of SQLite files in a folder."""
+
+    def __init__(self, folder: Path, shards: int) -> None:
+        self.folder = folder
+        self.shards = shards
+        self._open: list[SqliteWriter | SqliteReader] = []
+
+    @property
+    def address(self) -> str:
+        """By what another process finds the store: see `at_address`."""
+        return f"sqlite-{self.shards}:{self.folder}"
+
+    def create(
+        self, begins: Mapping[int, int] | None = None, ends: Mapping[int, int] | None = None
+    ) -> None:
+        """Make the store; the log begins at 0 and is empty unless told otherwise."""
+        first = dict(begins or dict.fromkeys(range(PARTITIONS), 0))
+        layout = schema.Layout(schema.SCHEMA_VERSION, self.shards, PARTITIONS)
+        schema.create(self.folder, layout, first, dict(ends or first))
+
+    def writer(self) -> SqliteWriter:
+        """Open the write side once more."""
+        return self._keep(SqliteWriter(self.folder))
+
+    def reader(self) -> SqliteReader:
+        """Open the read side once more."""
+        return self._keep(SqliteReader(self.folder))
+
+    def _keep(self, side: Any) -> Any:
+        self._open.append(side)
+        return side
+
+    def close(self) -> None:
+        """Close whatever was opened."""
+        for side in self._open:
+            side.close()
+
+    def files(self) -> list[Path]:
+        """Return the shards' files."""
+        return [self.folder / f"shard-{shard}.db" for shard in range(self.shards)]
+
+    def rows(self) -> dict[str, list[tuple[Any, ...]]]:
+        """Return every row of every table."""
+        found: dict[str, list[tuple[Any, ...]]] = {}
+        for db in self._connections():
+            names = db.execute("SELECT name FROM sqlite_master WHERE type='table' ORDER BY name")
+            for (name,) in names.fetchall():
+                found.setdefault(name, []).extend(db.execute(f"SELECT * FROM {name}"))
+        return found
+
+    def counters(self) -> Counters:
+        """Return the counters that count something, with names in place of numbers."""
+        found: dict[Audience, dict[tuple[int, str | None], list[int]]] = {}
+        for db in self._connections():
+            types = dict(db.execute("SELECT type, name FROM types").fetchall())
+            audiences: dict[int, Audience] = {
+                number: (owner, tuple(json.loads(viewers)))
+                for number, owner, viewers in db.execute("SELECT * FROM audiences")
+            }
+            audiences |= {0: (None, ()), -1: None}
+            columns = ", ".join(STATES)
+            for number, day, job_type, *counts in db.execute(
+                f"SELECT audience, day, type, {columns} FROM counters"
+            ):
+                if any(counts):
+                    bucket = (day, types[job_type] if job_type else None)
+                    into = found.setdefault(audiences[number], {})
+                    before = into.get(bucket, [0] * len(STATES))
+                    into[bucket] = [a + b for a, b in zip(before, counts, strict=True)]
+        return {a: {b: tuple(row) for b, row in of.items()} for a, of in found.items()}
+
+    def tallies(self) -> dict[int, Tally]:
+        """Return how the records of each partition were judged."""
+        columns = ", ".join(Tally._fields)
+        return {
+            partition: Tally(*counts)
+            for db in self._connections()
+            for partition, *counts in db.execute(f"SELECT partition, {columns} FROM checkpoints")
+        }
+
+    def _connections(self) -> Iterator[sqlite3.Connection]:
+        for file in self.files():
+            with contextlib.closing(sqlite3.connect(file)) as db:
+                yield db
+
+    @contextlib.contextmanager
+    def full_disk(self, writer: SqliteWriter) -> Iterator[None]:
+        """Let a writer's files grow no more."""
+        connections = [shard.db for shard in writer._shards]
+        before = [db.execute("PRAGMA max_page_count").fetchone()[0] for db in connections]
+        for db in connections:
+            # No file can be made smaller than it is: 1 stands for its size.
+            db.execute("PRAGMA max_page_count=1")
+        try:
+            yield
+        finally:
+            for db, pages in zip(connections, before, strict=True):
+                db.execute(f"PRAGMA max_page_count={pages}")
+
+    def trace(self, writer: SqliteWriter, tell: Callable[[str], None]) -> None:
+        """Tell every step that a writer takes, before it is taken."""
+        for shard in writer._shards:
+            shard.db.set_trace_callback(tell)
+
+
+#: How each store under test is found at a place of its own.
+IMPLEMENTATIONS: Final[dict[str, Callable[[Path], SqliteStore]]] = {
+    f"sqlite-{shards}": partial(SqliteStore, shards=shards) for shards in (1, 2, 3)
+}
+
+
+def at_address(address: str) -> SqliteStore:
+    """Return the store at an address."""
+    name, _, place = address.partition(":")
+    return IMPLEMENTATIONS[name](Path(place))

@@ -1,0 +1,198 @@
+"""A part of a store that is emptied and folded anew, under the eyes of everyone who has it open."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from jobtrail.errors import FencedError, LogGapError
+from jobtrail.partitions import partition_of
+from projections.reading import Caller, Filters
+from projections.store import Checkpoint
+from tests.contract.store_checks import check_counters, check_equal, check_snapshot
+from tests.contract.store_feeding import batch_of, feed, fill, projecting
+from tests.contract.store_model import Model
+from tests.contract.store_streams import BASE, PARTITIONS, Log, seeded_log
+from tests.contract.stores import SqliteStore
+
+
+def other_log(seed: int) -> Log:
+    """Return a log of moderate size."""
+    return seeded_log(seed, jobs=60, events=400, steady=1)
+
+
+def emptied(store: SqliteStore) -> set[int]:
+    """Return the partitions whose checkpoint is back at the start."""
+    writer = store.writer()
+    found = {p for p, checkpoint in writer.checkpoints().items() if checkpoint.next_offset == 0}
+    writer.close()
+    return found
+
+
+def by_owner(owners: tuple[str, ...], partition: int = 2) -> Log:
+    """Return a log of one partition: a job for each owner, in that order."""
+    log, number = Log(), 0
+    for owner in owners:
+        number += 1
+        while partition_of(f"{owner}-{number}", PARTITIONS) != partition:
+            number += 1
+        log.tell("created", f"{owner}-{number}", BASE, owner=owner, jobType=f"type of {owner}")
+    return log
+
+
+async def test_a_reset_empties_a_part_and_leaves_the_rest(store: SqliteStore) -> None:
+    log, partition = other_log(81), 5
+    await fill(store, log)
+    writer = store.writer()
+    before = writer.checkpoints()
+    writer.reset(partition, log.ends())
+    gone = emptied(store)
+    assert partition in gone
+    for number, checkpoint in writer.checkpoints().items():
+        end = log.ends()[number]
+        expected = Checkpoint(0, "", 0, end) if number in gone else before[number]
+        assert checkpoint == expected
+    kept = {p: 0 if p in gone else end for p, end in log.ends().items()}
+    model = Model(log).advance(kept)
+    check_equal(store, model)
+    with store.reader().snapshot() as snapshot:
+        assert snapshot.held.recovering == gone
+        lost = [j for j in Model(log).advance().jobs if partition_of(j, PARTITIONS) in gone]
+        assert snapshot.watched(lost) == {}
+    for number in gone:
+        assert sum(store.tallies()[number]) == 0
+
+
+async def test_a_part_recovers_when_it_is_where_it_has_to_be(store: SqliteStore) -> None:
+    log = other_log(82)
+    await fill(store, log)
+    writer, reader = store.writer(), store.reader()
+    writer.reset(3, log.ends())
+    gone = emptied(store)
+    async with projecting(writer) as projector:
+        for partition in sorted(gone):
+            for offset in range(len(log.records[partition])):
+                with reader.snapshot() as snapshot:
+                    assert partition in snapshot.held.recovering
+                await projector.apply(partition, log.slice(partition, offset, offset + 1))
+            gone.discard(partition)
+            with reader.snapshot() as snapshot:
+                assert snapshot.held.recovering == gone
+        assert {c.recover_to for c in (await projector.checkpoints()).values()} <= {
+            0,
+            *log.ends().values(),
+        }
+    check_equal(store, Model(log).advance())
+
+
+def test_a_new_store_recovers_as_well(unmade: SqliteStore) -> None:
+    log = by_owner(("alice", "bob"))
+    unmade.create(ends=log.ends())
+    writer, reader = unmade.writer(), unmade.reader()
+    for offset in range(2):
+        with reader.snapshot() as snapshot:
+            assert snapshot.held.recovering == {2}
+        writer.apply(batch_of(writer, 2, log.slice(2, offset, offset + 1)))
+    with reader.snapshot() as snapshot:
+        assert snapshot.held.recovering == frozenset()
+
+
+async def test_an_open_reader_takes_no_name_for_another(store: SqliteStore) -> None:
+    owners = ("alice", "bob", "carol", "dave")
+    first, second = by_owner(owners), by_owner(owners[::-1])
+    writer, reader = store.writer(), store.reader()
+    for log in (first, second):
+        async with projecting(store.writer()) as projector:
+            await feed(projector, log, random.Random(1))
+        model = Model(log).advance()
+        with reader.snapshot() as snapshot:
+            check_snapshot(snapshot, model)
+            for owner in owners:
+                found = snapshot.search(Caller(owner), Filters(), size=9)
+                assert [(job.owner, job.job_type) for job in found] == [(owner, f"type of {owner}")]
+        writer.reset(2, Log().ends())
+
+
+async def test_another_log_is_folded_into_a_store_that_all_have_open(store: SqliteStore) -> None:
+    first, second = other_log(83), other_log(84)
+    writer, reader = store.writer(), store.reader()
+    async with projecting(writer) as projector:
+        await feed(projector, first, random.Random(83))
+        with reader.snapshot() as snapshot:
+            check_snapshot(snapshot, Model(first).advance())
+        for partition in range(PARTITIONS):
+            writer.reset(partition, second.ends())
+        await feed(projector, second, random.Random(84))
+        with reader.snapshot() as snapshot:
+            check_snapshot(snapshot, Model(second).advance())
+            assert snapshot.held.recovering == frozenset()
+        check_equal(store, Model(second).advance())
+
+
+async def test_a_view_that_is_open_during_a_reset_stays_as_it_is(store: SqliteStore) -> None:
+    log = other_log(85)
+    await fill(store, log)
+    writer, model = store.writer(), Model(log).advance()
+    with store.reader().snapshot() as snapshot:
+        watched = snapshot.watched(list(model.jobs)[:1])
+        for partition in range(PARTITIONS):
+            writer.reset(partition, log.ends())
+        assert watched
+        check_snapshot(snapshot, model)
+    check_counters(store, Model(log))
+
+
+async def test_a_projector_that_held_jobs_of_an_emptied_part_says_that_records_are_missing(
+    store: SqliteStore,
+) -> None:
+    log = by_owner(tuple(f"o{n}" for n in range(20)))
+    async with projecting(store.writer()) as projector:
+        await projector.apply(2, log.slice(2, 0, 10))
+        other = store.writer()
+        other.reset(2, log.ends())
+        before = store.rows()
+        with pytest.raises(LogGapError):
+            await projector.apply(2, log.slice(2, 10, 20))
+        assert store.rows() == before
+        assert (await projector.start_offsets({2})) == {2: 0}
+        await projector.apply(2, log.records[2])
+    check_equal(store, Model(log).advance())
+
+
+async def test_a_writer_takes_no_name_for_another_after_somebody_elses_reset(
+    store: SqliteStore,
+) -> None:
+    owners = ("alice", "bob", "carol", "dave")
+    first, second = by_owner(owners), by_owner(owners[::-1])
+    writer, other = store.writer(), store.writer()
+    writer.apply(batch_of(writer, 2, first.records[2]))
+    writer.load(2, list(Model(first).advance().jobs))
+    other.reset(2, second.ends())
+    other.apply(batch_of(other, 2, second.slice(2, 0, 2)))
+    # Where the store is now, as after an assignment.
+    start = writer.checkpoints()[2].next_offset
+    try:
+        writer.apply(batch_of(writer, 2, second.slice(2, start, 4)))
+    except FencedError:
+        # To be fenced once is right as well: a projector then reads again.
+        writer.apply(batch_of(writer, 2, second.slice(2, start, 4)))
+    check_equal(store, Model(second).advance())
+
+
+async def test_two_projectors_fold_a_part_anew_that_one_of_them_emptied(
+    store: SqliteStore,
+) -> None:
+    first, second = other_log(86), other_log(87)
+    rng = random.Random(86)
+    one_writer = store.writer()
+    async with projecting(one_writer) as one, projecting(store.writer()) as other:
+        await feed(one, first, rng, batches=10)
+        await feed(other, first, rng)
+        for partition in range(PARTITIONS):
+            one_writer.reset(partition, second.ends())
+        # As after a rebalance, both ask where to begin, and each takes a turn.
+        await feed(one, second, rng, batches=10)
+        await feed(other, second, rng, batches=10)
+        await feed(one, second, rng)
+    check_equal(store, Model(second).advance())
