@@ -92,13 +92,16 @@ class LogWriter:
 
     async def append(
         self, job_id: str, value: bytes, acknowledged: Callable[[], None] | None = None
-    ) -> None:
+    ) -> asyncio.Future[Any]:
         """Send one event; waits only while too many are under way.
 
         Args:
             job_id: The record's key.
             value: The encoded event.
             acknowledged: Called when Kafka has it.
+
+        Returns:
+            A future of aiokafka's record metadata: partition and offset. Don't cancel it.
 
         Raises:
             LogUnavailable: This or an earlier event was not acknowledged in time.
@@ -107,7 +110,9 @@ class LogWriter:
             async with asyncio.timeout(self._within):
                 await self._room.acquire()
                 self._raise_failure()
-                future = await self._producer.send(self._topic, key=job_id.encode(), value=value)
+                future: asyncio.Future[Any] = await self._producer.send(
+                    self._topic, key=job_id.encode(), value=value
+                )
         except (KafkaError, TimeoutError) as error:
             raise self._unavailable(self._failure or error) from None
 
@@ -123,6 +128,7 @@ class LogWriter:
                     acknowledged()
 
         future.add_done_callback(done)
+        return future
 
     def _took(self, record: Any) -> None:
         self.acknowledged += 1

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import Final
@@ -16,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from jobtrail.cli.common import chosen_data_dir, data_dir_option
 from jobtrail.demo import run_demo
-from jobtrail.errors import AlreadyRunning
+from jobtrail.errors import AlreadyRunning, JobtrailError
 from jobtrail.local import Running, forget_running, write_running
 from jobtrail.process import child_environment
 from jobtrail.settings import Settings, load
@@ -28,6 +29,12 @@ from jobtrail.version import __version__
 _STOP_API: Final = 4.0
 _STOP_PROJECTOR: Final = 5.0
 _STOP_BROKER: Final = 10.0
+#: Seconds that a port has to become free: the API of an `up` that was killed ends within them.
+_PORT_WITHIN: Final = 6.0
+
+
+class PortTaken(JobtrailError):
+    """Another program listens where the API should."""
 
 
 @click.command()
@@ -113,6 +120,8 @@ class _Service:
 
     async def _start(self) -> None:
         settings = self._settings
+        if settings.port:
+            await _port_is_free(settings.host, settings.port)
         local_secret(settings.data_dir)
         if not settings.bootstrap_servers:
             _say("starting Kafka")
@@ -173,6 +182,38 @@ class _Service:
             (self._broker, _STOP_BROKER),
         ):
             await asyncio.gather(*(child.stop(within) for child in children))
+
+
+async def _port_is_free(host: str, port: int) -> None:
+    """Wait for a port that the API can have to itself.
+
+    API processes share their port, so by themselves they would share it with those of another
+    service, and each would get some of the other's requests.
+
+    Raises:
+        PortTaken: Somebody listens there.
+    """
+    clock = asyncio.get_running_loop().time
+    give_up = clock() + _PORT_WITHIN
+    family, kind, _, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    while True:
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(address)
+            except OSError as error:
+                if clock() > give_up:
+                    raise PortTaken(
+                        "The API can't listen there.",
+                        where=f"{host}:{port}",
+                        found=str(error),
+                        mend="Stop what listens there, or choose another port with --port.",
+                    ) from None
+            else:
+                return
+        await asyncio.sleep(0.1)
 
 
 async def _ready(url: str) -> None:

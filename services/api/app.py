@@ -13,9 +13,11 @@ from aiohttp.http import HttpVersion11
 from jobtrail.settings import Settings
 from projections.reading import ProjectionReader
 from services.api.auth import Gate
+from services.api.bodies import Bodies
 from services.api.buffer import Buffer
 from services.api.cursors import Cursors
 from services.api.freshness import Freshness
+from services.api.ingest import Ingest
 from services.api.limits import Patience
 from services.api.metrics import Metrics
 from services.api.overlay import Overlay
@@ -63,6 +65,8 @@ def make_service(
         freshness=Freshness(buffer),
         waits=waits,
         tail=Tail(settings.topic, kafka, buffer, waits.watches, patience),
+        ingest=Ingest(settings),
+        bodies=Bodies(settings.topic, kafka),
         gate=Gate(secret),
         cursors=Cursors(secret),
         metrics=Metrics(),
@@ -156,6 +160,8 @@ async def _follow_log(app: web.Application) -> AsyncIterator[None]:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    await service.ingest.close()
+    await service.bodies.close()
     service.store.close()
 
 

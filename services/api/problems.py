@@ -110,6 +110,26 @@ def unauthorized(reason: str) -> Problem:
     )
 
 
+def forbidden(permission: str) -> Problem:
+    """The caller is known, and may not do this."""
+    return Problem(
+        403,
+        "forbidden",
+        "You may not do this.",
+        f"It takes the permission {permission}.",
+    )
+
+
+def unsupported_form(forms: Sequence[str]) -> Problem:
+    """A body of a content type that is not taken here."""
+    return Problem(
+        415,
+        "unsupported-media-type",
+        "The body's form is not understood.",
+        f"Send one of: {'; '.join(forms)}.",
+    )
+
+
 def not_found(detail: str) -> Problem:
     """Nothing there, or nothing that the caller may see."""
     return Problem(404, "not-found", "There is no such thing.", detail)
@@ -180,6 +200,19 @@ def store_unavailable(reason: str) -> Problem:
         "The projections can't be read.",
         "The projections can't be read at the moment.",
         headers={"Retry-After": "5"},
+        reason=reason,
+    )
+
+
+def log_unavailable(reason: str) -> Problem:
+    """The log did not answer in time; what was to be written may be in it."""
+    return Problem(
+        503,
+        "log-unavailable",
+        "The log can't be reached.",
+        "Kafka did not answer in time. Events of this request may or may not be in the log: send "
+        "them again, one that is there already changes nothing.",
+        headers={"Retry-After": "2"},
         reason=reason,
     )
 

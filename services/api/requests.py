@@ -191,6 +191,17 @@ class SearchQuery(SummaryQuery):
         )
 
 
+class HistoryQuery(Query):
+    """`GET /jobs/{id}/history`: what happened to a job."""
+
+    from_offset: Annotated[int, _InQuery] = Field(
+        0, alias="fromOffset", ge=0, description="Only events from this offset of the log on."
+    )
+    size: Annotated[int, _InQuery] = Field(
+        DEFAULT_SIZE, ge=1, le=MAX_SIZE, description="The most events to answer with."
+    )
+
+
 class StatusesBody(Request):
     """`POST /jobs/statuses`: the states of jobs by their ids, and a wait for their end."""
 

@@ -8,9 +8,11 @@ from typing import Final
 from aiohttp import web
 
 from services.api.auth import Gate
+from services.api.bodies import Bodies
 from services.api.buffer import Buffer
 from services.api.cursors import Cursors
 from services.api.freshness import Freshness
+from services.api.ingest import Ingest
 from services.api.limits import Patience
 from services.api.metrics import Metrics
 from services.api.overlay import Overlay
@@ -31,6 +33,8 @@ class Service:
     freshness: Freshness
     waits: Waits
     tail: Tail
+    ingest: Ingest
+    bodies: Bodies
     gate: Gate
     cursors: Cursors
     metrics: Metrics

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.api.routes import bulk, health, search, statuses, summary
+from services.api.routes import bulk, health, ingest, job, search, statuses, summary
 
 ENDPOINTS: Final = (
     bulk.ENDPOINT,
     search.ENDPOINT,
     summary.ENDPOINT,
     statuses.ENDPOINT,
+    job.JOB,
+    job.HISTORY,
+    ingest.ENDPOINT,
     health.HEALTHZ,
     health.READYZ,
     health.METRICS,

@@ -1,0 +1,99 @@
+"""The bodies of events, read from the log at their places: a trail keeps only where they lie."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from services.api.problems import log_unavailable
+
+logger = logging.getLogger(__name__)
+
+#: Events of one job that lie nearer together than this are read in one go.
+_READ_ON: Final = 2_000
+_AT_ONCE: Final = 500
+_POLL_MS: Final = 1_000
+_WITHIN: Final = 10.0
+
+
+class Bodies:
+    """Reads records of the log by their offsets, one request at a time.
+
+    Args:
+        topic: The log.
+        client: Keyword arguments for aiokafka: servers and security.
+    """
+
+    def __init__(self, topic: str, client: Mapping[str, Any]) -> None:
+        self._topic = topic
+        self._client = client
+        self._consumer: Any = None
+        self._one_at_a_time = asyncio.Lock()
+
+    async def read(self, partition: int, offsets: Sequence[int]) -> dict[int, bytes | None]:
+        """Return the values of records.
+
+        Args:
+            partition: Where they lie.
+            offsets: Their offsets, ascending.
+
+        Raises:
+            Problem: 503 where the log does not answer in time.
+        """
+        if not offsets:
+            return {}
+        try:
+            async with asyncio.timeout(_WITHIN), self._one_at_a_time:
+                return await self._read(TopicPartition(self._topic, partition), offsets)
+        except (KafkaError, TimeoutError) as error:
+            await self.close()
+            raise log_unavailable(f"reading events: {error!r}") from None
+
+    async def _read(self, tp: TopicPartition, offsets: Sequence[int]) -> dict[int, bytes | None]:
+        consumer = await self._started()
+        consumer.assign([tp])
+        wanted = set(offsets)
+        found: dict[int, bytes | None] = {}
+        position = -_READ_ON - 1
+        for offset in offsets:
+            if offset in found:
+                continue
+            if not position <= offset <= position + _READ_ON:
+                consumer.seek(tp, offset)
+                position = offset
+            while position <= offset:
+                batch = (await consumer.getmany(timeout_ms=_POLL_MS, max_records=_AT_ONCE)).get(tp)
+                for record in batch or ():
+                    if record.offset in wanted:
+                        found[record.offset] = record.value
+                    position = record.offset + 1
+        # Or it would go on fetching what nobody asked for.
+        consumer.pause(tp)
+        return found
+
+    async def _started(self) -> Any:
+        if self._consumer is None:
+            consumer = AIOKafkaConsumer(
+                **self._client,
+                group_id=None,
+                enable_auto_commit=False,
+                auto_offset_reset="none",
+                max_partition_fetch_bytes=256 * 1024,
+            )
+            self._consumer = consumer
+            await consumer.start()
+        return self._consumer
+
+    async def close(self) -> None:
+        """Let go of the log; the next read connects again."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            with contextlib.suppress(KafkaError, TimeoutError):
+                async with asyncio.timeout(5):
+                    await consumer.stop()

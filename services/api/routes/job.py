@@ -1,0 +1,79 @@
+"""`GET /jobs/{id}` and `GET /jobs/{id}/history`: one job, and what happened to it."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from urllib.parse import quote
+
+import orjson
+from aiohttp import web
+
+from jobtrail.events import TYPE_NAMES
+from jobtrail.job import Job, TrailEntry, read_trail
+from jobtrail.partitions import partition_of
+from services.api.answers import answer, job_answer
+from services.api.auth import Identity
+from services.api.instants import as_text
+from services.api.problems import not_found
+from services.api.reading import reach_position
+from services.api.requests import HistoryQuery, NoQuery, read_query
+from services.api.routes.endpoint import Endpoint
+from services.api.service import Service
+from services.api.store import is_recovering
+
+
+async def job(service: Service, request: web.Request, identity: Identity) -> web.StreamResponse:
+    """Answer with one job as it is at the end of the log."""
+    read_query(NoQuery, request.rel_url.raw_query_string)
+    await reach_position(service, request, live=True)
+    found, _partition, headers = _find(service, identity, request.match_info["id"])
+    return answer(job_answer(found), headers)
+
+
+async def history(service: Service, request: web.Request, identity: Identity) -> web.StreamResponse:
+    """Answer with a job's events in order, those that were ignored too, and why."""
+    query = read_query(HistoryQuery, request.rel_url.raw_query_string)
+    await reach_position(service, request, live=True)
+    found, partition, headers = _find(service, identity, request.match_info["id"])
+    entries = [entry for entry in read_trail(found.trail) if entry.offset >= query.from_offset]
+    page = entries[: query.size]
+    bodies = await service.bodies.read(partition, [entry.offset for entry in page])
+    following = None
+    if len(entries) > len(page):
+        path = f"/jobs/{quote(found.id, safe='')}/history"
+        following = f"{path}?fromOffset={entries[len(page)].offset}&size={query.size}"
+        headers["Link"] = f'<{following}>; rel="next"'
+    events = [_entry(entry, partition, bodies.get(entry.offset)) for entry in page]
+    return answer({"id": found.id, "events": events, "next": following}, headers)
+
+
+def _find(service: Service, identity: Identity, job_id: str) -> tuple[Job, int, dict[str, str]]:
+    """Return a job with its trail, its partition, and the headers of an answer about it."""
+    with service.store.some() as snapshot:
+        partitions = service.store.partitions
+        partition = partition_of(job_id, partitions)
+        if partition in snapshot.held.recovering:
+            raise is_recovering(snapshot.held)
+        caller = identity.caller
+        jobs = {k: v for k, v in snapshot.watched([job_id]).items() if caller.sees(v)}
+        service.overlay.lay_over(snapshot, caller, [job_id], jobs, partitions)
+        headers = service.freshness.headers(service.freshness.with_tail(snapshot.held))
+    if job_id not in jobs:
+        raise not_found("You see no job of this id.")
+    return jobs[job_id], partition, headers
+
+
+def _entry(entry: TrailEntry, partition: int, body: bytes | None) -> dict[str, Any]:
+    return {
+        "type": TYPE_NAMES[entry.type_code],
+        "time": as_text(entry.time),
+        "verdict": entry.verdict,
+        "state": entry.state,
+        "partition": partition,
+        "offset": entry.offset,
+        "event": None if body is None else orjson.Fragment(body),
+    }
+
+
+JOB: Final = Endpoint("GET", "/jobs/{id}", "job", job, NoQuery)
+HISTORY: Final = Endpoint("GET", "/jobs/{id}/history", "history", history, HistoryQuery)
