@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import ssl
 from typing import Any
 
@@ -9,6 +11,8 @@ from aiokafka.helpers import create_ssl_context
 
 from jobtrail.errors import SettingError
 from jobtrail.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 
 def kafka_security(settings: Settings) -> dict[str, Any]:
@@ -50,3 +54,22 @@ def _ssl_context(settings: Settings) -> ssl.SSLContext:
             where=f"setting ssl_cafile {settings.ssl_cafile}",
         ) from error
     return context
+
+
+async def stop_client(client: Any, within: float = 5.0) -> None:
+    """Stop a consumer or producer of aiokafka, and never fail nor wait long.
+
+    Without a broker aiokafka's `stop` has been seen to hang (aiokafka #1101), to swallow a
+    cancellation and to let out one of its own; so it runs in a task of its own.
+
+    Args:
+        client: What to stop.
+        within: Seconds after which it is left alone.
+    """
+    stopping = asyncio.create_task(client.stop())
+    done, _ = await asyncio.wait([stopping], timeout=within)
+    if not done:
+        logger.warning("action=kafka_stop_given_up within=%.0fs", within)
+        stopping.cancel()
+    elif not stopping.cancelled() and stopping.exception() is not None:
+        logger.warning("action=kafka_stop_failed %r", stopping.exception())

@@ -32,7 +32,9 @@ def end_with_parent(stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
 
     def read() -> None:
-        sys.stdin.buffer.read()
+        # Not through sys.stdin: its lock, held here, breaks the interpreter's end.
+        while os.read(0, 4096):
+            pass
         loop.call_soon_threadsafe(stop.set)
 
     threading.Thread(target=read, name="parent", daemon=True).start()

@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 
 from jobtrail.errors import LogUnavailable
 from jobtrail.events import MAX_EVENT_BYTES
-from jobtrail.kafka import kafka_security
+from jobtrail.kafka import kafka_security, stop_client
 from jobtrail.settings import Settings
 
 #: Events on their way at a time: at 330 bytes about 10 MiB together with their futures.
@@ -62,7 +62,7 @@ class LogWriter:
             async with asyncio.timeout(self._within):
                 await self._producer.start()
         except (KafkaError, TimeoutError) as error:
-            await self._stop()
+            await stop_client(self._producer)
             raise self._unavailable(error) from None
         return self
 
@@ -73,14 +73,7 @@ class LogWriter:
         trace: TracebackType | None,
     ) -> None:
         """Disconnect; events that `settle` did not wait for may be lost."""
-        await self._stop()
-
-    async def _stop(self) -> None:
-        try:
-            async with asyncio.timeout(self._within):
-                await self._producer.stop()
-        except (KafkaError, TimeoutError):
-            return
+        await stop_client(self._producer)
 
     def _unavailable(self, error: BaseException) -> LogUnavailable:
         return LogUnavailable(

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
-from jobtrail.kafka import kafka_security
 
+from jobtrail.kafka import kafka_security, stop_client
 from jobtrail.settings import Settings
 from projections.projector import DeadLetter
 
@@ -90,14 +90,10 @@ class DeadLetters:
             )
 
     async def close(self) -> None:
-        """Stop the producer, waiting no longer than its time-out (aiokafka #1101)."""
+        """Stop the producer."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            try:
-                async with asyncio.timeout(5):
-                    await producer.stop()
-            except (KafkaError, TimeoutError) as error:
-                logger.warning("action=dead_letters_stop %r", error)
+            await stop_client(producer)
 
 
 def _place(record: Any) -> str:

@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 
 from jobtrail.errors import EventError, LogGapError, LogUnavailable
 from jobtrail.events import decode
-from jobtrail.kafka import kafka_security
+from jobtrail.kafka import kafka_security, stop_client
 from jobtrail.settings import Settings
 from projections.store import Checkpoint, ProjectionWriter
 
@@ -58,7 +58,7 @@ class Log:
                 while not (found := self._consumer.partitions_for_topic(self._topic)):  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
         except (KafkaError, TimeoutError) as error:
-            await self._consumer.stop()
+            await stop_client(self._consumer)
             raise LogUnavailable(
                 "The log can't be reached.", where=f"topic {self._topic}", found=repr(error)
             ) from None
@@ -78,7 +78,7 @@ class Log:
         trace: TracebackType | None,
     ) -> None:
         """Disconnect."""
-        await self._consumer.stop()
+        await stop_client(self._consumer)
 
     @property
     def partitions(self) -> int:

@@ -13,23 +13,25 @@ import itertools
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import orjson
 
 from jobtrail.errors import StoreError
-from jobtrail.job import STATE_CODES, Job
+from jobtrail.job import Job
 from jobtrail.partitions import partition_of
 from jobtrail.states import STATES
 from projections.reading import Caller, Cursor, Filters, Held
 from projections.sqlite import schema
 from projections.sqlite.days import split_days
+from projections.sqlite.listing import Place, Where, conditions, newest_first, walk
 from projections.sqlite.rows import COLUMNS, Names, job_of
 from projections.sqlite.schema import DAY, EVERYBODY
 from projections.sqlite.writer import read_chunks
 
 _SUMS: Final = ", ".join(f"sum({state})" for state in STATES)
-_NEWEST_FIRST: Final = "ORDER BY created_at DESC, id"
+#: Up to so many rows a statement has a mark for each: it is kept prepared.
+_MARKS: Final = 32
 
 
 class SqliteReader:
@@ -97,6 +99,9 @@ class SqliteSnapshot:
     def _by_shard(self, ids: list[str]) -> dict[_ShardReader, list[str]]:
         groups: dict[_ShardReader, list[str]] = {}
         for job_id in dict.fromkeys(ids):
+            if "\0" in job_id:
+                # No job has it, and SQLite's JSON would take it for the id before the NUL.
+                continue
             partition = partition_of(job_id, self._partitions)
             groups.setdefault(self._shards[partition % len(self._shards)], []).append(job_id)
         return groups
@@ -127,17 +132,19 @@ class SqliteSnapshot:
         offset: int = 0,
     ) -> list[Job]:
         """Return a page of jobs without their trails, newest first."""
+        # First where the page lies, from the indexes alone; then its rows, in one read a shard.
+        wanted = offset + size
         streams = [
-            zip(itertools.repeat(shard), stream, strict=False)
+            zip(stream, itertools.repeat(shard))
             for shard in self._shards
-            for stream in shard.streams(caller, filters, after, offset + size)
+            for stream in shard.streams(caller, filters, after, wanted)
         ]
-        if len(streams) == 1:
-            merged: Iterator[tuple[_ShardReader, Any]] = iter(streams[0])
-        else:
-            merged = heapq.merge(*streams, key=lambda found: (-found[1][2], found[1][0]))
-        page = list(itertools.islice(merged, offset, offset + size))
-        return [shard.job(row) for shard, row in page]
+        merged = heapq.merge(*streams, key=newest_first)
+        page = list(itertools.islice(merged, offset, wanted))
+        jobs: dict[str, Job] = {}
+        for shard in self._shards:
+            jobs |= shard.jobs_at([place.row for place, holder in page if holder is shard])
+        return [jobs[place.id] for place, _shard in page]
 
     def summary(self, caller: Caller, filters: Filters) -> dict[str | None, list[int]]:
         """Count jobs by type and state, from counters and the edges of the two edge days."""
@@ -155,16 +162,6 @@ class SqliteSnapshot:
                 )
         present = [name for name in totals if any(totals[name])]
         return {name: totals[name] for name in sorted(present, key=lambda n: (n is None, n or ""))}
-
-
-class _Where(NamedTuple):
-    """Conditions on rows of `jobs`, and their values."""
-
-    clauses: tuple[str, ...]
-    values: tuple[Any, ...]
-
-    def __str__(self) -> str:
-        return " AND ".join(self.clauses) or "1"
 
 
 class _ShardReader:
@@ -224,28 +221,41 @@ class _ShardReader:
             job.trail = read_chunks(self.db, row, spilled) + trail
             yield job
 
+    def jobs_at(self, rows: list[int]) -> dict[str, Job]:
+        if not rows:
+            return {}
+        marks = ",".join("?" * len(rows)) if len(rows) < _MARKS else ""
+        found = self.db.execute(
+            f"SELECT {COLUMNS} FROM jobs WHERE row IN "  # noqa: S608
+            f"({marks or 'SELECT value FROM json_each(?)'})",
+            rows if marks else (_as_json(rows),),
+        ).fetchall()
+        return {row[0]: self.job(row) for row in found}
+
     def streams(
-        self, caller: Caller, filters: Filters, after: Cursor | None, limit: int
-    ) -> Iterator[Iterator[tuple[Any, ...]]]:
-        """Rows that match, as streams that are each in the order of a listing."""
+        self, caller: Caller, filters: Filters, after: Cursor | None, wanted: int
+    ) -> Iterator[Iterator[Place]]:
+        """Jobs that match, as streams that are each in the order of a listing."""
         audiences = self._narrowed(caller, filters)
         if audiences == [] or not self._may_match(audiences, filters):
             return
-        where = self._where(filters)
+        where = conditions(filters)
         if filters.bulk_id is not None:
-            source = _Where(("bulk_id=?",), (filters.bulk_id,))
+            source = Where(("bulk_id=?",), (filters.bulk_id,))
             if audiences is not None:
-                where = _Where(
+                where = Where(
                     (*where.clauses, "audience IN (SELECT value FROM json_each(?))"),
                     (*where.values, _as_json(audiences)),
                 )
-            yield self._listing("jobs_by_bulk", source, where, after, limit)
+            yield walk(self.db, "jobs_by_bulk", source, where, after, wanted)
         elif audiences is None:
-            yield self._listing("jobs_by_creation", _Where((), ()), where, after, limit)
+            yield walk(self.db, "jobs_by_creation", Where((), ()), where, after, wanted)
         else:
+            # Of many streams each gives little to a page: they are read a little at a time.
+            first = min(wanted, max(2, 2 * wanted // len(audiences))) if audiences else 0
             for audience in audiences:
-                source = _Where(("audience=?",), (audience,))
-                yield self._listing("jobs_by_audience", source, where, after, limit)
+                source = Where(("audience=?",), (audience,))
+                yield walk(self.db, "jobs_by_audience", source, where, after, first)
 
     def _narrowed(self, caller: Caller, filters: Filters) -> list[int] | None:
         """The caller's audiences, those of one owner where the filters name one."""
@@ -283,54 +293,6 @@ class _ShardReader:
             ),
         ).fetchone()
         return bool(found)
-
-    def _where(self, filters: Filters) -> _Where:
-        clauses: list[str] = []
-        values: list[Any] = []
-        if filters.states:
-            clauses.append(f"state IN ({','.join(str(STATE_CODES[s]) for s in filters.states)})")
-        if filters.job_types:
-            clauses.append(
-                "type IN (SELECT type FROM types WHERE name IN (SELECT value FROM json_each(?)))"
-            )
-            values.append(orjson.dumps(filters.job_types).decode())
-        for column, operator, bound in (
-            ("created_at", ">=", filters.created_from),
-            ("created_at", "<=", filters.created_to),
-            ("updated_at", ">=", filters.updated_since),
-        ):
-            if bound is not None:
-                clauses.append(f"{column}{operator}?")
-                values.append(bound)
-        for key, value in filters.tags:
-            clauses.append("EXISTS(SELECT 1 FROM json_each(tags) WHERE key=? AND value=?)")
-            values.extend((key, value))
-        return _Where(tuple(clauses), tuple(values))
-
-    def _listing(
-        self, index: str, source: _Where, where: _Where, after: Cursor | None, limit: int
-    ) -> Iterator[tuple[Any, ...]]:
-        """Rows of one index in its order, from behind a cursor: two exact seeks, ties first."""
-        ranges = [_Where((), ())]
-        if after is not None:
-            ranges = [
-                _Where(("created_at=?", "id>?"), (after.created_at, after.id)),
-                _Where(("created_at<?",), (after.created_at,)),
-            ]
-        for part in ranges:
-            condition = _Where(
-                (*source.clauses, *part.clauses, *where.clauses),
-                (*source.values, *part.values, *where.values),
-            )
-            rows = self.db.execute(
-                f"SELECT {COLUMNS} FROM jobs INDEXED BY {index} WHERE {condition} "  # noqa: S608
-                f"{_NEWEST_FIRST} LIMIT ?",
-                (*condition.values, limit),
-            ).fetchall()
-            yield from rows
-            limit -= len(rows)
-            if limit <= 0:
-                return
 
     def counts(self, caller: Caller, filters: Filters) -> Iterator[tuple[int, tuple[int, ...]]]:
         """Yield (type, counts by state): whole days from counters, the edges from the index."""

@@ -9,18 +9,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
 import signal
 import socket
 import sys
-import threading
 
 import uvloop
 from aiohttp import web
 
 from jobtrail.errors import JobtrailError, SettingError
 from jobtrail.kafka import kafka_security
-from jobtrail.process import set_up_logging
+from jobtrail.process import end_with_parent, set_up_logging
 from jobtrail.settings import Settings, load
 from jobtrail.tokens import local_secret
 from projections.sqlite.reader import SqliteReader
@@ -89,14 +87,7 @@ def _stop_event(*, with_parent: bool) -> asyncio.Event:
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
     if with_parent:
-
-        def watch() -> None:
-            # Not through sys.stdin: its lock, held here, breaks the interpreter's end.
-            while os.read(0, 1024):
-                pass
-            loop.call_soon_threadsafe(stop.set)
-
-        threading.Thread(target=watch, name="with-parent", daemon=True).start()
+        end_with_parent(stop)
     return stop
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -11,6 +10,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from jobtrail.kafka import stop_client
 from services.api.problems import log_unavailable
 
 logger = logging.getLogger(__name__)
@@ -94,6 +94,4 @@ class Bodies:
         """Let go of the log; the next read connects again."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            with contextlib.suppress(KafkaError, TimeoutError):
-                async with asyncio.timeout(5):
-                    await consumer.stop()
+            await stop_client(consumer)

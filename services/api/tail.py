@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
+from jobtrail.kafka import stop_client
 from projections.reading import Held
 from services.api.buffer import Buffer, Record
 from services.api.limits import Patience
@@ -26,7 +27,6 @@ logger = logging.getLogger(__name__)
 _AT_ONCE: Final = 500
 _POLL_MS: Final = 500
 _RETRY_MS: Final = 500
-_STOP_SECONDS: Final = 2
 
 
 class Watcher(Protocol):
@@ -105,7 +105,7 @@ class Tail:
                 await self._take_some(consumer)
         finally:
             self._consumer = None
-            await _stop(consumer)
+            await stop_client(consumer)
 
     async def _assign(self, consumer: Any) -> None:
         """Take up all partitions: where we were, and new ones at their end."""
@@ -208,18 +208,3 @@ class Tail:
             if end is not None:
                 behind += max(0, end - self._buffer.end(tp.partition))
         return behind
-
-
-async def _stop(consumer: Any) -> None:
-    """Let a consumer go, however it takes that.
-
-    Without a broker, aiokafka's `stop` has been seen to hang, to swallow a cancellation and to
-    end in one; so it has a task of its own, and is left alone when it takes too long.
-    """
-    stopping = asyncio.create_task(consumer.stop())
-    done, _ = await asyncio.wait([stopping], timeout=_STOP_SECONDS)
-    if not done:
-        logger.warning("action=tail_abandoned_consumer")
-        stopping.cancel()
-    elif not stopping.cancelled() and stopping.exception() is not None:
-        logger.warning("action=tail_stop_failed %r", stopping.exception())
