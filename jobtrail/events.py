@@ -185,6 +185,9 @@ Event: TypeAlias = Created | Active | Progress | Retry | Completed | Failed | Ca
 EVENT_TYPES: Final = (Created, Active, Progress, Retry, Completed, Failed, Cancelled, Expired)
 TYPE_NAMES: Final = tuple(str(t.__struct_config__.tag) for t in EVENT_TYPES)
 
+#: Made once: an `isinstance` with a union makes it anew at every call.
+_WITH_PAYLOAD: Final = (CompletedData, FailedData, RetryData)
+
 _decoder: Final[msgspec.json.Decoder[Event]] = msgspec.json.Decoder(Event)
 _encoder: Final = msgspec.json.Encoder()
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -241,7 +244,7 @@ def decode(value: bytes | None) -> Event:
         )
     if not plain:
         _check_text(event)
-    if isinstance(data, CompletedData | FailedData | RetryData):
+    if isinstance(data, _WITH_PAYLOAD):
         _check_payload(getattr(data, "output", None), "output")
         _check_payload(getattr(data, "error", None), "error")
     return event

@@ -114,14 +114,16 @@ def _apply(job: Job, event: ev.Event, time: int, attempt: int) -> None:
 
 def _take_in(job: Job, event: ev.Event, time: int) -> None:
     """Take over what the event's type carries beside its state."""
-    if isinstance(event, ev.Created):
+    if isinstance(event, ev.Active):
+        return
+    if isinstance(event, ev.Completed):
+        job.output = bytes(event.data.output) or None
+        job.error = None
+    elif isinstance(event, ev.Created):
         _describe(job, event.data, time)
     elif isinstance(event, ev.Progress):
         if event.data.progress is not None:
             job.progress = event.data.progress
-    elif isinstance(event, ev.Completed):
-        job.output = bytes(event.data.output) or None
-        job.error = None
     elif isinstance(event, ev.Failed):
         job.output = bytes(event.data.output) or None
         job.error = bytes(event.data.error) or None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
@@ -223,10 +222,10 @@ def _consecutive(records: Sequence[Any]) -> bool:
 
 def _fold_all(
     jobs: dict[str, Entry], accepted: Iterable[tuple[Event, Place]]
-) -> tuple[list[tuple[Entry, Job]], Counter[Verdict]]:
+) -> tuple[list[tuple[Entry, Job]], dict[Verdict, int]]:
     """Fold events onto the held jobs; return each touched one once, and the verdicts."""
     touched: dict[str, Entry] = {}
-    verdicts: Counter[Verdict] = Counter()
+    verdicts = dict.fromkeys(Verdict, 0)
     for event, place in accepted:
         job_id = event.subject
         entry = jobs.get(job_id)

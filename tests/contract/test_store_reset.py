@@ -196,3 +196,27 @@ async def test_two_projectors_fold_a_part_anew_that_one_of_them_emptied(
         await feed(other, second, rng, batches=10)
         await feed(one, second, rng)
     check_equal(store, Model(second).advance())
+
+
+@pytest.mark.parametrize("cut", [(5, 6), (6,)], ids=["held jobs alone", "with a new job"])
+async def test_a_projector_that_slept_through_a_reset_writes_into_no_other_job(
+    store: SqliteStore, cut: tuple[int, ...]
+) -> None:
+    ids = [job_id for job_id in map(str, range(99)) if partition_of(job_id, PARTITIONS) == 2]
+    first, second = Log(), Log()
+    for job_id in ids[:4]:
+        first.tell("created", job_id, BASE, owner=f"owner of {job_id}")
+    for job_id in ids[3::-1]:
+        second.tell("created", job_id, BASE, owner=f"owner of {job_id}")
+    second.tell("active", ids[0], BASE)
+    second.tell("created", ids[4], BASE)
+    async with projecting(store.writer()) as sleeper, projecting(store.writer()) as other:
+        await sleeper.apply(2, first.records[2])
+        store.writer().reset(2, second.ends())
+        await other.apply(2, second.slice(2, 0, 4))
+        # The checkpoint is where it was, but the rows behind it are others.
+        start = 4
+        for stop in cut:
+            await sleeper.apply(2, second.slice(2, start, stop))
+            start = stop
+    check_equal(store, Model(second).advance())
