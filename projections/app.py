@@ -47,6 +47,10 @@ def build_app(settings: Settings, projector: Projector, worker_name: str) -> fau
         store="memory://",
         datadir=str(folder),
         processing_guarantee="at_least_once",
+        # Without standbys Faust leaves the assignment to Kafka's round-robin: every other
+        # partition, so that two workers have a shard each. Its own assignor takes a worker whose
+        # host was renamed for another one, and stops consuming.
+        table_standby_replicas=0,
         topic_partitions=settings.partitions,
         topic_disable_leader=True,
         topic_allow_declare=False,

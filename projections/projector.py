@@ -110,6 +110,10 @@ class Projector:
                     logger.warning("action=fenced partition=%d %s", partition, error)
                     del self._held[partition]
                     continue
+                except BaseException:
+                    # The held jobs are folded ahead of what is written.
+                    del self._held[partition]
+                    raise
                 held.next_offset = batch.next_offset
                 self._let_go(held, batch)
                 return

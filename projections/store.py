@@ -34,7 +34,7 @@ class Entry:
     batch is committed.
     """
 
-    __slots__ = ("job", "row", "spilled", "stored")
+    __slots__ = ("filling", "job", "row", "spilled", "stored")
 
     def __init__(
         self,
@@ -42,6 +42,7 @@ class Entry:
         row: int | None = None,
         stored: tuple[int, int, int, str | None, int] | None = None,
         spilled: int = 0,
+        filling: str | None = None,
     ) -> None:
         self.job = job
         #: The row's number, None before the first commit.
@@ -50,6 +51,8 @@ class Entry:
         self.stored = stored
         #: How many entries of the trail the store keeps outside of the row.
         self.spilled = spilled
+        #: Of which filling of the store the other fields speak: a reset begins another one.
+        self.filling = filling
 
 
 class Tally(NamedTuple):

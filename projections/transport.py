@@ -73,6 +73,16 @@ class RecordBatchConsumer(driver.Consumer):
         except (KafkaError, TimeoutError) as error:
             logger.warning("action=seek_given_up %r", error)
 
+    def on_buffer_full(self, tp: TP) -> None:
+        """Do nothing: the agent's bounded queue is the pressure.
+
+        Faust would stop fetching the partition until the queue is empty, which under load it
+        never is: other partitions go on and this one waits for the end of the log.
+        """
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        """Do nothing, as `on_buffer_full` did nothing."""
+
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Do nothing: offsets between the last ones of two batches are no gap."""
 

@@ -17,6 +17,9 @@ COLUMNS: Final = (
     "error, output, audience, type"
 )
 
+#: Names that are remembered at a time: about 300 bytes each.
+MAX_NAMES: Final = 100_000
+
 #: (owner, viewers) per audience number.
 Audience = tuple[str | None, tuple[str, ...]]
 
@@ -108,6 +111,8 @@ class Names:
     def audience(self, number: int) -> Audience:
         """Return the owner and the viewers of an audience."""
         if number not in self._audiences:
+            if len(self._audiences) >= MAX_NAMES:
+                self.clear()
             row = self._db.execute(
                 "SELECT owner, viewers FROM audiences WHERE audience=?", (number,)
             ).fetchone()

@@ -18,7 +18,7 @@ from jobtrail.errors import FencedError, StoreError
 from jobtrail.job import ENTRY_BYTES, STATE_CODES, Job
 from jobtrail.states import STATES
 from projections.sqlite import schema
-from projections.sqlite.rows import COLUMNS, Names, changing_columns, job_of
+from projections.sqlite.rows import COLUMNS, MAX_NAMES, Names, changing_columns, job_of
 from projections.sqlite.schema import DAY, EVERYBODY, NOBODY
 from projections.store import Batch, Checkpoint, Entry
 
@@ -123,9 +123,19 @@ class _Shard:
         self._names = Names(self.db)
         self._types: dict[str | None, int] = {None: 0}
         self._audiences: dict[tuple[str | None, tuple[str, ...]], int] = {(None, ()): NOBODY}
+        self._filling = ""
+
+    def _current_filling(self) -> str:
+        """Return which filling of the shard this is; numbers of another one are forgotten."""
+        (filling,) = self.db.execute("SELECT filling FROM filling").fetchone()
+        if filling != self._filling:
+            self._forget()
+            self._filling = filling
+        return self._filling
 
     def load(self, ids: list[str]) -> dict[str, Entry]:
         found: dict[str, Entry] = {}
+        filling = self._current_filling()
         for at in range(0, len(ids), _IDS_PER_QUERY):
             some = ids[at : at + _IDS_PER_QUERY]
             marks = ",".join("?" * len(some))
@@ -141,12 +151,14 @@ class _Shard:
                 job.trail = read_chunks(self.db, row, spilled) + trail
                 state = STATE_CODES[job.state]
                 stored = (audience, job_type, job.created_at, job.bulk_id, state)
-                found[job.id] = Entry(job, row, stored, spilled)
+                found[job.id] = Entry(job, row, stored, spilled, filling)
         return found
 
     def apply(self, batch: Batch) -> None:
         with self._transaction():
             self._move_checkpoint(batch)
+            filling = self._current_filling()
+            self._check_filling(batch, filling)
             placed = [
                 (entry, job, self._key(job), self._spilled(job)) for entry, job in batch.changes
             ]
@@ -155,6 +167,7 @@ class _Shard:
         for entry, _job, key, spilled in placed:
             entry.stored = key
             entry.spilled = spilled
+            entry.filling = filling
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -166,7 +179,9 @@ class _Shard:
             except BaseException:
                 # Numbers given to names in this transaction were never given.
                 self._forget()
-                self.db.execute("ROLLBACK")
+                if self.db.in_transaction:
+                    # SQLite has rolled back by itself after some errors, such as a full disk.
+                    self.db.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
             raise StoreError(
@@ -204,6 +219,15 @@ class _Shard:
                 found=f"offset {found[0]}" if found else "no checkpoint",
             )
 
+    def _check_filling(self, batch: Batch, filling: str) -> None:
+        """Refuse rows' numbers from before a reset, even where the checkpoint is the same again."""
+        if any(entry.filling not in (None, filling) for entry, _job in batch.changes):
+            raise FencedError(
+                "The shard was emptied and is being filled anew.",
+                where=f"partition {batch.partition} in {self.path}",
+                expected="jobs that were read from it since",
+            )
+
     def _key(self, job: Job) -> _Key:
         return (
             self._audience(job.owner, job.viewers),
@@ -228,6 +252,8 @@ class _Shard:
     def _audience(self, owner: str | None, viewers: tuple[str, ...]) -> int:
         number = self._audiences.get((owner, viewers))
         if number is None:
+            if len(self._audiences) >= MAX_NAMES:
+                self._forget()
             key = (owner, orjson.dumps(viewers).decode())
             fresh = self.db.execute(
                 "INSERT OR IGNORE INTO audiences(owner, viewers) VALUES(?, ?)", key

@@ -20,6 +20,9 @@ from tests.contract.store_model import Model
 from tests.contract.store_streams import PARTITIONS, Log, seeded_log
 from tests.contract.stores import SqliteStore, at_address
 
+#: A process whose parent died runs in circles no longer than this.
+MAX_LOOKS = 10_000_000
+
 
 def small_log(seed: int) -> Log:
     """Return the log that a process makes from a seed."""
@@ -81,8 +84,9 @@ def create() -> None:
     for line in sys.stdin:
         store = at_address(line.strip())
         answer("there")
-        while not store.folder.with_suffix(".go").exists():
-            continue
+        looks = 0
+        while not store.folder.with_suffix(".go").exists() and looks < MAX_LOOKS:
+            looks += 1
         try:
             store.create()
         except JobtrailError as error:

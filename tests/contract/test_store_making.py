@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import subprocess
@@ -34,10 +35,11 @@ def test_two_processes_may_create_a_store_at_once(tmp_path: Path) -> None:
     stores = [makers[n % len(makers)](tmp_path / f"store-{n}") for n in range(ROUNDS)]
     command = [sys.executable, "-m", MODULE, "create"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen(command, cwd=ROOT, **pipes) for _ in range(2)]
-    answers = [create_at_once(processes, store) for store in stores]
-    for process in processes:
-        process.communicate()
+    with contextlib.ExitStack() as running:
+        processes = [
+            running.enter_context(subprocess.Popen(command, cwd=ROOT, **pipes)) for _ in range(2)
+        ]
+        answers = [create_at_once(processes, store) for store in stores]
     for store in stores:
         assert set(store.writer().checkpoints()) == set(range(PARTITIONS))
         store.close()

@@ -1,0 +1,8 @@
+"""Figures that anyone can measure again: `python -m benchmarks`, see docs/performance.md."""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: Each is a module with a function `measure`. The first one does not want a broker beside it.
+FIGURES: Final = ("start", "catch_up", "visible", "waits", "answers", "idle_wait_memory")

@@ -1,0 +1,53 @@
+"""What can be chosen about the figures, from the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+#: Seconds without any progress after which a figure is given up.
+PATIENCE: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """Sizes of the figures.
+
+    Attributes:
+        runs: How often each figure is measured.
+        events: Events of `catch_up`.
+        rate: Events a second while `visible` looks.
+        seconds: For how long it looks.
+        waits: Waits that `waits` holds.
+        wakes: Jobs that it ends a second.
+        idle_waits: Waits that `idle_wait_memory` holds.
+        jobs: Jobs of `answers`, without those of the user who has very many.
+        big_jobs: Jobs of that user.
+        asking: Seconds for which `answers` asks for each kind of answer in each run.
+    """
+
+    runs: int = 3
+    events: int = 400_000
+    rate: int = 2_000
+    seconds: float = 20.0
+    waits: int = 1_000
+    wakes: int = 200
+    idle_waits: int = 2_000
+    jobs: int = 200_000
+    big_jobs: int = 20_000
+    asking: float = 3.0
+
+
+#: Sizes so small that they only show whether everything works.
+QUICK: Final = Options(
+    runs=1,
+    events=20_000,
+    rate=500,
+    seconds=3.0,
+    waits=100,
+    wakes=100,
+    idle_waits=200,
+    jobs=4_000,
+    big_jobs=2_000,
+    asking=0.5,
+)

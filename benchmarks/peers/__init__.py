@@ -1,0 +1,1 @@
+"""What the service is held against: the same stack, doing nothing."""

@@ -1,0 +1,90 @@
+"""What processes take while something is measured: CPU, memory, and waiting for a core."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+
+class Usage(NamedTuple):
+    """What one process has taken so far."""
+
+    #: User and system time, seconds.
+    cpu: float
+    #: Seconds that its threads were ready to run and had no core; None where that is not known.
+    waited: float | None
+    #: The most memory that was resident, MiB.
+    peak_mib: float
+
+
+def read(pid: int) -> Usage:
+    """Read what a process has taken."""
+    times = psutil.Process(pid).cpu_times()
+    return Usage(times.user + times.system, _waited(pid), _peak(pid))
+
+
+def resident_kib(pid: int) -> float:
+    """Return how much memory of a process is resident now."""
+    return float(psutil.Process(pid).memory_info().rss / 1024)
+
+
+def _waited(pid: int) -> float | None:
+    tasks = Path(f"/proc/{pid}/task")
+    if not tasks.exists():
+        return None
+    total = 0
+    for task in tasks.iterdir():
+        with contextlib.suppress(OSError):  # a thread that ended meanwhile
+            total += int((task / "schedstat").read_text().split()[1])
+    return total / 1e9
+
+
+def _peak(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return float(psutil.Process(pid).memory_info().rss / 2**20)
+
+
+class Meter:
+    """Meters processes from its making to `stop`.
+
+    Args:
+        pids: The processes by what they are called in the results.
+    """
+
+    def __init__(self, pids: Mapping[str, int]) -> None:
+        self._pids = dict(pids)
+        self._began = time.perf_counter()
+        self._before = {name: read(pid) for name, pid in self._pids.items()}
+
+    def stop(self) -> dict[str, dict[str, float]]:
+        """Return what each process took since, beside its peak memory since its start."""
+        seconds = time.perf_counter() - self._began
+        return {
+            name: taken(self._before[name], read(pid), seconds) for name, pid in self._pids.items()
+        }
+
+
+def taken(before: Usage, after: Usage, seconds: float) -> dict[str, float]:
+    """Return what a process took between two readings, this many seconds apart."""
+    cpu = after.cpu - before.cpu
+    found = {"cpu_seconds": cpu, "cpu_share": cpu / seconds, "peak_mib": after.peak_mib}
+    if before.waited is not None and after.waited is not None:
+        found["waited_share"] = max(0.0, after.waited - before.waited) / seconds
+    return found
+
+
+def java_below(pid: int) -> int:
+    """Return the process id of the Java that a broker process runs."""
+    for child in psutil.Process(pid).children(recursive=True):
+        if "java" in child.name():
+            return int(child.pid)
+    raise LookupError("the broker runs no Java")
