@@ -220,7 +220,8 @@ def decode(value: bytes | None) -> Event:
             found=f"{len(value)} bytes",
         )
     plain = value.isascii() and b"\\" not in value and b"\x7f" not in value
-    if value.count(b"[") + value.count(b"{") > MAX_NESTING:
+    # What is opened is closed: less than twice as many bytes can't be nested too deep.
+    if len(value) > 2 * MAX_NESTING and value.count(b"[") + value.count(b"{") > MAX_NESTING:
         _check_nesting(value)
     try:
         # Output is handed on as it came, so it must be checked as a whole: msgspec skips it.

@@ -308,10 +308,14 @@ class _Shard:
         changes: dict[tuple[int, int, int], list[int]] = {}
         for entry, _job, key, _spilled in placed:
             stored = entry.stored
-            if stored != key:
-                _add(changes, key, 1)
-                if stored is not None:
-                    _add(changes, stored, -1)
+            if stored == key:
+                continue
+            counts = _counts(changes, key)
+            counts[key[-1]] += 1
+            if stored is not None:
+                if stored[:3] != key[:3]:
+                    counts = _counts(changes, stored)
+                counts[stored[-1]] -= 1
         rows = [(*bucket, *counts) for bucket, counts in changes.items() if any(counts)]
         for bucket, counts in _sum_up(changes).items():
             rows.append((EVERYBODY, *bucket, *counts))
@@ -326,13 +330,13 @@ class _Shard:
         self._forget()
 
 
-def _add(changes: dict[tuple[int, int, int], list[int]], key: _Key, by: int) -> None:
-    audience, job_type, created_at, _bulk_id, state = key
-    bucket = (audience, created_at // DAY, job_type)
+def _counts(changes: dict[tuple[int, int, int], list[int]], key: _Key) -> list[int]:
+    """Return the changes by state of the audience, day and type that a row counts in."""
+    bucket = (key[0], key[2] // DAY, key[1])
     counts = changes.get(bucket)
     if counts is None:
         counts = changes[bucket] = [0] * len(STATES)
-    counts[state] += by
+    return counts
 
 
 def _sum_up(changes: Mapping[tuple[int, int, int], list[int]]) -> dict[tuple[int, int], list[int]]:
