@@ -191,8 +191,9 @@ _WITH_PAYLOAD: Final = (CompletedData, FailedData, RetryData)
 _decoder: Final[msgspec.json.Decoder[Event]] = msgspec.json.Decoder(Event)
 _encoder: Final = msgspec.json.Encoder()
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-# Brackets, and strings so that brackets in them are passed over.
-_BRACKETS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# Brackets, and strings so that brackets in them are passed over. A string that is not closed goes
+# to the end: else it would be looked through again from every quote in it.
+_BRACKETS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TextIO
 
 from jobtrail import events as ev
-from jobtrail.errors import EventError, UsageError
+from jobtrail.errors import UsageError
 
 COLUMNS: Final = (
     "time_us", "job_id", "event_type", "user", "scheduling_class", "logical_job_name",
@@ -66,11 +67,17 @@ def read(files: Iterable[Path]) -> Iterator[Row]:
                     expected=f"the header {','.join(COLUMNS)}",
                     found=",".join(header)[:200],
                 )
-            for columns in rows:
+            while True:
                 try:
+                    columns = next(rows)
                     event = _event(columns, submits, latest)
-                except (ValueError, OverflowError, EventError) as error:
+                except StopIteration:
+                    break
+                except (ValueError, OverflowError, csv.Error) as error:
                     yield Row(file, rows.line_num, None, str(error))
+                except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+                    yield Row(file, rows.line_num, None, f"the file is cut or damaged: {error}")
+                    break
                 else:
                     yield Row(file, rows.line_num, event, "")
 
@@ -79,8 +86,8 @@ def _open(file: Path) -> TextIO:
     with file.open("rb") as probe:
         zipped = probe.read(2) == b"\x1f\x8b"
     if zipped:
-        return gzip.open(file, "rt", encoding="utf-8", newline="")
-    return file.open(encoding="utf-8", newline="")
+        return gzip.open(file, "rt", encoding="utf-8", errors="surrogateescape", newline="")
+    return file.open(encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def _event(
@@ -89,6 +96,10 @@ def _event(
     """Make a row's event; `latest` holds the event types of each job's latest instant."""
     if len(columns) != len(COLUMNS):
         raise ValueError(f"expected {len(COLUMNS)} columns, found {len(columns)}")
+    try:
+        "".join(columns).encode()
+    except UnicodeEncodeError:
+        raise ValueError("expected UTF-8, found other bytes") from None
     time_us, job_id, type_text, user, scheduling_class, logical_name = columns
     kind = int(type_text)
     if kind == _SUBMIT:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
 import signal
 import sys
+import threading
 from typing import Final
 
 import click
@@ -43,14 +43,11 @@ def main(name: str, with_parent: bool) -> None:
         gc.freeze()
         gc.set_threshold(100_000, 20, 50)
         uvloop.install()
-        reason = asyncio.run(_run(settings, name, with_parent))
+        status = asyncio.run(_run(settings, name, with_parent))
     except JobtrailError as error:
         logger.critical("action=projector_failed %s", error)
-        sys.exit(1)
-    if reason:
-        logger.critical("action=projector_stalled %s", reason)
-        _end(1)
-    _end(0)
+        status = 1
+    _end(status)
 
 
 def _end(status: int) -> None:
@@ -60,21 +57,33 @@ def _end(status: int) -> None:
     os._exit(status)
 
 
-async def _run(settings: Settings, name: str, with_parent: bool) -> str | None:
-    """Run until a signal; return why the process has to be started anew, if it has to."""
+def _end_within(seconds: float, status: int) -> None:
+    """End the process if it has not ended by itself.
+
+    Without a broker Faust's stop may never return, and it swallows a cancellation.
+    """
+    timer = threading.Timer(seconds, _end, [status])
+    timer.daemon = True
+    timer.start()
+
+
+async def _run(settings: Settings, name: str, with_parent: bool) -> int:
+    """Run until a signal; return the exit status, 1 where it has to be started anew."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     if with_parent:
         end_with_parent(stop)
+    # From now on, since without a broker starting may take as long as stopping.
+    stopped = asyncio.create_task(stop.wait())
+    stopped.add_done_callback(lambda _: _end_within(_STOP_WITHIN, 0))
     async with Log(settings) as log:
-        ends = await log.ends()
         schema.create(
             settings.store_folder,
             schema.Layout(schema.SCHEMA_VERSION, settings.shards, log.partitions),
             await log.begins(),
-            ends,
+            await log.ends(),
         )
         writer = SqliteWriter(settings.store_folder)
         await check(log, writer)
@@ -86,30 +95,25 @@ async def _run(settings: Settings, name: str, with_parent: bool) -> str | None:
         def assigned() -> set[int]:
             return {tp.partition for tp in app.consumer.assignment()}
 
+        ready = asyncio.create_task(_say_ready(projector))
+        ends: list[asyncio.Task[str]] = [
+            asyncio.create_task(_crashed(app)),
+            asyncio.create_task(watch(log, projector, assigned, settings.stalled_after)),
+        ]
         try:
-            return await _until_over(
-                stop,
-                asyncio.create_task(_say_ready(projector)),
-                asyncio.create_task(_crashed(app)),
-                asyncio.create_task(watch(log, projector, assigned, settings.stalled_after)),
-            )
+            await asyncio.wait({stopped, *ends}, return_when=asyncio.FIRST_COMPLETED)
+            if stopped.done():
+                return 0
+            reasons = [task.result() for task in ends if task.done()]
+            logger.critical("action=projector_stalled %s", reasons[0])
+            _end_within(_STOP_WITHIN, 1)
+            return 1
         finally:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_STOP_WITHIN):
-                    await app.stop()
-                    await letters.close()
+            for task in (ready, *ends):
+                task.cancel()
+            await app.stop()
+            await letters.close()
             projector.close()
-
-
-async def _until_over(
-    stop: asyncio.Event, ready: asyncio.Task[None], *ends: asyncio.Task[str]
-) -> str | None:
-    stopped = asyncio.create_task(stop.wait())
-    done, pending = await asyncio.wait({stopped, *ends}, return_when=asyncio.FIRST_COMPLETED)
-    for task in (*pending, ready):
-        task.cancel()
-    reasons = [task.result() for task in ends if task in done]
-    return None if stopped in done else reasons[0]
 
 
 async def _say_ready(projector: Projector) -> None:

@@ -237,6 +237,10 @@ INVALID: list[dict[str, Any]] = [
     {"data_viewers": ["alice"]},
     {"data_viewers": ["user:"]},
     {"data_viewers": ["role:x"]},
+    {"data_viewers": ["user:a\nb"]},
+    {"data_viewers": ["user:alice", "group:\x85"]},
+    {"data_tags": {"a": "\0"}},
+    {"data_tags": {"a\n": "x"}},
     {"data_tags": {"a": 1}},
     {"data_tags": {"a": {"b": "c"}}},
     {"data_tags": {"": "x"}},
@@ -289,9 +293,12 @@ def test_an_output_that_is_given_as_empty_is_left_out() -> None:
     assert ev.decode(ev.encode(event)) == event
 
 
+@pytest.mark.parametrize(("opens", "closes"), [("[", "]"), ('{"a":', "}")])
 @pytest.mark.parametrize(("nesting", "refused"), [(254, False), (255, True), (700, True)])
-def test_nesting_is_bounded_alike_however_deep_in_calls(nesting: int, refused: bool) -> None:
-    nested = json.loads("[" * nesting + "]" * nesting)
+def test_nesting_is_bounded_alike_however_deep_in_calls(
+    opens: str, closes: str, nesting: int, refused: bool
+) -> None:
+    nested = json.loads(opens * (nesting - 1) + opens[0] + closes * nesting)
     value = changed(type="job.completed", data={"output": nested, "tags": {"a": "[" * 200}})
 
     def judged_below(calls: int) -> str:

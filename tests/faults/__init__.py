@@ -1,0 +1,1 @@
+"""What dies, hangs, lies or comes twice."""

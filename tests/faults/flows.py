@@ -1,0 +1,206 @@
+"""Events on their way: streams made from a seed, the log as it is, and the store against its fold.
+
+What a store has to hold is asked of the contract tests' model: it knows no store, and judges and
+folds a log with `projections.decoding.accept` and `jobtrail.fold.fold` alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from jobtrail.errors import StoreNotReady
+from jobtrail.position import holds
+from jobtrail.settings import Settings
+from projections.reading import Held
+from projections.sqlite.reader import SqliteReader
+from tests.contract.store_checks import check_equal
+from tests.contract.store_model import Model
+from tests.contract.store_streams import Log, Record, seeded_log
+from tests.contract.stores import SqliteStore
+
+#: Seconds after which a test gives up waiting for anything.
+DEADLINE: Final = 120.0
+_LOOK_EVERY: Final = 0.01
+#: Room for records larger than any event may be.
+_MAX_REQUEST: Final = 1 << 20
+
+
+def stream(seed: int, **shape: int) -> list[Record]:
+    """Return jobs' events in the order in which they are written; a tenth of them come twice.
+
+    One in a hundred is no event. The shape is that of `seeded_log`.
+    """
+    log = seeded_log(seed, **shape)
+    return sorted(itertools.chain(*log.records.values()), key=lambda record: record.timestamp)
+
+
+def endless(seed: int) -> Iterator[Record]:
+    """Yield such streams one behind the other, for ever."""
+    for number in itertools.count():
+        yield from stream(seed * 100_000 + number, jobs=120, events=900, steady=1)
+
+
+def producer(settings: Settings) -> AIOKafkaProducer:
+    """Return a producer for records of any kind, not started yet."""
+    return AIOKafkaProducer(
+        bootstrap_servers=settings.bootstrap_servers,
+        acks="all",
+        enable_idempotence=True,
+        max_request_size=_MAX_REQUEST,
+    )
+
+
+async def write(settings: Settings, records: Iterable[Any]) -> None:
+    """Append records to the log, each to its own partition, and wait until Kafka has them."""
+    async with asyncio.timeout(DEADLINE), producer(settings) as to:
+        sent = [
+            await to.send(
+                settings.topic,
+                record.value,
+                record.key,
+                partition=record.partition,
+                headers=list(record.headers),
+            )
+            for record in records
+        ]
+        await asyncio.gather(*sent)
+
+
+class Traffic:
+    """Writes an endless stream, about a thousand events a second, while its context is open."""
+
+    def __init__(self, settings: Settings, seed: int) -> None:
+        self._settings = settings
+        self._records = endless(seed)
+        self._over = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._write())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        assert self._task is not None
+        await self._task
+
+    async def _write(self) -> None:
+        async with producer(self._settings) as to:
+            while not self._over.is_set():
+                sent = [
+                    await to.send(
+                        self._settings.topic, record.value, record.key, partition=record.partition
+                    )
+                    for record in itertools.islice(self._records, 20)
+                ]
+                await asyncio.gather(*sent)
+                await asyncio.sleep(0.02)
+
+
+async def read_topic(settings: Settings, topic: str) -> dict[int, list[Any]]:
+    """Return all records of a topic, by partition."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.bootstrap_servers,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+    )
+    async with asyncio.timeout(DEADLINE), consumer:
+        consumer.assign([TopicPartition(topic, 0)])
+        while not (partitions := consumer.partitions_for_topic(topic)):
+            await asyncio.sleep(_LOOK_EVERY)
+        places = [TopicPartition(topic, number) for number in sorted(partitions)]
+        consumer.assign(places)
+        begins, ends = await consumer.beginning_offsets(places), await consumer.end_offsets(places)
+        found: dict[int, list[Any]] = {place.partition: [] for place in places}
+        while sum(ends.values()) - sum(begins.values()) > sum(map(len, found.values())):
+            for place, records in (await consumer.getmany(timeout_ms=200)).items():
+                found[place.partition] += records
+    return found
+
+
+async def read_log(settings: Settings) -> Log:
+    """Return the log as it is in Kafka."""
+    log = Log()
+    log.records = await read_topic(settings, settings.topic)
+    for partition, records in log.records.items():
+        assert [record.offset for record in records] == list(range(len(records))), partition
+    return log
+
+
+def held(settings: Settings) -> Held:
+    """Return what the store holds; nothing, while there is none."""
+    try:
+        reader = SqliteReader(settings.store_folder)
+    except StoreNotReady:
+        return Held({}, {}, frozenset())
+    try:
+        with reader.snapshot() as snapshot:
+            return snapshot.held
+    finally:
+        reader.close()
+
+
+def applied(settings: Settings) -> int:
+    """Return how many records of the log the store holds."""
+    return sum(held(settings).position.values())
+
+
+async def until(condition: Callable[[], bool], what: str) -> None:
+    """Wait until a condition holds; fail, saying what was waited for, if it never does."""
+    try:
+        async with asyncio.timeout(DEADLINE):
+            while not condition():
+                await asyncio.sleep(_LOOK_EVERY)
+    except TimeoutError:
+        raise AssertionError(f"waited {DEADLINE:.0f} s in vain until {what}") from None
+
+
+async def reached(settings: Settings, position: Mapping[int, int]) -> None:
+    """Wait until the store holds a position."""
+    await until(
+        lambda: holds(held(settings).position, position), f"the store holds {dict(position)}"
+    )
+
+
+def fold_of(log: Log) -> Model:
+    """Return the pure fold of a log."""
+    return Model(log).advance()
+
+
+async def equals_fold(settings: Settings) -> Log:
+    """Wait until the store holds the log, compare them row by row, and return the log.
+
+    Every job with its whole trail, every counter, the tallies, each checkpoint, every listing.
+    """
+    log = await read_log(settings)
+    await reached(settings, log.ends())
+    model = fold_of(log)
+    check_equal(SqliteStore(settings.store_folder, settings.shards), model)
+    assert sum(itertools.chain(*model.tallies().values())) == len(log)
+    return log
+
+
+def said(settings: Settings, *texts: str) -> Sequence[str]:
+    """Return the lines of the projectors' logs that hold one of these texts."""
+    return [
+        line
+        for file in sorted((settings.data_dir / "logs").glob("projector-*.log"))
+        for line in file.read_text(errors="replace").splitlines()
+        if any(text in line for text in texts)
+    ]
+
+
+def losses(settings: Settings) -> Sequence[str]:
+    """Return what projectors said of records that were lost, and of parts that they emptied."""
+    return said(settings, "LogGapError", "Records of the log are missing", "action=store_reset")
