@@ -19,6 +19,9 @@ from jobtrail.settings import Settings
 MAX_UNDER_WAY: Final = 10_000
 _BATCH_BYTES: Final = 256 * 1024
 _LINGER_MS: Final = 5
+#: Seconds that Kafka has to be there at the start, and between two attempts.
+_START_WITHIN: Final = 15.0
+_START_PAUSE: Final = 0.25
 
 
 class LogWriter:
@@ -41,15 +44,19 @@ class LogWriter:
         self.acknowledged = 0
         #: Per partition the offset behind the last acknowledged event.
         self.position: dict[int, int] = {}
-        self._producer = AIOKafkaProducer(
-            bootstrap_servers=settings.bootstrap_servers,
+        self._settings = settings
+        self._producer = self._new_producer()
+
+    def _new_producer(self) -> AIOKafkaProducer:
+        return AIOKafkaProducer(
+            bootstrap_servers=self._settings.bootstrap_servers,
             acks="all",
             enable_idempotence=True,
             linger_ms=_LINGER_MS,
             max_batch_size=_BATCH_BYTES,
             max_request_size=max(2 * MAX_EVENT_BYTES, _BATCH_BYTES),
-            request_timeout_ms=int(within * 1000),
-            **kafka_security(settings),
+            request_timeout_ms=int(self._within * 1000),
+            **kafka_security(self._settings),
         )
 
     async def __aenter__(self) -> Self:
@@ -58,13 +65,20 @@ class LogWriter:
         Raises:
             LogUnavailable: Kafka did not answer in time.
         """
-        try:
-            async with asyncio.timeout(self._within):
-                await self._producer.start()
-        except (KafkaError, TimeoutError) as error:
-            await stop_client(self._producer)
-            raise self._unavailable(error) from None
-        return self
+        clock = asyncio.get_running_loop().time
+        give_up = clock() + min(self._within, _START_WITHIN)
+        while True:
+            try:
+                async with asyncio.timeout_at(give_up):
+                    await self._producer.start()
+                return self
+            except (KafkaError, TimeoutError) as error:
+                await stop_client(self._producer)
+                if clock() + _START_PAUSE > give_up:
+                    raise self._unavailable(error) from None
+            # A broker that is being started anew is there in seconds.
+            await asyncio.sleep(_START_PAUSE)
+            self._producer = self._new_producer()
 
     async def __aexit__(
         self,

@@ -6,20 +6,24 @@ import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
-import aiohttp
 import click
 import orjson
 
 from jobtrail import google_2011
 from jobtrail.cli.common import chosen_data_dir, data_dir_option, progress, url_option
-from jobtrail.errors import EventError, LogUnavailable
+from jobtrail.client import Client
+from jobtrail.errors import EventError
 from jobtrail.events import decode, encode
 from jobtrail.local import read_running
 from jobtrail.position import format_position
 from jobtrail.producer import LogWriter
 from jobtrail.settings import Settings, load
 from jobtrail.tokens import local_secret, make_token
+
+#: Seconds that the projections may take for a partition: some millions of events.
+_PATIENCE: Final = 600.0
 
 
 @click.group(name="import")
@@ -106,26 +110,16 @@ async def _import(
 async def _projected(
     settings: Settings, url: str, position: dict[int, int], show: Callable[[int], None]
 ) -> None:
-    """Wait until reads of the service hold a position, partition by partition."""
+    """Wait until reads of the service hold a position, partition by partition.
+
+    A service that is being started anew, or is far behind, is waited for.
+    """
     secret = local_secret(settings.data_dir)
-    async with aiohttp.ClientSession(url) as session:
+    token = make_token(secret, "jobtrail-import", (), ("jobs:read:all",))
+    async with Client(url, token, patience=_PATIENCE) as client:
         for done, (partition, offset) in enumerate(sorted(position.items())):
             show(done)
-            held = False
-            while not held:
-                token = make_token(secret, "jobtrail-import", (), ("jobs:read:all",))
-                headers = {
-                    "Authorization": f"Bearer {token}",
-                    "Jobtrail-Position": format_position({partition: offset}),
-                }
-                async with session.get("/jobs/search?size=1", headers=headers) as answer:
-                    held = answer.status == 200
-                    if answer.status not in (200, 503):
-                        raise LogUnavailable(
-                            "The service does not say how far its projections are.",
-                            where=url,
-                            found=f"{answer.status}: {await answer.text()}",
-                        )
-                    if not held:
-                        await asyncio.sleep(float(answer.headers.get("Retry-After", "1")))
+            client.position = format_position({partition: offset})
+            async for _job in client.search(page_size=1):
+                break
     show(len(position))

@@ -160,7 +160,8 @@ async def test_whatever_is_killed_comes_back_and_all_data_stays(
     started: Callable[..., Awaitable[Service]],
 ) -> None:
     """A process of each kind, then the whole service: that leaves no process behind."""
-    service = await started("--projectors", "2", "--api-processes", "2")
+    several = ("--projectors", "2", "--api-processes", "2")
+    service = await started(*several)
     assert len(below(service, "-m projections")) == len(below(service, "-m services.api")) == 2
     await emitted(service, [str(n) for n in range(30)])
     check_status(await run(service, "status", "--json"), service, 30)
@@ -176,7 +177,7 @@ async def test_whatever_is_killed_comes_back_and_all_data_stays(
     found = await run(service, "status")
     assert (found.status, found.out) == (1, "")
     assert found.err.startswith("error: No local service is running.")
-    service = await started()
+    service = await started(*several)
     await emitted(service, ["after the last"])
     assert len(await ids(service)) == 33
     processes = family(service)
