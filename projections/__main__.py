@@ -28,7 +28,7 @@ from projections.watchdog import watch
 logger = logging.getLogger(__name__)
 
 #: A worker that does not stop by itself (faust #162, #324) is ended: that is always safe.
-_STOP_WITHIN: Final = 15.0
+_STOP_WITHIN: Final = 5.0
 
 
 @click.command()

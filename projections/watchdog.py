@@ -24,7 +24,7 @@ _EVERY: Final = 5.0
 async def watch(
     log: Log, projector: Projector, assigned: Callable[[], set[int]], stalled_after: float
 ) -> str:
-    """Return, with the reason, when a partition did not get on for too long.
+    """Return, with the reason, when a partition is stuck, or its log has lost its end.
 
     Args:
         log: Tells where the log ends.
@@ -36,6 +36,8 @@ async def watch(
     moved: dict[int, tuple[int, float]] = {}
     while True:
         await asyncio.sleep(min(_EVERY, stalled_after / 4))
+        # Before the ends, which others may move meanwhile.
+        checkpoints = await projector.checkpoints()
         try:
             ends = await log.ends()
         except (KafkaError, TimeoutError) as error:
@@ -45,7 +47,13 @@ async def watch(
             continue
         now = clock()
         mine = assigned() or set(ends)
-        for partition, checkpoint in (await projector.checkpoints()).items():
+        for partition, checkpoint in checkpoints.items():
+            if checkpoint.next_offset > ends.get(partition, checkpoint.next_offset):
+                # The next start looks into it: the store is folded anew from what is there.
+                return (
+                    f"partition {partition} is at offset {checkpoint.next_offset}, the log ends "
+                    f"at {ends[partition]}: it has lost records"
+                )
             at, since = moved.get(partition, (-1, now))
             behind = checkpoint.next_offset < ends.get(partition, 0)
             if at != checkpoint.next_offset or not behind or partition not in mine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -30,11 +31,13 @@ class Service:
 
     def children(self, words: str) -> list[psutil.Process]:
         """The processes below `up` whose command line holds these words."""
-        return [
-            child
-            for child in psutil.Process(self.process.pid).children(recursive=True)
-            if words in " ".join(child.cmdline())
-        ]
+        found = []
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            # One may end while it is looked at.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if words in " ".join(child.cmdline()):
+                    found.append(child)
+        return found
 
     def client(
         self, user: str, *, groups: Sequence[str] = (), permissions: Sequence[str] = ()
