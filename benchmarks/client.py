@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
@@ -57,7 +58,7 @@ def _head(method: str, path: str, token: str | None, headers: dict[str, str]) ->
     return ("\r\n".join(lines) + "\r\n").encode()
 
 
-class HttpProtocol(asyncio.Protocol):
+class HttpProtocol(asyncio.Protocol, ABC):
     """One connection on which one request at a time is under way."""
 
     def __init__(self) -> None:
@@ -92,9 +93,9 @@ class HttpProtocol(asyncio.Protocol):
         self._seen = b""
         self.answered(int(seen[9:12]), body)
 
+    @abstractmethod
     def answered(self, status: int, body: bytes) -> None:
         """Take in a whole answer."""
-        raise NotImplementedError
 
 
 def _joined(chunks: bytes) -> bytes:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import orjson
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -20,6 +21,8 @@ from rich.progress import (
 )
 
 from jobtrail.local import read_running
+from jobtrail.position import format_position
+from jobtrail.producer import LogWriter
 from jobtrail.settings import Settings, load
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -95,3 +98,29 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
 def url_option(command: _F) -> _F:
     """Add `--url`, for a service that is not the local one."""
     return click.option("--url", help="Another service: http://HOST:PORT.")(command)
+
+
+def report(writer: LogWriter, refused: int, *, what: str, as_json: bool, held: str = "") -> None:
+    """Print what a command wrote to the log; leave with exit status 1 where it refused anything.
+
+    Args:
+        writer: What wrote it.
+        refused: How many lines or rows were no valid event.
+        what: What those are.
+        as_json: Print it for a machine.
+        held: What else is true of the events, as `, projected`.
+    """
+    position = format_position(writer.position)
+    if as_json:
+        outcome = {
+            "acknowledged": writer.acknowledged,
+            "refused": refused,
+            "position": position or None,
+        }
+        click.echo(orjson.dumps(outcome))
+    else:
+        at = f", position {position}" if position else ""
+        click.echo(f"{writer.acknowledged} events acknowledged{held}{at}")
+    if refused:
+        click.echo(f"{refused} {what} refused", err=True)
+        sys.exit(1)

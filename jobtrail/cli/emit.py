@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import BinaryIO
 
 import click
-import orjson
 
-from jobtrail.cli.common import log_options, log_settings, progress
+from jobtrail.cli.common import log_options, log_settings, progress, report
 from jobtrail.errors import EventError
 from jobtrail.events import MAX_EVENT_BYTES, decode
-from jobtrail.position import format_position
 from jobtrail.producer import LogWriter
 from jobtrail.settings import Settings
 
@@ -36,20 +33,7 @@ def emit(
     settings = log_settings(data_dir, bootstrap_servers)
     with progress("events acknowledged") as show:
         writer, refused = asyncio.run(_emit(settings, file, show))
-    position = format_position(writer.position)
-    if as_json:
-        outcome = {
-            "acknowledged": writer.acknowledged,
-            "refused": refused,
-            "position": position or None,
-        }
-        click.echo(orjson.dumps(outcome))
-    else:
-        at = f", position {position}" if position else ""
-        click.echo(f"{writer.acknowledged} events acknowledged{at}")
-    if refused:
-        click.echo(f"{refused} lines refused", err=True)
-        sys.exit(1)
+    report(writer, refused, what="lines", as_json=as_json)
 
 
 async def _emit(

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 import click
-import orjson
 
 from jobtrail import google_2011
-from jobtrail.cli.common import chosen_data_dir, data_dir_option, progress, url_option
+from jobtrail.cli.common import chosen_data_dir, data_dir_option, progress, report, url_option
 from jobtrail.client import Client
 from jobtrail.errors import EventError
 from jobtrail.events import decode, encode
@@ -64,21 +62,7 @@ def google(
         assert url is not None
         with progress("partitions projected", total=len(writer.position)) as show:
             asyncio.run(_projected(settings, url, writer.position, show))
-    position = format_position(writer.position)
-    if as_json:
-        outcome = {
-            "acknowledged": writer.acknowledged,
-            "refused": refused,
-            "position": position or None,
-        }
-        click.echo(orjson.dumps(outcome))
-    else:
-        held = ", projected" if wait else ""
-        at = f", position {position}" if position else ""
-        click.echo(f"{writer.acknowledged} events acknowledged{held}{at}")
-    if refused:
-        click.echo(f"{refused} rows refused", err=True)
-        sys.exit(1)
+    report(writer, refused, what="rows", as_json=as_json, held=", projected" if wait else "")
 
 
 async def _import(

@@ -154,7 +154,9 @@ async def test_a_wait_for_a_bulk_wakes_when_all_of_it_has_ended(service: Service
 
 async def test_waits_wake_while_no_projector_runs(service: Service) -> None:
     """Waits hang on the log: they need the projections to begin with, not to be woken."""
-    await service.emit(("j", "created"))
+    position = await service.emit(("j", "created"))
+    # The projector must have it before it is killed, or there is nothing to count below.
+    await service.get("/jobs/summary", **{"Jobtrail-Position": position})
     wait = asyncio.create_task(service.statuses("j", wait=-1))
     await service.holds(1)
     await service.projector.kill()
