@@ -236,7 +236,9 @@ async def test_waits_outlive_an_outage_of_the_log(running: list[Process], tmp_pa
     async with LogWriter(settings) as log:
         service = Service(settings, log, running)
         await service.start()
-        await service.emit(("j", "created"))
+        position = await service.emit(("j", "created"))
+        # The projector must have it before the log is gone, or there is nothing to count below.
+        await service.get("/jobs/summary", **{"Jobtrail-Position": position})
         wait = asyncio.create_task(service.statuses("j", wait=-1))
         await service.holds(1)
     async with service.session:
