@@ -61,12 +61,6 @@ class Child:
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
-    @property
-    def pid(self) -> int | None:
-        """The process's id, None while it is down."""
-        process = self._process
-        return process.pid if process is not None and process.returncode is None else None
-
     async def start(self) -> str:
         """Start it and wait until it is ready.
 
