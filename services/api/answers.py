@@ -10,13 +10,14 @@ import orjson
 from aiohttp import web
 
 from jobtrail.job import Job
+from services.api.coding import Coding, Stream, choose, stream
 from services.api.instants import as_text
 
 #: Answers are the caller's own, and have to be asked for again.
 BASE_HEADERS: Final = {
     "Content-Type": "application/json",
     "Cache-Control": "private, no-cache",
-    "Vary": "Authorization",
+    "Vary": "Authorization, Accept-Encoding",
     "Server": "jobtrail",
 }
 
@@ -70,7 +71,7 @@ class LongAnswer:
         headers: Makes the headers when the answer begins.
     """
 
-    __slots__ = ("_due", "_headers", "_interval", "_request", "_response")
+    __slots__ = ("_coder", "_due", "_headers", "_interval", "_request", "_response")
 
     def __init__(
         self, request: web.Request, interval: float, headers: Callable[[], Mapping[str, str]]
@@ -80,27 +81,46 @@ class LongAnswer:
         self._headers = headers
         self._due = asyncio.get_running_loop().time() + interval
         self._response: web.StreamResponse | None = None
+        self._coder: Stream | None = None
 
     async def sign_of_life(self) -> float:
         """Send a line feed if it is time; return when it is time again, by the loop's clock."""
         now = asyncio.get_running_loop().time()
         if now >= self._due:
-            await self.write(b"\n")
+            # Never compressed: a held wait would hold a compressor of 250 KiB.
+            response = self._response or await self._begin(None)
+            await self._write(response, b"\n")
             self._due = now + self._interval
         return self._due
 
     async def write(self, some: bytes) -> None:
         """Send a part of the body."""
-        if self._response is None:
-            self._response = web.StreamResponse(headers={**BASE_HEADERS, **self._headers()})
-            await self._response.prepare(self._request)
+        response = self._response
+        if response is None:
+            response = await self._begin(choose(self._request.headers.get("Accept-Encoding")))
+        if self._coder is not None:
+            self._coder.compress(some)
+            some = bytes(self._coder.flush())
+        await self._write(response, some)
+
+    async def _write(self, response: web.StreamResponse, some: bytes) -> None:
         if self._request.method != "HEAD":
-            await self._response.write(some)
+            await response.write(some)
+
+    async def _begin(self, coding: Coding | None) -> web.StreamResponse:
+        headers = {**BASE_HEADERS, **self._headers()}
+        if coding is not None:
+            self._coder = stream(coding)
+            headers["Content-Encoding"] = coding
+        self._response = web.StreamResponse(headers=headers)
+        await self._response.prepare(self._request)
+        return self._response
 
     async def end(self, rest: bytes) -> web.StreamResponse:
         """Send the rest of the body, which is all of it where none has been sent."""
         if self._response is None:
             return web.Response(body=rest, headers={**BASE_HEADERS, **self._headers()})
         await self.write(rest)
-        await self._response.write_eof()
+        last = b"" if self._coder is None else bytes(self._coder.finish())
+        await self._response.write_eof(last if self._request.method != "HEAD" else b"")
         return self._response

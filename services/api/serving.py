@@ -15,6 +15,7 @@ from aiohttp import web
 
 from services.api.answers import BASE_HEADERS
 from services.api.auth import NOBODY
+from services.api.delivery import deliver
 from services.api.problems import Problem, from_http, internal
 from services.api.routes.endpoint import Endpoint
 from services.api.service import Service
@@ -40,7 +41,7 @@ def serving(
         status = _CLIENT_LEFT
         try:
             identity = NOBODY if public else identify(request.headers.get("Authorization"))
-            response = await handle(service, request, identity)
+            response = await deliver(request, await handle(service, request, identity))
             status = response.status
         except Exception as error:
             response = _failed(request, error)

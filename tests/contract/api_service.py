@@ -212,7 +212,8 @@ class Api:
 
     async def metric(self, name: str) -> float:
         """Return a figure of the process."""
-        text = (await self.send("GET", "/metrics", {})).body.decode()
+        plain = {"Accept-Encoding": "identity"}
+        text = (await self.send("GET", "/metrics", plain)).body.decode()
         lines = [line for line in text.splitlines() if line.startswith(f"{name} ")]
         return float(lines[0].split()[1])
 
@@ -244,8 +245,9 @@ def _iso(seconds: float) -> str:
 
 @contextlib.asynccontextmanager
 async def running(folder: Path, **options: Any) -> AsyncIterator[Api]:
-    """Run a service that has no store yet."""
-    async with aiohttp.ClientSession() as session:
+    """Run a service that has no store yet; without `auto_decompress` answers are as they came."""
+    auto_decompress = options.pop("auto_decompress", True)
+    async with aiohttp.ClientSession(auto_decompress=auto_decompress) as session:
         api = Api(folder, session, **options)
         runner = Runner(make_app(api.service), shutdown_timeout=5)
         await runner.setup()

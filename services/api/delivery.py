@@ -1,0 +1,54 @@
+"""The last step of an answer: not again to who has it, and compressed for who asks for that."""
+
+from __future__ import annotations
+
+import asyncio
+from hashlib import blake2b
+from typing import Final
+
+from aiohttp import hdrs, web
+
+from services.api.coding import SMALLEST, choose, compress
+
+#: Bodies from here on are compressed beside the event loop: it takes more than 2 ms. Bytes.
+_LARGE: Final = 1 << 20
+_ANY: Final = "*"
+_WITHOUT_CONTENT: Final = frozenset({hdrs.CONTENT_TYPE, hdrs.CONTENT_LENGTH})
+
+
+async def deliver(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    """Return the answer as it goes out.
+
+    A GET's answer has an `ETag` made from its content, so it stays the same however far the log
+    has moved on, and is answered 304 to who holds it already. The tag is weak: it is the same
+    for every content coding. Source: RFC 9110, sections 8.8.3 and 13.1.2.
+
+    Args:
+        request: What was asked.
+        response: The answer; one whose beginning is out is returned as it is.
+    """
+    if response.status != 200 or response.prepared or not isinstance(response, web.Response):
+        return response
+    body = response.body
+    if not isinstance(body, bytes):
+        return response
+    if request.method != hdrs.METH_POST:
+        tag = blake2b(body, digest_size=16).hexdigest()
+        response.headers[hdrs.ETAG] = f'W/"{tag}"'
+        if hdrs.IF_NONE_MATCH in request.headers and _has(request, tag):
+            kept = {k: v for k, v in response.headers.items() if k not in _WITHOUT_CONTENT}
+            return web.Response(status=304, headers=kept)
+    if len(body) < SMALLEST:
+        return response
+    coding = choose(request.headers.get(hdrs.ACCEPT_ENCODING))
+    if coding is not None:
+        large = len(body) >= _LARGE
+        response.body = (
+            await asyncio.to_thread(compress, body, coding) if large else compress(body, coding)
+        )
+        response.headers[hdrs.CONTENT_ENCODING] = coding
+    return response
+
+
+def _has(request: web.Request, tag: str) -> bool:
+    return any(known.value in (tag, _ANY) for known in request.if_none_match or ())
