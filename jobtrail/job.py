@@ -124,3 +124,18 @@ def read_trail(trail: bytes) -> list[TrailEntry]:
         TrailEntry(key, offset, time, STATES[state], code >> 4, VERDICTS[code & 15])
         for key, offset, time, state, code in _LAYOUT.iter_unpack(trail)
     ]
+
+
+def entry_at(trail: bytes, offset: int) -> TrailEntry | None:
+    """Return the entry of the event at an offset of the log; None where the trail has none."""
+    low, high = 0, len(trail) // ENTRY_BYTES
+    while low < high:
+        middle = (low + high) // 2
+        key, found, time, state, code = _LAYOUT.unpack_from(trail, middle * ENTRY_BYTES)
+        if found == offset:
+            return TrailEntry(key, found, time, STATES[state], code >> 4, VERDICTS[code & 15])
+        if found < offset:
+            low = middle + 1
+        else:
+            high = middle
+    return None

@@ -95,6 +95,14 @@ class Settings(BaseSettings):
     max_waits_per_caller: Annotated[int, Field(ge=1)] = Field(
         default=2_000, description="The same for one caller."
     )
+    max_feeds: Annotated[int, Field(ge=1)] = Field(
+        default=500,
+        description="Listeners to `GET /jobs/events` that one API process has at a time; more "
+        "get 429. Each looks at every event.",
+    )
+    max_feeds_per_caller: Annotated[int, Field(ge=1)] = Field(
+        default=50, description="The same for one caller."
+    )
     tail_buffer_bytes: Annotated[int, Field(ge=1 << 20)] = Field(
         default=64 << 20,
         description="Bytes of events beyond the projections that an API process keeps for fresh "

@@ -49,6 +49,19 @@ class Filters(NamedTuple):
     #: Microseconds since the epoch, inclusive.
     updated_since: int | None = None
 
+    def match(self, job: Job) -> bool:
+        """Tell whether a job is asked for: the same rule as the one in the stores' queries."""
+        return (
+            (not self.job_types or job.job_type in self.job_types)
+            and (not self.states or job.state in self.states)
+            and (self.created_from is None or job.created_at >= self.created_from)
+            and (self.created_to is None or job.created_at <= self.created_to)
+            and (self.owner is None or job.owner == self.owner)
+            and (self.bulk_id is None or job.bulk_id == self.bulk_id)
+            and (self.updated_since is None or job.updated_at >= self.updated_since)
+            and all(job.tags.get(key) == value for key, value in self.tags)
+        )
+
 
 class Cursor(NamedTuple):
     """The last job of a page: the next page begins behind it."""

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
 from datetime import date, datetime
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 
-import aiohttp
 import msgspec
 from yarl import URL
 
-from jobtrail.client.errors import ApiError, ServiceUnavailable
-from jobtrail.client.results import Job, Page, Status, Summary, TypeCount
+from jobtrail.client.errors import ServiceUnavailable
+from jobtrail.client.results import Change, Job, Page, Status, Summary, TypeCount
+from jobtrail.client.transport import Transport
 from jobtrail.states import ENDED, State
 
 _T = TypeVar("_T")
-#: What may be answered otherwise the next time: too much to do, not there, recovering.
-_PASSING: Final = frozenset({429, 502, 503, 504})
-_FIRST_PAUSE: Final = 0.2
-_LONGEST_PAUSE: Final = 10.0
 _LONGEST_WAIT: Final = 86_400
 _IDS_PER_CALL: Final = 1000
 
@@ -43,20 +38,14 @@ class Client:
     """
 
     def __init__(self, url: str, token: str, *, patience: float = 30.0) -> None:
-        self._url = URL(url)
-        self._token = token
-        self._patience = patience
-        self._session: aiohttp.ClientSession | None = None
+        self._transport = Transport(URL(url), token, patience)
         #: Every read waits until the service holds this position of the log. Set it from the
         #: `Jobtrail-Position` of a write to read what was written.
         self.position: str | None = None
 
     async def __aenter__(self) -> Self:
         """Open the connections."""
-        self._session = aiohttp.ClientSession(
-            headers={"Authorization": f"Bearer {self._token}"},
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60),
-        )
+        self._transport.open()
         return self
 
     async def __aexit__(
@@ -66,8 +55,7 @@ class Client:
         trace: TracebackType | None,
     ) -> None:
         """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
+        await self._transport.close()
 
     async def search(
         self,
@@ -81,7 +69,7 @@ class Client:
         tags: Mapping[str, str] = {},
         updated_since: Instant | None = None,
         page_size: int = 500,
-    ) -> AsyncIterator[Job]:
+    ) -> AsyncGenerator[Job]:
         """Iterate over all jobs that match, newest first, page by page.
 
         Args:
@@ -196,47 +184,66 @@ class Client:
             if over or (deadline is not None and time.monotonic() >= deadline - 0.5):
                 return found
 
-    async def _ask(self, method: str, path: str, result: type[_T], body: Any = None) -> _T:
-        """Ask, and again while that may help, and decode the answer."""
-        give_up = time.monotonic() + self._patience
-        pause = _FIRST_PAUSE
+    async def events(
+        self,
+        *,
+        job_types: Iterable[str] = (),
+        states: Iterable[State | str] = (),
+        start: Instant | None = None,
+        end: Instant | None = None,
+        owner: str | None = None,
+        bulk_id: str | None = None,
+        tags: Mapping[str, str] = {},
+        after: str | None = None,
+    ) -> AsyncGenerator[Change]:
+        """Iterate over what happens to jobs, for ever; a connection that breaks is taken up again.
+
+        Each event comes once, those of one job in the log's order.
+
+        Args:
+            job_types: Only jobs of these types.
+            states: Only events after which the job is in one of these states.
+            start: Only jobs created then or later; a date is its first instant.
+            end: Only jobs created then or earlier; a date is its last instant.
+            owner: Only jobs of this owner.
+            bulk_id: Only jobs of this bulk.
+            tags: Only jobs with all these tags.
+            after: A position: `position` of the last change that was seen, or of a write. None:
+                from now on.
+
+        Raises:
+            ApiError: The service refused; `ServiceUnavailable` where it was away for longer than
+                `patience`.
+        """
+        path = _relative(
+            "/jobs/events",
+            jobType=job_types,
+            state=states,
+            startDate=start,
+            endDate=end,
+            owner=owner,
+            bulkId=bulk_id,
+            tag=[f"{key}:{value}" for key, value in tags.items()],
+        )
+        retry = self._transport.retry()
         while True:
+            headers = {"Last-Event-ID": after} if after is not None else {}
             try:
-                return msgspec.json.decode(await self._once(method, path, body), type=result)
+                async with aclosing(self._transport.stream(path, headers)) as stream:
+                    async for message in stream:
+                        retry = self._transport.retry()
+                        after = message.id or after
+                        if message.data:
+                            change = msgspec.json.decode(message.data, type=Change)
+                            yield msgspec.structs.replace(change, position=after or "")
             except ServiceUnavailable as error:
-                wanted = error.retry_after or pause * random.uniform(0.5, 1)  # noqa: S311
-                if time.monotonic() + wanted > give_up:
-                    raise
-            await asyncio.sleep(wanted)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+                await retry.pause(error)
 
-    async def _once(self, method: str, path: str, body: Any) -> bytes:
-        assert self._session is not None, "use the client as an async context manager"
-        url = self._url.join(URL(path, encoded=True))
+    async def _ask(self, method: str, path: str, result: type[_T], body: Any = None) -> _T:
         headers = {"Jobtrail-Position": self.position} if self.position else {}
-        try:
-            async with self._session.request(method, url, json=body, headers=headers) as answer:
-                content = await answer.read()
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise ServiceUnavailable(
-                0, {"title": "The service was not reached.", "detail": repr(error)}, str(url)
-            ) from None
-        if answer.status == 200:
-            return content
-        where = f"{method} {url.path}"
-        try:
-            problem = msgspec.json.decode(content, type=dict[str, Any])
-        except msgspec.MsgspecError:
-            problem = {}
-        if answer.status in _PASSING:
-            raise ServiceUnavailable(
-                answer.status, problem, where, _seconds(answer.headers.get("Retry-After"))
-            )
-        raise ApiError(answer.status, problem, where)
-
-
-def _seconds(text: str | None) -> float | None:
-    return float(text) if text is not None and text.isascii() and text.isdecimal() else None
+        return msgspec.json.decode(
+            await self._transport.ask(method, path, headers, body), type=result
+        )
 
 
 def _relative(path: str, **query: Any) -> str:

@@ -38,6 +38,25 @@ class Job(Struct, frozen=True, rename="camel"):
     viewers: tuple[str, ...]
 
 
+class Change(Struct, frozen=True, rename="camel"):
+    """An event that changed a job, as `GET /jobs/events` tells it."""
+
+    type: str
+    time: datetime
+    #: `applied`, or `late` for a `job.created` that came after the fact.
+    verdict: str
+    #: The job's state after the event.
+    state: State
+    partition: int
+    offset: int
+    #: The CloudEvent as it is in the log.
+    event: Any
+    #: The job as it is now: at least as new as the event.
+    job: Job
+    #: Give this to `Client.events` to go on behind this event.
+    position: str = ""
+
+
 class TypeCount(Struct, frozen=True, rename="camel"):
     """How many jobs of a type are in each state."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -28,23 +28,27 @@ def _blocking(
 
 
 def _iterating(
-    method: Callable[Concatenate[Client, _P], AsyncIterator[_T]],
+    method: Callable[Concatenate[Client, _P], AsyncGenerator[_T]],
 ) -> Callable[Concatenate[SyncClient, _P], Iterator[_T]]:
     """Return an asynchronous generator of `Client` as one that blocks."""
 
     @functools.wraps(method)
     def iterate(self: SyncClient, /, *args: _P.args, **kwargs: _P.kwargs) -> Iterator[_T]:
         found = method(self._client, *args, **kwargs)
-        while True:
-            try:
-                yield self._run(_next(found))
-            except StopAsyncIteration:
-                return
+        try:
+            while True:
+                try:
+                    yield self._run(_next(found))
+                except StopAsyncIteration:
+                    return
+        finally:
+            # Who stops in the middle lets go of the connection.
+            self._run(found.aclose())
 
     return iterate
 
 
-async def _next(found: AsyncIterator[_T]) -> _T:
+async def _next(found: AsyncGenerator[_T]) -> _T:
     return await anext(found)
 
 
@@ -60,6 +64,7 @@ class SyncClient:
     """
 
     search = _iterating(Client.search)
+    events = _iterating(Client.events)
     summary = _blocking(Client.summary)
     bulk = _blocking(Client.bulk)
     statuses = _blocking(Client.statuses)

@@ -9,7 +9,8 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from jobtrail.job import Job
+from jobtrail.events import TYPE_NAMES
+from jobtrail.job import Job, TrailEntry
 from services.api.coding import Coding, Stream, choose, stream
 from services.api.instants import as_text
 
@@ -46,6 +47,25 @@ def job_answer(job: Job) -> dict[str, Any]:
 def status_answer(job: Job) -> dict[str, Any]:
     """Return the state of a job, as the reference has it."""
     return {"id": job.id, "state": job.state, "output": _as_it_came(job.output)}
+
+
+def entry_answer(entry: TrailEntry, partition: int, body: bytes | None) -> dict[str, Any]:
+    """Return an event of a job: what the fold made of it, its place, and itself.
+
+    Args:
+        entry: From the job's trail.
+        partition: Where it lies.
+        body: The event as it came; None where the log does not hold it any more.
+    """
+    return {
+        "type": TYPE_NAMES[entry.type_code],
+        "time": as_text(entry.time),
+        "verdict": entry.verdict,
+        "state": entry.state,
+        "partition": partition,
+        "offset": entry.offset,
+        "event": _as_it_came(body),
+    }
 
 
 def _as_it_came(value: bytes | None) -> orjson.Fragment | None:

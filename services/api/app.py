@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11
 
 from jobtrail.settings import Settings
-from projections.reading import ProjectionReader
+from projections.reading import Held, ProjectionReader
 from services.api.auth import Gate
 from services.api.bodies import Bodies
 from services.api.buffer import Buffer
 from services.api.cursors import Cursors
+from services.api.feed import Feed
+from services.api.feed import Limits as FeedLimits
 from services.api.freshness import Freshness
 from services.api.ingest import Ingest
 from services.api.limits import Patience
@@ -57,11 +60,13 @@ def make_service(
     store = Store(open_reader)
     buffer = Buffer(settings.tail_buffer_bytes)
     waits = Waits(buffer, Limits(settings.max_waits, settings.max_waits_per_caller), patience)
+    feed = Feed(buffer, FeedLimits(settings.max_feeds, settings.max_feeds_per_caller))
     service = Service(
         store=store,
         buffer=buffer,
         overlay=Overlay(buffer),
-        progress=Progress(store, buffer, patience),
+        feed=feed,
+        progress=Progress(store, buffer, feed, patience),
         freshness=Freshness(buffer),
         waits=waits,
         tail=Tail(settings.topic, kafka, buffer, waits.watches, patience),
@@ -73,10 +78,15 @@ def make_service(
         patience=patience,
     )
     service.progress.listen(waits.resync)
-    service.tail.listen(service.progress.need, waits.lose)
+    service.tail.listen(service.progress.need, partial(_lose, service))
     waits.listen(service.progress.need)
     _measure(service)
     return service
+
+
+def _lose(service: Service, partition: int, held: Held) -> None:
+    service.waits.lose(partition, held)
+    service.feed.lose(partition, held)
 
 
 def _measure(service: Service) -> None:
@@ -87,6 +97,7 @@ def _measure(service: Service) -> None:
         "Jobs that held waits look at; every job counts once.",
         lambda: len(service.waits.watches),
     )
+    metrics.measure("jobtrail_feeds", "Who listens now.", lambda: service.feed.listeners)
     metrics.measure(
         "jobtrail_tail_lag_records",
         "Records of the log that the tail has not taken in yet.",
@@ -134,7 +145,7 @@ def make_app(service: Service) -> web.Application:
         _add_fallback(resource, service, other_method(endpoint.path, methods))
     _add_fallback(app.router.add_resource("/{path:.*}"), service, nothing_there("/{path:.*}"))
     app.cleanup_ctx.append(_follow_log)
-    app.on_shutdown.append(_answer_waits)
+    app.on_shutdown.append(_let_go)
     return app
 
 
@@ -165,5 +176,6 @@ async def _follow_log(app: web.Application) -> AsyncIterator[None]:
     service.store.close()
 
 
-async def _answer_waits(app: web.Application) -> None:
+async def _let_go(app: web.Application) -> None:
     app[SERVICE].waits.close()
+    app[SERVICE].feed.close()

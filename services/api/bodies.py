@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from jobtrail.kafka import stop_client
-from services.api.problems import log_unavailable
+from services.api.buffer import Record
+from services.api.problems import log_unavailable, position_gone
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,46 @@ class Bodies:
         # Or it would go on fetching what nobody asked for.
         consumer.pause(tp)
         return found
+
+    async def scan(
+        self, partition: int, begin: int, end: int
+    ) -> tuple[list[tuple[bytes, Record]], int]:
+        """Read some records one after the other.
+
+        Args:
+            partition: Where they lie.
+            begin: The offset of the first one.
+            end: The offset behind the last one that is wanted; after `begin`.
+
+        Returns:
+            Key and record of those that have a key, and the offset from where to go on.
+
+        Raises:
+            Problem: 410 where the log does not hold that offset any more; 503 where it does not
+                answer in time.
+        """
+        tp = TopicPartition(self._topic, partition)
+        try:
+            async with asyncio.timeout(_WITHIN), self._one_at_a_time:
+                consumer = await self._started()
+                consumer.assign([tp])
+                consumer.seek(tp, begin)
+                batch: Sequence[Any] = ()
+                while not batch:
+                    found = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_AT_ONCE)
+                    batch = found.get(tp, ())
+                consumer.pause(tp)
+        except OffsetOutOfRangeError:
+            raise position_gone(f"{partition}:{begin}") from None
+        except (KafkaError, TimeoutError) as error:
+            await self.close()
+            raise log_unavailable(f"reading events: {error!r}") from None
+        records = [
+            (raw.key, (partition, raw.offset, raw.timestamp * 1000, raw.value))
+            for raw in batch
+            if raw.key is not None and raw.offset < end
+        ]
+        return records, min(batch[-1].offset + 1, end)
 
     async def _started(self) -> Any:
         if self._consumer is None:

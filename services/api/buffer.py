@@ -7,7 +7,7 @@ laid over a projection that is at least there, it brings a job up to the end of 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from projections.reading import Held
@@ -126,6 +126,23 @@ class Buffer:
             for record in self.by_key.get(key, ())
             if record[0] == partition and record[1] >= checkpoint
         ]
+
+    def between(self, partition: int, begin: int, end: int) -> Iterator[tuple[bytes, Record]]:
+        """Yield key and record of a partition's records that have a key, in order.
+
+        Args:
+            partition: Which.
+            begin: The first offset.
+            end: The offset behind the last one.
+        """
+        for offset, _timestamp, key, _size in self._queues[partition].records:
+            if offset >= end:
+                return
+            if offset >= begin and key is not None:
+                for record in self.by_key[key]:
+                    if record[:2] == (partition, offset):
+                        yield key, record
+                        break
 
     def behind_since(self, held: Held) -> int | None:
         """Return since when the projections lag.

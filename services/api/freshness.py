@@ -71,12 +71,13 @@ class Freshness:
         return self._last[1]
 
 
-def wanted_position(header: str | None, partitions: int) -> dict[int, int]:
-    """Read the position that a client wants a read to hold.
+def wanted_position(header: str | None, partitions: int, name: str = POSITION) -> dict[int, int]:
+    """Read the position that a client wants a read to hold, or to go on from.
 
     Args:
-        header: The value of `Jobtrail-Position`, None where there is none.
+        header: The header's value, None where there is none.
         partitions: How many partitions the log has.
+        name: The header's name.
 
     Raises:
         Problem: 400 where it can't be a position in this log.
@@ -86,9 +87,9 @@ def wanted_position(header: str | None, partitions: int) -> dict[int, int]:
     try:
         wanted = parse_position(header)
     except UsageError as error:
-        raise invalid([Fault("parameter", POSITION, str(error))]) from None
+        raise invalid([Fault("parameter", name, str(error))]) from None
     beyond = [partition for partition in wanted if partition >= partitions]
     if beyond:
         detail = f"The log has {partitions} partitions; found partition {beyond[0]}."
-        raise invalid([Fault("parameter", POSITION, detail)])
+        raise invalid([Fault("parameter", name, detail)])
     return wanted

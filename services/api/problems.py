@@ -157,6 +157,27 @@ def too_many_waits(detail: str) -> Problem:
     )
 
 
+def too_many_feeds(detail: str) -> Problem:
+    """A cap on listeners is reached."""
+    return Problem(
+        429,
+        "too-many-feeds",
+        "Too many listen.",
+        detail,
+        headers={"Retry-After": "5"},
+    )
+
+
+def position_gone(position: str) -> Problem:
+    """The log does not reach back to a position any more."""
+    return Problem(
+        410,
+        "position-gone",
+        "The log does not reach back that far.",
+        f"The log begins after {position}. Begin without a position, and search for what was.",
+    )
+
+
 def recovering(detail: str, reason: str | None = None) -> Problem:
     """The projections can't be answered from truly, but will be."""
     return Problem(

@@ -14,6 +14,7 @@ from jobtrail.errors import StoreError
 from jobtrail.position import holds
 from projections.reading import Snapshot
 from services.api.buffer import Buffer
+from services.api.feed import Feed
 from services.api.limits import Patience
 from services.api.store import Store
 
@@ -29,12 +30,14 @@ class Progress:
     Args:
         store: The projections.
         buffer: Is trimmed as they move on.
+        feed: Is told of them before.
         patience: How often to look.
     """
 
-    def __init__(self, store: Store, buffer: Buffer, patience: Patience) -> None:
+    def __init__(self, store: Store, buffer: Buffer, feed: Feed, patience: Patience) -> None:
         self._store = store
         self._buffer = buffer
+        self._feed = feed
         self._patience = patience
         self._waiting: dict[asyncio.Future[None], Callable[[Mapping[int, int]], bool]] = {}
         self._needed = asyncio.Event()
@@ -59,7 +62,7 @@ class Progress:
                     self._needed.clear()
             except Exception:
                 logger.exception("action=look_failed")
-            eager = self._waiting and not self._failing
+            eager = (self._waiting or self._feed.listeners) and not self._failing
             await self._pause(self._patience.eager_look if eager else self._patience.look)
 
     async def _pause(self, seconds: float) -> None:
@@ -77,9 +80,10 @@ class Progress:
         try:
             with self._store.view() as snapshot:
                 held = snapshot.held
-                self._buffer.trim(held.position)
+                more = self._feed.publish(snapshot, self._store.partitions)
+                self._buffer.trim(self._feed.kept(held.position))
                 if self._listener is not None:
-                    more = self._listener(snapshot)
+                    more = self._listener(snapshot) or more
         except StoreError as error:
             if not self._failing:
                 logger.warning("action=look_failed %s", error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from aiohttp import web
 
@@ -12,27 +13,34 @@ from services.api.problems import behind
 from services.api.service import Service
 
 
-async def reach_position(service: Service, request: web.Request, *, live: bool = False) -> None:
+async def reach_position(
+    service: Service, request: web.Request, *, live: bool = False, name: str = POSITION
+) -> Mapping[int, int]:
     """Wait until a read gives its client what he wrote.
 
     Args:
         service: The service.
-        request: May name a position in `Jobtrail-Position`.
+        request: May name a position in a header.
         live: Whether what the tail knows will be laid over the answer.
+        name: The header's name.
+
+    Returns:
+        The position that was named.
 
     Raises:
         Problem: 400 for what is no position; 503 where the projections don't get there in time.
     """
-    header = request.headers.get(POSITION)
+    header = request.headers.get(name)
     if header is None:
-        return
+        return {}
     with service.store.some() as snapshot:
         held = snapshot.held
-        wanted = wanted_position(header, service.store.partitions)
+        wanted = wanted_position(header, service.store.partitions, name)
     if live:
         held = service.freshness.with_tail(held)
     if not holds(held.position, wanted) and not await service.progress.reaches(wanted):
         raise behind(f"The projections did not reach {format_position(wanted)} in time.")
+    return wanted
 
 
 async def read_all(service: Service, request: web.Request) -> bytes:

@@ -157,8 +157,8 @@ class SummaryQuery(_OfTypes):
         )
 
 
-class SearchQuery(SummaryQuery):
-    """`GET /jobs/search`: a page of jobs, newest first."""
+class _Filtered(SummaryQuery):
+    """All the filters that there are."""
 
     states: tuple[Annotated[State, Field(strict=False)], ...] = Field(
         (), alias="state", description="Only jobs in one of these states."
@@ -169,13 +169,6 @@ class SearchQuery(SummaryQuery):
     updated_since: Start | None = Field(
         None, alias="updatedSince", description="Only jobs that changed then or later."
     )
-    offset: Annotated[int, _InQuery] = Field(
-        0, ge=0, description="How many jobs to pass over; not together with `cursor`."
-    )
-    size: Annotated[int, _InQuery] = Field(
-        DEFAULT_SIZE, ge=1, le=MAX_SIZE, description="The most jobs to answer with."
-    )
-    cursor: str | None = Field(None, description="From `next` of the page before.")
 
     def filters(self) -> Filters:
         """Return what the store is asked for."""
@@ -189,6 +182,22 @@ class SearchQuery(SummaryQuery):
             tags=self.tags,
             updated_since=self.updated_since,
         )
+
+
+class FeedQuery(_Filtered):
+    """`GET /jobs/events`: what happens to jobs, as it happens."""
+
+
+class SearchQuery(_Filtered):
+    """`GET /jobs/search`: a page of jobs, newest first."""
+
+    offset: Annotated[int, _InQuery] = Field(
+        0, ge=0, description="How many jobs to pass over; not together with `cursor`."
+    )
+    size: Annotated[int, _InQuery] = Field(
+        DEFAULT_SIZE, ge=1, le=MAX_SIZE, description="The most jobs to answer with."
+    )
+    cursor: str | None = Field(None, description="From `next` of the page before.")
 
 
 class HistoryQuery(Query):

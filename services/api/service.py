@@ -11,6 +11,7 @@ from services.api.auth import Gate
 from services.api.bodies import Bodies
 from services.api.buffer import Buffer
 from services.api.cursors import Cursors
+from services.api.feed import Feed
 from services.api.freshness import Freshness
 from services.api.ingest import Ingest
 from services.api.limits import Patience
@@ -29,6 +30,7 @@ class Service:
     store: Store
     buffer: Buffer
     overlay: Overlay
+    feed: Feed
     progress: Progress
     freshness: Freshness
     waits: Waits

@@ -32,6 +32,8 @@ BOUNDS: list[tuple[str, float, float | None, float]] = [
     ("port", 0, 65535, 1),
     ("max_waits", 1, None, 1),
     ("max_waits_per_caller", 1, None, 1),
+    ("max_feeds", 1, None, 1),
+    ("max_feeds_per_caller", 1, None, 1),
     ("tail_buffer_bytes", 1 << 20, None, 1),
     ("stalled_after", 1, None, 0.001),
 ]
@@ -62,6 +64,8 @@ OTHERS: dict[str, Any] = {
     "port": 0,
     "max_waits": 7,
     "max_waits_per_caller": 6,
+    "max_feeds": 5,
+    "max_feeds_per_caller": 4,
     "tail_buffer_bytes": 1 << 21,
     "stalled_after": 1.25,
     "log_level": "DEBUG",

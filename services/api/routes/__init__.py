@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.api.routes import bulk, health, ingest, job, search, statuses, summary
+from services.api.routes import bulk, feed, health, ingest, job, search, statuses, summary
 
 ENDPOINTS: Final = (
     bulk.ENDPOINT,
     search.ENDPOINT,
     summary.ENDPOINT,
     statuses.ENDPOINT,
+    feed.ENDPOINT,
     job.JOB,
     job.HISTORY,
     ingest.ENDPOINT,

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
-import orjson
 from aiohttp import web
 
-from jobtrail.events import TYPE_NAMES
-from jobtrail.job import Job, TrailEntry, read_trail
+from jobtrail.job import Job, read_trail
 from jobtrail.partitions import partition_of
-from services.api.answers import answer, job_answer
+from services.api.answers import answer, entry_answer, job_answer
 from services.api.auth import Identity
-from services.api.instants import as_text
 from services.api.problems import not_found
 from services.api.reading import reach_position
 from services.api.requests import HistoryQuery, NoQuery, read_query
@@ -43,7 +40,7 @@ async def history(service: Service, request: web.Request, identity: Identity) ->
         path = f"/jobs/{quote(found.id, safe='')}/history"
         following = f"{path}?fromOffset={entries[len(page)].offset}&size={query.size}"
         headers["Link"] = f'<{following}>; rel="next"'
-    events = [_entry(entry, partition, bodies.get(entry.offset)) for entry in page]
+    events = [entry_answer(entry, partition, bodies.get(entry.offset)) for entry in page]
     return answer({"id": found.id, "events": events, "next": following}, headers)
 
 
@@ -61,18 +58,6 @@ def _find(service: Service, identity: Identity, job_id: str) -> tuple[Job, int, 
     if job_id not in jobs:
         raise not_found("You see no job of this id.")
     return jobs[job_id], partition, headers
-
-
-def _entry(entry: TrailEntry, partition: int, body: bytes | None) -> dict[str, Any]:
-    return {
-        "type": TYPE_NAMES[entry.type_code],
-        "time": as_text(entry.time),
-        "verdict": entry.verdict,
-        "state": entry.state,
-        "partition": partition,
-        "offset": entry.offset,
-        "event": None if body is None else orjson.Fragment(body),
-    }
 
 
 JOB: Final = Endpoint("GET", "/jobs/{id}", "job", job, NoQuery)

@@ -1,0 +1,139 @@
+"""The client's way to the service: connections, refusals as exceptions, and trying again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from jobtrail.client.errors import ApiError, ServiceUnavailable
+from jobtrail.client.sse import Message, messages
+
+#: What may be answered otherwise the next time: too much to do, not there, recovering.
+_PASSING: Final = frozenset({429, 502, 503, 504})
+_FIRST_PAUSE: Final = 0.2
+_LONGEST_PAUSE: Final = 10.0
+#: Longer than the service is silent on a connection that it holds. Seconds.
+_SILENCE: Final = 60.0
+
+
+class Retry:
+    """How often and how long something that fails in passing is tried again.
+
+    Args:
+        patience: Seconds after which it is given up.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self._give_up = time.monotonic() + patience
+        self._pause = _FIRST_PAUSE
+
+    async def pause(self, error: ServiceUnavailable) -> None:
+        """Pause before the next try, in the service's own time where it names one.
+
+        Raises:
+            ServiceUnavailable: The error, where it has been going on for too long.
+        """
+        wanted = error.retry_after or self._pause * random.uniform(0.5, 1)  # noqa: S311
+        if time.monotonic() + wanted > self._give_up:
+            raise error
+        await asyncio.sleep(wanted)
+        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+
+
+class Transport:
+    """Sends requests to one service.
+
+    Args:
+        url: The service.
+        token: Who asks.
+        patience: Seconds after which a passing failure is given up.
+    """
+
+    def __init__(self, url: URL, token: str, patience: float) -> None:
+        self._url = url
+        self._token = token
+        self._patience = patience
+        self._session: aiohttp.ClientSession | None = None
+
+    def open(self) -> None:
+        """Open the connections; an event loop has to run."""
+        self._session = aiohttp.ClientSession(
+            headers={"Authorization": f"Bearer {self._token}"},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=_SILENCE),
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    def retry(self) -> Retry:
+        """Return how something is tried again that begins now."""
+        return Retry(self._patience)
+
+    async def ask(self, method: str, path: str, headers: Mapping[str, str], body: Any) -> bytes:
+        """Ask, and again while that may help; return the content of the answer.
+
+        Raises:
+            ApiError: The service refused; `ServiceUnavailable` where it can't answer now.
+        """
+        retry = self.retry()
+        while True:
+            try:
+                async with self._request(method, path, headers, body) as answer:
+                    return await answer.read()
+            except ServiceUnavailable as error:
+                await retry.pause(error)
+
+    async def stream(self, path: str, headers: Mapping[str, str]) -> AsyncGenerator[Message]:
+        """Listen to server-sent events until the connection ends.
+
+        Raises:
+            ServiceUnavailable: It has ended, or was not to be had.
+            ApiError: The service refused.
+        """
+        async with self._request("GET", path, headers) as answer:
+            async for message in messages(answer.content.iter_any()):
+                yield message
+        raise ServiceUnavailable(0, {"title": "The service ended the stream."}, f"GET {path}")
+
+    @contextlib.asynccontextmanager
+    async def _request(
+        self, method: str, path: str, headers: Mapping[str, str], body: Any = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send one request; what is not answered 200, or breaks, is raised."""
+        assert self._session is not None, "use the client as an async context manager"
+        url = self._url.join(URL(path, encoded=True))
+        try:
+            async with self._session.request(method, url, json=body, headers=headers) as answer:
+                if answer.status != 200:
+                    raise _refusal(answer, await answer.read(), f"{method} {url.path}")
+                yield answer
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise ServiceUnavailable(
+                0, {"title": "The service was not reached.", "detail": repr(error)}, str(url)
+            ) from None
+
+
+def _refusal(answer: aiohttp.ClientResponse, content: bytes, where: str) -> ApiError:
+    try:
+        problem = msgspec.json.decode(content, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        problem = {}
+    if answer.status in _PASSING:
+        return ServiceUnavailable(
+            answer.status, problem, where, _seconds(answer.headers.get("Retry-After"))
+        )
+    return ApiError(answer.status, problem, where)
+
+
+def _seconds(text: str | None) -> float | None:
+    return float(text) if text is not None and text.isascii() and text.isdecimal() else None
