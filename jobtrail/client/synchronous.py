@@ -42,8 +42,9 @@ def _iterating(
                 except StopAsyncIteration:
                     return
         finally:
-            # Who stops in the middle lets go of the connection.
-            self._run(found.aclose())
+            # Who stops in the middle lets go of the connection; a closed client has none.
+            if self._loop.is_running():
+                self._run(found.aclose())
 
     return iterate
 

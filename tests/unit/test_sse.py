@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator
 
 from hypothesis import given
@@ -33,7 +34,7 @@ async def test_the_pieces_in_which_a_stream_comes_do_not_matter(cuts: list[int])
     places = sorted({0, *cuts, len(STREAM)})
 
     async def chunks() -> AsyncIterator[bytes]:
-        for begin, end in zip(places, places[1:], strict=False):
+        for begin, end in itertools.pairwise(places):
             yield STREAM[begin:end]
 
     assert [message async for message in messages(chunks())] == EXPECTED
