@@ -119,6 +119,9 @@ class Snapshot(Protocol):
             not known yet stands under None.
         """
 
+    def verdicts(self) -> dict[str, int]:
+        """Count the records that are applied, by the fold's verdict; `dead` is no valid event."""
+
 
 class ProjectionReader(Protocol):
     """The read side of a store; not to be shared between threads."""

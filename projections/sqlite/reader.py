@@ -18,7 +18,7 @@ from typing import Any, Final
 import orjson
 
 from jobtrail.errors import StoreError
-from jobtrail.job import Job
+from jobtrail.job import VERDICTS, Job
 from jobtrail.partitions import partition_of
 from jobtrail.states import STATES
 from projections.reading import Caller, Cursor, Filters, Held
@@ -162,6 +162,18 @@ class SqliteSnapshot:
                 )
         present = [name for name in totals if any(totals[name])]
         return {name: totals[name] for name in sorted(present, key=lambda n: (n is None, n or ""))}
+
+    def verdicts(self) -> dict[str, int]:
+        """Count the records that are applied, by the fold's verdict; `dead` is no valid event."""
+        names = (*VERDICTS, "dead")
+        sums = ", ".join(f"sum({name.replace('-', '_')})" for name in names)
+        rows = [
+            shard.db.execute(f"SELECT {sums} FROM checkpoints").fetchone()  # noqa: S608
+            for shard in self._shards
+        ]
+        return {
+            name: sum(counts) for name, counts in zip(names, zip(*rows, strict=True), strict=True)
+        }
 
 
 class _ShardReader:

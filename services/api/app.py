@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
@@ -19,6 +18,7 @@ from services.api.buffer import Buffer
 from services.api.cursors import Cursors
 from services.api.feed import Feed
 from services.api.feed import Limits as FeedLimits
+from services.api.figures import measure
 from services.api.freshness import Freshness
 from services.api.ingest import Ingest
 from services.api.limits import Patience
@@ -80,57 +80,13 @@ def make_service(
     service.progress.listen(waits.resync)
     service.tail.listen(service.progress.need, partial(_lose, service))
     waits.listen(service.progress.need)
-    _measure(service)
+    measure(service)
     return service
 
 
 def _lose(service: Service, partition: int, held: Held) -> None:
     service.waits.lose(partition, held)
     service.feed.lose(partition, held)
-
-
-def _measure(service: Service) -> None:
-    metrics = service.metrics
-    metrics.measure("jobtrail_waits_held", "Waits that are held now.", lambda: service.waits.held)
-    metrics.measure(
-        "jobtrail_watched_jobs",
-        "Jobs that held waits look at; every job counts once.",
-        lambda: len(service.waits.watches),
-    )
-    metrics.measure("jobtrail_feeds", "Who listens now.", lambda: service.feed.listeners)
-    metrics.measure(
-        "jobtrail_tail_lag_records",
-        "Records of the log that the tail has not taken in yet.",
-        service.tail.records_behind,
-    )
-    metrics.measure(
-        "jobtrail_tail_silent_seconds",
-        "How long the log has not answered the tail.",
-        service.tail.silent_for,
-    )
-    metrics.measure(
-        "jobtrail_tail_buffer_bytes",
-        "Bytes of records that the projections do not hold yet.",
-        lambda: service.buffer.size,
-    )
-    metrics.measure(
-        "jobtrail_tail_dropped_records",
-        "Records that were dropped since the projections were too far behind.",
-        lambda: service.buffer.dropped,
-    )
-    metrics.measure(
-        "jobtrail_projection_lag_seconds",
-        "By how much the projections are behind the log; NaN while that is not known.",
-        lambda: _lag(service),
-    )
-
-
-def _lag(service: Service) -> float:
-    unknown = float("nan")
-    with contextlib.suppress(Exception), service.store.view() as snapshot:
-        lag = service.freshness.lag(snapshot.held)
-        return unknown if lag is None else lag
-    return unknown
 
 
 def make_app(service: Service) -> web.Application:

@@ -180,6 +180,32 @@ async def test_projections_that_recover_give_no_partial_answer(tmp_path: Path) -
         assert (await api.get("/jobs/search")).json["jobs"][0]["state"] == "active"
 
 
+async def test_metrics_count_what_the_fold_made_of_the_records(api: Api) -> None:
+    partition = partition_of("job-1", PARTITIONS)
+    api.emit("job-1", "created")
+    api.emit("job-1", "completed")
+    api.emit("job-1", "active")
+    api.write(b"job-1", api.records[partition][0].value, partition)
+    api.write(b"job-1", b"no event", partition)
+    await api.project()
+    api.show()
+    counts = {
+        verdict: await api.metric(f'jobtrail_projected_records_total{{verdict="{verdict}"}}')
+        for verdict in ("applied", "duplicate", "late", "not-allowed", "dead")
+    }
+    assert counts == {"applied": 2, "duplicate": 1, "late": 0, "not-allowed": 1, "dead": 1}
+    assert await api.metric("jobtrail_projection_lag_records") == 0
+
+
+async def test_metrics_say_how_many_records_the_projections_lack(api: Api) -> None:
+    for n in range(5):
+        api.emit(f"job-{n}", "created")
+    api.show()
+    assert await api.metric("jobtrail_projection_lag_records") == 5
+    await api.project()
+    assert await api.metric("jobtrail_projection_lag_records") == 0
+
+
 async def test_metrics_count_requests_by_route(api: Api) -> None:
     await api.get("/jobs/search")
     await api.get("/jobs/search?size=0")
