@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
 
@@ -16,17 +16,9 @@ _LARGEST_CHUNK: Final = 4096
 _NEWEST_FIRST: Final = "ORDER BY created_at DESC, id"
 
 
-class Place(NamedTuple):
-    """Where a job lies, and in a listing."""
-
-    created_at: int
-    id: str
-    row: int
-
-
-def newest_first(found: tuple[Place, object]) -> tuple[int, str]:
-    """Return the key by which listings are merged."""
-    return -found[0].created_at, found[0].id
+#: Where a job lies: its creation negated and its id, by which listings are sorted; its row; and
+#: the number of its shard.
+Place: TypeAlias = tuple[int, str, int, int]
 
 
 class Where(NamedTuple):
@@ -64,18 +56,12 @@ def conditions(filters: Filters) -> Where:
     return Where(tuple(clauses), tuple(values))
 
 
-def walk(
-    db: sqlite3.Connection,
-    index: str,
-    source: Where,
-    where: Where,
-    after: Cursor | None,
-    first: int,
-) -> Iterator[Place]:
-    """Jobs of one index in its order, from behind a cursor, in growing chunks.
+class Stream:
+    """Jobs of one index in its order, read in growing chunks.
 
     Args:
         db: The shard.
+        shard: Its number.
         index: The index to go along.
         source: What of the index is gone along.
         where: What else is asked of each row.
@@ -84,29 +70,70 @@ def walk(
 
     Two exact seeks lead behind a cursor: to its ties in creation time, then to what is older.
     """
-    chunk = min(first, _LARGEST_CHUNK)
-    while True:
-        left = chunk
-        for part in _behind(after):
+
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        shard: int,
+        index: str,
+        source: Where,
+        where: Where,
+        after: Cursor | None,
+        first: int,
+    ) -> None:
+        self._db = db
+        self._select = f"SELECT -created_at, id, row, {shard} FROM jobs INDEXED BY {index} WHERE "  # noqa: S608
+        self._source = source
+        self._where = where
+        self._after = after
+        self._chunk = min(first, _LARGEST_CHUNK)
+        #: Whether everything was read.
+        self.over = False
+        #: The last place that was read.
+        self.last: Place = (0, "", 0, shard)
+
+    def read(self) -> list[Place]:
+        """Return the next chunk."""
+        left = self._chunk
+        found: list[Place] = []
+        for part in _behind(self._after):
             condition = Where(
-                (*source.clauses, *part.clauses, *where.clauses),
-                (*source.values, *part.values, *where.values),
+                (*self._source.clauses, *part.clauses, *self._where.clauses),
+                (*self._source.values, *part.values, *self._where.values),
             )
-            rows = db.execute(
-                "SELECT created_at, id, row FROM jobs "  # noqa: S608
-                f"INDEXED BY {index} WHERE {condition} {_NEWEST_FIRST} LIMIT ?",
+            found += self._db.execute(
+                f"{self._select}{condition} {_NEWEST_FIRST} LIMIT ?",
                 (*condition.values, left),
             ).fetchall()
-            for row in rows:
-                yield Place(*row)
-            left -= len(rows)
-            if rows:
-                after = Cursor(rows[-1][0], rows[-1][1])
+            left = self._chunk - len(found)
             if not left:
                 break
         if left:
-            return
-        chunk = min(chunk * 4, _LARGEST_CHUNK)
+            self.over = True
+        else:
+            self.last = found[-1]
+            self._after = Cursor(-self.last[0], self.last[1])
+            self._chunk = min(self._chunk * 4, _LARGEST_CHUNK)
+        return found
+
+
+def first_of(streams: Sequence[Stream], count: int) -> list[Place]:
+    """Return the first places of several streams, in the order of a listing.
+
+    Args:
+        streams: Each in that order; what is not needed of them is not read.
+        count: How many at most.
+    """
+    found: list[Place] = []
+    unread = list(streams)
+    while unread:
+        for stream in unread:
+            found += stream.read()
+        found.sort()
+        del found[count:]
+        # What a stream has not shown yet lies behind its last place.
+        unread = [s for s in unread if not s.over and (len(found) < count or s.last < found[-1])]
+    return found
 
 
 def _behind(after: Cursor | None) -> Iterator[Where]:

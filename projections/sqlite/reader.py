@@ -8,8 +8,6 @@ are sums over the same audiences' counters.
 from __future__ import annotations
 
 import contextlib
-import heapq
-import itertools
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +22,7 @@ from jobtrail.states import STATES
 from projections.reading import Caller, Cursor, Filters, Held
 from projections.sqlite import schema
 from projections.sqlite.days import split_days
-from projections.sqlite.listing import Place, Where, conditions, newest_first, walk
+from projections.sqlite.listing import Stream, Where, conditions, first_of
 from projections.sqlite.rows import COLUMNS, Names, job_of
 from projections.sqlite.schema import DAY, EVERYBODY
 from projections.sqlite.writer import read_chunks
@@ -135,16 +133,15 @@ class SqliteSnapshot:
         # First where the page lies, from the indexes alone; then its rows, in one read a shard.
         wanted = offset + size
         streams = [
-            zip(stream, itertools.repeat(shard))
-            for shard in self._shards
-            for stream in shard.streams(caller, filters, after, wanted)
+            stream
+            for number, shard in enumerate(self._shards)
+            for stream in shard.streams(number, caller, filters, after, wanted)
         ]
-        merged = heapq.merge(*streams, key=newest_first)
-        page = list(itertools.islice(merged, offset, wanted))
+        page = first_of(streams, wanted)[offset:]
         jobs: dict[str, Job] = {}
-        for shard in self._shards:
-            jobs |= shard.jobs_at([place.row for place, holder in page if holder is shard])
-        return [jobs[place.id] for place, _shard in page]
+        for number, shard in enumerate(self._shards):
+            jobs |= shard.jobs_at([row for _, _, row, holder in page if holder == number])
+        return [jobs[job_id] for _, job_id, _, _ in page]
 
     def summary(self, caller: Caller, filters: Filters) -> dict[str | None, list[int]]:
         """Count jobs by type and state, from counters and the edges of the two edge days."""
@@ -245,8 +242,8 @@ class _ShardReader:
         return {row[0]: self.job(row) for row in found}
 
     def streams(
-        self, caller: Caller, filters: Filters, after: Cursor | None, wanted: int
-    ) -> Iterator[Iterator[Place]]:
+        self, number: int, caller: Caller, filters: Filters, after: Cursor | None, wanted: int
+    ) -> Iterator[Stream]:
         """Jobs that match, as streams that are each in the order of a listing."""
         audiences = self._narrowed(caller, filters)
         if audiences == [] or not self._may_match(audiences, filters):
@@ -259,15 +256,15 @@ class _ShardReader:
                     (*where.clauses, "audience IN (SELECT value FROM json_each(?))"),
                     (*where.values, _as_json(audiences)),
                 )
-            yield walk(self.db, "jobs_by_bulk", source, where, after, wanted)
+            yield Stream(self.db, number, "jobs_by_bulk", source, where, after, wanted)
         elif audiences is None:
-            yield walk(self.db, "jobs_by_creation", Where((), ()), where, after, wanted)
+            yield Stream(self.db, number, "jobs_by_creation", Where((), ()), where, after, wanted)
         else:
             # Of many streams each gives little to a page: they are read a little at a time.
             first = min(wanted, max(2, 2 * wanted // len(audiences))) if audiences else 0
             for audience in audiences:
                 source = Where(("audience=?",), (audience,))
-                yield walk(self.db, "jobs_by_audience", source, where, after, first)
+                yield Stream(self.db, number, "jobs_by_audience", source, where, after, first)
 
     def _narrowed(self, caller: Caller, filters: Filters) -> list[int] | None:
         """The caller's audiences, those of one owner where the filters name one."""

