@@ -22,7 +22,7 @@ from jobtrail.states import STATES
 from projections.reading import Caller, Cursor, Filters, Held
 from projections.sqlite import schema
 from projections.sqlite.days import split_days
-from projections.sqlite.listing import Stream, Where, conditions, first_of
+from projections.sqlite.listing import Place, Stream, Where, conditions, first_of
 from projections.sqlite.rows import COLUMNS, Names, job_of
 from projections.sqlite.schema import DAY, EVERYBODY
 from projections.sqlite.writer import read_chunks
@@ -30,6 +30,8 @@ from projections.sqlite.writer import read_chunks
 _SUMS: Final = ", ".join(f"sum({state})" for state in STATES)
 #: Up to so many rows a statement has a mark for each: it is kept prepared.
 _MARKS: Final = 32
+#: Places that are passed over at a time on the way to an offset.
+_STEP: Final = 4096
 
 
 class SqliteReader:
@@ -130,18 +132,31 @@ class SqliteSnapshot:
         offset: int = 0,
     ) -> list[Job]:
         """Return a page of jobs without their trails, newest first."""
+        # Far behind the beginning in steps, so that memory stays bounded.
+        while offset > _STEP:
+            passed = self._places(caller, filters, after, _STEP)
+            if len(passed) < _STEP:
+                return []
+            after = Cursor(-passed[-1][0], passed[-1][1])
+            offset -= _STEP
         # First where the page lies, from the indexes alone; then its rows, in one read a shard.
-        wanted = offset + size
-        streams = [
-            stream
-            for number, shard in enumerate(self._shards)
-            for stream in shard.streams(number, caller, filters, after, wanted)
-        ]
-        page = first_of(streams, wanted)[offset:]
+        page = self._places(caller, filters, after, offset + size)[offset:]
         jobs: dict[str, Job] = {}
         for number, shard in enumerate(self._shards):
             jobs |= shard.jobs_at([row for _, _, row, holder in page if holder == number])
         return [jobs[job_id] for _, job_id, _, _ in page]
+
+    def _places(
+        self, caller: Caller, filters: Filters, after: Cursor | None, count: int
+    ) -> list[Place]:
+        return first_of(
+            [
+                stream
+                for number, shard in enumerate(self._shards)
+                for stream in shard.streams(number, caller, filters, after, count)
+            ],
+            count,
+        )
 
     def summary(self, caller: Caller, filters: Filters) -> dict[str | None, list[int]]:
         """Count jobs by type and state, from counters and the edges of the two edge days."""
