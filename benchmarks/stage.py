@@ -100,6 +100,9 @@ class Stage:
             "group": f"projector-{name}",
             "port": 0,
             "log_level": "WARNING",
+            # The figures are of the service, not of what it grants to one user.
+            "max_request_rate": 1e9,
+            "max_request_burst": 10**9,
         }
         settings = Settings.model_validate({**values, **overrides})
         settings.data_dir.mkdir(parents=True)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from jobtrail import oidc
 from jobtrail.errors import SettingError
 
 ENV_PREFIX = "JOBTRAIL_"
@@ -87,6 +88,80 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
         default=8040, description="Port of the API. 0: a free one."
     )
+    oidc_issuer: str = Field(
+        default="",
+        description="Issuer whose tokens count beside the local service's, exactly as in their "
+        "`iss`. Empty: none.",
+    )
+    oidc_audience: str = Field(
+        default="",
+        description="What those tokens have to name in `aud`: one made for another service proves "
+        "nothing here.",
+    )
+    oidc_jwks_url: str = Field(
+        default="",
+        description="Where the issuer's public keys are. Empty: as "
+        "`ISSUER/.well-known/openid-configuration` says.",
+    )
+    oidc_secret: SecretStr = Field(
+        default=SecretStr(""),
+        description="Secret shared with the issuer, in place of public keys: 32 bytes or more.",
+    )
+    oidc_algorithms: str = Field(
+        default="",
+        description="Algorithms that may sign, separated by commas; never a token's own choice. "
+        "Empty: `RS256,ES256`, and `HS256` with a secret.",
+    )
+    oidc_user_claim: _Name = Field(
+        default="sub",
+        description="Claim that names the user, as events name owners. Choose one that users "
+        "can't change.",
+    )
+    oidc_groups_claim: _Name = Field(
+        default="groups",
+        description="Claim with the groups: a list, or a text with spaces between. Dots lead into "
+        "objects, as in `realm_access.roles`.",
+    )
+    oidc_permissions_claim: _Name = Field(
+        default="permissions",
+        description="The same for the permissions, as `scope`; other words in it are ignored.",
+    )
+    keys_file: Path | None = Field(
+        default=None,
+        description="File of the API keys. Unset: `keys.json` in the data folder.",
+    )
+    max_request_rate: Annotated[float, Field(ge=0.1)] = Field(
+        default=1_000.0,
+        description="Requests a second that one user may send to one API process in the long run; "
+        "more get 429. Far above any person, far below what would slow the others.",
+    )
+    max_request_burst: Annotated[int, Field(ge=1)] = Field(
+        default=2_000, description="Requests that one user may send at once after a rest."
+    )
+    max_connections: Annotated[int, Field(ge=1)] = Field(
+        default=30_000,
+        description="Connections that one API process holds; more get 503 and are closed. Every "
+        "wait is one, so more than `JOBTRAIL_MAX_WAITS`.",
+    )
+    max_body_bytes: Annotated[int, Field(ge=1 << 10, le=16 << 20)] = Field(
+        default=1 << 20,
+        description="Bytes of the largest body; a larger one gets 413. It is held in memory whole.",
+    )
+    max_ids: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=1000, description="Ids that one call may ask for; the contract has 1,000."
+    )
+    max_page_size: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=1000, description="Jobs or events on a page at most; the contract has 1,000."
+    )
+    read_timeout: Annotated[float, Field(ge=0.05, le=600)] = Field(
+        default=10.0,
+        description="Seconds in which a body has to arrive; a slower one gets 408.",
+    )
+    idle_timeout: Annotated[float, Field(ge=0.05, le=3600)] = Field(
+        default=30.0,
+        description="Seconds in which the head of the next request has to arrive, before the "
+        "connection is closed.",
+    )
     max_waits: Annotated[int, Field(ge=1)] = Field(
         default=20_000,
         description="Waits that one API process holds at a time; more get 429. 20,000 take "
@@ -124,6 +199,24 @@ class Settings(BaseSettings):
             raise ValueError("expected sqlite:///FOLDER")
         return value
 
+    @model_validator(mode="after")
+    def _provider_is_whole(self) -> Self:
+        faults = oidc.faults_of(
+            self.oidc_issuer,
+            self.oidc_audience,
+            self.oidc_jwks_url,
+            self.oidc_secret.get_secret_value(),
+            self.oidc_algorithms,
+        )
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    @property
+    def keys_path(self) -> Path:
+        """The file of the API keys."""
+        return self.keys_file or self.data_dir / "keys.json"
+
     @property
     def store_folder(self) -> Path:
         """The folder of the SQLite store."""
@@ -146,6 +239,10 @@ def load(**overrides: object) -> Settings:
     except ValidationError as error:
         faults = []
         for fault in error.errors(include_url=False):
+            if not fault["loc"]:
+                # About several together: it names them itself, and what was found has secrets.
+                faults.append(fault["msg"])
+                continue
             name = str(fault["loc"][0])
             source = f"{ENV_PREFIX}{name.upper()}"
             from_environment = overrides.get(name) is None and source in os.environ

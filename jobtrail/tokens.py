@@ -6,21 +6,24 @@ user. So the file is made for its owner alone, and one that others can read is n
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import jwt
+import orjson
 
 from jobtrail.errors import JobtrailError, SettingError, UsageError
+from jobtrail.oidc import LOCAL_ISSUER
 
-ISSUER: Final = "jobtrail-local"
+ISSUER: Final = LOCAL_ISSUER
 AUDIENCE: Final = "jobtrail"
 #: The permission to see every job.
 READ_ALL: Final = "jobs:read:all"
@@ -28,7 +31,7 @@ READ_ALL: Final = "jobs:read:all"
 WRITE: Final = "jobs:write"
 PERMISSIONS: Final = (READ_ALL, WRITE)
 
-#: The longest token that is looked at, in bytes.
+#: The longest token that is looked at, in characters: a valid one is ASCII.
 MAX_TOKEN_BYTES: Final = 8 * 1024
 #: How far two clocks may differ, in seconds.
 LEEWAY: Final = 10
@@ -39,10 +42,9 @@ _SECRET_FILE: Final = "secret"  # noqa: S105
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,256}")
 #: Headers by which a token would choose its own key or rules.
 _REFUSED_HEADERS: Final = ("crit", "jku", "x5u", "jwk")
-_OPTIONS: Final[Any] = {
-    "require": ["exp", "iss", "aud", "sub"],
-    "enforce_minimum_key_length": True,
-}
+_OPTIONS: Final[Any] = {"require": ["exp", "iss", "aud"], "enforce_minimum_key_length": True}
+#: What reading a token of anybody's making can end in.
+_BROKEN: Final = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
 
 
 class TokenError(JobtrailError):
@@ -146,20 +148,7 @@ def make_token(
         UsageError: A name has another form, or a permission is unknown.
     """
     groups, permissions = list(groups), list(permissions)
-    for name in (user, *groups):
-        if not _NAME.fullmatch(name):
-            raise UsageError(
-                "This is no name of a user or group.",
-                expected="1 to 256 characters, no control characters",
-                found=repr(name[:80]),
-            )
-    unknown = [permission for permission in permissions if permission not in PERMISSIONS]
-    if unknown:
-        raise UsageError(
-            "There is no such permission.",
-            expected=" or ".join(PERMISSIONS),
-            found=", ".join(map(repr, unknown)),
-        )
+    check_grant(user, groups, permissions)
     issued = int(time.time() if at is None else at)
     claims = {
         "iss": ISSUER,
@@ -180,6 +169,28 @@ def make_token(
     return token
 
 
+def check_grant(user: str, groups: Iterable[str], permissions: Iterable[str]) -> None:
+    """Refuse what no token or key can be issued for.
+
+    Raises:
+        UsageError: A name has another form, or a permission is unknown.
+    """
+    for name in (user, *groups):
+        if not _NAME.fullmatch(name):
+            raise UsageError(
+                "This is no name of a user or group.",
+                expected="1 to 256 characters, no control characters",
+                found=repr(name[:80]),
+            )
+    unknown = [permission for permission in permissions if permission not in PERMISSIONS]
+    if unknown:
+        raise UsageError(
+            "There is no such permission.",
+            expected=" or ".join(PERMISSIONS),
+            found=", ".join(map(repr, unknown)),
+        )
+
+
 def read_token(secret: bytes, token: str) -> Claims:
     """Verify a token of the local service.
 
@@ -193,39 +204,98 @@ def read_token(secret: bytes, token: str) -> Claims:
     Raises:
         TokenError: It is forged, over, made for somebody else, or no such token at all.
     """
+    payload = verify(token, secret, algorithms=[_ALGORITHM], issuer=ISSUER, audience=AUDIENCE)
+    groups = payload.get("groups", [])
+    permissions = payload.get("permissions", [])
+    if not all(isinstance(claim, list) for claim in (groups, permissions)):
+        raise TokenError("The token's groups or permissions are no list.")
+    return make_claims(payload.get("sub"), groups, permissions, payload["exp"])
+
+
+def look_into(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what a token claims, which proves nothing yet: its header and its payload.
+
+    Raises:
+        TokenError: It is too long, has a header that is refused, or is no token at all.
+    """
+    _check_length(token)
+    try:
+        # Not by PyJWT, which takes as long over this as over verifying; it reads the token again.
+        header, payload = (
+            orjson.loads(base64.urlsafe_b64decode(part + "==")) for part in token.split(".")[:2]
+        )
+    except _BROKEN as error:
+        raise _unreadable(error) from None
+    if not isinstance(header, dict) or not isinstance(payload, dict):
+        raise TokenError("The token's header or payload is no object.")
+    _check_header(header)
+    return header, payload
+
+
+def verify(
+    token: str, key: Any, *, algorithms: Sequence[str], issuer: str, audience: str
+) -> dict[str, Any]:
+    """Verify a token's signature, issuer, audience and times.
+
+    Args:
+        token: As the bearer sent it.
+        key: A secret, or a key as PyJWT has it.
+        algorithms: Those that may have signed it, all of the key's own family.
+        issuer: Who has to have issued it.
+        audience: Whom it has to be made for.
+
+    Returns:
+        Its payload; `exp` is there.
+
+    Raises:
+        TokenError: It is forged, over, made for somebody else, or no such token at all.
+    """
+    _check_length(token)
+    try:
+        whole = jwt.decode_complete(
+            token,
+            key,
+            algorithms=algorithms,
+            audience=audience,
+            issuer=issuer,
+            leeway=LEEWAY,
+            options=_OPTIONS,
+        )
+    except _BROKEN as error:
+        raise _unreadable(error) from None
+    _check_header(whole["header"])
+    payload: dict[str, Any] = whole["payload"]
+    return payload
+
+
+def make_claims(user: Any, groups: list[Any], permissions: list[Any], expires: Any) -> Claims:
+    """Return the claims of a verified payload.
+
+    Raises:
+        TokenError: Somebody is named that can't be.
+    """
+    for name in (user, *groups, *permissions):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise TokenError("The token names somebody that can't be.", found=repr(name)[:80])
+    return Claims(user, tuple(groups), frozenset(permissions), float(expires))
+
+
+def _check_length(token: str) -> None:
     if len(token) > MAX_TOKEN_BYTES:
         raise TokenError(
             "The token is too long.",
             expected=f"at most {MAX_TOKEN_BYTES} bytes",
             found=f"{len(token)} bytes",
         )
-    try:
-        whole = jwt.decode_complete(
-            token,
-            secret,
-            algorithms=[_ALGORITHM],
-            audience=AUDIENCE,
-            issuer=ISSUER,
-            leeway=LEEWAY,
-            options=_OPTIONS,
-        )
-    except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise TokenError(
-            "The token can't be verified.", found=f"{type(error).__name__}: {error}"
-        ) from None
+
+
+def _check_header(header: dict[str, Any]) -> None:
     for name in _REFUSED_HEADERS:
-        if name in whole["header"]:
+        if name in header:
             raise TokenError("The token has a header that is refused.", found=name)
-    return _claims(whole["payload"])
 
 
-def _claims(payload: dict[str, Any]) -> Claims:
-    user = payload["sub"]
-    groups = payload.get("groups", [])
-    permissions = payload.get("permissions", [])
-    if not all(isinstance(claim, list) for claim in (groups, permissions)):
-        raise TokenError("The token's groups or permissions are no list.")
-    for name in (user, *groups, *permissions):
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise TokenError("The token names somebody that can't be.", found=repr(name)[:80])
-    return Claims(user, tuple(groups), frozenset(permissions), float(payload["exp"]))
+def _unreadable(error: Exception) -> TokenError:
+    # It may quote the token: neither its line feeds nor its length belong in a log.
+    found = f"{type(error).__name__}: {ascii(str(error))[:200]}"
+    return TokenError("The token can't be verified.", found=found)

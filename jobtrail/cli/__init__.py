@@ -14,6 +14,7 @@ import click
 from jobtrail.cli.ask import get, search, summary, wait
 from jobtrail.cli.emit import emit
 from jobtrail.cli.imports import import_
+from jobtrail.cli.keys import keys
 from jobtrail.cli.status import status
 from jobtrail.cli.token import token
 from jobtrail.cli.up import up
@@ -45,5 +46,5 @@ def main(ctx: click.Context, data_dir: Path | None) -> None:
     ctx.obj = data_dir
 
 
-for _command in (up, token, emit, import_, status, search, summary, get, wait):
+for _command in (up, token, keys, emit, import_, status, search, summary, get, wait):
     main.add_command(_command)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 #: Connections that the kernel holds until they are taken up.
 _BACKLOG = 4096
+#: Files that are open beside connections: the store's, Kafka's, the loop's, those being refused.
+_OTHER_FILES = 1_200
 #: Seconds that requests have to end once the process is told to.
 _SHUTDOWN_SECONDS = 5.0
 
@@ -58,6 +61,10 @@ async def _serve(settings: Settings, *, with_parent: bool) -> None:
             expected="host:port[,host:port]",
             mend="`jobtrail up` sets it.",
         )
+    room = connections_within(settings.max_connections)
+    if room < settings.max_connections:
+        logger.warning("action=few-files connections=%d of=%d", room, settings.max_connections)
+        settings = settings.model_copy(update={"max_connections": room})
     kafka = {"bootstrap_servers": settings.bootstrap_servers, **kafka_security(settings)}
     service = make_service(
         settings,
@@ -78,6 +85,24 @@ async def _serve(settings: Settings, *, with_parent: bool) -> None:
         logger.info("action=stopping")
     finally:
         await runner.cleanup()
+
+
+def connections_within(most: int) -> int:
+    """Return how many connections the process can hold, each an open file.
+
+    The bound on open files is raised as far as the process itself may: a shell's 1,024 would cut
+    connections off without an answer.
+
+    Args:
+        most: How many it should hold.
+    """
+    wanted = most + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return max(soft - _OTHER_FILES, soft // 2)
+    return most
 
 
 def _stop_event(*, with_parent: bool) -> asyncio.Event:

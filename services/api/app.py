@@ -21,11 +21,13 @@ from services.api.feed import Limits as FeedLimits
 from services.api.figures import measure
 from services.api.freshness import Freshness
 from services.api.ingest import Ingest
-from services.api.limits import Patience
+from services.api.keys import Keys
+from services.api.limits import Bounds, Patience, Rate
 from services.api.metrics import Metrics
 from services.api.overlay import Overlay
 from services.api.problems import unreadable
 from services.api.progress import Progress
+from services.api.provider import Provider
 from services.api.routes import ENDPOINTS
 from services.api.routes.endpoint import Endpoint
 from services.api.routes.fallback import nothing_there, other_method
@@ -34,9 +36,6 @@ from services.api.serving import serving
 from services.api.store import Store
 from services.api.tail import Tail
 from services.api.waits import Limits, Waits
-
-#: The largest body, in bytes.
-MAX_BODY = 1 << 20
 
 
 def make_service(
@@ -57,6 +56,8 @@ def make_service(
         patience: How long to wait for what; None for what clients rely on.
     """
     patience = patience or Patience()
+    provider = Provider(settings, patience) if settings.oidc_issuer else None
+    keys = Keys(settings.keys_path, patience.keys)
     store = Store(open_reader)
     buffer = Buffer(settings.tail_buffer_bytes)
     waits = Waits(buffer, Limits(settings.max_waits, settings.max_waits_per_caller), patience)
@@ -72,10 +73,12 @@ def make_service(
         tail=Tail(settings.topic, kafka, buffer, waits.watches, patience),
         ingest=Ingest(settings),
         bodies=Bodies(settings.topic, kafka),
-        gate=Gate(secret),
+        gate=Gate(secret, provider, keys, patience.reverify),
         cursors=Cursors(secret),
         metrics=Metrics(),
         patience=patience,
+        bounds=Bounds.of(settings),
+        rate=Rate(settings.max_request_rate, settings.max_request_burst),
     )
     service.progress.listen(waits.resync)
     service.tail.listen(service.progress.need, partial(_lose, service))
@@ -91,7 +94,7 @@ def _lose(service: Service, partition: int, held: Held) -> None:
 
 def make_app(service: Service) -> web.Application:
     """Return the application of a service; it follows the log while it runs."""
-    app = web.Application(client_max_size=MAX_BODY)
+    app = web.Application(client_max_size=service.bounds.body)
     app[SERVICE] = service
     for endpoint in ENDPOINTS:
         resource = app.router.add_resource(endpoint.path, name=endpoint.name)
@@ -123,10 +126,12 @@ async def _expect(request: web.Request) -> web.StreamResponse | None:
 async def _follow_log(app: web.Application) -> AsyncIterator[None]:
     service = app[SERVICE]
     tasks = [asyncio.create_task(service.tail.run()), asyncio.create_task(service.progress.run())]
+    tasks.append(asyncio.create_task(service.gate.prepare()))
     yield
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    await service.gate.close()
     await service.ingest.close()
     await service.bodies.close()
     service.store.close()

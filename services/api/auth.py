@@ -1,18 +1,34 @@
 """Who is asking: from the `Authorization` header to a caller and his permissions.
 
-Every way to be refused gives the same 401; the reason goes to the log only.
+Which rules a token has to pass follows from the issuer that it claims; the claim proves nothing,
+it only chooses. Every way to be refused gives the same 401; the reason goes to the log only.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from jobtrail.tokens import LEEWAY, READ_ALL, TokenError, read_token
+from jobtrail.keys import PREFIX
+from jobtrail.tokens import (
+    ISSUER,
+    LEEWAY,
+    READ_ALL,
+    Claims,
+    TokenError,
+    look_into,
+    read_token,
+)
 from projections.reading import Caller
-from services.api.problems import unauthorized
+from services.api.keys import Keys
+from services.api.problems import keys_unavailable, unauthorized
+from services.api.provider import Provider
+from services.api.requests import FOREVER
 
-#: Verified tokens that are remembered, at most 9 KiB each: verifying costs 30 us, finding 1.
+#: Verified tokens that are remembered, at most 9 KiB each: verifying costs 30 us and more,
+#: finding 1.
 _MAX_REMEMBERED: Final = 2048
 
 
@@ -23,10 +39,27 @@ class Identity(NamedTuple):
     permissions: frozenset[str]
     #: When the proof ends, seconds since the epoch.
     expires: float
+    #: The sources whose events he may write; None for all.
+    sources: frozenset[str] | None = None
+    #: The API key that proves it, which may be revoked; None for a token.
+    key_id: str | None = None
 
+    def may_write(self, source: str) -> bool:
+        """Tell whether he may write events of a CloudEvents source."""
+        return self.sources is None or source in self.sources
+
+
+#: Tells when the time of a wait is up, by the event loop's clock; infinite for never.
+Deadline = Callable[[], float]
 
 #: Who asks where nobody needs to say who he is; sees no job.
 NOBODY: Final = Identity(Caller(""), frozenset(), 0.0)
+
+
+class _Remembered(NamedTuple):
+    identity: Identity
+    #: Until when it need not be verified anew, seconds since the epoch.
+    until: float
 
 
 class Gate:
@@ -34,48 +67,142 @@ class Gate:
 
     Args:
         secret: Signs the local service's tokens.
+        provider: Whose tokens count beside them.
+        keys: The API keys.
+        reverify: Seconds after which a provider's token is verified anew.
     """
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(
+        self,
+        secret: bytes,
+        provider: Provider | None = None,
+        keys: Keys | None = None,
+        reverify: float = 600.0,
+    ) -> None:
         self._secret = secret
-        self._remembered: dict[str, Identity] = {}
+        self._provider = provider
+        self._keys = keys
+        self._reverify = reverify
+        self._remembered: dict[str, _Remembered] = {}
 
     def __len__(self) -> int:
         """Return how many tokens are remembered."""
         return len(self._remembered)
 
-    def identify(self, authorization: str | None) -> Identity:
+    def identify(self, authorization: str | None) -> Identity | None:
         """Return who sent a request.
 
         Args:
             authorization: The header's value, None where there is none.
+
+        Returns:
+            None where the token's key is not here: `prove` fetches it.
 
         Raises:
             Problem: 401, the same one whatever the reason.
         """
         if authorization is None:
             raise unauthorized("no token")
-        identity = self._remembered.get(authorization)
-        if identity is None:
-            identity = self._verify(authorization)
-            self._remember(authorization, identity)
-        elif identity.expires + LEEWAY <= time.time():
+        remembered = self._remembered.get(authorization)
+        if remembered is not None:
+            if remembered.until > time.time():
+                return remembered.identity
             del self._remembered[authorization]
-            raise unauthorized("the token is over")
-        return identity
+        return self._verify(authorization)
 
-    def _verify(self, authorization: str) -> Identity:
+    async def prove(self, authorization: str | None) -> Identity:
+        """Return who sent a request, once the provider's keys have been fetched.
+
+        Args:
+            authorization: The header's value.
+
+        Raises:
+            Problem: 401; 503 where the provider has never given any keys.
+        """
+        provider = self._provider
+        assert provider is not None
+        assert provider.keys is not None
+        await provider.keys.fetch()
+        identity = self.identify(authorization)
+        if identity is not None:
+            return identity
+        if provider.keys.is_empty:
+            raise keys_unavailable(f"no keys of {provider.issuer}")
+        raise unauthorized("the provider has no such key")
+
+    def deadline(self, identity: Identity, wait: int) -> Deadline:
+        """Return what tells when the time of a wait is up.
+
+        That is after its seconds, or when the proof of who holds it ends: a key that is revoked
+        meanwhile has ended, so it has to be asked for again from time to time.
+
+        Args:
+            identity: Who waits.
+            wait: Seconds, or `FOREVER`.
+        """
+        left = identity.expires - time.time()
+        if wait != FOREVER:
+            left = min(left, wait)
+        until = asyncio.get_running_loop().time() + left
+        keys, key_id = self._keys, identity.key_id
+        if keys is None or key_id is None:
+            return lambda: until
+        return lambda: until if keys.has(key_id) else 0.0
+
+    async def prepare(self) -> None:
+        """Fetch the provider's keys, so that the first request need not."""
+        if self._provider is not None and self._provider.keys is not None:
+            await self._provider.keys.fetch()
+
+    async def close(self) -> None:
+        """Let go of the provider."""
+        if self._provider is not None and self._provider.keys is not None:
+            await self._provider.keys.close()
+
+    def _verify(self, authorization: str) -> Identity | None:
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer":
             raise unauthorized("not the scheme Bearer")
+        token = token.strip()
+        if token.startswith(PREFIX):
+            return self._find_key(token)
         try:
-            claims = read_token(self._secret, token.strip())
+            claims, lasts = self._read(token)
         except TokenError as error:
             raise unauthorized(str(error)) from None
+        if claims is None:
+            return None
         caller = Caller(claims.user, claims.groups, READ_ALL in claims.permissions)
-        return Identity(caller, claims.permissions, claims.expires)
+        identity = Identity(caller, claims.permissions, claims.expires)
+        until = min(claims.expires + LEEWAY, time.time() + lasts)
+        self._remember(authorization, _Remembered(identity, until))
+        return identity
 
-    def _remember(self, authorization: str, identity: Identity) -> None:
+    def _read(self, token: str) -> tuple[Claims | None, float]:
+        """Return what a token says, None where its key is not here; and for how long that lasts."""
+        provider = self._provider
+        if provider is not None:
+            header, payload = look_into(token)
+            issuer = payload.get("iss")
+            if issuer == provider.issuer:
+                return provider.read(token, header), self._reverify
+            if issuer != ISSUER:
+                raise TokenError("The token is of another issuer.", found=repr(issuer)[:80])
+        return read_token(self._secret, token), float("inf")
+
+    def _find_key(self, text: str) -> Identity:
+        # Not remembered: finding one is as cheap, and one that is revoked is gone at once.
+        key = None if self._keys is None else self._keys.find(text)
+        if key is None:
+            raise unauthorized("no such API key")
+        expires = float("inf") if key.expires_at is None else key.expires_at.timestamp()
+        if expires <= time.time():
+            raise unauthorized(f"the API key {key.id} is over")
+        permissions = frozenset(key.permissions)
+        caller = Caller(key.user, key.groups, READ_ALL in permissions)
+        return Identity(caller, permissions, expires, frozenset(key.sources) or None, key.id)
+
+    def _remember(self, authorization: str, remembered: _Remembered) -> None:
         if len(self._remembered) >= _MAX_REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
-        self._remembered[authorization] = identity
+        self._remembered[authorization] = remembered

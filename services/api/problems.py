@@ -110,6 +110,29 @@ def unauthorized(reason: str) -> Problem:
     )
 
 
+def keys_unavailable(reason: str) -> Problem:
+    """The provider that signs tokens has never given its keys: no token of its can be judged."""
+    return Problem(
+        503,
+        "keys-unavailable",
+        "Tokens can't be verified.",
+        "The keys of the provider that issued your token could not be fetched yet.",
+        headers={"Retry-After": "10"},
+        reason=reason,
+    )
+
+
+def foreign_source(faults: Sequence[Fault]) -> Problem:
+    """An API key that is bound to sources sent events of others."""
+    return Problem(
+        403,
+        "foreign-source",
+        "You may not write events of this source.",
+        "Your API key is bound to other sources.",
+        faults=faults,
+    )
+
+
 def forbidden(permission: str) -> Problem:
     """The caller is known, and may not do this."""
     return Problem(
@@ -144,6 +167,33 @@ def method_not_allowed(methods: Sequence[str]) -> Problem:
         "This path has other methods; see the header `Allow`.",
         headers={"Allow": ", ".join(methods)},
     )
+
+
+def too_many_requests(seconds: int) -> Problem:
+    """A caller asks faster than he may."""
+    return Problem(
+        429,
+        "too-many-requests",
+        "You send too many requests.",
+        "Wait as long as `Retry-After` says.",
+        headers={"Retry-After": str(seconds)},
+    )
+
+
+def too_many_connections() -> Problem:
+    """This process holds as many connections as it may."""
+    return Problem(
+        503,
+        "too-many-connections",
+        "Too many connections are open.",
+        "This process holds as many connections as it may.",
+        headers={"Retry-After": "1", "Connection": "close"},
+    )
+
+
+def too_large(limit: int) -> Problem:
+    """A body beyond the bound."""
+    return Problem(413, "too-large", "The body is too large.", f"A body has {limit} bytes at most.")
 
 
 def too_many_waits(detail: str) -> Problem:
@@ -268,7 +318,6 @@ def unreadable(status: int) -> Problem:
 _HTTP: Final = {
     400: ("malformed", "This is no HTTP request.", "The request could not be read as HTTP."),
     408: ("timeout", "The request took too long.", "The body did not arrive in time."),
-    413: ("too-large", "The body is too large.", "A body has 1 MiB at most."),
     414: ("uri-too-long", "The URL is too long.", "Use fewer or shorter parameters."),
     415: (
         "unsupported-media-type",

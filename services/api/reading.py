@@ -9,7 +9,7 @@ from aiohttp import web
 
 from jobtrail.position import format_position, holds
 from services.api.freshness import POSITION, wanted_position
-from services.api.problems import behind
+from services.api.problems import behind, too_large
 from services.api.service import Service
 
 
@@ -47,16 +47,18 @@ async def read_all(service: Service, request: web.Request) -> bytes:
     """Return the body of a request.
 
     Raises:
-        HTTPException: 408 where it does not arrive in time, 413 where it is too large, 415
-            where it has a content coding.
+        HTTPException: 408 where it does not arrive in time, 415 where it has a content coding.
+        Problem: 413 where it is too large.
     """
     coding = request.headers.get("Content-Encoding", "identity").lower()
     if coding != "identity":
         raise web.HTTPUnsupportedMediaType(headers={"Accept-Encoding": "identity"})
-    if request.content.is_eof():
-        return await request.read()
     try:
-        async with asyncio.timeout(service.patience.body):
+        if request.content.is_eof():
             return await request.read()
+        async with asyncio.timeout(service.bounds.read_timeout):
+            return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise too_large(service.bounds.body) from None
     except TimeoutError:
         raise web.HTTPRequestTimeout from None

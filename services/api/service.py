@@ -14,7 +14,7 @@ from services.api.cursors import Cursors
 from services.api.feed import Feed
 from services.api.freshness import Freshness
 from services.api.ingest import Ingest
-from services.api.limits import Patience
+from services.api.limits import Bounds, Patience, Rate
 from services.api.metrics import Metrics
 from services.api.overlay import Overlay
 from services.api.progress import Progress
@@ -41,6 +41,8 @@ class Service:
     cursors: Cursors
     metrics: Metrics
     patience: Patience
+    bounds: Bounds
+    rate: Rate
 
 
 SERVICE: Final = web.AppKey("service", Service)

@@ -33,14 +33,20 @@ def serving(
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """Return an endpoint as the server calls it."""
     name, handle, public = endpoint.name, endpoint.handle, endpoint.public
-    identify = service.gate.identify
+    identify, prove, take = service.gate.identify, service.gate.prove, service.rate.take
     answered = service.metrics.answered
 
     async def serve(request: web.Request) -> web.StreamResponse:
         began = perf_counter()
         status = _CLIENT_LEFT
         try:
-            identity = NOBODY if public else identify(request.headers.get("Authorization"))
+            if public:
+                identity = NOBODY
+            else:
+                authorization = request.headers.get("Authorization")
+                known = identify(authorization)
+                identity = known if known is not None else await prove(authorization)
+                take(identity.caller.user)
             response = await deliver(request, await handle(service, request, identity))
             status = response.status
         except Exception as error:

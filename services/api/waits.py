@@ -268,14 +268,14 @@ class Waits:
     async def hold(
         self,
         wait: Wait,
-        deadline: float | None,
+        deadline: Callable[[], float],
         sign_of_life: Callable[[], Awaitable[float]],
     ) -> None:
         """Wait until a wait is over, its time is up, or the service ends.
 
         Args:
             wait: Which.
-            deadline: When its time is up, by the loop's clock; None for never.
+            deadline: Tells when its time is up, by the loop's clock; asked at every sign of life.
             sign_of_life: Shows the client, where that is due, that the wait is held; returns
                 when it is due again.
         """
@@ -283,11 +283,10 @@ class Waits:
         patient_until = loop.time() + self._patience.unknown
         while not self._is_done(wait):
             now = loop.time()
-            if deadline is not None and now >= deadline:
+            end = deadline()
+            if now >= end:
                 return
-            until = await sign_of_life()
-            if deadline is not None:
-                until = min(until, deadline)
+            until = min(await sign_of_life(), end)
             if wait.unknown and not wait.impatient:
                 if now >= patient_until:
                     wait.impatient = True

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from jobtrail.keys import add_key, make_key, revoke_key
 from jobtrail.position import parse_position
 from jobtrail.tokens import make_token
 from services.api.limits import Patience
@@ -53,6 +54,22 @@ async def test_a_stream_ends_with_its_token(api: Api) -> None:
     async with feed(api, headers={"Authorization": f"Bearer {token}"}) as reader:
         assert await reader.block() is None
         assert time.time() >= over
+
+
+async def test_a_stream_ends_with_its_key(tmp_path: Path) -> None:
+    patience = Patience(unknown=0.2, position=0.2, sign_of_life=0.02, keys=0.01)
+    async with running(tmp_path, patience=patience) as api:
+        api.make_store()
+        api.follow()
+        key, text = make_key("alice", at=datetime.now(UTC))
+        add_key(api.settings.keys_path, key)
+        while (await api.get("/jobs/summary", {"Authorization": f"Bearer {text}"})).status != 200:
+            pass
+        async with feed(api, headers={"Authorization": f"Bearer {text}"}) as reader:
+            assert await reader.block() is not None
+            revoke_key(api.settings.keys_path, key.id)
+            while await reader.block() is not None:
+                pass
 
 
 async def test_a_service_that_stops_ends_its_streams(api: Api) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from jobtrail.partitions import partition_of
 from jobtrail.tokens import make_token
-from services.api.limits import Patience
 from tests.contract.api_service import PARTITIONS, PROBLEM, Api, running
 
 
@@ -95,7 +94,7 @@ async def test_a_body_has_its_limits(api: Api) -> None:
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(tmp_path: Path) -> None:
-    async with running(tmp_path, patience=Patience(body=0.05)) as api:
+    async with running(tmp_path, read_timeout=0.05) as api:
         head, body = await api.raw(
             b"POST /jobs/statuses HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n"
             b"Authorization: " + api.bearer("alice")["Authorization"].encode() + b"\r\n\r\n{"

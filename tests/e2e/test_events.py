@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
 import pytest
 
+from jobtrail.keys import add_key, make_key, revoke_key
 from jobtrail.settings import Settings
 from jobtrail.tokens import local_secret, make_token
 from tests.conftest import MakeLog
@@ -24,6 +27,7 @@ class Asker:
     def __init__(self, url: str, settings: Settings, session: aiohttp.ClientSession) -> None:
         self._url = url
         self._secret = local_secret(settings.data_dir)
+        self.keys_file = settings.keys_path
         self._session = session
 
     async def ask(
@@ -124,6 +128,31 @@ async def test_in_a_batch_every_event_has_its_own_verdict(asker: Asker) -> None:
     for body in (b"[]", b"{}", b"[", b"\xff"):
         status, _, answer = await asker.post(body, BATCH)
         assert (status, answer["type"]) == (400, "urn:jobtrail:problem:invalid-request")
+
+
+async def test_a_key_of_a_source_writes_that_source_alone(asker: Asker) -> None:
+    now = datetime.now(UTC)
+    grant = {"permissions": ("jobs:write",), "sources": ("//tests",)}
+    key, text = make_key("alice", at=now, **grant)
+    bearer = {"Authorization": f"Bearer {text}", "Content-Type": BATCH}
+    foreign = {**created("k", 1), "source": "//elsewhere"}
+    batch = packed([created("k"), foreign, "no event"])
+    # The service that runs takes a new key up, and a revoked one down, by itself.
+    add_key(asker.keys_file, key)
+    async with asyncio.timeout(10):
+        while (told := await asker.ask("POST", "/events", headers=bearer, data=batch))[0] == 401:
+            pass
+    status, headers, answer = told
+    assert status == 207
+    verdicts = [(one["accepted"], one.get("reason")) for one in answer["events"]]
+    assert verdicts == [(True, None), (False, "foreign-source"), (False, "invalid")]
+    at = {"Jobtrail-Position": headers["Jobtrail-Position"]}
+    _, _, history = await asker.ask("GET", "/jobs/k/history", headers=at)
+    assert [entry["event"]["id"] for entry in history["events"]] == ["k-0"]
+    revoke_key(asker.keys_file, key.id)
+    async with asyncio.timeout(10):
+        while (await asker.ask("POST", "/events", headers=bearer, data=b"[]"))[0] != 401:
+            pass
 
 
 async def test_what_is_no_event_is_refused_whole(asker: Asker) -> None:

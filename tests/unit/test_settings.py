@@ -30,6 +30,14 @@ BOUNDS: list[tuple[str, float, float | None, float]] = [
     ("replication", 1, 9, 1),
     ("shards", 1, 64, 1),
     ("port", 0, 65535, 1),
+    ("max_request_rate", 0.1, None, 0.01),
+    ("max_request_burst", 1, None, 1),
+    ("max_connections", 1, None, 1),
+    ("max_body_bytes", 1 << 10, 16 << 20, 1),
+    ("max_ids", 1, 1000, 1),
+    ("max_page_size", 1, 1000, 1),
+    ("read_timeout", 0.05, 600, 0.01),
+    ("idle_timeout", 0.05, 3600, 0.01),
     ("max_waits", 1, None, 1),
     ("max_waits_per_caller", 1, None, 1),
     ("max_feeds", 1, None, 1),
@@ -62,6 +70,23 @@ OTHERS: dict[str, Any] = {
     "shards": 5,
     "host": "::1",
     "port": 0,
+    "oidc_issuer": "https://id.example.org/",
+    "oidc_audience": "jobs",
+    "oidc_jwks_url": "",
+    "oidc_secret": SecretStr(SECRET * 4),
+    "oidc_algorithms": "HS384",
+    "oidc_user_claim": "email",
+    "oidc_groups_claim": "realm_access.roles",
+    "oidc_permissions_claim": "scope",
+    "keys_file": Path("keys"),
+    "max_request_rate": 2.5,
+    "max_request_burst": 3,
+    "max_connections": 11,
+    "max_body_bytes": 2048,
+    "max_ids": 12,
+    "max_page_size": 13,
+    "read_timeout": 1.5,
+    "idle_timeout": 2.25,
     "max_waits": 7,
     "max_waits_per_caller": 6,
     "max_feeds": 5,
@@ -69,6 +94,11 @@ OTHERS: dict[str, Any] = {
     "tail_buffer_bytes": 1 << 21,
     "stalled_after": 1.25,
     "log_level": "DEBUG",
+}
+PUBLIC_KEYS = OTHERS | {
+    "oidc_jwks_url": "https://id.example.org/keys",
+    "oidc_secret": SecretStr(""),
+    "oidc_algorithms": "PS256,EdDSA",
 }
 
 
@@ -199,7 +229,7 @@ def test_settings_are_frozen(name: str) -> None:
 
 
 def test_the_password_is_not_shown() -> None:
-    assert SECRET not in repr(load(sasl_password=SECRET))
+    assert SECRET not in repr(load(**OTHERS))
 
 
 # --- to a child process
@@ -207,10 +237,12 @@ def test_the_password_is_not_shown() -> None:
 
 def test_the_values_here_are_other_than_the_defaults_for_every_setting() -> None:
     assert list(OTHERS) == list(Settings.model_fields)
-    assert not [name for name, value in OTHERS.items() if getattr(Settings(), name) == value]
+    same = [name for name, value in OTHERS.items() if getattr(Settings(), name) == value]
+    # It excludes the secret; `PUBLIC_KEYS` has it.
+    assert same == ["oidc_jwks_url"]
 
 
-@pytest.mark.parametrize("values", [{}, OTHERS], ids=["defaults", "others"])
+@pytest.mark.parametrize("values", [{}, OTHERS, PUBLIC_KEYS], ids=["defaults", "others", "keys"])
 def test_as_environment_gives_the_same_settings_again(env: Env, values: dict[str, Any]) -> None:
     settings = load(**values)
     env.update(as_environment(settings))

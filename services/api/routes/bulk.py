@@ -13,10 +13,10 @@ from jobtrail.job import Job
 from jobtrail.states import ENDED, STATES
 from projections.reading import Caller, Cursor, Filters, Held
 from services.api.answers import LongAnswer, status_answer
-from services.api.auth import Identity
+from services.api.auth import Deadline, Identity
 from services.api.problems import not_found
 from services.api.reading import reach_position
-from services.api.requests import FOREVER, BulkQuery, read_query
+from services.api.requests import BulkQuery, read_query
 from services.api.routes.endpoint import Endpoint
 from services.api.service import Service
 from services.api.waits import Wait
@@ -43,8 +43,7 @@ async def bulk(service: Service, request: web.Request, identity: Identity) -> we
     reader = _Bulk(service, identity.caller, query.filters(), live=live)
     long = LongAnswer(request, service.patience.sign_of_life, reader.headers)
     if query.wait:
-        now = asyncio.get_running_loop().time()
-        await reader.hold(long, None if query.wait == FOREVER else now + query.wait)
+        await reader.hold(long, service.gate.deadline(identity, query.wait))
     page = reader.page(None)
     if not page.jobs:
         raise not_found("You see no job of such a bulk.")
@@ -99,7 +98,7 @@ class _Bulk:
                 yield page
             after = page.end
 
-    async def hold(self, long: LongAnswer, deadline: float | None) -> None:
+    async def hold(self, long: LongAnswer, deadline: Deadline) -> None:
         """Wait until every job has ended, those that join meanwhile too, or the time is up."""
         await self._first_job(deadline)
         waits = self._service.waits
@@ -114,12 +113,10 @@ class _Bulk:
             finally:
                 waits.release(wait)
 
-    async def _first_job(self, deadline: float | None) -> None:
+    async def _first_job(self, deadline: Deadline) -> None:
         """Have patience with a bulk whose first event may still be under way."""
         now = asyncio.get_running_loop().time
-        until = now() + self._service.patience.unknown
-        if deadline is not None:
-            until = min(until, deadline)
+        until = min(now() + self._service.patience.unknown, deadline())
         while not (page := self.page(None)).jobs:
             position = page.held.position
             left = until - now()

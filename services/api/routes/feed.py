@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from typing import Final
 
@@ -20,11 +20,11 @@ from aiohttp import web
 
 from jobtrail.position import format_position
 from services.api.answers import BASE_HEADERS
-from services.api.auth import Identity
+from services.api.auth import Deadline, Identity
 from services.api.feed import Change, Interest, Listener, changes
 from services.api.problems import Problem
 from services.api.reading import reach_position
-from services.api.requests import FeedQuery, read_query
+from services.api.requests import FOREVER, FeedQuery, read_query
 from services.api.routes.endpoint import Endpoint
 from services.api.service import Service
 
@@ -58,25 +58,24 @@ async def feed(service: Service, request: web.Request, identity: Identity) -> we
             await response.prepare(request)
             if request.method != "HEAD":
                 await response.write(_RETRY + begin + (b"" if first == begin else first))
-                await _tell(service, request, identity, response, parts)
+                await _tell(response, parts, service.gate.deadline(identity, FOREVER))
             return response
     finally:
         service.feed.leave(listener)
 
 
 async def _tell(
-    service: Service,
-    request: web.Request,
-    identity: Identity,
-    response: web.StreamResponse,
-    parts: AsyncIterator[bytes],
+    response: web.StreamResponse, parts: AsyncIterator[bytes], deadline: Deadline
 ) -> None:
     """Write what is told, for as long as the caller may hear it."""
+    clock = asyncio.get_running_loop().time
+    end = deadline()
     # The stream ends where it stands; the reader takes it up from there if he still may.
     with contextlib.suppress(TimeoutError, Problem):
-        async with asyncio.timeout(max(identity.expires - time.time(), 0)):
+        async with asyncio.timeout_at(end if end < math.inf else None):
             async for part in parts:
-                service.gate.identify(request.headers.get("Authorization"))
+                if clock() >= deadline():
+                    break
                 await response.write(part)
     await response.write_eof()
 

@@ -18,7 +18,7 @@ from jobtrail.tokens import WRITE
 from services.api.answers import answer
 from services.api.auth import Identity
 from services.api.freshness import POSITION
-from services.api.problems import Fault, forbidden, invalid, unsupported_form
+from services.api.problems import Fault, forbidden, foreign_source, invalid, unsupported_form
 from services.api.reading import read_all
 from services.api.requests import NoQuery, read_query
 from services.api.routes.endpoint import Endpoint
@@ -29,6 +29,9 @@ BATCHED: Final = "application/cloudevents-batch+json"
 BINARY: Final = "application/json"
 #: The most events of a batch.
 MAX_BATCH: Final = 5_000
+#: The verdict on an event that the caller's key is not for.
+_FOREIGN: Final = "foreign-source"
+_FOREIGN_DETAIL: Final = "Your API key is bound to other sources."
 _PREFIX: Final = "ce-"
 _batch: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -40,7 +43,7 @@ async def ingest(service: Service, request: web.Request, identity: Identity) -> 
         raise forbidden(WRITE)
     form = request.content_type
     if form == BATCHED:
-        return await _write_batch(service, await read_all(service, request))
+        return await _write_batch(service, await read_all(service, request), identity)
     if form == STRUCTURED:
         value = await read_all(service, request)
     elif form == BINARY and "ce-specversion" in request.headers:
@@ -51,12 +54,14 @@ async def ingest(service: Service, request: web.Request, identity: Identity) -> 
         event = decode(value)
     except EventError as error:
         raise invalid([Fault("pointer", "", str(error))]) from None
+    if not identity.may_write(event.source):
+        raise foreign_source([Fault("pointer", "/source", _FOREIGN_DETAIL)])
     (position,) = await service.ingest.write([(event.subject, value)])
     return answer({"id": event.id, "position": position}, {POSITION: position})
 
 
-async def _write_batch(service: Service, body: bytes) -> web.StreamResponse:
-    """Give every event its own verdict: 200 for all, 207 for some, 400 for none."""
+async def _write_batch(service: Service, body: bytes, identity: Identity) -> web.StreamResponse:
+    """Give every event its own verdict: 200 for all, 207 for some, 400 or 403 for none."""
     values = _split(body)
     verdicts: list[dict[str, Any]] = []
     accepted: list[tuple[str, bytes]] = []
@@ -66,10 +71,15 @@ async def _write_batch(service: Service, body: bytes) -> web.StreamResponse:
         except EventError as error:
             verdicts.append({"accepted": False, "reason": error.reason, "detail": str(error)})
         else:
-            verdicts.append({"accepted": True, "id": event.id})
-            accepted.append((event.subject, value))
+            if identity.may_write(event.source):
+                verdicts.append({"accepted": True, "id": event.id})
+                accepted.append((event.subject, value))
+            else:
+                verdicts.append({"accepted": False, "reason": _FOREIGN, "detail": _FOREIGN_DETAIL})
     if not accepted:
         faults = [Fault("pointer", f"/{n}", str(v["detail"])) for n, v in enumerate(verdicts)]
+        if faults and all(verdict["reason"] == _FOREIGN for verdict in verdicts):
+            raise foreign_source(faults)
         raise invalid(faults or [Fault("pointer", "", "The batch has no events.")])
     positions = iter(await service.ingest.write(accepted))
     behind: dict[str, int] = {}

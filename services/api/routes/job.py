@@ -13,7 +13,7 @@ from services.api.answers import answer, entry_answer, job_answer
 from services.api.auth import Identity
 from services.api.problems import not_found
 from services.api.reading import reach_position
-from services.api.requests import HistoryQuery, NoQuery, read_query
+from services.api.requests import HistoryQuery, NoQuery, page_size, read_query
 from services.api.routes.endpoint import Endpoint
 from services.api.service import Service
 from services.api.store import is_recovering
@@ -30,15 +30,16 @@ async def job(service: Service, request: web.Request, identity: Identity) -> web
 async def history(service: Service, request: web.Request, identity: Identity) -> web.StreamResponse:
     """Answer with a job's events in order, those that were ignored too, and why."""
     query = read_query(HistoryQuery, request.rel_url.raw_query_string)
+    size = page_size(query, service.bounds.page)
     await reach_position(service, request, live=True)
     found, partition, headers = _find(service, identity, request.match_info["id"])
     entries = [entry for entry in read_trail(found.trail) if entry.offset >= query.from_offset]
-    page = entries[: query.size]
+    page = entries[:size]
     bodies = await service.bodies.read(partition, [entry.offset for entry in page])
     following = None
     if len(entries) > len(page):
         path = f"/jobs/{quote(found.id, safe='')}/history"
-        following = f"{path}?fromOffset={entries[len(page)].offset}&size={query.size}"
+        following = f"{path}?fromOffset={entries[len(page)].offset}&size={size}"
         headers["Link"] = f'<{following}>; rel="next"'
     events = [entry_answer(entry, partition, bodies.get(entry.offset)) for entry in page]
     return answer({"id": found.id, "events": events, "next": following}, headers)

@@ -11,7 +11,7 @@ from projections.reading import Cursor
 from services.api.answers import answer, job_answer
 from services.api.auth import Identity
 from services.api.reading import reach_position
-from services.api.requests import SearchQuery, read_query
+from services.api.requests import SearchQuery, page_size, read_query
 from services.api.routes.endpoint import Endpoint
 from services.api.service import Service
 
@@ -22,6 +22,7 @@ _FARTHEST: Final = 2**31
 async def search(service: Service, request: web.Request, identity: Identity) -> web.StreamResponse:
     """Answer with the jobs that match, and where the next ones are."""
     query = read_query(SearchQuery, request.rel_url.raw_query_string)
+    size = page_size(query, service.bounds.page)
     after = service.cursors.place(query)
     await reach_position(service, request)
     began = perf_counter()
@@ -29,7 +30,7 @@ async def search(service: Service, request: web.Request, identity: Identity) -> 
         jobs = snapshot.search(
             identity.caller,
             query.filters(),
-            size=query.size + 1,
+            size=size + 1,
             after=after,
             offset=min(query.offset, _FARTHEST),
         )
@@ -38,8 +39,8 @@ async def search(service: Service, request: web.Request, identity: Identity) -> 
     headers = service.freshness.headers(held)
     headers["Server-Timing"] = f"store;dur={read * 1000:.3f}"
     following = None
-    if len(jobs) > query.size:
-        del jobs[query.size :]
+    if len(jobs) > size:
+        del jobs[size:]
         last = jobs[-1]
         following = service.cursors.next_page(query, Cursor(last.created_at, last.id))
         headers["Link"] = f'<{following}>; rel="next"'

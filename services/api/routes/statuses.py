@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
 from time import perf_counter
@@ -17,8 +16,9 @@ from projections.reading import Caller, Held
 from services.api.answers import LongAnswer, answer, status_answer
 from services.api.auth import Identity
 from services.api.freshness import Freshness
+from services.api.problems import Fault, invalid
 from services.api.reading import reach_position, read_all
-from services.api.requests import FOREVER, NoQuery, StatusesBody, read_body, read_query
+from services.api.requests import NoQuery, StatusesBody, read_body, read_query
 from services.api.routes.endpoint import Endpoint
 from services.api.service import Service
 from services.api.store import is_recovering
@@ -39,11 +39,11 @@ async def statuses(
 ) -> web.StreamResponse:
     """Answer with the states of jobs as they are at the end of the log."""
     read_query(NoQuery, request.rel_url.raw_query_string)
-    asked = _asked(await read_all(service, request))
+    asked = _asked(await read_all(service, request), service.bounds.ids)
     await reach_position(service, request, live=True)
     caller = identity.caller
     if asked.wait:
-        return await _wait(service, request, caller, asked)
+        return await _wait(service, request, identity, asked)
     began = perf_counter()
     with service.store.some() as snapshot:
         partitions = service.store.partitions
@@ -54,22 +54,24 @@ async def statuses(
     return answer(_content(asked, jobs), headers)
 
 
-def _asked(raw: bytes) -> _Asked:
+def _asked(raw: bytes, most: int) -> _Asked:
     body = read_body(StatusesBody, raw)
+    if len(body.job_ids) > most:
+        detail = f"List should have at most {most} items, not {len(body.job_ids)}."
+        raise invalid([Fault("pointer", "/jobIds", detail)])
     ids = tuple(dict.fromkeys(body.job_ids))
     return _Asked(ids, body.wait, body.until == "any", body.include_unknown)
 
 
 async def _wait(
-    service: Service, request: web.Request, caller: Caller, asked: _Asked
+    service: Service, request: web.Request, identity: Identity, asked: _Asked
 ) -> web.StreamResponse:
-    wait = _register(service, caller, asked)
+    wait = _register(service, identity.caller, asked)
     try:
         long = LongAnswer(
             request, service.patience.sign_of_life, partial(_headers, service.freshness, wait)
         )
-        now = asyncio.get_running_loop().time()
-        deadline = None if asked.wait == FOREVER else now + asked.wait
+        deadline = service.gate.deadline(identity, asked.wait)
         await service.waits.hold(wait, deadline, long.sign_of_life)
         if wait.arrived is not None:
             service.metrics.wake_delay.observe(perf_counter() - wait.arrived)
