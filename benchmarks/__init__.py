@@ -5,4 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 #: Each is a module with a function `measure`. The first one does not want a broker beside it.
-FIGURES: Final = ("start", "catch_up", "visible", "waits", "answers", "idle_wait_memory")
+FIGURES: Final = (
+    "start",
+    "catch_up",
+    "visible",
+    "waits",
+    "answers",
+    "held_waits",
+    "hostile",
+)

@@ -20,10 +20,13 @@ class Options:
         seconds: For how long it looks.
         waits: Waits that `waits` holds.
         wakes: Jobs that it ends a second.
-        idle_waits: Waits that `idle_wait_memory` holds.
+        held_waits: Waits that `held_waits` holds.
         jobs: Jobs of `answers`, without those of the user who has very many.
         big_jobs: Jobs of that user.
         asking: Seconds for which `answers` asks for each kind of answer in each run.
+        half_open: Half-open connections of `hostile`; a fifth as many send a body that drips in.
+        hostile_seconds: Seconds for which it asks, before the others come and again while they
+            are there.
     """
 
     runs: int = 3
@@ -32,10 +35,12 @@ class Options:
     seconds: float = 20.0
     waits: int = 1_000
     wakes: int = 200
-    idle_waits: int = 2_000
+    held_waits: int = 10_000
     jobs: int = 200_000
     big_jobs: int = 20_000
     asking: float = 3.0
+    half_open: int = 1_000
+    hostile_seconds: float = 10.0
 
 
 #: Sizes so small that they only show whether everything works.
@@ -46,8 +51,10 @@ QUICK: Final = Options(
     seconds=3.0,
     waits=100,
     wakes=100,
-    idle_waits=200,
+    held_waits=200,
     jobs=4_000,
     big_jobs=2_000,
     asking=0.5,
+    half_open=100,
+    hostile_seconds=1.0,
 )

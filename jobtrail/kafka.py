@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from typing import Any
+from typing import Any, Final
 
 from aiokafka.helpers import create_ssl_context
 
@@ -13,6 +13,10 @@ from jobtrail.errors import SettingError
 from jobtrail.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+#: The largest dead letter: a record of the log's largest size, 1 MiB as Kafka has it unless it is
+#: told otherwise, and as much again for its headers and ours.
+DEAD_LETTER_BYTES: Final = 2 * 1024 * 1024
 
 
 def kafka_security(settings: Settings) -> dict[str, Any]:

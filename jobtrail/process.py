@@ -7,9 +7,62 @@ import logging
 import os
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from jobtrail.settings import Settings, as_environment
+
+#: Packages that say more than anybody wants to know.
+_CHATTY: Final = ("aiokafka", "faust", "mode", "asyncio")
+#: Seconds in which one of them says the same thing once.
+_SAID_ONCE_IN: Final = 10.0
+#: How many things are remembered; some put the message together before they log it.
+_REMEMBERED: Final = 1_000
+
+
+class Seldom(logging.Filter):
+    """Lets chatty packages say a thing once in a while, and then how often they wanted to.
+
+    Without a broker aiokafka alone writes some forty lines a second.
+
+    Args:
+        packages: Whose messages; those of others all pass.
+        once_in: Seconds.
+        clock: Seconds that only go up.
+    """
+
+    def __init__(
+        self,
+        packages: tuple[str, ...] = _CHATTY,
+        once_in: float = _SAID_ONCE_IN,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__()
+        self._packages = packages
+        self._once_in = once_in
+        self._clock = clock
+        #: Per logger and message, before its arguments: when it was let through, and how often
+        #: it was held back since.
+        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a record is to be written; may add to its message."""
+        if record.name.partition(".")[0] not in self._packages:
+            return True
+        key = (record.name, str(record.msg))
+        now = self._clock()
+        at, held_back = self._said.pop(key, (-self._once_in, 0))
+        if now - at < self._once_in:
+            self._said[key] = (at, held_back + 1)
+            return False
+        self._said[key] = (now, 0)
+        if len(self._said) > _REMEMBERED:
+            del self._said[next(iter(self._said))]
+        if held_back:
+            record.msg = f"{record.msg} ({held_back} more like this in {now - at:.0f} s)"
+        return True
 
 
 def set_up_logging(settings: Settings) -> None:
@@ -20,7 +73,9 @@ def set_up_logging(settings: Settings) -> None:
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
         force=True,
     )
-    for chatty in ("aiokafka", "faust", "mode", "asyncio"):
+    # At the handler: a logger's own filter does not see what its children log.
+    logging.root.handlers[0].addFilter(Seldom())
+    for chatty in _CHATTY:
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.root.level))
 
 

@@ -39,6 +39,7 @@ class LogWriter:
         self._within = within
         self._where = f"{settings.bootstrap_servers}, topic {settings.topic}"
         self._room = asyncio.Semaphore(MAX_UNDER_WAY)
+        self._under_way: set[asyncio.Future[Any]] = set()
         self._failure: BaseException | None = None
         #: Events acknowledged so far.
         self.acknowledged = 0
@@ -116,15 +117,20 @@ class LogWriter:
         try:
             async with asyncio.timeout(self._within):
                 await self._room.acquire()
-                self._raise_failure()
-                future: asyncio.Future[Any] = await self._producer.send(
-                    self._topic, key=job_id.encode(), value=value
-                )
+                try:
+                    self._raise_failure()
+                    future: asyncio.Future[Any] = await self._producer.send(
+                        self._topic, key=job_id.encode(), value=value
+                    )
+                except BaseException:
+                    self._room.release()
+                    raise
         except (KafkaError, TimeoutError) as error:
             raise self._unavailable(self._failure or error) from None
 
         def done(sent: asyncio.Future[Any]) -> None:
             self._room.release()
+            self._under_way.discard(sent)
             if sent.cancelled():
                 self._failure = self._failure or TimeoutError("cancelled")
             elif (error := sent.exception()) is not None:
@@ -134,6 +140,7 @@ class LogWriter:
                 if acknowledged is not None:
                     acknowledged()
 
+        self._under_way.add(future)
         future.add_done_callback(done)
         return future
 
@@ -145,7 +152,6 @@ class LogWriter:
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
-            self._room.release()
             raise self._unavailable(self._failure)
 
     async def settle(self) -> None:
@@ -157,11 +163,8 @@ class LogWriter:
         try:
             async with asyncio.timeout(self._within):
                 await self._producer.flush()
-                for _ in range(MAX_UNDER_WAY):
-                    await self._room.acquire()
+                if self._under_way:
+                    await asyncio.wait(self._under_way)
         except (KafkaError, TimeoutError) as error:
             raise self._unavailable(self._failure or error) from None
-        for _ in range(MAX_UNDER_WAY):
-            self._room.release()
-        if self._failure is not None:
-            raise self._unavailable(self._failure)
+        self._raise_failure()

@@ -13,9 +13,11 @@ from typing import Final
 
 import click
 import uvloop
+from aiokafka.errors import KafkaError
 
 from jobtrail.errors import JobtrailError
 from jobtrail.process import end_with_parent, set_up_logging
+from jobtrail.records import read_any_header_name
 from jobtrail.settings import Settings, load
 from projections.app import build_app
 from projections.dead_letters import DeadLetters
@@ -39,6 +41,7 @@ def main(name: str, with_parent: bool) -> None:
     try:
         settings = load()
         set_up_logging(settings)
+        read_any_header_name()
         # Hardly anything here is cyclic garbage, and looking through all held jobs costs a tenth.
         gc.freeze()
         gc.set_threshold(100_000, 20, 50)
@@ -46,6 +49,10 @@ def main(name: str, with_parent: bool) -> None:
         status = asyncio.run(_run(settings, name, with_parent))
     except JobtrailError as error:
         logger.critical("action=projector_failed %s", error)
+        status = 1
+    except (KafkaError, TimeoutError) as error:
+        # A broker that went away while this process was starting: the next start waits for it.
+        logger.critical("action=projector_failed The log can't be reached: %r", error)
         status = 1
     _end(status)
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from jobtrail.kafka import kafka_security, stop_client
+from jobtrail.kafka import DEAD_LETTER_BYTES, kafka_security, stop_client
 from jobtrail.settings import Settings
 from projections.projector import DeadLetter
 
@@ -20,9 +20,15 @@ logger = logging.getLogger(__name__)
 REASON: Final = "jobtrail-reason"
 DETAIL: Final = "jobtrail-detail"
 PLACE: Final = "jobtrail-place"
+#: Says that the record was too large for a letter, and how large: key, value and headers in bytes.
+CUT: Final = "jobtrail-cut"
 _TIMEOUT: Final = 30.0
-#: Room for a record of the log's largest size together with the headers above.
-MAX_REQUEST_BYTES: Final = 2 * 1024 * 1024
+#: What is left of a key and of a value that are too large together with the headers. A batch that
+#: the log took may be larger than any limit once it is decompressed.
+_KEPT_KEY: Final = 64 * 1024
+_KEPT_VALUE: Final = 1024 * 1024
+#: Room for the headers below, and for what Kafka puts around a record.
+_OVERHEAD: Final = 8 * 1024
 
 
 class DeadLetters:
@@ -68,7 +74,7 @@ class DeadLetters:
                 bootstrap_servers=self._settings.bootstrap_servers,
                 acks="all",
                 enable_idempotence=True,
-                max_request_size=MAX_REQUEST_BYTES,
+                max_request_size=DEAD_LETTER_BYTES,
                 **kafka_security(self._settings),
             )
             async with asyncio.timeout(_TIMEOUT):
@@ -78,15 +84,25 @@ class DeadLetters:
 
     async def _send(self, producer: AIOKafkaProducer, letter: DeadLetter) -> Any:
         record, error = letter
-        headers = [
-            *record.headers,
+        key, value, headers = record.key, record.value, _headers(record)
+        size = sum(len(name.encode()) + len(content or b"") + 10 for name, content in headers)
+        size += len(key or b"") + len(value or b"")
+        ours = [
             (REASON, error.reason.encode()),
             (DETAIL, str(error).encode()[:1024]),
             (PLACE, _place(record).encode()),
         ]
+        if size > DEAD_LETTER_BYTES - _OVERHEAD:
+            # The whole of it stays in the log, at its place.
+            key, value, headers = key and key[:_KEPT_KEY], value and value[:_KEPT_VALUE], []
+            ours.insert(0, (CUT, str(size).encode()))
         async with asyncio.timeout(_TIMEOUT):
             return await producer.send(
-                self._settings.dead_topic, key=record.key, value=record.value, headers=headers
+                self._settings.dead_topic,
+                key=key,
+                # aiokafka takes no subclass of bytes.
+                value=None if value is None else bytes(value),
+                headers=[*headers, *ours],
             )
 
     async def close(self) -> None:
@@ -94,6 +110,14 @@ class DeadLetters:
         producer, self._producer = self._producer, None
         if producer is not None:
             await stop_client(producer)
+
+
+def _headers(record: Any) -> list[tuple[str, bytes | None]]:
+    """Return a record's own headers; of a name that is no UTF-8, such bytes as escapes."""
+    return [
+        (name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"), content)
+        for name, content in record.headers
+    ]
 
 
 def _place(record: Any) -> str:

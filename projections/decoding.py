@@ -9,6 +9,7 @@ from __future__ import annotations
 from jobtrail.errors import EventError
 from jobtrail.events import Event, decode
 from jobtrail.partitions import partition_of
+from jobtrail.records import Misnamed
 
 
 def accept(key: bytes | None, value: bytes | None, partition: int, partitions: int) -> Event:
@@ -24,8 +25,15 @@ def accept(key: bytes | None, value: bytes | None, partition: int, partitions: i
         The event.
 
     Raises:
-        EventError: The reasons of `jobtrail.events.decode`, `wrong-key` or `wrong-partition`.
+        EventError: The reasons of `jobtrail.events.decode`, `header-not-utf-8`, `wrong-key` or
+            `wrong-partition`.
     """
+    if isinstance(value, Misnamed):
+        raise EventError(
+            "The record has a header whose name is no UTF-8.",
+            reason="header-not-utf-8",
+            expected="names of headers in UTF-8",
+        )
     event = decode(value)
     if key != event.subject.encode():
         raise EventError(

@@ -20,6 +20,7 @@ from aiohttp import web
 from jobtrail.errors import JobtrailError, SettingError
 from jobtrail.kafka import kafka_security
 from jobtrail.process import end_with_parent, set_up_logging
+from jobtrail.records import read_any_header_name
 from jobtrail.settings import Settings, load
 from jobtrail.tokens import local_secret
 from projections.sqlite.reader import SqliteReader
@@ -46,6 +47,7 @@ def main() -> int:
     try:
         settings = load()
         set_up_logging(settings)
+        read_any_header_name()
         uvloop.run(_serve(settings, with_parent=options.with_parent))
     except JobtrailError as error:
         print(error, file=sys.stderr)  # noqa: T201

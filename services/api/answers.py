@@ -102,6 +102,8 @@ class LongAnswer:
         self._due = asyncio.get_running_loop().time() + interval
         self._response: web.StreamResponse | None = None
         self._coder: Stream | None = None
+        # The timer that waits for a connection's first request runs on beside it: half a KiB.
+        request.protocol.keep_alive(True)
 
     async def sign_of_life(self) -> float:
         """Send a line feed if it is time; return when it is time again, by the loop's clock."""

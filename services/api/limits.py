@@ -22,6 +22,8 @@ class Patience:
     unknown: float = 5.0
     #: How long a read waits for the projections to hold what its client wrote.
     position: float = 5.0
+    #: In which time a client has to take a part of its answer that does not fit on the way to it.
+    answer: float = 30.0
     #: Between two looks at the projections' checkpoints while somebody needs to know them.
     look: float = 0.05
     #: The same while a request is waiting for them.

@@ -1,13 +1,16 @@
 """Requests that never get as far as the application are answered with problems too.
 
 aiohttp's parser gives up on a request with a plain text; this puts our form in its place, with
-the status that says what was too long.
+the status that says what was too long. And while aiohttp hangs up on a client whose request does
+not come, it waits for ever for one that does not read its answer: this hangs up on it too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import struct
 from collections.abc import Callable
 from typing import Any, Final, cast
 
@@ -15,6 +18,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from services.api.answers import BASE_HEADERS
+from services.api.limits import Patience
 from services.api.problems import (
     CONTENT_TYPE,
     Problem,
@@ -32,6 +36,14 @@ MAX_LINE: Final = 16 * 1024
 #: that is how the two are told apart.
 MAX_HEADER: Final = 12 * 1024
 _TOO_MANY_HEADERS: Final = "Too many headers"
+#: Bytes that the kernel holds of an answer beyond those on their way. By itself it takes some MiB
+#: a connection, and a client that reads slowly looks for a long time as if it did not read at all.
+_UNSENT: Final = 128 * 1024
+_TCP_NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+#: A connection that is closed sends nothing more.
+_AT_ONCE: Final = struct.pack("ii", 1, 0)
+#: Bytes of an answer that a client has to take within `Patience.answer`: about 2 KiB a second.
+_TAKEN: Final = 64 * 1024
 
 
 #: Seconds in which a connection that is refused may say what it wants.
@@ -80,19 +92,74 @@ _NO_ROOM: Final = _no_room()
 
 
 class _Protocol(web.RequestHandler):
-    """One connection."""
+    """One connection.
 
-    __slots__ = ()
+    Args:
+        manager: The server.
+        patience: How long to wait for the client.
+        **kwargs: Of aiohttp.
+    """
+
+    __slots__ = ("_look", "_patience")
+
+    def __init__(self, manager: web.Server, patience: Patience, **kwargs: Any) -> None:
+        super().__init__(manager, **kwargs)
+        self._patience = patience
+        self._look: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take up a connection while there is room."""
         manager = self._manager
         assert isinstance(manager, _Server)
+        # uvloop's are transports by what they do, not by their class.
+        stream = cast(asyncio.Transport, transport)
         if manager.is_full:
-            # uvloop's are transports by what they do, not by their class.
-            manager.refuse(cast(asyncio.Transport, transport))
+            manager.refuse(stream)
+            return
+        super().connection_made(transport)
+        # So that it is told of anything that the client does not take, even as it hangs up.
+        stream.set_write_buffer_limits(high=0)
+        sock = transport.get_extra_info("socket")
+        if _TCP_NOTSENT_LOWAT is not None and sock is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _UNSENT)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Forget the client."""
+        self._stop_looking()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Wait for a client that has not taken all that is sent to it."""
+        super().pause_writing()
+        if self.transport is not None:
+            self._look_later(self.transport)
+
+    def resume_writing(self) -> None:
+        """Go on: the client has taken everything."""
+        self._stop_looking()
+        super().resume_writing()
+
+    def _look_later(self, transport: asyncio.Transport) -> None:
+        left = transport.get_write_buffer_size()
+        self._look = self._loop.call_later(
+            self._patience.answer, self._has_taken_enough, transport, left
+        )
+
+    def _has_taken_enough(self, transport: asyncio.Transport, before: int) -> None:
+        """Hang up on a client that hardly reads: its answer would be in memory for ever."""
+        if before - transport.get_write_buffer_size() >= _TAKEN:
+            self._look_later(transport)
         else:
-            super().connection_made(transport)
+            logger.info("action=hung_up the client does not read its answer")
+            if (sock := transport.get_extra_info("socket")) is not None:
+                # Or the kernel would go on sending what it has, for as long as that takes.
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+            transport.abort()
+
+    def _stop_looking(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
 
     def handle_error(
         self,
@@ -124,7 +191,7 @@ def _unreadable(error: HttpProcessingError) -> Problem:
 
 
 class _Server(web.Server):
-    def __init__(self, like: web.Server, most: int, **kwargs: Any) -> None:
+    def __init__(self, like: web.Server, most: int, patience: Patience, **kwargs: Any) -> None:
         super().__init__(
             like.request_handler,
             request_factory=like.request_factory,
@@ -132,6 +199,7 @@ class _Server(web.Server):
             **kwargs,
         )
         self._most = most
+        self._patience = patience
         self._refusing = 0
 
     @property
@@ -151,7 +219,7 @@ class _Server(web.Server):
         self._refusing -= 1
 
     def __call__(self) -> web.RequestHandler:
-        return _Protocol(self, loop=self._loop, **self._kwargs)
+        return _Protocol(self, self._patience, loop=self._loop, **self._kwargs)
 
 
 class Runner(web.AppRunner):
@@ -163,13 +231,16 @@ class Runner(web.AppRunner):
     """
 
     def __init__(self, app: web.Application, *, shutdown_timeout: float) -> None:
-        bounds = app[SERVICE].bounds
+        service = app[SERVICE]
+        bounds = service.bounds
         self._most = bounds.connections
+        self._patience = service.patience
         super().__init__(
             app,
             access_log=None,
             handler_cancellation=True,
             auto_decompress=False,
+            # From the connection's beginning, and from each answer, to the end of a request's head.
             keepalive_timeout=bounds.idle_timeout,
             # A body that was not wanted has as long as one that was.
             lingering_time=bounds.read_timeout,
@@ -180,4 +251,4 @@ class Runner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
-        return _Server(made, self._most, **made._kwargs)
+        return _Server(made, self._most, self._patience, **made._kwargs)

@@ -11,28 +11,39 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     InvalidPartitionsError,
     InvalidReplicationFactorError,
+    KafkaConnectionError,
     KafkaError,
     TopicAlreadyExistsError,
     for_code,
 )
 
 from jobtrail.errors import BrokerError, JobtrailError, LogUnavailable, SettingError
-from jobtrail.kafka import kafka_security
+from jobtrail.kafka import DEAD_LETTER_BYTES, kafka_security
 
 if TYPE_CHECKING:
     from jobtrail.settings import Settings
 
 #: Seconds that a cluster has to answer and to elect leaders.
 TIMEOUT = 60.0
+#: Seconds that a cluster has to take a connection: a broker that is being started anew is there
+#: in seconds, and one that refuses for longer is not coming.
+CONNECT_WITHIN = 15.0
 #: Seconds between two looks.
 PAUSE = 0.02
+#: Seconds between two attempts to connect.
+CONNECT_PAUSE = 0.25
+#: The largest record batch that a topic takes.
+_LARGEST = "max.message.bytes"
+#: What describes a configuration that was set for a topic itself, KIP-226.
+_SET_FOR_THE_TOPIC = 1
 
 
 def topic_configs(settings: Settings) -> dict[str, str]:
-    """Return the configuration of both topics: nothing in them ever expires.
+    """Return what both topics are configured with: nothing in them ever expires.
 
     With three replicas or more, an event is acknowledged when all but one of them have it.
     """
@@ -44,27 +55,51 @@ def topic_configs(settings: Settings) -> dict[str, str]:
     }
 
 
+def dead_topic_configs(settings: Settings) -> dict[str, str]:
+    """Return the configuration of the dead-letter topic.
+
+    A letter is a record that the log took, however large, and says beside it what is wrong.
+    """
+    return {**topic_configs(settings), _LARGEST: str(DEAD_LETTER_BYTES)}
+
+
 @asynccontextmanager
 async def _admin(bootstrap_servers: str, settings: Settings) -> AsyncIterator[Any]:
     """Give an admin client; whatever the cluster fails to answer in time is `LogUnavailable`."""
-    client = AIOKafkaAdminClient(
-        bootstrap_servers=bootstrap_servers,
-        client_id="jobtrail-topics",
-        **kafka_security(settings),
-    )
+    client = _new_client(bootstrap_servers, settings)
+    clock = asyncio.get_running_loop().time
     try:
         async with asyncio.timeout(TIMEOUT):
-            await client.start()
+            give_up = clock() + CONNECT_WITHIN
+            while True:
+                try:
+                    await client.start()
+                    break
+                except KafkaConnectionError:
+                    await client.close()
+                    if clock() + CONNECT_PAUSE > give_up:
+                        raise
+                await asyncio.sleep(CONNECT_PAUSE)
+                client = _new_client(bootstrap_servers, settings)
             yield client
     except (KafkaError, TimeoutError) as error:
         raise LogUnavailable(
             "Kafka does not answer.",
-            expected=f"an answer within {TIMEOUT:.0f} s",
+            expected=f"a connection within {CONNECT_WITHIN:.0f} s, and an answer within "
+            f"{TIMEOUT:.0f} s",
             found=str(error) or type(error).__name__,
             where=bootstrap_servers,
         ) from error
     finally:
         await client.close()
+
+
+def _new_client(bootstrap_servers: str, settings: Settings) -> Any:
+    return AIOKafkaAdminClient(
+        bootstrap_servers=bootstrap_servers,
+        client_id="jobtrail-topics",
+        **kafka_security(settings),
+    )
 
 
 async def cluster_id(bootstrap_servers: str, settings: Settings) -> str:
@@ -80,7 +115,9 @@ async def cluster_id(bootstrap_servers: str, settings: Settings) -> str:
 async def ensure_topics(bootstrap_servers: str, settings: Settings) -> None:
     """Create the log and its dead-letter topic if they are not there, and wait for their leaders.
 
-    A topic that is there is left as it is: its own number of partitions is the truth.
+    A topic that is there is left as it is: its own number of partitions is the truth. Only a
+    dead-letter topic that would refuse a large letter is told to take it, since the partition
+    of such a record waits until it is buried.
 
     Args:
         bootstrap_servers: `host:port[,host:port]` of any cluster.
@@ -91,20 +128,25 @@ async def ensure_topics(bootstrap_servers: str, settings: Settings) -> None:
         SettingError: The cluster can't have that many replicas or partitions.
         BrokerError: The cluster refuses for another reason, such as missing rights.
     """
-    wanted = {settings.topic: settings.partitions, settings.dead_topic: 1}
+    wanted = {
+        settings.topic: (settings.partitions, topic_configs(settings)),
+        settings.dead_topic: (1, dead_topic_configs(settings)),
+    }
     async with _admin(bootstrap_servers, settings) as client:
         there = set(await client.list_topics())
         missing = [
-            NewTopic(name, count, settings.replication, topic_configs=topic_configs(settings))
-            for name, count in wanted.items()
+            NewTopic(name, count, settings.replication, topic_configs=configs)
+            for name, (count, configs) in wanted.items()
             if name not in there
         ]
         while missing:
             missing = await _create(client, missing)
         while True:
             if all(map(_is_led, await client.describe_topics(list(wanted)))):
-                return
+                break
             await asyncio.sleep(PAUSE)
+        if settings.dead_topic in there:
+            await _make_room(client, settings.dead_topic)
 
 
 async def _create(client: Any, topics: list[Any]) -> list[Any]:
@@ -130,6 +172,34 @@ async def _create(client: Any, topics: list[Any]) -> list[Any]:
     if again:
         await asyncio.sleep(PAUSE)
     return again
+
+
+async def _make_room(client: Any, topic: str) -> None:
+    """Let a topic that an earlier release made take the largest dead letter."""
+    resource = ConfigResource(ConfigResourceType.TOPIC, topic)
+    (answer,) = await client.describe_configs([resource])
+    ((code, text, _, _, entries),) = answer.resources
+    _check_change(topic, code, text)
+    found = {entry[0]: entry for entry in entries}
+    if int(found[_LARGEST][1]) >= DEAD_LETTER_BYTES:
+        return
+    # What is not named in this request goes back to its default.
+    kept = {entry[0]: entry[1] for entry in entries if entry[3] == _SET_FOR_THE_TOPIC}
+    kept[_LARGEST] = str(DEAD_LETTER_BYTES)
+    resource = ConfigResource(ConfigResourceType.TOPIC, topic, configs=kept)
+    (answer,) = await client.alter_configs([resource])
+    ((code, text, *_),) = answer.resources
+    _check_change(topic, code, text)
+
+
+def _check_change(topic: str, code: int, text: str | None) -> None:
+    if code != 0:
+        raise BrokerError(
+            f"The cluster does not let us configure the topic {topic}.",
+            expected=f"{_LARGEST} of {DEAD_LETTER_BYTES} at least, or the right to set it",
+            found=" ".join(part for part in (for_code(code).__name__, text) if part),
+            mend=f"Set {_LARGEST}={DEAD_LETTER_BYTES} for it, and grant DescribeConfigs.",
+        )
 
 
 def _is_led(topic: dict[str, Any]) -> bool:

@@ -76,6 +76,7 @@ class Api:
         self.secret = local_secret(folder)
         self.session = session
         self.url = ""
+        self.runner: Runner | None = None
         self.records: dict[int, list[Record]] = {p: [] for p in range(PARTITIONS)}
         self.projected = dict.fromkeys(range(PARTITIONS), 0)
         self.shown = dict.fromkeys(range(PARTITIONS), 0)
@@ -210,6 +211,12 @@ class Api:
         finally:
             writer.close()
 
+    def connections(self) -> int:
+        """Return how many connections the process serves."""
+        assert self.runner is not None
+        assert self.runner.server is not None
+        return len(self.runner.server.connections)
+
     async def metric(self, name: str) -> float:
         """Return a figure of the process."""
         plain = {"Accept-Encoding": "identity"}
@@ -249,7 +256,7 @@ async def running(folder: Path, **options: Any) -> AsyncIterator[Api]:
     auto_decompress = options.pop("auto_decompress", True)
     async with aiohttp.ClientSession(auto_decompress=auto_decompress) as session:
         api = Api(folder, session, **options)
-        runner = Runner(make_app(api.service), shutdown_timeout=5)
+        api.runner = runner = Runner(make_app(api.service), shutdown_timeout=5)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()

@@ -17,13 +17,13 @@ from pathlib import Path
 import psutil
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from jobtrail.settings import Settings
 from services.broker.datadir import choose_port
 from services.broker.java import bundled
-from services.broker.topics import ensure_topics
+from services.broker.topics import cluster_id, ensure_topics
 
 ROOT = Path(__file__).parents[2]
 #: Seconds after which a test gives up waiting for anything.
@@ -307,11 +307,38 @@ async def test_the_topics_are_there_and_keep_everything(
     assert configs["cleanup.policy"] == "delete"
     assert configs["retention.ms"] == configs["retention.bytes"] == "-1"
     assert configs["min.insync.replicas"] == "1"
+    largest = {"job-events": (1 << 20) + 12, "job-events-dead": 2 << 20}[topic]
+    assert configs["max.message.bytes"] == str(largest)
 
 
 async def test_a_topic_that_is_there_is_left_as_it_is(running: Broker) -> None:
     await ensure_topics(running.address, Settings(partitions=3))
     assert (await described(running.address, "job-events"))[0] == 8
+
+
+async def test_a_dead_letter_topic_of_an_earlier_release_gets_room_and_keeps_the_rest(
+    running: Broker,
+) -> None:
+    settings = Settings(topic="early", dead_topic="early-dead", partitions=1)
+    admin = AIOKafkaAdminClient(bootstrap_servers=running.address)
+    await admin.start()
+    try:
+        early = {"retention.ms": "-1", "segment.ms": "123456789"}
+        await admin.create_topics([NewTopic("early-dead", 1, 1, topic_configs=early)])
+    finally:
+        await admin.close()
+    await ensure_topics(running.address, settings)
+    configs = (await described(running.address, "early-dead"))[1]
+    assert configs["max.message.bytes"] == str(2 << 20)
+    assert {name: configs[name] for name in early} == early
+
+
+async def test_topics_wait_for_a_broker_that_is_being_started(start: Start, tmp_path: Path) -> None:
+    port = choose_port()
+    waiting = asyncio.create_task(cluster_id(f"127.0.0.1:{port}", Settings()))
+    broker = await start(tmp_path, "--port", str(port))
+    assert await waiting
+    await broker.stop()
 
 
 async def test_topics_of_other_names_are_made_by_many_at_once(running: Broker) -> None:

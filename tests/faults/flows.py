@@ -28,7 +28,7 @@ from tests.contract.stores import SqliteStore
 DEADLINE: Final = 120.0
 _LOOK_EVERY: Final = 0.01
 #: Room for records larger than any event may be.
-_MAX_REQUEST: Final = 1 << 20
+_MAX_REQUEST: Final = 1 << 22
 
 
 def stream(seed: int, **shape: int) -> list[Record]:
@@ -46,19 +46,20 @@ def endless(seed: int) -> Iterator[Record]:
         yield from stream(seed * 100_000 + number, jobs=120, events=900, steady=1)
 
 
-def producer(settings: Settings) -> AIOKafkaProducer:
+def producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
     """Return a producer for records of any kind, not started yet."""
     return AIOKafkaProducer(
         bootstrap_servers=settings.bootstrap_servers,
         acks="all",
         enable_idempotence=True,
         max_request_size=_MAX_REQUEST,
+        **options,
     )
 
 
-async def write(settings: Settings, records: Iterable[Any]) -> None:
+async def write(settings: Settings, records: Iterable[Any], **options: Any) -> None:
     """Append records to the log, each to its own partition, and wait until Kafka has them."""
-    async with asyncio.timeout(DEADLINE), producer(settings) as to:
+    async with asyncio.timeout(DEADLINE), producer(settings, **options) as to:
         sent = [
             await to.send(
                 settings.topic,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from functools import partial
 from typing import Final
@@ -94,3 +95,36 @@ async def test_a_killed_broker_loses_nothing_and_stops_nobody_for_good(
         keeping.cancel()
     assert sender.acknowledged <= set(ids_in(log))
     assert losses(settings) == []
+
+
+async def test_a_broker_that_goes_while_a_projector_starts_is_one_line_and_a_new_start(
+    make_log: MakeLog, running: list[Process], kafka: str
+) -> None:
+    """Its first connection, for questions, gets through; Faust's is refused."""
+    host, _, port = kafka.rpartition(":")
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        door.close()
+        from_broker, to_broker = await asyncio.open_connection(host, int(port))
+        async with asyncio.TaskGroup() as ways:
+            ways.create_task(copy(reader, to_broker))
+            ways.create_task(copy(from_broker, writer))
+
+    door = await asyncio.start_server(pass_on, "127.0.0.1", 0)
+    settings = await make_log()
+    address = f"127.0.0.1:{door.sockets[0].getsockname()[1]}"
+    worker = projector(settings.model_copy(update={"bootstrap_servers": address}))
+    running.append(worker)
+    await worker.spawn()
+    assert await worker.child.wait() == 1
+    lines = worker.log.read_text().splitlines()
+    assert "action=projector_failed The log can't be reached: KafkaConnectionError" in lines[-1]
+    assert not [line for line in lines if "Traceback" in line]
+
+
+async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Pass on what comes until it ends."""
+    with contextlib.suppress(OSError):
+        while some := await reader.read(1 << 16):
+            writer.write(some)
+    writer.close()

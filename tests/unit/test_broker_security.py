@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from jobtrail.errors import SettingError
 from jobtrail.kafka import kafka_security
 from jobtrail.settings import Settings
-from services.broker.topics import topic_configs
+from services.broker.config import server_properties
+from services.broker.topics import dead_topic_configs, topic_configs
 
 
 def authority(path: Path) -> Path:
@@ -98,9 +99,14 @@ def test_certificates_that_cant_be_used_are_named(tmp_path: Path) -> None:
 def test_topics_keep_all_and_acknowledge_when_all_but_one_replica_has_it(
     replicas: int, in_sync: str
 ) -> None:
-    assert topic_configs(Settings(replication=replicas)) == {
+    kept = {
         "cleanup.policy": "delete",
         "retention.ms": "-1",
         "retention.bytes": "-1",
         "min.insync.replicas": in_sync,
     }
+    settings = Settings(replication=replicas)
+    assert topic_configs(settings) == kept
+    assert dead_topic_configs(settings) == {**kept, "max.message.bytes": str(2 << 20)}
+    # The largest record of the log, and what its letter says beside.
+    assert f"\nmessage.max.bytes={(1 << 20) + 12}\n" in server_properties(1, 2)

@@ -1,0 +1,142 @@
+"""Records whose header names are no UTF-8, read nevertheless: aiokafka 0.14 can't.
+
+Kafka takes the name of a header for bytes that should be UTF-8, and does not check it. aiokafka
+decodes it while it takes a fetched batch apart, and raises there: whoever reads the partition gets
+neither that record nor any behind it, for ever. It has no hook, so a process of ours that reads the
+log puts `_Fetched` in the place of the one class in its fetcher that turns bytes into batches. The
+batches are still taken apart by aiokafka; only one that it fails at is read here, from that record
+on.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any, Final
+
+from aiokafka.consumer import fetcher
+from aiokafka.errors import CorruptRecordException
+from aiokafka.record.default_records import DefaultRecord, _DefaultRecordBatchPy
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.record.util import decode_varint_py
+
+#: Where a batch says how long the rest of it is, and how long that is together with what precedes:
+#: https://kafka.apache.org/documentation/#recordbatch
+_LENGTH: Final = struct.Struct(">8xi")
+
+
+class Misnamed(bytes):
+    """The value of a record that has a header name which is no UTF-8: it is no valid event."""
+
+    __slots__ = ()
+
+
+def read_any_header_name() -> None:
+    """Let every aiokafka consumer of this process read records with such header names.
+
+    Their values are `Misnamed`; the names are strings with surrogates (PEP 383).
+    """
+    fetcher.MemoryRecords = _Fetched
+
+
+class _Fetched:
+    """What one fetch brought of one partition, as aiokafka's fetcher uses it."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = memoryview(data)
+        self._records = MemoryRecords(data)
+        self._next = 0
+        self.has_next = self._records.has_next
+        self.size_in_bytes = self._records.size_in_bytes
+
+    def next_batch(self) -> _Batch | None:
+        batch = self._records.next_batch()
+        if batch is None:
+            return None
+        begin = self._next
+        self._next += _LENGTH.size + _LENGTH.unpack_from(self._data, begin)[0]
+        return _Batch(batch, self._data[begin : self._next])
+
+
+class _Batch:
+    """A batch of aiokafka's, and its bytes."""
+
+    __slots__ = ("_batch", "_data")
+
+    def __init__(self, batch: Any, data: memoryview) -> None:
+        self._batch = batch
+        self._data = data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batch, name)
+
+    def __next__(self) -> Any:
+        return next(self._batch)
+
+    def __iter__(self) -> Iterator[Any]:
+        taken = 0
+        try:
+            for record in self._batch:
+                yield record
+                taken += 1
+        except (UnicodeDecodeError, CorruptRecordException) as error:
+            # The first is of aiokafka's compiled parser, the second of the one in Python.
+            if not isinstance(error.__cause__ or error, UnicodeDecodeError):
+                raise
+        else:
+            return
+        yield from _read(self._data, taken)
+
+
+def _read(data: memoryview, first: int) -> Iterator[Any]:
+    """Yield the records of a batch from that number on, however their headers are named."""
+    batch = _DefaultRecordBatchPy(data)
+    iter(batch)  # decompresses
+    buffer, at = batch._buffer, batch._pos
+    for number in range(batch._num_records):
+        try:
+            length, at = decode_varint_py(buffer, at)
+            record, end = _record(batch, buffer, at)
+        except (ValueError, IndexError) as error:
+            raise CorruptRecordException(f"Found invalid record structure: {error!r}") from error
+        at += length
+        if end != at:
+            raise CorruptRecordException(f"A record of {length} bytes ends at another place")
+        if number >= first:
+            yield record
+
+
+def _record(batch: _DefaultRecordBatchPy, buffer: bytearray, at: int) -> tuple[Any, int]:
+    """Return the record that begins there, and where it ends.
+
+    https://kafka.apache.org/documentation/#record
+    """
+    delta, at = decode_varint_py(buffer, at + 1)  # behind the attributes
+    timestamp = batch.max_timestamp if batch.timestamp_type else batch.first_timestamp + delta
+    offset, at = decode_varint_py(buffer, at)
+    key, at = _bytes(buffer, at)
+    value, at = _bytes(buffer, at)
+    count, at = decode_varint_py(buffer, at)
+    headers: list[tuple[str, bytes | None]] = []
+    misnamed = False
+    for _ in range(count):
+        name, at = _bytes(buffer, at)
+        content, at = _bytes(buffer, at)
+        text = (name or b"").decode("utf-8", "surrogateescape")
+        misnamed = misnamed or not _is_utf_8(text)
+        headers.append((text, content))
+    if misnamed and value is not None:
+        value = Misnamed(value)
+    record = DefaultRecord(
+        batch.base_offset + offset, timestamp, batch.timestamp_type, key, value, headers
+    )
+    return record, at
+
+
+def _bytes(buffer: bytearray, at: int) -> tuple[bytes | None, int]:
+    length, at = decode_varint_py(buffer, at)
+    return (None, at) if length < 0 else (bytes(buffer[at : at + length]), at + length)
+
+
+def _is_utf_8(text: str) -> bool:
+    return not any("\udc80" <= char <= "\udcff" for char in text)
