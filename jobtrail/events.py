@@ -28,10 +28,14 @@ MAX_NESTING: Final = 256
 #: The most tags of one job.
 MAX_TAGS: Final = 32
 
+#: What documents say of a text that `_check_text` looks at: as an ECMA-262 pattern.
+NO_CONTROL_CHARACTERS: Final = r"^[^\x00-\x1f\x7f-\x9f]*$"
+
 # Control characters are looked for by `_check_text`, which most events need not pass through.
-Name = Annotated[str, Meta(min_length=1, max_length=256)]
-Principal = Annotated[str, Meta(max_length=262, pattern=r"\A(?:user|group):(?s:.+)\Z")]
-Tag = Annotated[str, Meta(max_length=256)]
+_PLAIN: Final = {"pattern": NO_CONTROL_CHARACTERS}
+Name = Annotated[str, Meta(min_length=1, max_length=256, extra_json_schema=_PLAIN)]
+Principal = Annotated[str, Meta(max_length=262, pattern=r"^(?:user|group):[^\x00-\x1f\x7f-\x9f]+$")]
+Tag = Annotated[str, Meta(max_length=256, extra_json_schema=_PLAIN)]
 Tags = Annotated[dict[Name, Tag], Meta(max_length=MAX_TAGS)]
 Attempt = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Text = Annotated[str, Meta(max_length=4096)]

@@ -13,7 +13,9 @@ from typing import Final
 
 from jobtrail.errors import UsageError
 
-_FORM: Final = re.compile(r"\d{1,4}:\d{1,18}(?:,\d{1,4}:\d{1,18}){0,1023}", re.ASCII)
+#: The text form, also as a pattern of ECMA-262; that no partition is named twice it can't say.
+PATTERN: Final = r"^[0-9]{1,4}:[0-9]{1,18}(?:,[0-9]{1,4}:[0-9]{1,18}){0,1023}$"
+_FORM: Final = re.compile(PATTERN)
 
 
 def parse_position(text: str) -> dict[int, int]:

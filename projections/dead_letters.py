@@ -22,6 +22,8 @@ DETAIL: Final = "jobtrail-detail"
 PLACE: Final = "jobtrail-place"
 #: Says that the record was too large for a letter, and how large: key, value and headers in bytes.
 CUT: Final = "jobtrail-cut"
+#: What is kept of a detail.
+MAX_DETAIL_BYTES: Final = 1024
 _TIMEOUT: Final = 30.0
 #: What is left of a key and of a value that are too large together with the headers. A batch that
 #: the log took may be larger than any limit once it is decompressed.
@@ -89,7 +91,7 @@ class DeadLetters:
         size += len(key or b"") + len(value or b"")
         ours = [
             (REASON, error.reason.encode()),
-            (DETAIL, str(error).encode()[:1024]),
+            (DETAIL, str(error).encode()[:MAX_DETAIL_BYTES]),
             (PLACE, _place(record).encode()),
         ]
         if size > DEAD_LETTER_BYTES - _OVERHEAD:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
+from jobtrail.events import TYPE_NAMES
+from jobtrail.job import Verdict
 from jobtrail.states import State
+
+Instant = Annotated[datetime, Meta(tz=True)]
 
 
 class Status(Struct, frozen=True):
@@ -15,7 +19,7 @@ class Status(Struct, frozen=True):
 
     id: str
     state: State | None
-    output: Any = None
+    output: Any
 
 
 class Job(Struct, frozen=True, rename="camel"):
@@ -27,34 +31,15 @@ class Job(Struct, frozen=True, rename="camel"):
     job_type: str | None
     owner: str | None
     bulk_id: str | None
-    created_at: datetime
-    started_at: datetime | None
-    updated_at: datetime
-    ended_at: datetime | None
+    created_at: Instant
+    started_at: Instant | None
+    updated_at: Instant
+    ended_at: Instant | None
     attempt: int
     progress: float | None
     error: Any
     tags: dict[str, str]
     viewers: tuple[str, ...]
-
-
-class Change(Struct, frozen=True, rename="camel"):
-    """An event that changed a job, as `GET /jobs/events` tells it."""
-
-    type: str
-    time: datetime
-    #: `applied`, or `late` for a `job.created` that came after the fact.
-    verdict: str
-    #: The job's state after the event.
-    state: State
-    partition: int
-    offset: int
-    #: The CloudEvent as it is in the log.
-    event: Any
-    #: The job as it is now: at least as new as the event.
-    job: Job
-    #: Give this to `Client.events` to go on behind this event.
-    position: str = ""
 
 
 class TypeCount(Struct, frozen=True, rename="camel"):
@@ -83,3 +68,73 @@ class Summary(Struct, frozen=True, rename="camel"):
     """The answer of `GET /jobs/summary`."""
 
     job_type: list[TypeCount]
+
+
+class HistoryEntry(Struct, frozen=True):
+    """One event of a job, and what was made of it."""
+
+    #: A newer service may know more types.
+    type: Annotated[str, Meta(extra_json_schema={"enum": list(TYPE_NAMES)})]
+    #: Of the event, else when the log took it in.
+    time: Instant
+    verdict: Verdict
+    #: The job's state after it.
+    state: State
+    partition: int
+    offset: int
+    #: The CloudEvent as it came; None where the log has lost it.
+    event: Any
+
+
+class History(Struct, frozen=True):
+    """A page of `GET /jobs/{id}/history`."""
+
+    id: str
+    events: list[HistoryEntry]
+    #: Relative URL of the next page.
+    next: str | None
+
+
+class ChangeData(HistoryEntry, frozen=True):
+    """The data of one event of `GET /jobs/events`: what changed a job.
+
+    The verdict is `applied`, or `late` for a `job.created` that came after the fact.
+    """
+
+    #: The job as it is now: at least as new as the event.
+    job: Job
+
+
+class Change(ChangeData, frozen=True):
+    """The same, as `Client.events` gives it."""
+
+    #: Give this to `Client.events` to go on behind it.
+    position: str = ""
+
+
+class Written(Struct, frozen=True):
+    """The answer of `POST /events` to one event."""
+
+    id: str
+    #: Behind the event: what is read at this position holds it.
+    position: str
+
+
+class EventVerdict(Struct, frozen=True):
+    """Whether one event of a batch is in the log."""
+
+    accepted: bool
+    id: str | None = None
+    position: str | None = None
+    #: Why it is not: `invalid`, `not-json`, `not-utf-8`, `no-value`, `too-large`,
+    #: or `foreign-source` for who may write other sources only.
+    reason: str | None = None
+    detail: str | None = None
+
+
+class BatchWritten(Struct, frozen=True):
+    """The answer of `POST /events` to a batch: a verdict on each event, in its order."""
+
+    events: list[EventVerdict]
+    #: Behind the last of them.
+    position: str

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import orjson
 from aiohttp import web
+from msgspec import to_builtins
 
 from jobtrail.events import TYPE_NAMES
 from jobtrail.job import Job, TrailEntry
@@ -76,10 +77,12 @@ def answer(content: Any, headers: Mapping[str, str]) -> web.Response:
     """Return an answer in JSON.
 
     Args:
-        content: What to say.
+        content: What to say: a struct, or what JSON knows.
         headers: Beside those that every answer has.
     """
-    return web.Response(body=orjson.dumps(content), headers={**BASE_HEADERS, **headers})
+    return web.Response(
+        body=orjson.dumps(content, default=to_builtins), headers={**BASE_HEADERS, **headers}
+    )
 
 
 class LongAnswer:

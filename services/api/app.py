@@ -16,6 +16,7 @@ from services.api.auth import Gate
 from services.api.bodies import Bodies
 from services.api.buffer import Buffer
 from services.api.cursors import Cursors
+from services.api.endpoint import Endpoint
 from services.api.feed import Feed
 from services.api.feed import Limits as FeedLimits
 from services.api.figures import measure
@@ -29,7 +30,6 @@ from services.api.problems import unreadable
 from services.api.progress import Progress
 from services.api.provider import Provider
 from services.api.routes import ENDPOINTS
-from services.api.routes.endpoint import Endpoint
 from services.api.routes.fallback import nothing_there, other_method
 from services.api.service import SERVICE, Service
 from services.api.serving import serving

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Final
+from typing import Annotated, Final
+
+from msgspec import Meta
 
 from jobtrail.errors import UsageError
-from jobtrail.position import format_position, parse_position
+from jobtrail.position import PATTERN, format_position, parse_position
 from projections.reading import Held
 from services.api.buffer import Buffer
 from services.api.problems import Fault, invalid
 
+#: What a position looks like.
+Position = Annotated[str, Meta(pattern=PATTERN, examples=["3:1043"])]
 POSITION: Final = "Jobtrail-Position"
 LAG: Final = "Jobtrail-Lag"
 

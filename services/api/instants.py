@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import Final
 
@@ -11,6 +11,10 @@ from jobtrail.events import microseconds
 
 _DAY: Final = 86_400_000_000
 _SECOND: Final = 1_000_000
+_EPOCH: Final = date(1970, 1, 1).toordinal()
+#: 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z.
+_FIRST: Final = -62_135_596_800 * _SECOND
+_LAST: Final = 253_402_300_799 * _SECOND
 #: In a query an unescaped plus arrives as a space; before an offset it can't be anything else.
 _LOST_PLUS: Final = re.compile(r" (?=\d\d(?::?\d\d)?\Z)")
 _BELOW_MICROSECONDS: Final = re.compile(r"[.,]\d{6}\d*[1-9]")
@@ -59,13 +63,17 @@ _CLOCK: Final = tuple(
 
 @lru_cache(maxsize=16_384)
 def _date(days: int) -> str:
-    return (date(1970, 1, 1) + timedelta(days=days)).isoformat()
+    return date.fromordinal(days + _EPOCH).isoformat()
 
 
 def as_text(instant: int | None) -> str | None:
     """Return an instant as ISO 8601 in UTC: milliseconds, or microseconds where there are any."""
     if instant is None:
         return None
+    if not _FIRST <= instant < _LAST + _SECOND:
+        # An offset may put what a client names outside of the years that there are names for. No
+        # event is there, so the nearest instant that has one stands for the same.
+        instant = _FIRST if instant < _FIRST else _LAST
     days, rest = divmod(instant, _DAY)
     seconds, rest = divmod(rest, _SECOND)
     if rest % 1000:

@@ -9,11 +9,62 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-import orjson
+import msgspec
 from aiohttp import web
+from msgspec import structs
+
+from services.api.shapes import FaultDetails, NotReadyDetails, ProblemDetails, Readiness
 
 CONTENT_TYPE: Final = "application/problem+json"
 _TYPE: Final = "urn:jobtrail:problem:"
+
+
+class Kind(NamedTuple):
+    """What all problems of one type have in common."""
+
+    status: int
+    #: The last part of the problem's type.
+    name: str
+    title: str
+    #: The headers that always go with it.
+    headers: tuple[str, ...] = ()
+    #: The form of its body.
+    shape: type[ProblemDetails] = ProblemDetails
+
+    @property
+    def type(self) -> str:
+        """What clients tell it by."""
+        return _TYPE + self.name
+
+
+_RETRY: Final = ("Retry-After",)
+INVALID: Final = Kind(400, "invalid-request", "The request is not valid.")
+MALFORMED: Final = Kind(400, "malformed", "This is no HTTP request.")
+UNAUTHORIZED: Final = Kind(401, "unauthorized", "Who you are is not proved.", ("WWW-Authenticate",))
+FORBIDDEN: Final = Kind(403, "forbidden", "You may not do this.")
+FOREIGN_SOURCE: Final = Kind(403, "foreign-source", "You may not write events of this source.")
+NOT_FOUND: Final = Kind(404, "not-found", "There is no such thing.")
+METHOD_NOT_ALLOWED: Final = Kind(405, "method-not-allowed", "This can't be done here.", ("Allow",))
+TIMEOUT: Final = Kind(408, "timeout", "The request took too long.")
+POSITION_GONE: Final = Kind(410, "position-gone", "The log does not reach back that far.")
+TOO_LARGE: Final = Kind(413, "too-large", "The body is too large.")
+URI_TOO_LONG: Final = Kind(414, "uri-too-long", "The URL is too long.")
+UNSUPPORTED: Final = Kind(415, "unsupported-media-type", "The body's form is not understood.")
+EXPECTATION_FAILED: Final = Kind(417, "expectation-failed", "This can't be expected.")
+TOO_MANY_REQUESTS: Final = Kind(429, "too-many-requests", "You send too many requests.", _RETRY)
+TOO_MANY_FEEDS: Final = Kind(429, "too-many-feeds", "Too many listen.", _RETRY)
+TOO_MANY_WAITS: Final = Kind(429, "too-many-waits", "Too many waits are being held.", _RETRY)
+HEADERS_TOO_LARGE: Final = Kind(431, "headers-too-large", "The headers are too large.")
+INTERNAL: Final = Kind(500, "internal", "The service has made a mistake.")
+KEYS_UNAVAILABLE: Final = Kind(503, "keys-unavailable", "Tokens can't be verified.", _RETRY)
+TOO_MANY_CONNECTIONS: Final = Kind(
+    503, "too-many-connections", "Too many connections are open.", _RETRY
+)
+RECOVERING: Final = Kind(503, "recovering", "The projections are being rebuilt.", _RETRY)
+BEHIND: Final = Kind(503, "behind", "The projections have not got there yet.", _RETRY)
+NOT_READY: Final = Kind(503, "not-ready", "The service is not ready.", _RETRY, NotReadyDetails)
+STORE_UNAVAILABLE: Final = Kind(503, "store-unavailable", "The projections can't be read.", _RETRY)
+LOG_UNAVAILABLE: Final = Kind(503, "log-unavailable", "The log can't be reached.", _RETRY)
 
 
 class Fault(NamedTuple):
@@ -24,18 +75,18 @@ class Fault(NamedTuple):
     place: str
     detail: str
 
-    def as_json(self) -> dict[str, str]:
+    def details(self) -> FaultDetails:
         """Return the entry of `errors`."""
-        return {self.kind: self.place, "detail": self.detail}
+        if self.kind == "parameter":
+            return FaultDetails(parameter=self.place, detail=self.detail)
+        return FaultDetails(pointer=self.place, detail=self.detail)
 
 
 class Problem(Exception):
     """A request that is answered with a problem.
 
     Args:
-        status: The HTTP status.
-        kind: The last part of the problem's type.
-        title: The same for every problem of this type.
+        kind: What it has in common with others.
         detail: What it is this time.
         faults: Everything that is wrong with the request.
         headers: To go with the answer.
@@ -45,9 +96,7 @@ class Problem(Exception):
 
     def __init__(
         self,
-        status: int,
-        kind: str,
-        title: str,
+        kind: Kind,
         detail: str,
         *,
         faults: Sequence[Fault] = (),
@@ -56,9 +105,8 @@ class Problem(Exception):
         members: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
-        self.status = status
         self.kind = kind
-        self.title = title
+        self.status = kind.status
         self.detail = detail
         self.faults = faults
         self.headers = dict(headers or {})
@@ -67,15 +115,15 @@ class Problem(Exception):
 
     def body(self) -> bytes:
         """Return the problem as JSON."""
-        members: dict[str, Any] = {
-            "type": _TYPE + self.kind,
-            "title": self.title,
-            "status": self.status,
-            "detail": self.detail,
-        }
-        if self.faults:
-            members["errors"] = [fault.as_json() for fault in self.faults]
-        return orjson.dumps({**members, **self.members})
+        details = self.kind.shape(
+            type=self.kind.type,
+            title=self.kind.title,
+            status=self.status,
+            detail=self.detail,
+            errors=tuple(fault.details() for fault in self.faults),
+            **self.members,
+        )
+        return msgspec.json.encode(details)
 
     def response(self) -> web.Response:
         """Return the answer."""
@@ -90,9 +138,7 @@ def invalid(faults: Sequence[Fault]) -> Problem:
     """A request with faults, all of them at once."""
     things = "one thing is" if len(faults) == 1 else f"{len(faults)} things are"
     return Problem(
-        400,
-        "invalid-request",
-        "The request is not valid.",
+        INVALID,
         f"In this request {things} wrong; see `errors`.",
         faults=faults,
     )
@@ -101,9 +147,7 @@ def invalid(faults: Sequence[Fault]) -> Problem:
 def unauthorized(reason: str) -> Problem:
     """No token, or one that proves nothing: the client can't tell which."""
     return Problem(
-        401,
-        "unauthorized",
-        "Who you are is not proved.",
+        UNAUTHORIZED,
         "Send a valid token as `Authorization: Bearer <token>`.",
         headers={"WWW-Authenticate": 'Bearer realm="jobtrail"'},
         reason=reason,
@@ -113,9 +157,7 @@ def unauthorized(reason: str) -> Problem:
 def keys_unavailable(reason: str) -> Problem:
     """The provider that signs tokens has never given its keys: no token of its can be judged."""
     return Problem(
-        503,
-        "keys-unavailable",
-        "Tokens can't be verified.",
+        KEYS_UNAVAILABLE,
         "The keys of the provider that issued your token could not be fetched yet.",
         headers={"Retry-After": "10"},
         reason=reason,
@@ -125,9 +167,7 @@ def keys_unavailable(reason: str) -> Problem:
 def foreign_source(faults: Sequence[Fault]) -> Problem:
     """An API key that is bound to sources sent events of others."""
     return Problem(
-        403,
-        "foreign-source",
-        "You may not write events of this source.",
+        FOREIGN_SOURCE,
         "Your API key is bound to other sources.",
         faults=faults,
     )
@@ -136,9 +176,7 @@ def foreign_source(faults: Sequence[Fault]) -> Problem:
 def forbidden(permission: str) -> Problem:
     """The caller is known, and may not do this."""
     return Problem(
-        403,
-        "forbidden",
-        "You may not do this.",
+        FORBIDDEN,
         f"It takes the permission {permission}.",
     )
 
@@ -146,24 +184,20 @@ def forbidden(permission: str) -> Problem:
 def unsupported_form(forms: Sequence[str]) -> Problem:
     """A body of a content type that is not taken here."""
     return Problem(
-        415,
-        "unsupported-media-type",
-        "The body's form is not understood.",
+        UNSUPPORTED,
         f"Send one of: {'; '.join(forms)}.",
     )
 
 
 def not_found(detail: str) -> Problem:
     """Nothing there, or nothing that the caller may see."""
-    return Problem(404, "not-found", "There is no such thing.", detail)
+    return Problem(NOT_FOUND, detail)
 
 
 def method_not_allowed(methods: Sequence[str]) -> Problem:
     """A path that has other methods."""
     return Problem(
-        405,
-        "method-not-allowed",
-        "This can't be done here.",
+        METHOD_NOT_ALLOWED,
         "This path has other methods; see the header `Allow`.",
         headers={"Allow": ", ".join(methods)},
     )
@@ -172,9 +206,7 @@ def method_not_allowed(methods: Sequence[str]) -> Problem:
 def too_many_requests(seconds: int) -> Problem:
     """A caller asks faster than he may."""
     return Problem(
-        429,
-        "too-many-requests",
-        "You send too many requests.",
+        TOO_MANY_REQUESTS,
         "Wait as long as `Retry-After` says.",
         headers={"Retry-After": str(seconds)},
     )
@@ -183,9 +215,7 @@ def too_many_requests(seconds: int) -> Problem:
 def too_many_connections() -> Problem:
     """This process holds as many connections as it may."""
     return Problem(
-        503,
-        "too-many-connections",
-        "Too many connections are open.",
+        TOO_MANY_CONNECTIONS,
         "This process holds as many connections as it may.",
         headers={"Retry-After": "1", "Connection": "close"},
     )
@@ -193,15 +223,13 @@ def too_many_connections() -> Problem:
 
 def too_large(limit: int) -> Problem:
     """A body beyond the bound."""
-    return Problem(413, "too-large", "The body is too large.", f"A body has {limit} bytes at most.")
+    return Problem(TOO_LARGE, f"A body has {limit} bytes at most.")
 
 
 def too_many_waits(detail: str) -> Problem:
     """A cap on held waits is reached."""
     return Problem(
-        429,
-        "too-many-waits",
-        "Too many waits are being held.",
+        TOO_MANY_WAITS,
         detail,
         headers={"Retry-After": "1"},
     )
@@ -210,9 +238,7 @@ def too_many_waits(detail: str) -> Problem:
 def too_many_feeds(detail: str) -> Problem:
     """A cap on listeners is reached."""
     return Problem(
-        429,
-        "too-many-feeds",
-        "Too many listen.",
+        TOO_MANY_FEEDS,
         detail,
         headers={"Retry-After": "5"},
     )
@@ -221,9 +247,7 @@ def too_many_feeds(detail: str) -> Problem:
 def position_gone(position: str) -> Problem:
     """The log does not reach back to a position any more."""
     return Problem(
-        410,
-        "position-gone",
-        "The log does not reach back that far.",
+        POSITION_GONE,
         f"The log begins after {position}. Begin without a position, and search for what was.",
     )
 
@@ -231,9 +255,7 @@ def position_gone(position: str) -> Problem:
 def recovering(detail: str, reason: str | None = None) -> Problem:
     """The projections can't be answered from truly, but will be."""
     return Problem(
-        503,
-        "recovering",
-        "The projections are being rebuilt.",
+        RECOVERING,
         detail,
         headers={"Retry-After": "2"},
         reason=reason,
@@ -243,32 +265,26 @@ def recovering(detail: str, reason: str | None = None) -> Problem:
 def behind(detail: str) -> Problem:
     """The projections did not reach a position in time."""
     return Problem(
-        503,
-        "behind",
-        "The projections have not got there yet.",
+        BEHIND,
         detail,
         headers={"Retry-After": "1"},
     )
 
 
-def not_ready(members: Mapping[str, Any]) -> Problem:
+def not_ready(readiness: Readiness) -> Problem:
     """Some part of the service is not up."""
     return Problem(
-        503,
-        "not-ready",
-        "The service is not ready.",
+        NOT_READY,
         "A part of it is not up: one of the members of this problem says which.",
         headers={"Retry-After": "1"},
-        members=members,
+        members=structs.asdict(readiness),
     )
 
 
 def store_unavailable(reason: str) -> Problem:
     """The projection store can't be read."""
     return Problem(
-        503,
-        "store-unavailable",
-        "The projections can't be read.",
+        STORE_UNAVAILABLE,
         "The projections can't be read at the moment.",
         headers={"Retry-After": "5"},
         reason=reason,
@@ -278,9 +294,7 @@ def store_unavailable(reason: str) -> Problem:
 def log_unavailable(reason: str) -> Problem:
     """The log did not answer in time; what was to be written may be in it."""
     return Problem(
-        503,
-        "log-unavailable",
-        "The log can't be reached.",
+        LOG_UNAVAILABLE,
         "Kafka did not answer in time. Events of this request may or may not be in the log: send "
         "them again, one that is there already changes nothing.",
         headers={"Retry-After": "2"},
@@ -291,39 +305,32 @@ def log_unavailable(reason: str) -> Problem:
 def internal() -> Problem:
     """A bug. What it was stands in the log."""
     return Problem(
-        500,
-        "internal",
-        "The service has made a mistake.",
+        INTERNAL,
         "It is logged. The same request may fail again.",
     )
 
 
 def from_http(error: web.HTTPException) -> Problem:
     """What aiohttp itself refuses, in our form."""
-    kind, title, detail = _HTTP.get(
-        error.status,
-        (f"http-{error.status}", f"{error.reason}.", f"HTTP {error.status} {error.reason}."),
+    kind, detail = _HTTP.get(error.status) or (
+        Kind(error.status, f"http-{error.status}", f"{error.reason}."),
+        f"HTTP {error.status} {error.reason}.",
     )
     kept = ("Accept-Encoding",)
     headers = {name: error.headers[name] for name in kept if name in error.headers}
-    return Problem(error.status, kind, title, detail, headers=headers)
+    return Problem(kind, detail, headers=headers)
 
 
 def unreadable(status: int) -> Problem:
     """A request that is not read to its end as HTTP."""
-    kind, title, detail = _HTTP[status]
-    return Problem(status, kind, title, detail)
+    return Problem(*_HTTP[status])
 
 
 _HTTP: Final = {
-    400: ("malformed", "This is no HTTP request.", "The request could not be read as HTTP."),
-    408: ("timeout", "The request took too long.", "The body did not arrive in time."),
-    414: ("uri-too-long", "The URL is too long.", "Use fewer or shorter parameters."),
-    415: (
-        "unsupported-media-type",
-        "The body's form is not understood.",
-        "Send the body as plain JSON, without a content coding.",
-    ),
-    417: ("expectation-failed", "This can't be expected.", "Only 100-continue can be expected."),
-    431: ("headers-too-large", "The headers are too large.", "Send fewer or shorter headers."),
+    400: (MALFORMED, "The request could not be read as HTTP."),
+    408: (TIMEOUT, "The body did not arrive in time."),
+    414: (URI_TOO_LONG, "Use fewer or shorter parameters."),
+    415: (UNSUPPORTED, "Send the body as plain JSON, without a content coding."),
+    417: (EXPECTATION_FAILED, "Only 100-continue can be expected."),
+    431: (HEADERS_TOO_LARGE, "Send fewer or shorter headers."),
 }

@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from jobtrail.events import NO_CONTROL_CHARACTERS
 from jobtrail.states import State
 from projections.reading import Filters
 from services.api import instants
@@ -33,7 +34,8 @@ DEFAULT_SIZE: Final = 100
 MAX_WAIT: Final = 86_400
 FOREVER: Final = -1
 
-_DIGITS: Final = re.compile(r"-?[0-9]{1,18}")
+#: The contract bounds no offset; Python bounds what it reads as a number.
+_DIGITS: Final = re.compile(r"-?[0-9]{1,4000}")
 _DATE_SCHEMA: Final = {
     "type": "string",
     "anyOf": [{"format": "date"}, {"format": "date-time"}],
@@ -82,7 +84,11 @@ def _tag(value: Any) -> Any:
     return key, text
 
 
-Name = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_no_control_characters)]
+Name = Annotated[
+    str,
+    Field(min_length=1, max_length=256, json_schema_extra={"pattern": NO_CONTROL_CHARACTERS}),
+    AfterValidator(_no_control_characters),
+]
 Tag = Annotated[
     tuple[str, str],
     BeforeValidator(_tag),

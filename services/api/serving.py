@@ -16,8 +16,8 @@ from aiohttp import web
 from services.api.answers import BASE_HEADERS
 from services.api.auth import NOBODY
 from services.api.delivery import deliver
-from services.api.problems import Problem, from_http, internal
-from services.api.routes.endpoint import Endpoint
+from services.api.endpoint import Endpoint
+from services.api.problems import Problem, forbidden, from_http, internal
 from services.api.service import Service
 
 logger = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ def serving(
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """Return an endpoint as the server calls it."""
     name, handle, public = endpoint.name, endpoint.handle, endpoint.public
+    permission = endpoint.permission
     identify, prove, take = service.gate.identify, service.gate.prove, service.rate.take
     answered = service.metrics.answered
 
@@ -47,6 +48,8 @@ def serving(
                 known = identify(authorization)
                 identity = known if known is not None else await prove(authorization)
                 take(identity.caller.user)
+                if permission is not None and permission not in identity.permissions:
+                    raise forbidden(permission)
             response = await deliver(request, await handle(service, request, identity))
             status = response.status
         except Exception as error:

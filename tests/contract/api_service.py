@@ -29,6 +29,7 @@ from projections.sqlite.writer import SqliteWriter
 from services.api.app import make_app, make_service
 from services.api.limits import Patience
 from services.api.protocol import Runner
+from tests.contract.conformance import assert_documented
 
 PARTITIONS = 3
 #: 2026-11-23T13:00:00Z
@@ -192,7 +193,9 @@ class Api:
         """Send a request with exactly these headers."""
         url = aiohttp.client.URL(self.url + path, encoded=True)
         async with self.session.request(method, url, headers=headers, data=body) as response:
-            return Answer(response.status, response.headers, await response.read())
+            answer = Answer(response.status, response.headers, await response.read())
+        assert_documented(method, path, *answer)
+        return answer
 
     async def raw(self, request: bytes) -> tuple[bytes, bytes]:
         """Send bytes; return head and body of the answer."""

@@ -11,12 +11,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from jobtrail.partitions import partition_of
 from jobtrail.position import parse_position
 from projections.reading import Filters
 from services.api.feed import AT_ONCE
 from tests.contract.api_service import PARTITIONS, PROBLEM, Api, running
+from tests.contract.conformance import DOCUMENT
 from tests.contract.conftest import Filled
 from tests.contract.feeding import feed, happen
 from tests.contract.store_checks import EVERYBODY
@@ -55,6 +57,8 @@ async def test_an_event_is_told_with_its_place_its_body_and_its_job(api: Api) ->
             "job": job,
         }
         assert job == known
+        schema = {"$ref": "#/components/schemas/ChangeData", "components": DOCUMENT["components"]}
+        Draft202012Validator(schema).validate(block.data)
         assert block.id is not None
         assert parse_position(block.id)[partition] == parse_position(position)[partition]
 

@@ -360,3 +360,16 @@ async def test_values_with_any_characters_come_through(api: Api) -> None:
             first = (await api.get(f"/jobs/search?{query}&size=1")).json
             second = (await api.get(first["next"])).json
             assert [first["jobs"][0]["id"], second["jobs"][0]["id"]] == [f"k{n}", f"j{n}"]
+
+
+@pytest.mark.parametrize(
+    "edge", ["startDate=0001-01-01T00:00:00%2B05:00", "endDate=9999-12-31T23:59:59-05:00"]
+)
+async def test_the_edge_of_time_has_a_next_page(api: Api, edge: str) -> None:
+    for job in "ab":
+        api.emit(job, "created")
+    await api.project()
+    first = await api.get(f"/jobs/search?size=1&{edge}")
+    assert [job["id"] for job in first.json["jobs"]] == ["b"]
+    rest = await api.get(first.json["next"])
+    assert [job["id"] for job in rest.json["jobs"]] == ["a"]

@@ -5,17 +5,24 @@ A job that a caller may not see and one that does not exist have to give the sam
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import json
+import time
+from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from jobtrail.position import holds, parse_position
+from jobtrail.tokens import READ_ALL, WRITE, make_token
+from services.api.limits import Patience
 from tests.contract.api_service import Answer, Api, running
+from tests.contract.conformance import DOCUMENT
+from tests.feed_reader import Reader
 
 #: alice's, seen by bob and by whoever is in ops; and one that nobody owns yet.
 JOB, ORPHAN, BULK = "job-of-alice", "job-of-nobody", "bulk-of-alice"
-UNKNOWN_JOB, UNKNOWN_BULK = "job-of-phantom", "bulk-of-phantom"
 
 CALLERS: dict[str, tuple[dict[str, Any], bool, bool]] = {
     # caller: (token, sees the job, sees the one that nobody owns)
@@ -48,76 +55,191 @@ def headers_of(api: Api, caller: str) -> dict[str, str]:
     return api.bearer(who["user"], *who.get("groups", ()), reads_all=bool(who.get("reads_all")))
 
 
-Ask = Callable[[Api, dict[str, str], str, str], Awaitable[Answer]]
+# --- every operation of the document, asked by everyone for everything
 
 
-async def by_statuses(api: Api, headers: dict[str, str], job: str, _bulk: str) -> Answer:
-    return await api.statuses(job, headers=headers)
+FEED = "/jobs/events"
 
 
-async def by_statuses_with_unknown(
-    api: Api, headers: dict[str, str], job: str, _bulk: str
-) -> Answer:
-    return await api.statuses(job, headers=headers, includeUnknown=True)
+class Way(NamedTuple):
+    """A request that an operation answers; `{name}` in it is whose job is asked for."""
+
+    path: str
+    body: Any = None
+    #: What the answer is where everything is asked for rightly.
+    status: int = 200
 
 
-async def by_wait(api: Api, headers: dict[str, str], job: str, _bulk: str) -> Answer:
-    return await api.statuses(job, headers=headers, wait=1, until="any")
+def _statuses(**fields: Any) -> Way:
+    return Way("/jobs/statuses", {"jobIds": ["job-of-{name}"], **fields})
 
 
-async def by_bulk(api: Api, headers: dict[str, str], _job: str, bulk: str) -> Answer:
-    return await api.get(f"/jobs?bulkId={bulk}", headers)
-
-
-async def by_bulk_wait(api: Api, headers: dict[str, str], _job: str, bulk: str) -> Answer:
-    return await api.get(f"/jobs?bulkId={bulk}&wait=1", headers)
-
-
-async def by_search_of_bulk(api: Api, headers: dict[str, str], _job: str, bulk: str) -> Answer:
-    return await api.get(f"/jobs/search?bulkId={bulk}", headers)
-
-
-WAYS: list[Ask] = [
-    by_statuses,
-    by_statuses_with_unknown,
-    by_wait,
-    by_bulk,
-    by_bulk_wait,
-    by_search_of_bulk,
+#: By the operations' names. One that is missing fails a test: say here how it is asked.
+WAYS: dict[str, tuple[Way, ...]] = {
+    "bulk": (Way("/jobs?bulkId=bulk-of-{name}"), Way("/jobs?bulkId=bulk-of-{name}&wait=1")),
+    "search": (
+        Way("/jobs/search?bulkId=bulk-of-{name}"),
+        Way("/jobs/search?jobType=type-of-{name}&size=1"),
+        Way("/jobs/search?owner={name}"),
+    ),
+    "summary": (Way("/jobs/summary?jobType=type-of-{name}"),),
+    "statuses": (
+        _statuses(),
+        _statuses(includeUnknown=True),
+        _statuses(wait=1),
+        _statuses(wait=1, until="any", includeUnknown=True),
+    ),
+    "job": (Way("/jobs/job-of-{name}"),),
+    "feed": (Way(FEED + "?bulkId=bulk-of-{name}"),),
+    # The events themselves would have to come from a Kafka.
+    "history": (Way("/jobs/job-of-{name}/history?fromOffset=1000"),),
+    # Who may write is told what is wrong with it.
+    "ingest": (Way("/events", {"subject": "job-of-{name}"}, status=400),),
+    "healthz": (Way("/healthz"),),
+    # Nothing follows a log in these tests.
+    "readyz": (Way("/readyz", status=503),),
+    "metrics": (Way("/metrics"),),
+    "openapi": (Way("/openapi.json"),),
+    "docs": (Way("/docs"),),
+    "asset": (Way("/docs/page.js"),),
+}
+#: Whose jobs there are; phantom has none. alice's are seen by bob and by whoever is in ops.
+NAMES = ("alice", "zoe", "phantom")
+VIEWERS: dict[str, list[str]] = {"alice": ["group:ops", "user:bob"], "zoe": []}
+ASKERS: dict[str, set[str]] = {
+    # caller: whose jobs he sees
+    "owner": {"alice"},
+    "viewer": {"alice"},
+    "member of a group": {"alice"},
+    "other": set(),
+    "administrator": {"alice", "zoe"},
+    "writer": set(),
+    "expired token": set(),
+    "no token": set(),
+}
+OPERATIONS = [
+    (path, method, operation)
+    for path, operations in DOCUMENT["paths"].items()
+    for method, operation in operations.items()
 ]
 
 
-def shape(answer: Answer) -> tuple[int, bytes]:
-    """Return an answer without what the request itself names."""
-    body = answer.body
-    for name in (JOB, ORPHAN, UNKNOWN_JOB, BULK, UNKNOWN_BULK):
-        body = body.replace(name.encode(), b"?")
-    return answer.status, body
-
-
-@pytest.mark.parametrize("caller", CALLERS)
-@pytest.mark.parametrize("way", WAYS)
-async def test_a_foreign_job_and_an_unknown_one_give_the_same_bytes(
-    api: Api, caller: str, way: Ask
-) -> None:
-    headers = headers_of(api, caller)
-    _who, sees, _sees_orphan = CALLERS[caller]
-    if way in (by_wait, by_bulk_wait):
-        # So that who sees the job has nothing to wait for.
-        api.emit(JOB, "completed")
-        api.show()
-    asked = await way(api, headers, JOB, BULK)
-    unknown = await way(api, headers, UNKNOWN_JOB, UNKNOWN_BULK)
-    if sees:
-        assert asked.status == 200
-        assert JOB.encode() in asked.body
-        assert shape(asked) != shape(unknown)
+def asker(api: Api, caller: str) -> dict[str, str]:
+    if caller == "no token":
+        return {}
+    if caller == "expired token":
+        past = time.time() - 7200
+        token = make_token(api.secret, "alice", (), [READ_ALL, WRITE], timedelta(hours=1), at=past)
+    elif caller == "writer":
+        token = make_token(api.secret, "eve", (), [WRITE], timedelta(hours=1))
     else:
-        assert shape(asked) == shape(unknown)
-        same = {"Content-Length", "Date", "Server-Timing", "Jobtrail-Lag"}
-        assert {k: v for k, v in asked.headers.items() if k not in same} == {
-            k: v for k, v in unknown.headers.items() if k not in same
-        }
+        return headers_of(api, caller)
+    return {"Authorization": f"Bearer {token}"}
+
+
+@pytest.fixture
+async def matrix(tmp_path: Path) -> AsyncIterator[Api]:
+    """Run a service with a job of alice's and one of zoe's, both ended: nothing is waited for."""
+    patience = Patience(unknown=0.02, position=0.2, sign_of_life=0.05)
+    async with running(tmp_path, patience=patience) as api:
+        api.make_store()
+        for name, viewers in VIEWERS.items():
+            job, kind = f"job-of-{name}", f"type-of-{name}"
+            bulk = f"bulk-of-{name}"
+            api.emit(job, "created", owner=name, viewers=viewers, jobType=kind, bulkId=bulk)
+            api.emit(job, "completed", output={"secret": name})
+        await api.project()
+        api.follow()
+        yield api
+
+
+async def ask(api: Api, method: str, way: Way, name: str, headers: dict[str, str]) -> Answer:
+    if way.path.startswith(FEED):
+        return await hear(api, way.path.replace("{name}", name), headers)
+    body = None
+    if way.body is not None:
+        body = json.dumps(way.body).replace("{name}", name).encode()
+        headers = {**headers, "Content-Type": _FORMS.get(way.path, "application/json")}
+    return await api.send(method.upper(), way.path.replace("{name}", name), headers, body)
+
+
+async def hear(api: Api, path: str, headers: dict[str, str]) -> Answer:
+    """Listen while everybody gets another job, until all of it was told."""
+    async with api.session.get(api.url + path, headers=headers) as response:
+        if response.status != 200:
+            return Answer(response.status, response.headers, await response.read())
+        reader, told = Reader(response), b""
+        for name, viewers in VIEWERS.items():
+            job = f"job-of-{name}-{api.seconds}"
+            api.emit(job, "created", owner=name, viewers=viewers, bulkId=f"bulk-of-{name}")
+        await api.project()
+        api.show()
+        while not holds(parse_position(reader.last_id or "0:0"), parse_position(api.end)):
+            block = await reader.block()
+            assert block is not None
+            told += json.dumps(block.data).encode() if block.data else b""
+    # What happened moved the log on.
+    kept = {k: v for k, v in response.headers.items() if k != "Jobtrail-Position"}
+    return Answer(response.status, kept, told)
+
+
+_FORMS = {"/events": "application/cloudevents+json"}
+
+
+def shape(answer: Answer, name: str) -> tuple[int, bytes, dict[str, str]]:
+    """Return an answer without what the request itself names, and what differs by the moment."""
+    # Signs of life come by the clock.
+    body = answer.body.lstrip(b"\n").replace(name.encode(), b"?")
+    moment = {"Content-Length", "Date", "Server-Timing", "Jobtrail-Lag"}
+    return answer.status, body, {k: v for k, v in answer.headers.items() if k not in moment}
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "operation"),
+    OPERATIONS,
+    ids=[one["operationId"] for _, _, one in OPERATIONS],
+)
+async def test_every_operation_shows_everyone_what_he_may_see(
+    matrix: Api, path: str, method: str, operation: dict[str, Any]
+) -> None:
+    ways = WAYS.get(operation["operationId"])
+    assert ways, f"WAYS does not say how {method.upper()} {path} is asked"
+    for caller, sees in ASKERS.items():
+        headers = asker(matrix, caller)
+        for way in ways:
+            answers = {name: await ask(matrix, method, way, name, headers) for name in NAMES}
+            where = f"{caller}: {way}"
+            refused = refusal(operation, caller)
+            if refused or not operation["security"] or operation["security"][0]["bearer"]:
+                expected = refused or way.status
+                assert {answer.status for answer in answers.values()} == {expected}, where
+                continue
+            unknown = shape(answers["phantom"], "phantom")
+            assert b"secret" not in answers["phantom"].body
+            for name in ("alice", "zoe"):
+                if name in sees:
+                    assert answers[name].status == way.status, where
+                    assert f"-of-{name}".encode() in answers[name].body, where
+                    assert shape(answers[name], name) != unknown, where
+                else:
+                    assert shape(answers[name], name) == unknown, where
+
+
+def refusal(operation: dict[str, Any], caller: str) -> int | None:
+    """Return with what status the document has a caller refused, whatever he asks for."""
+    if not operation["security"]:
+        return None
+    if caller in ("expired token", "no token"):
+        return 401
+    permissions = set(operation["security"][0]["bearer"])
+    return 403 if permissions - ({WRITE} if caller == "writer" else set()) else None
+
+
+def test_no_way_is_left_of_an_operation_that_is_gone() -> None:
+    assert set(WAYS) == {operation["operationId"] for _, _, operation in OPERATIONS}
+
+
+# --- what the matrix does not tell
 
 
 @pytest.mark.parametrize("caller", CALLERS)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.api.routes import bulk, feed, health, ingest, job, search, statuses, summary
+from services.api.endpoint import Endpoint
+from services.api.routes import bulk, docs, feed, health, ingest, job, search, statuses, summary
 
-ENDPOINTS: Final = (
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     bulk.ENDPOINT,
     search.ENDPOINT,
     summary.ENDPOINT,
@@ -18,4 +19,7 @@ ENDPOINTS: Final = (
     health.HEALTHZ,
     health.READYZ,
     health.METRICS,
+    docs.describing(lambda: ENDPOINTS),
+    docs.PAGE,
+    docs.ASSET,
 )

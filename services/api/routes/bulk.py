@@ -9,15 +9,16 @@ from typing import Final, NamedTuple
 import orjson
 from aiohttp import web
 
+from jobtrail.client.results import Status
 from jobtrail.job import Job
 from jobtrail.states import ENDED, STATES
 from projections.reading import Caller, Cursor, Filters, Held
 from services.api.answers import LongAnswer, status_answer
 from services.api.auth import Deadline, Identity
-from services.api.problems import not_found
+from services.api.endpoint import FRESHNESS, READS, Answer, Endpoint
+from services.api.problems import NOT_FOUND, TOO_MANY_WAITS, not_found
 from services.api.reading import reach_position
 from services.api.requests import BulkQuery, read_query
-from services.api.routes.endpoint import Endpoint
 from services.api.service import Service
 from services.api.waits import Wait
 
@@ -36,7 +37,12 @@ class _Page(NamedTuple):
 
 
 async def bulk(service: Service, request: web.Request, identity: Identity) -> web.StreamResponse:
-    """Answer with a map from the ids of a bulk's jobs to their states."""
+    """Answer with the state of every job of a bulk.
+
+    However large the bulk is: the answer is streamed. With `wait` it comes as soon as every job has
+    ended, or when the time is up; a line feed may come every 15 s before it, so that no proxy cuts
+    the connection. 404 where the caller sees no job of the bulk.
+    """
     query = read_query(BulkQuery, request.rel_url.raw_query_string)
     live = query.wait != 0
     await reach_position(service, request, live=live)
@@ -151,4 +157,12 @@ def _members(page: _Page) -> bytes:
     return _content(page)[1:-1]
 
 
-ENDPOINT: Final = Endpoint("GET", "/jobs", "bulk", bulk, BulkQuery)
+ENDPOINT: Final = Endpoint(
+    "GET",
+    "/jobs",
+    "bulk",
+    bulk,
+    BulkQuery,
+    answers=(Answer("The jobs, by their ids.", dict[str, Status], headers=FRESHNESS),),
+    problems=(*READS, NOT_FOUND, TOO_MANY_WAITS),
+)

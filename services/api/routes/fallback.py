@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from services.api.auth import Identity
+from services.api.endpoint import Endpoint
 from services.api.problems import method_not_allowed, not_found
 from services.api.requests import NoQuery
-from services.api.routes.endpoint import Endpoint
 from services.api.service import Service
 
 

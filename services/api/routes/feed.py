@@ -18,20 +18,23 @@ from typing import Final
 
 from aiohttp import web
 
+from jobtrail.client import results
 from jobtrail.position import format_position
 from services.api.answers import BASE_HEADERS
 from services.api.auth import Deadline, Identity
+from services.api.endpoint import FRESHNESS, READS, Answer, Endpoint, Parameter
 from services.api.feed import Change, Interest, Listener, changes
-from services.api.problems import Problem
+from services.api.freshness import Position
+from services.api.problems import LOG_UNAVAILABLE, POSITION_GONE, TOO_MANY_FEEDS, Problem
 from services.api.reading import reach_position
 from services.api.requests import FOREVER, FeedQuery, read_query
-from services.api.routes.endpoint import Endpoint
 from services.api.service import Service
 
 LAST_EVENT: Final = "Last-Event-ID"
+STREAM: Final = "text/event-stream"
 _HEADERS: Final = {
     **BASE_HEADERS,
-    "Content-Type": "text/event-stream",
+    "Content-Type": STREAM,
     # Told to nginx: it would keep events back until a buffer is full.
     "X-Accel-Buffering": "no",
 }
@@ -42,19 +45,27 @@ _AT_ONCE: Final = 200
 
 
 async def feed(service: Service, request: web.Request, identity: Identity) -> web.StreamResponse:
-    """Tell the caller what happens to the jobs that he sees, from now or from a position on."""
+    """Tell what happens to jobs, from now or from a position on, as server-sent events.
+
+    Each event is named by its type and has in `data` what the fold made of it, the event and its
+    job. Its id is a position in the log: sent back as `Last-Event-ID` it goes on behind that event,
+    without a gap or a repeat. Any other position is as good, such as that of a search: then what
+    came since is told. A block with an id alone comes every 15 s at least. Events that changed
+    nothing are left out; a job's history has them.
+    """
     query = read_query(FeedQuery, request.rel_url.raw_query_string)
     await reach_position(service, request)
     wanted = await reach_position(service, request, name=LAST_EVENT)
     with service.store.snapshot() as snapshot:
         listener = service.feed.join(identity.caller, snapshot.held.position, wanted)
+        fresh = service.freshness.headers(snapshot.held)
     try:
         told = _Told(service, listener, Interest.of(identity.caller, query.filters()))
         async with contextlib.aclosing(told.parts()) as parts:
             begin = told.mark()
             # What can't be told from there on is refused before the answer begins.
             first = await anext(parts, begin)
-            response = web.StreamResponse(headers=_HEADERS)
+            response = web.StreamResponse(headers={**_HEADERS, **fresh})
             await response.prepare(request)
             if request.method != "HEAD":
                 await response.write(_RETRY + begin + (b"" if first == begin else first))
@@ -158,4 +169,26 @@ class _Told:
         return b"id: %b\n" % format_position(self._listener.at).encode()
 
 
-ENDPOINT: Final = Endpoint("GET", "/jobs/events", "feed", feed, FeedQuery)
+ENDPOINT: Final = Endpoint(
+    "GET",
+    "/jobs/events",
+    "feed",
+    feed,
+    FeedQuery,
+    answers=(
+        Answer(
+            "A stream of server-sent events; it ends when the token does.",
+            results.ChangeData,
+            media=(STREAM,),
+            headers=FRESHNESS,
+        ),
+    ),
+    problems=(*READS, POSITION_GONE, TOO_MANY_FEEDS, LOG_UNAVAILABLE),
+    headers=(
+        Parameter(
+            LAST_EVENT,
+            "From where on to tell; partitions that it does not name, from now on.",
+            Position,
+        ),
+    ),
+)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -11,10 +11,11 @@ from jobtrail.errors import StoreError
 from jobtrail.position import format_position
 from services.api.answers import BASE_HEADERS, answer
 from services.api.auth import Identity
-from services.api.problems import not_ready
+from services.api.endpoint import Answer, Endpoint
+from services.api.problems import NOT_READY, not_ready
 from services.api.requests import NoQuery, read_query
-from services.api.routes.endpoint import Endpoint
 from services.api.service import Service
+from services.api.shapes import Alive, LogHealth, ProjectionsHealth, Readiness, TailHealth
 
 
 async def healthz(
@@ -22,50 +23,48 @@ async def healthz(
 ) -> web.StreamResponse:
     """Say that the process lives."""
     read_query(NoQuery, request.rel_url.raw_query_string)
-    return answer({"alive": True}, {})
+    return answer(Alive(True), {})
 
 
 async def readyz(service: Service, request: web.Request, _identity: Identity) -> web.StreamResponse:
     """Say whether log, projections and tail are up, and how far each is behind."""
     read_query(NoQuery, request.rel_url.raw_query_string)
-    parts = {"log": _log(service), "projections": _projections(service), "tail": _tail(service)}
-    ready = all(part["up"] for part in parts.values())
+    log, projections, tail = _log(service), _projections(service), _tail(service)
+    ready = log.up and projections.up and tail.up
+    readiness = Readiness(ready, log, projections, tail)
     if not ready:
-        raise not_ready({"ready": ready, **parts})
-    return answer({"ready": ready, **parts}, {})
+        raise not_ready(readiness)
+    return answer(readiness, {})
 
 
-def _log(service: Service) -> dict[str, Any]:
+def _log(service: Service) -> LogHealth:
     silent = service.tail.silent_for()
-    return {
-        "up": service.tail.is_up(),
-        "silentSeconds": round(silent, 3) if silent != float("inf") else None,
-    }
+    return LogHealth(service.tail.is_up(), round(silent, 3) if silent != float("inf") else None)
 
 
-def _projections(service: Service) -> dict[str, Any]:
+def _projections(service: Service) -> ProjectionsHealth:
     try:
         with service.store.view() as snapshot:
             held = snapshot.held
     except StoreError as error:
-        return {"up": False, "detail": error.what}
+        return ProjectionsHealth(up=False, detail=error.what)
     lag = service.freshness.lag(held)
-    return {
-        "up": not held.recovering,
-        "recovering": sorted(held.recovering),
-        "position": format_position(held.position),
-        "lagSeconds": round(lag, 3) if lag is not None else None,
-    }
+    return ProjectionsHealth(
+        up=not held.recovering,
+        recovering=tuple(sorted(held.recovering)),
+        position=format_position(held.position),
+        lag_seconds=round(lag, 3) if lag is not None else None,
+    )
 
 
-def _tail(service: Service) -> dict[str, Any]:
+def _tail(service: Service) -> TailHealth:
     buffer = service.buffer
-    return {
-        "up": buffer.followed > 0 and service.tail.is_up(),
-        "position": format_position(buffer.position),
-        "lagRecords": service.tail.records_behind(),
-        "bufferedBytes": buffer.size,
-    }
+    return TailHealth(
+        up=buffer.followed > 0 and service.tail.is_up(),
+        position=format_position(buffer.position),
+        lag_records=service.tail.records_behind(),
+        buffered_bytes=buffer.size,
+    )
 
 
 async def metrics(
@@ -77,6 +76,31 @@ async def metrics(
     return web.Response(body=text, headers={**BASE_HEADERS, "Content-Type": CONTENT_TYPE_LATEST})
 
 
-HEALTHZ: Final = Endpoint("GET", "/healthz", "healthz", healthz, NoQuery, public=True)
-READYZ: Final = Endpoint("GET", "/readyz", "readyz", readyz, NoQuery, public=True)
-METRICS: Final = Endpoint("GET", "/metrics", "metrics", metrics, NoQuery, public=True)
+HEALTHZ: Final = Endpoint(
+    "GET",
+    "/healthz",
+    "healthz",
+    healthz,
+    NoQuery,
+    public=True,
+    answers=(Answer("It does.", Alive),),
+)
+READYZ: Final = Endpoint(
+    "GET",
+    "/readyz",
+    "readyz",
+    readyz,
+    NoQuery,
+    public=True,
+    answers=(Answer("All of it is up.", Readiness),),
+    problems=(NOT_READY,),
+)
+METRICS: Final = Endpoint(
+    "GET",
+    "/metrics",
+    "metrics",
+    metrics,
+    NoQuery,
+    public=True,
+    answers=(Answer("The figures, in the text form of Prometheus.", media=("text/plain",)),),
+)

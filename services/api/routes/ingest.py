@@ -5,23 +5,35 @@ Source: CloudEvents 1.0.2, "HTTP Protocol Binding" and "JSON Batch Format".
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import unquote
 
 import msgspec
 import orjson
 from aiohttp import web
+from msgspec import Meta, Struct
+from msgspec.structs import fields, replace
 
+from jobtrail.client.results import BatchWritten, EventVerdict, Written
 from jobtrail.errors import EventError
-from jobtrail.events import decode
+from jobtrail.events import EVENT_TYPES, TYPE_NAMES, Event, decode
+from jobtrail.position import format_position, parse_position
 from jobtrail.tokens import WRITE
 from services.api.answers import answer
 from services.api.auth import Identity
+from services.api.endpoint import Answer, Endpoint, Form, Link, Parameter
 from services.api.freshness import POSITION
-from services.api.problems import Fault, forbidden, foreign_source, invalid, unsupported_form
+from services.api.problems import (
+    FOREIGN_SOURCE,
+    LOG_UNAVAILABLE,
+    Fault,
+    foreign_source,
+    invalid,
+    unsupported_form,
+)
 from services.api.reading import read_all
 from services.api.requests import NoQuery, read_query
-from services.api.routes.endpoint import Endpoint
 from services.api.service import Service
 
 STRUCTURED: Final = "application/cloudevents+json"
@@ -37,10 +49,12 @@ _batch: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 async def ingest(service: Service, request: web.Request, identity: Identity) -> web.StreamResponse:
-    """Append events to the log; answer when Kafka has acknowledged them."""
+    """Append events to the log; answer when Kafka has acknowledged them.
+
+    In CloudEvents' structured, batched or binary mode. What was answered with an error may be in
+    the log all the same: send it again, an event that is there already changes nothing.
+    """
     read_query(NoQuery, request.rel_url.raw_query_string)
-    if WRITE not in identity.permissions:
-        raise forbidden(WRITE)
     form = request.content_type
     if form == BATCHED:
         return await _write_batch(service, await read_all(service, request), identity)
@@ -57,39 +71,39 @@ async def ingest(service: Service, request: web.Request, identity: Identity) -> 
     if not identity.may_write(event.source):
         raise foreign_source([Fault("pointer", "/source", _FOREIGN_DETAIL)])
     (position,) = await service.ingest.write([(event.subject, value)])
-    return answer({"id": event.id, "position": position}, {POSITION: position})
+    return answer(Written(event.id, position), {POSITION: position})
 
 
 async def _write_batch(service: Service, body: bytes, identity: Identity) -> web.StreamResponse:
     """Give every event its own verdict: 200 for all, 207 for some, 400 or 403 for none."""
     values = _split(body)
-    verdicts: list[dict[str, Any]] = []
+    verdicts: list[EventVerdict] = []
     accepted: list[tuple[str, bytes]] = []
     for value in values:
         try:
             event = decode(value)
         except EventError as error:
-            verdicts.append({"accepted": False, "reason": error.reason, "detail": str(error)})
+            verdicts.append(EventVerdict(False, reason=error.reason, detail=str(error)))
         else:
             if identity.may_write(event.source):
-                verdicts.append({"accepted": True, "id": event.id})
+                verdicts.append(EventVerdict(True, id=event.id))
                 accepted.append((event.subject, value))
             else:
-                verdicts.append({"accepted": False, "reason": _FOREIGN, "detail": _FOREIGN_DETAIL})
+                verdicts.append(EventVerdict(False, reason=_FOREIGN, detail=_FOREIGN_DETAIL))
     if not accepted:
-        faults = [Fault("pointer", f"/{n}", str(v["detail"])) for n, v in enumerate(verdicts)]
-        if faults and all(verdict["reason"] == _FOREIGN for verdict in verdicts):
+        faults = [Fault("pointer", f"/{n}", str(v.detail)) for n, v in enumerate(verdicts)]
+        if faults and all(verdict.reason == _FOREIGN for verdict in verdicts):
             raise foreign_source(faults)
         raise invalid(faults or [Fault("pointer", "", "The batch has no events.")])
-    positions = iter(await service.ingest.write(accepted))
-    behind: dict[str, int] = {}
-    for verdict in verdicts:
-        if verdict["accepted"]:
-            verdict["position"] = next(positions)
-            partition, offset = verdict["position"].split(":")
-            behind[partition] = max(behind.get(partition, 0), int(offset))
-    position = ",".join(f"{p}:{behind[p]}" for p in sorted(behind, key=int))
-    response = answer({"events": verdicts, "position": position}, {POSITION: position})
+    positions = await service.ingest.write(accepted)
+    reached: dict[int, int] = {}
+    for position in positions:
+        for partition, offset in parse_position(position).items():
+            reached[partition] = max(reached.get(partition, 0), offset)
+    each = iter(positions)
+    verdicts = [replace(v, position=next(each)) if v.accepted else v for v in verdicts]
+    whole = format_position(reached)
+    response = answer(BatchWritten(verdicts, whole), {POSITION: whole})
     if len(accepted) < len(verdicts):
         response.set_status(207)
     return response
@@ -123,4 +137,63 @@ def _from_binary(request: web.Request, body: bytes) -> bytes:
     return orjson.dumps(event)
 
 
-ENDPOINT: Final = Endpoint("POST", "/events", "ingest", ingest, NoQuery)
+def _field_types(kind: type[Struct]) -> dict[str, Any]:
+    return {field.encode_name: field.type for field in fields(kind)}
+
+
+def _attributes() -> Iterator[Parameter]:
+    """Yield the headers of binary mode: the attributes that all events share."""
+    types = {**_field_types(EVENT_TYPES[0]), "type": Literal[TYPE_NAMES]}
+    for name, shape in types.items():
+        if name not in ("data", "datacontenttype"):
+            detail = f"The event's `{name}`, in binary mode only; percent-encoded beyond ASCII."
+            yield Parameter(f"{_PREFIX}{name}", detail, shape)
+
+
+_WRITTEN: Final = {POSITION: f"$response.header.{POSITION}"}
+ENDPOINT: Final = Endpoint(
+    "POST",
+    "/events",
+    "ingest",
+    ingest,
+    NoQuery,
+    permission=WRITE,
+    answers=(
+        Answer(
+            "All of it is in the log.",
+            (Written, BatchWritten),
+            headers=(POSITION,),
+            links={
+                "job": Link("job", {"id": "$request.body#/subject", **_WRITTEN}),
+                "history": Link("history", {"id": "$request.body#/subject", **_WRITTEN}),
+                "statuses": Link(
+                    "statuses", _WRITTEN, {"jobIds": ["$request.body#/subject"], "wait": 0}
+                ),
+                "first": Link("job", {"id": "$request.body#/0/subject", **_WRITTEN}),
+                "search": Link("search", _WRITTEN),
+                "summary": Link("summary", _WRITTEN),
+            },
+        ),
+        Answer(
+            "Some of the batch is in the log; each event has its own verdict.",
+            BatchWritten,
+            status=207,
+            headers=(POSITION,),
+        ),
+    ),
+    problems=(LOG_UNAVAILABLE, FOREIGN_SOURCE),
+    forms=(
+        Form(STRUCTURED, "One event.", Event),
+        Form(
+            BATCHED,
+            "Events, of which each gets its own verdict.",
+            Annotated[list[Event], Meta(min_length=1, max_length=MAX_BATCH)],
+        ),
+        Form(
+            BINARY,
+            "The data of one event whose attributes are in headers.",
+            tuple(dict.fromkeys(_field_types(kind)["data"] for kind in EVENT_TYPES)),
+        ),
+    ),
+    headers=tuple(_attributes()),
+)

@@ -7,20 +7,26 @@ from urllib.parse import quote
 
 from aiohttp import web
 
+from jobtrail.client import results
+from jobtrail.events import Name
 from jobtrail.job import Job, read_trail
 from jobtrail.partitions import partition_of
 from services.api.answers import answer, entry_answer, job_answer
 from services.api.auth import Identity
-from services.api.problems import not_found
+from services.api.endpoint import FRESHNESS, READS, Answer, Endpoint, Link, Parameter
+from services.api.problems import LOG_UNAVAILABLE, NOT_FOUND, not_found
 from services.api.reading import reach_position
 from services.api.requests import HistoryQuery, NoQuery, page_size, read_query
-from services.api.routes.endpoint import Endpoint
 from services.api.service import Service
 from services.api.store import is_recovering
 
 
 async def job(service: Service, request: web.Request, identity: Identity) -> web.StreamResponse:
-    """Answer with one job as it is at the end of the log."""
+    """Answer with one job as it is at the end of the log.
+
+    The ids `search`, `summary` and `statuses` are paths of their own: ask for such jobs by
+    `POST /jobs/statuses`.
+    """
     read_query(NoQuery, request.rel_url.raw_query_string)
     await reach_position(service, request, live=True)
     found, _partition, headers = _find(service, identity, request.match_info["id"])
@@ -61,5 +67,48 @@ def _find(service: Service, identity: Identity, job_id: str) -> tuple[Job, int, 
     return jobs[job_id], partition, headers
 
 
-JOB: Final = Endpoint("GET", "/jobs/{id}", "job", job, NoQuery)
-HISTORY: Final = Endpoint("GET", "/jobs/{id}/history", "history", history, HistoryQuery)
+_ID: Final = Parameter("id", "The job; a `/` in it is written as `%2F`.", Name)
+_ITS_ID: Final = "$response.body#/id"
+JOB: Final = Endpoint(
+    "GET",
+    "/jobs/{id}",
+    "job",
+    job,
+    NoQuery,
+    answers=(
+        Answer(
+            "The job.",
+            results.Job,
+            headers=FRESHNESS,
+            links={
+                "history": Link("history", {"id": _ITS_ID}),
+                "statuses": Link("statuses", body={"jobIds": [_ITS_ID]}),
+            },
+        ),
+    ),
+    problems=(*READS, NOT_FOUND),
+    places=(_ID,),
+)
+HISTORY: Final = Endpoint(
+    "GET",
+    "/jobs/{id}/history",
+    "history",
+    history,
+    HistoryQuery,
+    answers=(
+        Answer(
+            "Some of the job's events, in their order in the log.",
+            results.History,
+            headers=(*FRESHNESS, "Link"),
+            links={
+                "job": Link("job", {"id": _ITS_ID}),
+                "rest": Link(
+                    "history",
+                    {"id": _ITS_ID, "fromOffset": "$response.body#/events/0/offset"},
+                ),
+            },
+        ),
+    ),
+    problems=(*READS, NOT_FOUND, LOG_UNAVAILABLE),
+    places=(_ID,),
+)

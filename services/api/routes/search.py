@@ -7,12 +7,13 @@ from typing import Final
 
 from aiohttp import web
 
+from jobtrail.client.results import Page
 from projections.reading import Cursor
 from services.api.answers import answer, job_answer
 from services.api.auth import Identity
+from services.api.endpoint import FRESHNESS, READS, Answer, Endpoint, Link
 from services.api.reading import reach_position
 from services.api.requests import SearchQuery, page_size, read_query
-from services.api.routes.endpoint import Endpoint
 from services.api.service import Service
 
 #: No store has more jobs; what lies behind is empty, and so is what lies behind this.
@@ -20,7 +21,11 @@ _FARTHEST: Final = 2**31
 
 
 async def search(service: Service, request: web.Request, identity: Identity) -> web.StreamResponse:
-    """Answer with the jobs that match, and where the next ones are."""
+    """Find jobs, newest first, page by page.
+
+    `next` of a page leads to the one behind it, with the same filters: no job is skipped or shown
+    twice while new ones arrive. The order is that of `createdAt`, then of `id`, both descending.
+    """
     query = read_query(SearchQuery, request.rel_url.raw_query_string)
     size = page_size(query, service.bounds.page)
     after = service.cursors.place(query)
@@ -47,4 +52,25 @@ async def search(service: Service, request: web.Request, identity: Identity) -> 
     return answer({"jobs": [job_answer(job) for job in jobs], "next": following}, headers)
 
 
-ENDPOINT: Final = Endpoint("GET", "/jobs/search", "search", search, SearchQuery)
+_FIRST: Final = "$response.body#/jobs/0"
+ENDPOINT: Final = Endpoint(
+    "GET",
+    "/jobs/search",
+    "search",
+    search,
+    SearchQuery,
+    answers=(
+        Answer(
+            "A page of jobs.",
+            Page,
+            headers=(*FRESHNESS, "Link"),
+            links={
+                "job": Link("job", {"id": f"{_FIRST}/id"}),
+                "history": Link("history", {"id": f"{_FIRST}/id"}),
+                "statuses": Link("statuses", body={"jobIds": [f"{_FIRST}/id"]}),
+                "bulk": Link("bulk", {"bulkId": f"{_FIRST}/bulkId"}),
+            },
+        ),
+    ),
+    problems=READS,
+)

@@ -10,16 +10,17 @@ from typing import Any, Final, NamedTuple
 import orjson
 from aiohttp import web
 
+from jobtrail.client.results import Status
 from jobtrail.job import Job
 from jobtrail.partitions import partition_of
 from projections.reading import Caller, Held
 from services.api.answers import LongAnswer, answer, status_answer
 from services.api.auth import Identity
+from services.api.endpoint import FRESHNESS, READS, Answer, Endpoint
 from services.api.freshness import Freshness
-from services.api.problems import Fault, invalid
+from services.api.problems import TOO_MANY_WAITS, Fault, invalid
 from services.api.reading import reach_position, read_all
 from services.api.requests import NoQuery, StatusesBody, read_body, read_query
-from services.api.routes.endpoint import Endpoint
 from services.api.service import Service
 from services.api.store import is_recovering
 from services.api.waits import Wait
@@ -37,7 +38,14 @@ class _Asked(NamedTuple):
 async def statuses(
     service: Service, request: web.Request, identity: Identity
 ) -> web.StreamResponse:
-    """Answer with the states of jobs as they are at the end of the log."""
+    """Answer with the states of jobs, once they have ended where that is wanted.
+
+    The states are those at the end of the log. With `wait` the answer comes as soon as the jobs
+    have ended, or when the time is up, with the states as they then are; a line feed may come every
+    15 s before it, so that no proxy cuts the connection. A job that the caller does not see is left
+    out as one that is unknown is, and holds a wait for 5 s at most. The body is read as JSON
+    whatever content type it is sent with.
+    """
     read_query(NoQuery, request.rel_url.raw_query_string)
     asked = _asked(await read_all(service, request), service.bounds.ids)
     await reach_position(service, request, live=True)
@@ -114,5 +122,12 @@ def _content(asked: _Asked, jobs: Mapping[str, Job]) -> dict[str, dict[str, Any]
 
 
 ENDPOINT: Final = Endpoint(
-    "POST", "/jobs/statuses", "statuses", statuses, NoQuery, body=StatusesBody
+    "POST",
+    "/jobs/statuses",
+    "statuses",
+    statuses,
+    NoQuery,
+    body=StatusesBody,
+    answers=(Answer("The jobs, by their ids.", dict[str, Status], headers=FRESHNESS),),
+    problems=(*READS, TOO_MANY_WAITS),
 )

@@ -7,13 +7,14 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from jobtrail.client.results import Summary
 from jobtrail.job import STATE_CODES
 from jobtrail.states import STATES
 from services.api.answers import answer
 from services.api.auth import Identity
+from services.api.endpoint import FRESHNESS, READS, Answer, Endpoint, Link
 from services.api.reading import reach_position
 from services.api.requests import SummaryQuery, read_query
-from services.api.routes.endpoint import Endpoint
 from services.api.service import Service
 
 #: The contract lists them by name.
@@ -21,7 +22,7 @@ _COLUMNS: Final = [(str(state), STATE_CODES[state]) for state in sorted(STATES)]
 
 
 async def summary(service: Service, request: web.Request, identity: Identity) -> web.StreamResponse:
-    """Answer with the counts of the jobs that the caller sees, each counted once."""
+    """Count jobs by type and state: those that the caller sees, each once."""
     query = read_query(SummaryQuery, request.rel_url.raw_query_string)
     await reach_position(service, request)
     began = perf_counter()
@@ -40,4 +41,19 @@ def _entry(job_type: str | None, counts: list[int]) -> dict[str, Any]:
     return entry
 
 
-ENDPOINT: Final = Endpoint("GET", "/jobs/summary", "summary", summary, SummaryQuery)
+ENDPOINT: Final = Endpoint(
+    "GET",
+    "/jobs/summary",
+    "summary",
+    summary,
+    SummaryQuery,
+    answers=(
+        Answer(
+            "One entry for each type.",
+            Summary,
+            headers=FRESHNESS,
+            links={"search": Link("search", {"jobType": "$response.body#/jobType/0/jobType"})},
+        ),
+    ),
+    problems=READS,
+)

@@ -1,0 +1,8 @@
+"""The OpenAPI 3.1 document, made of the definitions that route, validate and answer.
+
+`python -m services.api.openapi > docs/openapi.json` writes it anew.
+"""
+
+from services.api.openapi.operations import document
+
+__all__ = ["document"]

@@ -1,0 +1,59 @@
+"""What each header of an answer means, said once."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from jobtrail.position import PATTERN
+
+POSITION_SCHEMA: Final = {"type": "string", "pattern": PATTERN, "examples": ["3:1043"]}
+_SECONDS: Final = {"type": "integer", "minimum": 0}
+
+#: By name; `required` where every answer that names it has it.
+HEADERS: Final[dict[str, dict[str, Any]]] = {
+    "Jobtrail-Position": {
+        "description": "What a read holds, or behind what was written: `partition:next` pairs. "
+        "Sent back on a read, it makes that read wait until it holds it.",
+        "required": True,
+        "schema": POSITION_SCHEMA,
+    },
+    "Jobtrail-Lag": {
+        "description": "By how many seconds the answer is behind the log; 0 when level with it, "
+        "absent while the log's end is not known.",
+        "schema": {"type": "number", "minimum": 0},
+    },
+    "Server-Timing": {
+        "description": "What the answer took, in milliseconds; absent from an answer that began "
+        "before it was known.",
+        "schema": {"type": "string"},
+    },
+    "Link": {
+        "description": 'The next page, as `<...>; rel="next"`; absent on the last one.',
+        "schema": {"type": "string", "pattern": '^<.+>; rel="next"$'},
+    },
+    "ETag": {
+        "description": "Stands for the answer's content, weakly: the same for every coding. Absent "
+        "from an answer that is sent while it is made.",
+        "schema": {"type": "string", "pattern": '^W/"[0-9a-f]{32}"$'},
+    },
+    "Retry-After": {
+        "description": "Seconds after which it is worth asking again.",
+        "required": True,
+        "schema": _SECONDS,
+    },
+    "WWW-Authenticate": {
+        "description": "How to prove who you are.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+    "Allow": {
+        "description": "The methods that the path has.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+}
+
+
+def reference(name: str) -> dict[str, str]:
+    """Return what stands for a header in an answer."""
+    return {"$ref": f"#/components/headers/{name}"}
