@@ -7,7 +7,7 @@ tell two errors apart.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class JobtrailError(Exception):
@@ -77,9 +77,22 @@ class BrokerError(JobtrailError):
 
 
 class LogUnavailable(JobtrailError):
-    """Kafka did not answer in time. A write may have taken effect; repeating it is harmless."""
+    """Kafka did not answer in time.
+
+    Args:
+        what: One sentence that says what went wrong.
+        outcome_unknown: Whether a write may have taken effect nevertheless; repeating it is
+            harmless either way.
+        **fields: As of every error.
+    """
 
     retriable = True
+
+    def __init__(self, what: str, *, outcome_unknown: bool = False, **fields: str | None) -> None:
+        self.outcome_unknown = outcome_unknown
+        #: The event that was not acknowledged, where one was sent: to be sent again.
+        self.event: Any = None
+        super().__init__(what, **fields)
 
 
 class StoreError(JobtrailError):

@@ -75,5 +75,14 @@ async def stop_client(client: Any, within: float = 5.0) -> None:
     if not done:
         logger.warning("action=kafka_stop_given_up within=%.0fs", within)
         stopping.cancel()
+        await _abandon(client)
     elif not stopping.cancelled() and stopping.exception() is not None:
         logger.warning("action=kafka_stop_failed %r", stopping.exception())
+
+
+async def _abandon(client: Any) -> None:
+    """End the tasks of a producer that would go on trying for ever: aiokafka has no other way."""
+    sender = getattr(client, "_sender", None)
+    if sender is not None:
+        await sender.close()
+        await client.client.close()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
+from jobtrail.blocking import LoopThread
 from jobtrail.client.asynchronous import Client
 
 _T = TypeVar("_T")
@@ -43,7 +42,7 @@ def _iterating(
                     return
         finally:
             # Who stops in the middle lets go of the connection; a closed client has none.
-            if self._loop.is_running():
+            if self._thread.is_running:
                 self._run(found.aclose())
 
     return iterate
@@ -73,10 +72,7 @@ class SyncClient:
 
     def __init__(self, url: str, token: str, *, patience: float = 30.0) -> None:
         self._client = Client(url, token, patience=patience)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="jobtrail-client", daemon=True
-        )
+        self._thread = LoopThread("jobtrail-client")
 
     @property
     def position(self) -> str | None:
@@ -88,13 +84,7 @@ class SyncClient:
         self._client.position = position
 
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            # A Ctrl-C lets go of what the service holds for us.
-            future.cancel()
-            raise
+        return self._thread.run(work)
 
     def __enter__(self) -> Self:
         """Start the event loop and open the connections."""
@@ -110,6 +100,4 @@ class SyncClient:
     ) -> None:
         """Close the connections and end the event loop."""
         self._run(self._client.__aexit__(kind, error, trace))
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._thread.stop()
