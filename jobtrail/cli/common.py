@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 import orjson
@@ -26,6 +27,8 @@ from jobtrail.producer import LogWriter
 from jobtrail.settings import Settings, load
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+#: Seconds between two looks of a progress bar.
+_SHOW_EVERY: Final = 0.1
 
 
 def data_dir_option(command: _F) -> _F:
@@ -75,6 +78,9 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
     Yields:
         A function that takes how many steps are done.
     """
+    if not sys.stderr.isatty():
+        yield lambda _steps: None
+        return
     columns = [
         TextColumn("{task.description}"),
         BarColumn(),
@@ -84,15 +90,24 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
         TimeRemainingColumn(),
     ]
     console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=total, rate="")
+        latest, due = 0, 0.0
+
+        def show() -> None:
+            speed = bar.tasks[0].speed
+            bar.update(task, completed=latest, rate=f"{speed:,.0f}/s" if speed else "")
 
         def done(steps: int) -> None:
-            speed = bar.tasks[0].speed
-            rate = f"{speed:,.0f}/s" if speed else ""
-            bar.update(task, completed=steps, rate=rate)
+            nonlocal latest, due
+            latest = steps
+            # Drawing costs more than a step does.
+            if (now := time.monotonic()) >= due:
+                due = now + _SHOW_EVERY
+                show()
 
         yield done
+        show()
 
 
 def url_option(command: _F) -> _F:
@@ -100,7 +115,15 @@ def url_option(command: _F) -> _F:
     return click.option("--url", help="Another service: http://HOST:PORT.")(command)
 
 
-def report(writer: LogWriter, refused: int, *, what: str, as_json: bool, held: str = "") -> None:
+def report(
+    writer: LogWriter,
+    refused: int,
+    *,
+    what: str,
+    as_json: bool,
+    held: str = "",
+    more: Mapping[str, int] = {},
+) -> None:
     """Print what a command wrote to the log; leave with exit status 1 where it refused anything.
 
     Args:
@@ -109,6 +132,7 @@ def report(writer: LogWriter, refused: int, *, what: str, as_json: bool, held: s
         what: What those are.
         as_json: Print it for a machine.
         held: What else is true of the events, as `, projected`.
+        more: What else a machine is told.
     """
     position = format_position(writer.position)
     if as_json:
@@ -116,6 +140,7 @@ def report(writer: LogWriter, refused: int, *, what: str, as_json: bool, held: s
             "acknowledged": writer.acknowledged,
             "refused": refused,
             "position": position or None,
+            **more,
         }
         click.echo(orjson.dumps(outcome))
     else:

@@ -3,92 +3,185 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypedDict, TypeVar, Unpack
 
 import click
+import orjson
+import uvloop
 
-from jobtrail import google_2011
 from jobtrail.cli.common import chosen_data_dir, data_dir_option, progress, report, url_option
 from jobtrail.client import Client
-from jobtrail.errors import EventError
-from jobtrail.events import decode, encode
+from jobtrail.importing import google_2011
+from jobtrail.importing.checkpoint import identify
+from jobtrail.importing.mapping import read_mapping
+from jobtrail.importing.rejects import Rejects
+from jobtrail.importing.running import Source, Tally, preview, rejects_of, tasks, write
+from jobtrail.importing.tables import read
 from jobtrail.local import read_running
 from jobtrail.position import format_position
-from jobtrail.producer import LogWriter
 from jobtrail.settings import Settings, load
 from jobtrail.tokens import local_secret, make_token
 
 #: Seconds that the projections may take for a partition: some millions of events.
 _PATIENCE: Final = 600.0
+_F = TypeVar("_F", bound=Callable[..., Any])
+_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class _Options(TypedDict):
+    """The options of every import."""
+
+    dry_run: bool
+    rejects: Path | None
+    anew: bool
+    wait: bool
+    as_json: bool
+    bootstrap_servers: str | None
+    url: str | None
+    data_dir: Path | None
+
+
+def _import_options(command: _F) -> _F:
+    """Add what every import takes."""
+    options = (
+        click.argument("files", nargs=-1, required=True, type=_FILE),
+        click.option("--dry-run", is_flag=True, help="Send nothing; show what would be sent."),
+        click.option(
+            "--rejects",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="Write every rejected row to this file, as JSON a line.",
+        ),
+        click.option("--anew", is_flag=True, help="Don't go on with an interrupted import."),
+        click.option("--wait", is_flag=True, help="Return when the projections hold it."),
+        click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON."),
+        click.option("--bootstrap-servers", help="Another Kafka: host:port[,host:port]."),
+        url_option,
+        data_dir_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @click.group(name="import")
 def import_() -> None:
-    """Import events from elsewhere; importing again changes nothing."""
+    """Import events from elsewhere; importing again changes nothing.
+
+    A row that can't be used is named on standard error and left out; the exit status is then 1. An
+    import that was interrupted goes on where it was.
+    """
 
 
 @import_.command(name="google-2011")
-@click.argument(
-    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
-)
-@click.option("--wait", is_flag=True, help="Return when the projections hold it.")
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
-@click.option("--bootstrap-servers", help="Another Kafka: host:port[,host:port].")
-@url_option
-@data_dir_option
-def google(
-    files: tuple[Path, ...],
-    wait: bool,
-    as_json: bool,
-    bootstrap_servers: str | None,
-    url: str | None,
-    data_dir: Path | None,
-) -> None:
-    """Import job event files of the Google cluster trace of 2011, plain or gzipped.
+@_import_options
+def google(files: tuple[Path, ...], **options: Unpack[_Options]) -> None:
+    """Import job event files of the Google cluster trace of 2011, plain or compressed."""
+    _import(google_2011.sources(files), options)
 
-    A row that can't be used is named on standard error and left out; the exit status is then 1.
+
+def _mapped(kind: str, what: str, unit: str = "line") -> None:
+    """Make the command that imports one kind of files by a mapping."""
+
+    @import_.command(name=kind, help=f"Import {what} by a mapping; docs/importing.md shows how.")
+    @click.option("--map", "mapping", required=True, type=_FILE, help="The mapping, in TOML.")
+    @_import_options
+    def command(files: tuple[Path, ...], mapping: Path, **options: Unpack[_Options]) -> None:
+        rules = read_mapping(mapping)
+        found = [
+            Source(file, identify(file, rules.fingerprint), partial(read, kind, file, rules))
+            for file in files
+        ]
+        # A file that does not fit is refused before anything is sent.
+        for source in found:
+            next(source.rows(0), None)
+        _import(found, options, unit, counts=True)
+
+
+_mapped("csv", "CSV files, plain, gzipped or zstd,")
+_mapped("ndjson", "files of one JSON object a line, plain, gzipped or zstd,")
+_mapped("parquet", "Parquet files", unit="row")
+
+
+def _import(
+    sources: Sequence[Source], options: _Options, unit: str = "line", counts: bool = False
+) -> None:
+    """Do what the command line says with some files.
+
+    Args:
+        sources: The files.
+        options: What the command line says.
+        unit: What their rows are numbered by.
+        counts: Whether the outcome tells how many rows there were.
     """
-    settings = load(data_dir=chosen_data_dir(data_dir), bootstrap_servers=bootstrap_servers)
+    if options["dry_run"]:
+        _dry_run(sources, options, unit)
+        return
+    url, wait = options["url"], options["wait"]
+    data_dir = chosen_data_dir(options["data_dir"])
+    settings = load(data_dir=data_dir, bootstrap_servers=options["bootstrap_servers"])
+    # The local Kafka may be at another port the next time; it is the data folder's all the same.
+    log = settings.bootstrap_servers
     if not settings.bootstrap_servers or (wait and url is None):
         running = read_running(settings.data_dir)
         url = url or running.url
         if not settings.bootstrap_servers:
             settings = settings.model_copy(update={"bootstrap_servers": running.bootstrap_servers})
-    with progress("events acknowledged") as show:
-        writer, refused = asyncio.run(_import(settings, files, show))
+    todo = tasks(settings, sources, log, anew=options["anew"])
+    with (
+        rejects_of(todo, options["rejects"], unit) as rejects,
+        progress("events acknowledged") as show,
+    ):
+        writer, tally = uvloop.run(write(settings, todo, rejects, show))
     if wait and writer.position:
         assert url is not None
         with progress("partitions projected", total=len(writer.position)) as show:
             asyncio.run(_projected(settings, url, writer.position, show))
-    report(writer, refused, what="rows", as_json=as_json, held=", projected" if wait else "")
+    if counts and tally.without_event:
+        click.echo(f"{tally.without_event} rows without an event", err=True)
+    before = sum(task.done.rows for task in todo if task.done is not None)
+    report(
+        writer,
+        rejects.before + rejects.count,
+        what="rows",
+        as_json=options["as_json"],
+        held=", projected" if wait else "",
+        more={"rows": tally.rows, "rowsBefore": before, "withoutEvent": tally.without_event}
+        if counts
+        else {},
+    )
 
 
-async def _import(
-    settings: Settings, files: Sequence[Path], show: Callable[[int], None]
-) -> tuple[LogWriter, int]:
-    refused = 0
-    async with LogWriter(settings) as writer:
-        try:
-            for row in google_2011.read(files):
-                error = row.error
-                if row.event is not None:
-                    value = encode(row.event)
-                    try:
-                        decode(value)
-                    except EventError as fault:
-                        error = str(fault)
-                    else:
-                        await writer.append(row.event.subject, value)
-                        show(writer.acknowledged)
-                if error:
-                    refused += 1
-                    click.echo(f"{row.file}, line {row.line}: {error}", err=True)
-        finally:
-            await writer.settle()
-            show(writer.acknowledged)
-    return writer, refused
+def _dry_run(sources: Sequence[Source], options: _Options, unit: str) -> None:
+    """Print what an import would send; leave with exit status 1 where it would refuse rows."""
+    with Rejects(options["rejects"], unit) as rejects, progress("rows read") as show:
+        tally = preview(sources, rejects, show)
+    if options["as_json"]:
+        click.echo(orjson.dumps(_outcome(tally, rejects.count)))
+    else:
+        for name, count in sorted(tally.types.items()):
+            click.echo(f"{count} {name}")
+        click.echo(f"{tally.types.total()} events of {tally.rows} rows, nothing sent")
+        for made in tally.first:
+            click.echo(made.value)
+    if tally.without_event:
+        click.echo(f"{tally.without_event} rows without an event", err=True)
+    if rejects.count:
+        click.echo(f"{rejects.count} rows refused", err=True)
+        sys.exit(1)
+
+
+def _outcome(tally: Tally, refused: int) -> dict[str, object]:
+    return {
+        "events": dict(sorted(tally.types.items())),
+        "rows": tally.rows,
+        "withoutEvent": tally.without_event,
+        "refused": refused,
+        "first": [orjson.Fragment(made.value) for made in tally.first],
+    }
 
 
 async def _projected(

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from jobtrail.events import Created, Event, Progress, decode
-from jobtrail.google_2011 import COLUMNS
+from jobtrail.importing.google_2011 import COLUMNS
 from jobtrail.job import Job
 from jobtrail.position import format_position
 from jobtrail.process import child_environment

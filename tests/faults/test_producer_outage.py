@@ -12,8 +12,8 @@ import pytest
 
 from jobtrail import JobProducer
 from jobtrail.errors import LogUnavailable
-from jobtrail.job_producer import WITHIN
 from jobtrail.job import Verdict, event_key, read_trail
+from jobtrail.job_producer import WITHIN
 from tests.conftest import MakeLog
 from tests.faults.conftest import OwnBroker
 from tests.faults.flows import fold_of, read_log, until

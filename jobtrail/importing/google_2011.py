@@ -8,16 +8,20 @@ with 600 s for what came before it.
 from __future__ import annotations
 
 import csv
-import gzip
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TextIO
+from typing import Any, Final
 
 from jobtrail import events as ev
-from jobtrail.errors import UsageError
+from jobtrail.errors import EventError, UsageError
+from jobtrail.importing.checkpoint import identify
+from jobtrail.importing.opening import DAMAGED, open_text
+from jobtrail.importing.row import Made, Row
+from jobtrail.importing.running import Source
 
 COLUMNS: Final = (
     "time_us", "job_id", "event_type", "user", "scheduling_class", "logical_job_name",
@@ -36,28 +40,24 @@ _TYPES: Final = {
 }
 
 
-class Row(NamedTuple):
-    """One row of the trace, as an event or as the reason why it is none."""
-
-    file: Path
-    line: int
-    event: ev.Event | None
-    error: str
-
-
-def read(files: Iterable[Path]) -> Iterator[Row]:
-    """Read part files of the trace, plain or gzipped, in the order given.
+class Trace:
+    """Reads part files of the trace, in the order of its time.
 
     An event's id is made of its row's content, and of how often that content was there before:
     reading the same files again gives the same ids.
-
-    Raises:
-        UsageError: A file is no part of the trace.
     """
-    submits: Counter[str] = Counter()
-    latest: dict[str, tuple[str, list[int]]] = {}
-    for file in files:
-        with _open(file) as lines:
+
+    def __init__(self) -> None:
+        self._submits: Counter[str] = Counter()
+        self._latest: dict[str, tuple[str, list[int]]] = {}
+
+    def read(self, file: Path) -> Iterator[Row]:
+        """Read the next part file, plain or compressed.
+
+        Raises:
+            UsageError: It is no part of the trace.
+        """
+        with open_text(file) as lines:
             rows = csv.reader(lines)
             header = next(rows, [])
             if tuple(header) != COLUMNS:
@@ -69,25 +69,37 @@ def read(files: Iterable[Path]) -> Iterator[Row]:
                 )
             while True:
                 try:
-                    columns = next(rows)
-                    event = _event(columns, submits, latest)
+                    event = _event(next(rows), self._submits, self._latest)
+                    row = Row(file, rows.line_num, (_made(event),))
                 except StopIteration:
                     break
-                except (ValueError, OverflowError, csv.Error) as error:
-                    yield Row(file, rows.line_num, None, str(error))
-                except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                    yield Row(file, rows.line_num, None, f"the file is cut or damaged: {error}")
+                except DAMAGED as error:
+                    reason = f"the file is cut or damaged: {error}"
+                    yield Row(file, rows.line_num, error=reason)
                     break
-                else:
-                    yield Row(file, rows.line_num, event, "")
+                except (ValueError, OverflowError, csv.Error, EventError) as error:
+                    row = Row(file, rows.line_num, error=str(error))
+                yield row
 
 
-def _open(file: Path) -> TextIO:
-    with file.open("rb") as probe:
-        zipped = probe.read(2) == b"\x1f\x8b"
-    if zipped:
-        return gzip.open(file, "rt", encoding="utf-8", errors="surrogateescape", newline="")
-    return file.open(encoding="utf-8", errors="surrogateescape", newline="")
+def sources(files: Iterable[Path]) -> list[Source]:
+    """Return files of the trace as what can be imported; what is in one depends on those before."""
+    trace, before, found = Trace(), "google-2011", []
+    for file in files:
+        identity = identify(file, before)
+        before = identity.head + identity.mapping
+        found.append(Source(file, identity, partial(_behind, trace, file)))
+    return found
+
+
+def _behind(trace: Trace, file: Path, after: int) -> Iterator[Row]:
+    return islice(trace.read(file), after, None)
+
+
+def _made(event: ev.Event) -> Made:
+    value = ev.encode(event)
+    ev.decode(value)
+    return Made(event.subject, str(event.__struct_config__.tag), value)
 
 
 def _event(

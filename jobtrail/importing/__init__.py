@@ -1,0 +1,1 @@
+"""Files of others as events in the log: reading, mapping, and writing without repeating."""
