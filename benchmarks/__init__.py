@@ -7,6 +7,7 @@ from typing import Final
 #: Each is a module with a function `measure`. The first one does not want a broker beside it.
 FIGURES: Final = (
     "start",
+    "producing",
     "catch_up",
     "visible",
     "waits",

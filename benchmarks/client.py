@@ -44,9 +44,9 @@ def get(path: str, token: str | None = None, **headers: str) -> bytes:
     return _head("GET", path, token, headers) + b"\r\n"
 
 
-def post(path: str, token: str, body: bytes) -> bytes:
-    """Return the bytes of a POST of JSON."""
-    headers = {"Content_Type": "application/json", "Content_Length": str(len(body))}
+def post(path: str, token: str, body: bytes, form: str = "application/json") -> bytes:
+    """Return the bytes of a POST of JSON, or of another content type."""
+    headers = {"Content_Type": form, "Content_Length": str(len(body))}
     return _head("POST", path, token, headers) + b"\r\n" + body
 
 

@@ -15,6 +15,7 @@ class Options:
 
     Attributes:
         runs: How often each figure is measured.
+        produced: Events of `producing`.
         events: Events of `catch_up`.
         rate: Events a second while `visible` looks.
         seconds: For how long it looks.
@@ -30,6 +31,7 @@ class Options:
     """
 
     runs: int = 3
+    produced: int = 100_000
     events: int = 400_000
     rate: int = 2_000
     seconds: float = 20.0
@@ -46,6 +48,7 @@ class Options:
 #: Sizes so small that they only show whether everything works.
 QUICK: Final = Options(
     runs=1,
+    produced=4_000,
     events=20_000,
     rate=500,
     seconds=3.0,

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaProducer
@@ -22,10 +24,14 @@ from jobtrail.kafka import kafka_security, stop_client
 from jobtrail.partitions import partition_of
 from jobtrail.settings import Settings
 
-#: Records under way at a time: at 330 bytes about 10 MiB together with their futures.
+#: Records under way at a time: at 330 bytes about 10 MiB together with their futures. A larger one
+#: counts for as many as it has this many bytes, so that all of them together have 80 MiB at most.
 MAX_UNDER_WAY: Final = 10_000
+_PLACE: Final = 8 * 1024
 _BATCH_BYTES: Final = 256 * 1024
-_LINGER_MS: Final = 5
+#: Seconds that a batch waits for more records, and after which a partition counts as quiet.
+_LINGER: Final = 0.005
+_QUIET: Final = 0.05
 #: Seconds between two attempts to connect, and between two looks at the oldest record's deadline.
 _CONNECT_PAUSE: Final = 0.25
 _LOOK: Final = 0.25
@@ -38,13 +44,21 @@ class Delivered(NamedTuple):
     offset: int
 
 
-class _Pending(NamedTuple):
-    future: asyncio.Future[Delivered]
+class _Record(NamedTuple):
+    """A record that is under way."""
+
+    delivered: asyncio.Future[Delivered]
     deadline: float
+    #: That it takes of the room.
+    places: int
+
+
+#: Is told of a batch: its producer, its records, and its future.
+_Done = Callable[[Any, list[_Record], "asyncio.Future[Any]"], None]
 
 
 class _Room:
-    """Room for so many records, given in the order in which it was asked for.
+    """Room for what is under way, given in the order in which it was asked for.
 
     A semaphore would do the same, but looks through all that wait for each that gives up; here the
     one that asked first also gives up first.
@@ -52,37 +66,111 @@ class _Room:
 
     def __init__(self, places: int) -> None:
         self._free = places
-        self._waiting: deque[tuple[float, asyncio.Future[None]]] = deque()
+        self._waiting: deque[tuple[float, int, asyncio.Future[None]]] = deque()
 
-    async def take(self, deadline: float) -> None:
-        """Take a place; TimeoutError where none is free by a time of the loop's clock."""
-        if self._free and not self._waiting:
-            self._free -= 1
+    async def take(self, places: int, deadline: float) -> None:
+        """Take places; TimeoutError where there are not as many by a time of the loop's clock."""
+        if self._free >= places and not self._waiting:
+            self._free -= places
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((deadline, future))
+        self._waiting.append((deadline, places, future))
         try:
             await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled() and future.exception() is None:
-                self.give_back()
+                self.give_back(places)
             raise
 
-    def give_back(self) -> None:
-        """Give a place to whoever waits first."""
+    def give_back(self, places: int) -> None:
+        """Give places to those who have waited longest."""
+        self._free += places
         while self._waiting:
-            _deadline, future = self._waiting.popleft()
+            _deadline, wanted, future = self._waiting[0]
             if not future.done():
+                if wanted > self._free:
+                    return
+                self._free -= wanted
                 future.set_result(None)
-                return
-        self._free += 1
+            self._waiting.popleft()
 
     def expire(self, now: float) -> None:
         """Let those give up whose time is over."""
-        while self._waiting and (self._waiting[0][0] <= now or self._waiting[0][1].done()):
-            _deadline, future = self._waiting.popleft()
+        while self._waiting and (self._waiting[0][0] <= now or self._waiting[0][2].done()):
+            future = self._waiting.popleft()[2]
             if not future.done():
                 future.set_exception(TimeoutError())
+
+
+class _Lane:
+    """Gathers the records of one partition into batches and sends them one after the other.
+
+    aiokafka would do that record by record, at three times the cost of each. A batch goes when it
+    is full, or has waited its time; the first one after a quiet time goes at once.
+
+    Args:
+        producer: Of aiokafka.
+        topic: Where to.
+        partition: Which.
+        done: Is told of every batch: the producer, its records, and its future.
+    """
+
+    def __init__(self, producer: Any, topic: str, partition: int, done: _Done) -> None:
+        self._producer = producer
+        self._topic = topic
+        self._partition = partition
+        self._done = done
+        self._loop = asyncio.get_running_loop()
+        self._builder: Any = None
+        self._records: list[_Record] = []
+        self._full: deque[tuple[Any, list[_Record]]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._sending: asyncio.Task[None] | None = None
+        self._quiet_since = 0.0
+
+    def add(self, key: bytes, value: bytes, record: _Record) -> None:
+        """Take in a record."""
+        if self._builder is not None:
+            if self._builder.append(timestamp=None, key=key, value=value) is not None:
+                self._records.append(record)
+                return
+            self._go()
+        self._builder = self._producer.create_batch()
+        self._builder.append(timestamp=None, key=key, value=value)
+        self._records.append(record)
+        quiet = self._sending is None and self._loop.time() - self._quiet_since > _QUIET
+        self._timer = self._loop.call_later(0 if quiet else _LINGER, self._go)
+
+    def _go(self) -> None:
+        """Send the batch behind those that are waiting."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._full.append((self._builder, self._records))
+        self._builder, self._records, self._timer = None, [], None
+        if self._sending is None:
+            self._sending = self._loop.create_task(self._send_all())
+
+    async def _send_all(self) -> None:
+        while self._full:
+            builder, records = self._full.popleft()
+            try:
+                # Waits until the one before it is under way.
+                sent = await self._producer.send_batch(
+                    builder, self._topic, partition=self._partition
+                )
+            except KafkaError as error:
+                sent = self._loop.create_future()
+                sent.set_exception(error)
+            sent.add_done_callback(partial(self._done, self._producer, records))
+        self._quiet_since = self._loop.time()
+        self._sending = None
+
+    def close(self) -> None:
+        """Send nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._sending is not None:
+            self._sending.cancel()
 
 
 class Delivery:
@@ -98,17 +186,12 @@ class Delivery:
         self._topic = settings.topic
         self._within = within
         self._room = _Room(MAX_UNDER_WAY)
-        self._pending: deque[_Pending] = deque()
+        self._under_way: deque[_Record] = deque()
         self._producer: Any = None
-        self._partitions = 0
+        self._lanes: list[_Lane] = []
         self._connecting: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._stopping: set[asyncio.Task[None]] = set()
-
-    @property
-    def under_way(self) -> int:
-        """How many records are not acknowledged and not given up."""
-        return sum(not pending.future.done() for pending in self._pending)
 
     async def open(self, within: float | None = None) -> None:
         """Connect, so that the first record need not.
@@ -153,63 +236,57 @@ class Delivery:
         deadline = loop.time() + self._within
         self._watch()
         try:
-            await self._room.take(deadline)
+            places = 1 + len(value) // _PLACE
+            await self._room.take(places, deadline)
             try:
-                async with asyncio.timeout_at(deadline):
-                    producer = self._producer
-                    if producer is None:
-                        producer = await self._connected()
-                    sent = await producer.send(
-                        self._topic,
-                        key=job_id.encode(),
-                        value=value,
-                        partition=partition_of(job_id, self._partitions),
-                    )
+                if self._producer is None:
+                    async with asyncio.timeout_at(deadline):
+                        await self._connected()
+                record = _Record(loop.create_future(), deadline, places)
+                lane = self._lanes[partition_of(job_id, len(self._lanes))]
+                lane.add(job_id.encode(), value, record)
             except BaseException:
-                self._room.give_back()
+                self._room.give_back(places)
                 raise
         except TimeoutError:
             raise self._not_sent("Kafka did not take the event in time.") from None
-        except KafkaError as error:
-            self._break(repr(error), producer)
-            raise self._not_sent(repr(error)) from None
-        future: asyncio.Future[Delivered] = loop.create_future()
-        self._pending.append(_Pending(future, deadline))
-        sent.add_done_callback(lambda done: self._done(producer, done, future))
-        return future
+        self._under_way.append(record)
+        return record.delivered
 
     async def settle(self) -> None:
         """Wait until nothing is under way: all of it is acknowledged or has failed."""
-        waiting = [pending.future for pending in self._pending if not pending.future.done()]
+        waiting = [r.delivered for r in self._under_way if not r.delivered.done()]
         if waiting:
             await asyncio.wait(waiting)
 
     def _done(
-        self, producer: Any, sent: asyncio.Future[Any], future: asyncio.Future[Delivered]
+        self,
+        producer: Any,
+        records: list[_Record],
+        sent: asyncio.Future[Any],
     ) -> None:
+        """Tell those who sent the records of a batch what became of it."""
         error = None if sent.cancelled() else sent.exception()
-        if future.done():
-            # Given up before: it was said that nobody knows.
-            return
-        self._room.give_back()
         if sent.cancelled() or error is not None:
-            _fail(future, self._unknown(repr(error or "cancelled")))
-            self._break(repr(error), producer)
-        else:
-            record = sent.result()
-            future.set_result(Delivered(record.partition, record.offset))
-            while self._pending and self._pending[0].future.done():
-                self._pending.popleft()
+            self._break(repr(error or "cancelled"), producer)
+            return
+        batch = sent.result()
+        for offset, record in enumerate(records, batch.offset):
+            # One that was given up before was told that nobody knows.
+            if not record.delivered.done():
+                self._room.give_back(record.places)
+                record.delivered.set_result(Delivered(batch.partition, offset))
+        while self._under_way and self._under_way[0].delivered.done():
+            self._under_way.popleft()
 
-    async def _connected(self) -> Any:
-        """Return a producer that is connected, however long that takes."""
+    async def _connected(self) -> None:
+        """Wait for a producer that is connected, however long that takes."""
         while self._producer is None:
             if self._connecting is None or self._connecting.done():
                 self._connecting = asyncio.create_task(self._connect())
             await asyncio.wait([self._connecting])
             if (error := self._connecting.exception()) is not None:
                 raise error
-        return self._producer
 
     async def _connect(self) -> None:
         while True:
@@ -217,7 +294,6 @@ class Delivery:
                 bootstrap_servers=self._settings.bootstrap_servers,
                 acks="all",
                 enable_idempotence=True,
-                linger_ms=_LINGER_MS,
                 max_batch_size=_BATCH_BYTES,
                 max_request_size=max(2 * MAX_EVENT_BYTES, _BATCH_BYTES),
                 request_timeout_ms=int(self._within * 1000),
@@ -226,12 +302,16 @@ class Delivery:
             try:
                 async with asyncio.timeout(self._within):
                     await producer.start()
-                    self._partitions = len(await producer.partitions_for(self._topic))
+                    partitions = await producer.partitions_for(self._topic)
                 break
             except (KafkaError, TimeoutError):
                 await stop_client(producer)
             # A broker that is being started anew is there in seconds.
             await asyncio.sleep(_CONNECT_PAUSE)
+        self._lanes = [
+            _Lane(producer, self._topic, partition, self._done)
+            for partition in range(len(partitions))
+        ]
         self._producer = producer
 
     def _watch(self) -> None:
@@ -243,9 +323,9 @@ class Delivery:
         while True:
             await asyncio.sleep(_LOOK)
             self._room.expire(clock())
-            while self._pending and self._pending[0].future.done():
-                self._pending.popleft()
-            if self._pending and clock() >= self._pending[0].deadline:
+            while self._under_way and self._under_way[0].delivered.done():
+                self._under_way.popleft()
+            if self._under_way and clock() >= self._under_way[0].deadline:
                 self._break(f"no acknowledgement within {self._within:.0f} s")
 
     def _break(self, why: str, producer: Any = None) -> None:
@@ -258,11 +338,13 @@ class Delivery:
         if self._producer is None or (producer is not None and producer is not self._producer):
             return
         broken, self._producer = self._producer, None
-        for pending in self._pending:
-            if not pending.future.done():
-                self._room.give_back()
-                _fail(pending.future, self._unknown(why))
-        self._pending.clear()
+        for lane in self._lanes:
+            lane.close()
+        for record in self._under_way:
+            if not record.delivered.done():
+                self._room.give_back(record.places)
+                _fail(record.delivered, self._unknown(why))
+        self._under_way.clear()
         stopping = asyncio.create_task(stop_client(broken))
         self._stopping.add(stopping)
         stopping.add_done_callback(self._stopping.discard)

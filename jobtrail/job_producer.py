@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds in which an event is acknowledged or given up.
 WITHIN: Final = 8.0
+#: Events that are handed over at a time.
+_TURN: Final = 256
 #: The most characters of an exception's text that go into an event.
 _MESSAGE: Final = 4096
 
@@ -158,9 +160,12 @@ class JobProducer:
             position[place.partition] = max(position.get(place.partition, 0), place.offset + 1)
 
         try:
-            for event in events:
+            for number, event in enumerate(events):
                 if failures:
                     break
+                if number % _TURN == 0:
+                    # Handing over what there is room for lets nobody else run.
+                    await asyncio.sleep(0)
                 sent = await self._delivery.send(event.subject, _checked(event))
                 under_way.add(sent)
                 sent.add_done_callback(done)
