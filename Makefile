@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test bench browser lock clean
+.PHONY: up test bench lock clean
 
 up: $(VENV)/.installed
 	@exec $(BIN)/jobtrail up $(ARGS)
 
-test: $(VENV)/.installed-dev browser
+test: $(VENV)/.installed-dev
+	@sh tests/install.sh
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -27,17 +28,6 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
-
-# A test looks at /docs in Chromium, which pip does not bring. Where it can't be had, that test says
-# so: it is skipped, or with CI=true it fails.
-browser:
-	@if command -v chromium || command -v chromium-browser || command -v google-chrome; then :; \
-	elif [ "$$(id -u)" = 0 ] && command -v apt-get; then \
-		apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-			apt-get install -y -qq --no-install-recommends chromium || \
-			echo "Chromium could not be installed: apt-get install chromium"; \
-	else echo "No Chromium: /docs is not looked at. On Debian and Ubuntu: apt-get install chromium"; \
-	fi
 
 # Needs uv. Hashes pin what is installed; no index address is written down.
 lock:

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from jobtrail.cli.ask import get, search, summary, wait
+from jobtrail.cli.bridge import bridge
 from jobtrail.cli.emit import emit
 from jobtrail.cli.imports import import_
 from jobtrail.cli.keys import keys
@@ -46,5 +47,5 @@ def main(ctx: click.Context, data_dir: Path | None) -> None:
     ctx.obj = data_dir
 
 
-for _command in (up, token, keys, emit, import_, status, search, summary, get, wait):
+for _command in (up, token, keys, emit, import_, bridge, status, search, summary, get, wait):
     main.add_command(_command)
