@@ -16,7 +16,7 @@ from jobtrail.events import EVENT_TYPES, MAX_EVENT_BYTES, MAX_NESTING, MAX_PAYLO
 from jobtrail.json_schema import describable
 from jobtrail.settings import Settings
 from jobtrail.version import __version__
-from projections.dead_letters import DETAIL, MAX_DETAIL_BYTES, PLACE, REASON
+from projections.dead_letters import CUT, DETAIL, MAX_DETAIL_BYTES, PLACE, REASON
 
 Document = dict[str, Any]
 
@@ -38,6 +38,7 @@ _REASONS: Final = {
     "not-json": "The value is not JSON.",
     "invalid": "The event breaks its schema.",
     "wrong-key": "The key is not the job's id.",
+    "header-not-utf-8": "The name of a header is not UTF-8.",
     "wrong-partition": "The record lies in another partition than its key's.",
 }
 
@@ -170,6 +171,12 @@ _DEAD_LETTER: Final[Document] = {
                 "type": "string",
                 "pattern": "^.+/[0-9]+/[0-9]+$",
                 "description": "Where the record lies: topic/partition/offset.",
+            },
+            CUT: {
+                "type": "string",
+                "pattern": "^[0-9]+$",
+                "description": "The bytes of a record that is too large for a letter: key and "
+                "value are cut, and its headers left out. The log holds all of it.",
             },
         },
     },
