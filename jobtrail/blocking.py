@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import os
 import threading
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
+_A = TypeVar("_A")
 _T = TypeVar("_T")
+_P = ParamSpec("_P")
 
 
 class LoopThread:
@@ -63,3 +67,34 @@ class LoopThread:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+class SynchronousFace(ABC, Generic[_A]):
+    """The synchronous face of an asynchronous object, which lives in a thread of its own.
+
+    Args:
+        name: Of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._thread = LoopThread(name)
+
+    @abstractmethod
+    def _inner(self) -> _A:
+        """Return the asynchronous object, with its thread running."""
+
+    def _run(self, work: Callable[[_A], Coroutine[Any, Any, _T]]) -> _T:
+        inner = self._inner()
+        return self._thread.run(work(inner))
+
+
+def blocking(
+    method: Callable[Concatenate[_A, _P], Coroutine[Any, Any, _T]],
+) -> Callable[Concatenate[SynchronousFace[_A], _P], _T]:
+    """Return a method of the asynchronous object as one of its face that blocks."""
+
+    @functools.wraps(method)
+    def call(self: SynchronousFace[_A], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return self._run(lambda inner: method(inner, *args, **kwargs))
+
+    return call
