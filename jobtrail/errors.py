@@ -7,7 +7,10 @@ tell two errors apart.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from jobtrail.events import Event
 
 
 class JobtrailError(Exception):
@@ -91,7 +94,7 @@ class LogUnavailable(JobtrailError):
     def __init__(self, what: str, *, outcome_unknown: bool = False, **fields: str | None) -> None:
         self.outcome_unknown = outcome_unknown
         #: The event that was not acknowledged, where one was sent: to be sent again.
-        self.event: Any = None
+        self.event: Event | None = None
         super().__init__(what, **fields)
 
 
