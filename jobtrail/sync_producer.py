@@ -10,34 +10,21 @@ with SyncJobProducer("//billing/worker-7") as producer:
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
 import threading
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Self
 
-from jobtrail.blocking import LoopThread
+from jobtrail.blocking import SynchronousFace, blocking
+from jobtrail.events import Event
 from jobtrail.job_producer import WITHIN, JobProducer, RunningJob
 from jobtrail.making import EventMaker
 from jobtrail.settings import Settings
 
-_T = TypeVar("_T")
-_P = ParamSpec("_P")
 
-
-def _blocking(
-    method: Callable[Concatenate[JobProducer, _P], Coroutine[Any, Any, _T]],
-) -> Callable[Concatenate[SyncJobProducer, _P], _T]:
-    """Return a method of `JobProducer` as one that blocks."""
-
-    @functools.wraps(method)
-    def call(self: SyncJobProducer, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        return self._run(lambda producer: method(producer, *args, **kwargs))
-
-    return call
-
-
-class SyncJobProducer:
+class SyncJobProducer(SynchronousFace[JobProducer]):
     """Sends job events from code that is not asynchronous; thread-safe.
 
     The methods are those of `JobProducer`, with the same arguments; each blocks until Kafka has the
@@ -60,6 +47,7 @@ class SyncJobProducer:
         settings: Settings | None = None,
         within: float = WITHIN,
     ) -> None:
+        super().__init__("jobtrail-producer")
         self._make = functools.partial(
             JobProducer,
             source,
@@ -67,22 +55,38 @@ class SyncJobProducer:
             settings=settings,
             within=within,
         )
-        self._thread = LoopThread("jobtrail-producer")
         self._producer: JobProducer | None = None
         self._starting = threading.Lock()
         #: Makes events without sending them, for `send` and `send_all`.
         self.events = EventMaker(source)
 
-    created = _blocking(JobProducer.created)
-    active = _blocking(JobProducer.active)
-    progress = _blocking(JobProducer.progress)
-    retry = _blocking(JobProducer.retry)
-    completed = _blocking(JobProducer.completed)
-    failed = _blocking(JobProducer.failed)
-    cancelled = _blocking(JobProducer.cancelled)
-    expired = _blocking(JobProducer.expired)
-    send = _blocking(JobProducer.send)
-    send_all = _blocking(JobProducer.send_all)
+    created = blocking(JobProducer.created)
+    active = blocking(JobProducer.active)
+    progress = blocking(JobProducer.progress)
+    retry = blocking(JobProducer.retry)
+    completed = blocking(JobProducer.completed)
+    failed = blocking(JobProducer.failed)
+    cancelled = blocking(JobProducer.cancelled)
+    expired = blocking(JobProducer.expired)
+    send = blocking(JobProducer.send)
+    send_all = blocking(JobProducer.send_all)
+
+    def submit(self, event: Event) -> concurrent.futures.Future[str]:
+        """Hand over one event without waiting, not even for a connection.
+
+        Events that are submitted by one thread are in the log in that order.
+
+        Args:
+            event: From `events`, or put together by yourself.
+
+        Returns:
+            The position behind it, once Kafka has it. It fails as `send` does.
+
+        Raises:
+            NotRunning: No Kafka is named, and no service runs on this machine.
+        """
+        producer = self._started(connect=False)
+        return self._thread.submit(producer.send_in_turn(event))
 
     def job(
         self,
@@ -127,20 +131,19 @@ class SyncJobProducer:
         """Disconnect."""
         self.close()
 
-    def _run(self, work: Callable[[JobProducer], Coroutine[Any, Any, _T]]) -> _T:
-        producer = self._started()
-        return self._thread.run(work(producer))
+    def _inner(self) -> JobProducer:
+        return self._started()
 
-    def _started(self) -> JobProducer:
+    def _started(self, connect: bool = True) -> JobProducer:
         if self._producer is None or not self._thread.is_running:
             with self._starting:
                 if self._producer is None or not self._thread.is_running:
+                    producer = self._make()
                     self._thread.start()
-                    self._producer = self._thread.run(self._open())
+                    if connect:
+                        self._thread.run(producer.__aenter__())
+                    self._producer = producer
         return self._producer
-
-    async def _open(self) -> JobProducer:
-        return await self._make().__aenter__()
 
 
 class SyncRunningJob:

@@ -10,10 +10,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from jobtrail.position import format_position
 from jobtrail.settings import Settings
 from jobtrail.tokens import READ_ALL, WRITE, local_secret, make_token
 from tests.conftest import MakeLog
 from tests.e2e.service import get
+from tests.faults.flows import read_log
 from tests.processes import Process, api, clean_environment, projector
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -23,6 +25,7 @@ class Place:
     """A service, and how a program finds it."""
 
     def __init__(self, settings: Settings, url: str) -> None:
+        self.settings = settings
         self.url = url
         secret = local_secret(settings.data_dir)
         self.token = make_token(secret, "alice", (), [READ_ALL, WRITE])
@@ -54,6 +57,10 @@ class Place:
         assert process.returncode == 0, err.decode()
         return out.decode(), err.decode()
 
+    async def end(self) -> str:
+        """Return the end of the log."""
+        return format_position((await read_log(self.settings)).ends())
+
     async def somebody_listens(self) -> None:
         """Return when the service has a listener."""
         async with aiohttp.ClientSession(self.url) as session, asyncio.timeout(30):
@@ -76,6 +83,7 @@ async def test_every_example_is_run_here() -> None:
     assert {path.name for path in EXAMPLES.iterdir() if path.is_file()} == {
         "worker_pool.py",
         "bulk_and_wait.py",
+        "celery_app.py",
         "watch.py",
         "curl_producer.sh",
     }
@@ -100,11 +108,14 @@ async def test_the_examples_do_what_they_say(place: Place) -> None:
 
     printed, _ = await place.run("bulk_and_wait.py", place.url, place.token)
     assert printed.splitlines() == ["created 10000", "ended 1000", "10000 of 10000 completed"]
-    headers = {"Authorization": f"Bearer {place.token}"}
+    printed, _ = await place.run("celery_app.py")
+    assert printed.split() == ["picture-0.png", "picture-1.png", "picture-2.png"]
+    headers = {"Authorization": f"Bearer {place.token}", "Jobtrail-Position": await place.end()}
     async with aiohttp.ClientSession(place.url, headers=headers) as session:
         counts = (await get(session, "/jobs/summary"))["jobType"]
     assert {(c["jobType"], c["completed"], c["failed"]) for c in counts} == {
         ("backup", 1, 0),
         ("mail", 10_000, 0),
         ("report", 7, 1),
+        ("resize", 3, 0),
     }

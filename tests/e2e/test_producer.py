@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -278,3 +279,29 @@ async def test_a_kafka_that_is_not_there_is_said_in_time() -> None:
 def test_without_a_kafka_to_be_found_there_is_no_producer(tmp_path: Path) -> None:
     with pytest.raises(NotRunning):
         JobProducer(SOURCE, settings=Settings(data_dir=tmp_path))
+
+
+async def test_what_is_submitted_is_in_the_log_in_its_order(make_log: MakeLog) -> None:
+    settings = await make_log()
+    with SyncJobProducer(SOURCE, settings=settings) as producer:
+        # More than a batch holds, so that some have to wait for room in it.
+        futures = [
+            producer.submit(producer.events.progress("job-1", message=f"{number} {'x' * 3000}"))
+            for number in range(500)
+        ]
+        positions = [await asyncio.wrap_future(future) for future in futures]
+    told = [int(event["data"]["message"].split()[0]) for event in await events_in(settings)]
+    assert told == list(range(500))
+    assert len(set(positions)) == 500
+
+
+def test_submitting_never_waits_for_a_kafka_that_is_away() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        nowhere = f"127.0.0.1:{server.getsockname()[1]}"
+        producer = SyncJobProducer(SOURCE, bootstrap_servers=nowhere, within=0.3)
+        events = [producer.events.progress("job-1") for _ in range(3)]
+        futures = [producer.submit(event) for event in events]
+        assert not any(future.done() for future in futures)
+        errors = [future.exception(timeout=30) for future in futures]
+        producer.close()
+    assert [error.event for error in errors if isinstance(error, LogUnavailable)] == events
