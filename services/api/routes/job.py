@@ -24,8 +24,8 @@ from services.api.store import is_recovering
 async def job(service: Service, request: web.Request, identity: Identity) -> web.StreamResponse:
     """Answer with one job as it is at the end of the log.
 
-    The ids `search`, `summary` and `statuses` are paths of their own: ask for such jobs by
-    `POST /jobs/statuses`.
+    The ids `search`, `summary`, `statuses` and `events` are paths of their own: ask for such jobs
+    by `POST /jobs/statuses`.
     """
     read_query(NoQuery, request.rel_url.raw_query_string)
     await reach_position(service, request, live=True)
