@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import aiohttp
 import pytest
 from celery import Celery, chain, chord, group
 from celery.result import AsyncResult
@@ -18,13 +19,16 @@ from celery.result import AsyncResult
 from jobtrail.integrations.celery import Tracker, track
 from jobtrail.integrations.celery_calls import Call
 from jobtrail.job import Job, Verdict, read_trail
+from jobtrail.position import format_position
 from jobtrail.process import child_environment
 from jobtrail.settings import Settings
 from jobtrail.states import State
+from jobtrail.tokens import READ_ALL, local_secret, make_token
 from tests.conftest import MakeLog
 from tests.e2e.celery_shop import FOLDER, SOURCE, shop
+from tests.e2e.service import get
 from tests.faults.flows import fold_of, read_log, until
-from tests.processes import Process
+from tests.processes import Process, api, projector
 
 ROOT = Path(__file__).parents[2]
 #: What Celery's states are in jobtrail's words.
@@ -131,6 +135,30 @@ async def test_a_thousand_tasks_end_as_celery_says(
     assert jobs[rejected.id].state is State.FAILED, "it will not be run again"
     assert jobs[ignored.id].state is State.ACTIVE, "what became of it, only the task knows"
     check_details(jobs, published)
+    said = Counter(result.state for result in every)
+    counted = await summary(settings, running)
+    assert counted["completed"] == said["SUCCESS"]
+    # And the one that Celery has no word for.
+    assert counted["failed"] == said["FAILURE"] + 1
+    assert counted["cancelled"] + counted["expired"] == said["REVOKED"]
+    assert counted["total"] == len(every) + 2
+
+
+async def summary(settings: Settings, running: list[Process]) -> Counter[str]:
+    """Return how many jobs a service on this log counts in each state."""
+    folding, answering = projector(settings), api(settings)
+    running += [folding, answering]
+    await folding.start()
+    url = await answering.start()
+    token = make_token(local_secret(settings.data_dir), "root", (), [READ_ALL])
+    position = format_position((await read_log(settings)).ends())
+    headers = {"Authorization": f"Bearer {token}", "Jobtrail-Position": position}
+    found: Counter[str] = Counter()
+    async with aiohttp.ClientSession(url, headers=headers) as session:
+        for entry in (await get(session, "/jobs/summary"))["jobType"]:
+            del entry["jobType"]
+            found.update(entry)
+    return found
 
 
 def check_details(jobs: dict[str, Job], published: dict[str, list[AsyncResult]]) -> None:
