@@ -12,6 +12,8 @@ import uvloop
 from aiohttp import web
 
 from jobtrail.process import end_with_parent
+from jobtrail.settings import Settings
+from services.api.limits import Bounds, Patience
 from services.api.protocol import Runner
 
 
@@ -24,7 +26,7 @@ async def _run() -> None:
     end_with_parent(stop)
     app = web.Application()
     app.router.add_get("/nothing", _nothing)
-    runner = Runner(app, shutdown_timeout=1.0)
+    runner = Runner(app, Bounds.of(Settings()), Patience(), shutdown_timeout=1.0)
     await runner.setup()
     try:
         listener = socket.create_server(("127.0.0.1", 0), backlog=128)

@@ -75,7 +75,9 @@ async def _serve(settings: Settings, *, with_parent: bool) -> None:
         kafka=kafka,
     )
     stop = _stop_event(with_parent=with_parent)
-    runner = Runner(make_app(service), shutdown_timeout=_SHUTDOWN_SECONDS)
+    runner = Runner(
+        make_app(service), service.bounds, service.patience, shutdown_timeout=_SHUTDOWN_SECONDS
+    )
     await runner.setup()
     try:
         listener = _listen(settings.host, settings.port)

@@ -18,7 +18,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from services.api.answers import BASE_HEADERS
-from services.api.limits import Patience
+from services.api.limits import Bounds, Patience
 from services.api.problems import (
     CONTENT_TYPE,
     Problem,
@@ -26,7 +26,6 @@ from services.api.problems import (
     too_many_connections,
     unreadable,
 )
-from services.api.service import SERVICE
 
 logger = logging.getLogger(__name__)
 
@@ -227,14 +226,16 @@ class Runner(web.AppRunner):
 
     Args:
         app: The application.
+        bounds: How many connections, and how long they may take to say what they want.
+        patience: How long to wait for clients that do not read.
         shutdown_timeout: Seconds that requests have to end once the service is told to.
     """
 
-    def __init__(self, app: web.Application, *, shutdown_timeout: float) -> None:
-        service = app[SERVICE]
-        bounds = service.bounds
+    def __init__(
+        self, app: web.Application, bounds: Bounds, patience: Patience, *, shutdown_timeout: float
+    ) -> None:
         self._most = bounds.connections
-        self._patience = service.patience
+        self._patience = patience
         super().__init__(
             app,
             access_log=None,

@@ -259,7 +259,9 @@ async def running(folder: Path, **options: Any) -> AsyncIterator[Api]:
     auto_decompress = options.pop("auto_decompress", True)
     async with aiohttp.ClientSession(auto_decompress=auto_decompress) as session:
         api = Api(folder, session, **options)
-        api.runner = runner = Runner(make_app(api.service), shutdown_timeout=5)
+        made = make_app(api.service)
+        runner = Runner(made, api.service.bounds, api.service.patience, shutdown_timeout=5)
+        api.runner = runner
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
