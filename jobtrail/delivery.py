@@ -206,7 +206,7 @@ class Delivery:
             async with asyncio.timeout(self._within if within is None else within):
                 await self._connected()
         except TimeoutError:
-            raise self._not_sent("Kafka did not answer in time.") from None
+            raise self.not_sent("Kafka did not answer in time.") from None
 
     async def close(self) -> None:
         """Let go of Kafka. What is under way is given up: it may or may not arrive."""
@@ -249,7 +249,7 @@ class Delivery:
                 self._room.give_back(places)
                 raise
         except TimeoutError:
-            raise self._not_sent("Kafka did not take the event in time.") from None
+            raise self.not_sent("Kafka did not take the event in time.") from None
         self._under_way.append(record)
         return record.delivered
 
@@ -358,7 +358,8 @@ class Delivery:
             mend="Send it again: an event that is there already changes nothing.",
         )
 
-    def _not_sent(self, found: str) -> LogUnavailable:
+    def not_sent(self, found: str) -> LogUnavailable:
+        """Return the error for a record that was not handed over."""
         return LogUnavailable(
             "Kafka can't be reached; the event was not sent.",
             outcome_unknown=False,

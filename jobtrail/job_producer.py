@@ -37,6 +37,7 @@ _TURN: Final = 256
 _MESSAGE: Final = 4096
 
 _P = ParamSpec("_P")
+_HandOver = Callable[[str, bytes], Coroutine[Any, Any, asyncio.Future[Delivered]]]
 
 
 def _sending(
@@ -126,13 +127,7 @@ class JobProducer:
             EventError: It is no valid event; nothing was sent.
             LogUnavailable: Kafka did not acknowledge it in time.
         """
-        value = _checked(event)
-        try:
-            place = await (await self._delivery.send(event.subject, value))
-        except LogUnavailable as error:
-            error.event = event
-            raise
-        return format_position({place.partition: place.offset + 1})
+        return await self._deliver(event, self._delivery.send)
 
     async def send_in_turn(self, event: Event) -> str:
         """Send one event behind all that were given to this method before it.
@@ -150,24 +145,24 @@ class JobProducer:
             EventError: It is no valid event; nothing was sent.
             LogUnavailable: Kafka did not acknowledge it in time.
         """
+        return await self._deliver(event, self._hand_over_in_turn)
+
+    async def _deliver(self, event: Event, hand_over: _HandOver) -> str:
         value = _checked(event)
         try:
-            # A lock wakes those who wait in their order, and lets nobody pass them.
-            async with asyncio.timeout(self._within), self._turn:
-                sent = await self._delivery.send(event.subject, value)
-            place = await sent
-        except TimeoutError:
-            error = LogUnavailable(
-                "Kafka can't be reached; the event was not sent.",
-                found="Kafka did not take those before it in time.",
-                mend="Send it again when Kafka is back.",
-            )
-            error.event = event
-            raise error from None
+            place = await (await hand_over(event.subject, value))
         except LogUnavailable as error:
             error.event = event
             raise
         return format_position({place.partition: place.offset + 1})
+
+    async def _hand_over_in_turn(self, job_id: str, value: bytes) -> asyncio.Future[Delivered]:
+        try:
+            # A lock wakes those who wait in their order, and lets nobody pass them.
+            async with asyncio.timeout(self._within), self._turn:
+                return await self._delivery.send(job_id, value)
+        except TimeoutError:
+            raise self._delivery.not_sent("Kafka did not take those before it in time.") from None
 
     async def send_all(self, events: Iterable[Event]) -> str:
         """Send many events, without waiting for one before the next.

@@ -88,13 +88,7 @@ class Client:
         """
         following: str | None = _relative(
             "/jobs/search",
-            jobType=job_types,
-            state=states,
-            startDate=start,
-            endDate=end,
-            owner=owner,
-            bulkId=bulk_id,
-            tag=[f"{key}:{value}" for key, value in tags.items()],
+            **_filters(job_types, states, start, end, owner, bulk_id, tags),
             updatedSince=updated_since,
             size=page_size,
         )
@@ -215,16 +209,8 @@ class Client:
             ApiError: The service refused; `ServiceUnavailable` where it was away for longer than
                 `patience`.
         """
-        path = _relative(
-            "/jobs/events",
-            jobType=job_types,
-            state=states,
-            startDate=start,
-            endDate=end,
-            owner=owner,
-            bulkId=bulk_id,
-            tag=[f"{key}:{value}" for key, value in tags.items()],
-        )
+        filters = _filters(job_types, states, start, end, owner, bulk_id, tags)
+        path = _relative("/jobs/events", **filters)
         retry = self._transport.retry()
         while True:
             headers = {"Last-Event-ID": after} if after is not None else {}
@@ -244,6 +230,27 @@ class Client:
         return msgspec.json.decode(
             await self._transport.ask(method, path, headers, body), type=result
         )
+
+
+def _filters(
+    job_types: Iterable[str],
+    states: Iterable[State | str],
+    start: Instant | None,
+    end: Instant | None,
+    owner: str | None,
+    bulk_id: str | None,
+    tags: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return what a listing and the feed are narrowed by, as the query has it."""
+    return {
+        "jobType": job_types,
+        "state": states,
+        "startDate": start,
+        "endDate": end,
+        "owner": owner,
+        "bulkId": bulk_id,
+        "tag": [f"{key}:{value}" for key, value in tags.items()],
+    }
 
 
 def _relative(path: str, **query: Any) -> str:

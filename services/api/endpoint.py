@@ -16,6 +16,8 @@ from services.api.service import Service
 Handler = Callable[[Service, web.Request, Identity], Awaitable[web.StreamResponse]]
 
 JSON: Final = "application/json"
+#: Of an answer that has no end.
+STREAM: Final = "text/event-stream"
 #: The headers of every answer that was read from the projections.
 FRESHNESS: Final = (POSITION, LAG)
 #: What every read of the projections may be refused with.

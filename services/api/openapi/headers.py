@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from jobtrail.position import PATTERN
+import msgspec
 
-POSITION_SCHEMA: Final = {"type": "string", "pattern": PATTERN, "examples": ["3:1043"]}
+from services.api.freshness import Position
+
+POSITION_SCHEMA: Final = msgspec.json.schema(Position)
 _SECONDS: Final = {"type": "integer", "minimum": 0}
 
 #: By name; `required` where every answer that names it has it.

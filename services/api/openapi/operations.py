@@ -9,7 +9,7 @@ from typing import Any, Final
 from jobtrail.events import TYPE_NAMES
 from jobtrail.version import __version__
 from services.api import problems
-from services.api.endpoint import JSON, Answer, Endpoint, Link
+from services.api.endpoint import JSON, STREAM, Answer, Endpoint, Link
 from services.api.freshness import POSITION
 from services.api.openapi.headers import HEADERS, POSITION_SCHEMA, reference
 from services.api.openapi.schemas import Schema, Schemas, never_null, query_parameters
@@ -31,8 +31,6 @@ _WITH_TOKEN: Final = (
     problems.TOO_MANY_REQUESTS,
     problems.KEYS_UNAVAILABLE,
 )
-#: The content type of an answer that has no end.
-_STREAM: Final = "text/event-stream"
 _SCHEME: Final = "bearer"
 
 _ABOUT: Final = """\
@@ -148,7 +146,7 @@ def _operation(endpoint: Endpoint, schemas: Schemas) -> Schema:
 
 def _has_tag(endpoint: Endpoint) -> bool:
     """Tell whether an answer says by an `ETag` what it was."""
-    return endpoint.method == "GET" and _STREAM not in endpoint.answers[0].media
+    return endpoint.method == "GET" and STREAM not in endpoint.answers[0].media
 
 
 def _tag(endpoint: Endpoint) -> str:
@@ -211,7 +209,7 @@ def _body(endpoint: Endpoint, schemas: Schemas) -> Schema:
 
 def _answer(answer: Answer, schemas: Schemas) -> Schema:
     schema = {"type": "string"} if answer.shape is None else schemas.of(answer.shape)
-    if _STREAM in answer.media:
+    if STREAM in answer.media:
         schema = _event_schema(schema)
     found: Schema = {
         "description": answer.description,

@@ -22,7 +22,7 @@ from jobtrail.client import results
 from jobtrail.position import format_position
 from services.api.answers import BASE_HEADERS
 from services.api.auth import Deadline, Identity
-from services.api.endpoint import FRESHNESS, READS, Answer, Endpoint, Parameter
+from services.api.endpoint import FRESHNESS, READS, STREAM, Answer, Endpoint, Parameter
 from services.api.feed import Change, Interest, Listener, changes
 from services.api.freshness import Position
 from services.api.problems import LOG_UNAVAILABLE, POSITION_GONE, TOO_MANY_FEEDS, Problem
@@ -31,7 +31,6 @@ from services.api.requests import FOREVER, FeedQuery, read_query
 from services.api.service import Service
 
 LAST_EVENT: Final = "Last-Event-ID"
-STREAM: Final = "text/event-stream"
 _HEADERS: Final = {
     **BASE_HEADERS,
     "Content-Type": STREAM,
