@@ -1,18 +1,15 @@
 """How fast projectors come from the start of the log to its end, into a durable store.
 
-Beside them, in turns: stock Faust with an agent that does nothing, which shows what the work by
-the record batch saves. It is given fewer events, since it takes much longer for each.
+Beside them, in turns and on the same topic, the peers: what else such a service could be built on.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from typing import Any, Final
 
-import msgspec
-
+from benchmarks import catch_up_peers as peers
 from benchmarks.load import Load
 from benchmarks.options import Options
 from benchmarks.projection import Projection
@@ -21,8 +18,7 @@ from benchmarks.sending import loaded
 from benchmarks.stage import Stage
 from benchmarks.stats import middle
 from benchmarks.usage import Meter
-from jobtrail.process import child_environment
-from tests.processes import Process, projector
+from tests.processes import projector
 
 PROJECTORS: Final = (1, 2)
 
@@ -30,12 +26,15 @@ PROJECTORS: Final = (1, 2)
 async def measure(stage: Stage, options: Options) -> Result:
     """Measure the figure."""
     load = Load(jobs=options.events // 4, under_way=min(20_000, options.events // 20))
-    peer_events = max(1_000, options.events // 10)
+    left_out = await asyncio.to_thread(peers.make_ready)
     topic = await loaded(stage, load)
     runs: list[dict[str, Any]] = []
-    for _ in range(options.runs):
+    for number in range(options.runs):
         runs += [await _catch_up(stage, topic, load.events, count) for count in PROJECTORS]
-        runs.append(await _peer(stage, topic, peer_events))
+        for peer in peers.PEERS:
+            # Every second turn is enough for them: the figures shall not take all day.
+            if number % 2 == 0 and peer.who not in left_out:
+                runs.append(await peers.run(stage, topic, peer, load.events))
     return Result(
         figure="catch_up",
         what="Events a second from the first applied batch to the last.",
@@ -43,10 +42,11 @@ async def measure(stage: Stage, options: Options) -> Result:
             "load": load.as_parameters(),
             "projectors": PROJECTORS,
             "shards": 2,
-            "peer_events": peer_events,
+            "peer_events": {peer.who: peer.events_of(load.events) for peer in peers.PEERS},
+            "left_out": left_out,
         },
         runs=runs,
-        rows=_rows(runs, peer_events),
+        rows=[*_rows(runs), *(Row(who, f"left out: {why}", {}) for who, why in left_out.items())],
     )
 
 
@@ -88,35 +88,22 @@ async def _catch_up(stage: Stage, topic: str, events: int, count: int) -> dict[s
     return run
 
 
-async def _peer(stage: Stage, topic: str, events: int) -> dict[str, Any]:
-    settings = await stage.settings(topic=topic)
-    argv = [sys.executable, "-m", "benchmarks.peers.faust_noop", "--events", str(events)]
-    process = Process(argv, child_environment(settings), settings.data_dir / "faust.log")
-    found = msgspec.json.decode(await stage.start(process))
-    await stage.end(process)
-    seconds = found.pop("seconds")
-    return {
-        "who": "stock Faust, does nothing",
-        "events_per_second": (events - 1) / seconds,
-        "applied": events - 1,
-        "seconds": seconds,
-        "processes": {"faust": found},
-    }
-
-
-def _rows(runs: list[dict[str, Any]], peer_events: int) -> list[Row]:
+def _rows(runs: list[dict[str, Any]]) -> list[Row]:
     rows = []
     for who in dict.fromkeys(run["who"] for run in runs):
         mine = [run for run in runs if run["who"] == who]
-        told = f"{who} ({peer_events:,} events)" if "Faust" in who else who
-        together = [run["together_per_second"] for run in mine if "together_per_second" in run]
+        rows.append(Row(who, "events/s", middle([run["events_per_second"] for run in mine])))
+        for found, told in (
+            ("together_per_second", "events/s once all of them work"),
+            ("late_per_second", "events/s in the second half"),
+        ):
+            values = [run[found] for run in mine if found in run]
+            if values:
+                rows.append(Row(who, told, middle(values)))
         costs = [1e6 * _workers(run, "cpu_seconds") / run["applied"] for run in mine]
-        rows.append(Row(told, "events/s", middle([run["events_per_second"] for run in mine])))
-        if together:
-            rows.append(Row(told, "events/s once all of them work", middle(together)))
-        rows.append(Row(told, "µs of CPU each", middle(costs)))
+        rows.append(Row(who, "µs of CPU each", middle(costs)))
         peaks = [_workers(run, "peak_mib") for run in mine]
-        rows.append(Row(told, "MiB at most", middle(peaks)))
+        rows.append(Row(who, "MiB at most", middle(peaks)))
     return rows
 
 

@@ -17,7 +17,7 @@ from jobtrail.process import child_environment
 from jobtrail.settings import Settings
 from jobtrail.tokens import local_secret, make_token
 from services.broker.topics import ensure_topics
-from tests.processes import Process, module
+from tests.processes import START_WITHIN, Process, module
 
 
 class Stage:
@@ -109,10 +109,10 @@ class Stage:
         await ensure_topics(settings.bootstrap_servers, settings)
         return settings
 
-    async def start(self, process: Process) -> str:
-        """Start a process of a figure; return what it says when it is ready."""
+    async def start(self, process: Process, within: float = START_WITHIN) -> str:
+        """Start a process of a figure; return what it says when it is ready, in so many seconds."""
         self._running.append(process)
-        return await process.start()
+        return await process.start(within)
 
     async def end(self, *processes: Process) -> None:
         """End processes of a figure as a power cut would."""

@@ -35,10 +35,10 @@ class Process:
     def pid(self) -> int:
         return self.child.pid
 
-    async def start(self) -> str:
+    async def start(self, within: float = START_WITHIN) -> str:
         """Start it, wait for its `ready` and return what it says behind that."""
         await self.spawn()
-        return await self.next_ready()
+        return await self.next_ready(within)
 
     async def spawn(self) -> None:
         """Start it."""
@@ -52,10 +52,10 @@ class Process:
                 start_new_session=True,
             )
 
-    async def next_ready(self) -> str:
+    async def next_ready(self, within: float = START_WITHIN) -> str:
         """Wait for the next line on standard output that says `ready`."""
         assert self.child.stdout is not None
-        async with asyncio.timeout(START_WITHIN):
+        async with asyncio.timeout(within):
             async for line in self.child.stdout:
                 word, _, rest = line.decode().strip().partition(" ")
                 if word == "ready":

@@ -6,12 +6,14 @@ import itertools
 from collections import Counter
 from hashlib import blake2b
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 
 import pytest
 
 from benchmarks import FIGURES, results
+from benchmarks.catch_up_peers import PEERS, Peer, make_ready
 from benchmarks.client import HttpProtocol, get, post
 from benchmarks.load import BEGIN, BIG_OWNER, Load
 from benchmarks.report import BEGIN as BEGIN_RESULTS
@@ -161,7 +163,31 @@ def test_values_are_told_in_words() -> None:
     assert as_text({"median": 3, "min": 1, "max": 5}, "s") == "3 s (1 to 5)"
     assert as_text({"median": 3, "min": 3, "max": 3}, "s") == "3 s"
     assert as_text({"p50": 1.25, "p99": 300}, "ms") == "p50 1.25, p99 300 ms"
+    assert as_text({}, "left out: no Java") == "left out: no Java"
     assert as_text({"missed": 0, "early": 0}, "") == "missed 0, early 0"
+
+
+# --- the peers
+
+
+def test_the_peers_of_catch_up_can_be_told_apart() -> None:
+    assert len({peer.who for peer in PEERS}) == len(PEERS)
+    for peer in PEERS:
+        assert find_spec(f"benchmarks.peers.{peer.module}") is not None
+
+
+def test_a_peer_gets_its_share_of_the_events_and_enough_of_them() -> None:
+    peer = Peer("slow", "faust_noop", share=40)
+    assert [peer.events_of(events) for events in (400_000, 20_000, 500)] == [10_000, 1_000, 500]
+    assert peer.who == "slow (1/40 of the events)"
+
+
+def test_a_peer_that_can_not_be_run_is_left_out_and_the_reason_is_told() -> None:
+    built: list[str] = []
+    whole = Peer("whole", "faust_noop", build=lambda: built.append("whole"))
+    torn = Peer("torn", "faust_noop", missing=lambda: "no Java", build=lambda: built.append("torn"))
+    assert make_ready((whole, torn)) == {"torn": "no Java"}
+    assert built == ["whole"]
 
 
 # --- the client
