@@ -15,3 +15,6 @@ FIGURES: Final = (
     "held_waits",
     "hostile",
 )
+
+#: They take longer, so they are measured when they are named, and only then.
+LONG: Final = ("history", "answers_two", "answers_busy")

@@ -17,7 +17,7 @@ from pathlib import Path
 import uvloop
 from rich.console import Console
 
-from benchmarks import FIGURES, results
+from benchmarks import FIGURES, LONG, results
 from benchmarks.machine import describe
 from benchmarks.options import QUICK, Options
 from benchmarks.report import table
@@ -31,7 +31,10 @@ Measure = Callable[[Stage, Options], Awaitable[Result]]
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"figures (all): {', '.join(FIGURES)}"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"figures (all): {', '.join(FIGURES)}; when they are named: {', '.join(LONG)}",
     )
     parser.add_argument(
         "--quick", action="store_true", help="tiny sizes; nothing is kept unless --results is given"
@@ -43,9 +46,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         told = f"(default {field.default:,})"
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, metavar="N", help=told)
     parsed = parser.parse_args(arguments)
-    unknown = sorted(set(parsed.names) - set(FIGURES))
+    unknown = sorted(set(parsed.names) - {*FIGURES, *LONG})
     if unknown:
-        parser.error(f"there is no figure {unknown[0]}; there are {', '.join(FIGURES)}")
+        parser.error(f"there is no figure {unknown[0]}; there are {', '.join([*FIGURES, *LONG])}")
     return parsed
 
 
@@ -61,7 +64,8 @@ async def _run(parsed: argparse.Namespace, console: Console) -> list[Result]:
     folder = parsed.results or (None if parsed.quick else results.RESULTS)
     found = []
     async with Stage(parsed.broker) as stage:
-        for name in [name for name in FIGURES if name in parsed.names or not parsed.names]:
+        named = [name for name in (*FIGURES, *LONG) if name in parsed.names]
+        for name in named or FIGURES:
             console.print(f"[bold]{name}[/bold]")
             machine, began = describe(), time.perf_counter()
             try:

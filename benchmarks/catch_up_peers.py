@@ -18,6 +18,7 @@ import msgspec
 from benchmarks.peers import kafka_streams
 from benchmarks.stage import Stage
 from jobtrail.process import child_environment
+from tests.postgres import find_programs
 from tests.processes import START_WITHIN, Process
 
 #: Events a second that every peer does, so that the long runs are not given up.
@@ -64,10 +65,15 @@ def _on_kafka_streams(name: str, kind: str) -> Peer:
     )
 
 
+def _postgres_missing() -> str | None:
+    return None if find_programs() is not None else "no PostgreSQL is installed"
+
+
 #: All of them. The JIT compiler needs many events before it has done its work.
 PEERS: Final = (
     _on_kafka_streams("Kafka Streams, RocksDB and changelogs", "durable"),
     _on_kafka_streams("Kafka Streams, in memory only", "memory"),
+    Peer("PostgreSQL, a table with batched upserts", "postgres_table", missing=_postgres_missing),
     Peer("stock Faust, does nothing", "faust_noop", share=20),
     Peer("stock Faust, jobs in a table", "faust_table", share=40),
 )

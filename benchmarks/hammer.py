@@ -21,15 +21,15 @@ import msgspec
 import uvloop
 
 from benchmarks.client import HttpProtocol, address
-from benchmarks.usage import Meter
+from benchmarks.usage import Meter, read_all
 
 
 class Task(msgspec.Struct):
     """What the load process is told."""
 
     url: str
-    #: The server's process.
-    pid: int
+    #: The server's processes.
+    pids: list[int]
     connections: int
     #: Seconds that are not measured, and seconds that are.
     warm_up: float
@@ -106,7 +106,7 @@ async def hammer(task: Task) -> Hammered:
         transport, _ = await loop.create_connection(looper, *address(task.url))
         loopers.append(transport)
     await asyncio.sleep(task.warm_up)
-    meter = Meter({"load": os.getpid(), "server": task.pid})
+    meter = Meter({"load": os.getpid(), "server": partial(read_all, task.pids)})
     tally.clear()
     began = time.perf_counter()
     await asyncio.sleep(task.seconds)

@@ -51,7 +51,7 @@ async def measure(stage: Stage, options: Options) -> Result:
         connection = await Connection.open(url)
         await until_ready(connection)
         connection.close()
-        task = Task(url, service.pid, CONNECTIONS, WARM_UP, options.hostile_seconds, requests)
+        task = Task(url, [service.pid], CONNECTIONS, WARM_UP, options.hostile_seconds, requests)
         before = await _hammer(settings, task)
         memory = resident_kib(service.pid)
         mob = await _let_loose(stage, settings, _mob(url, tokens.of("mallory"), options))

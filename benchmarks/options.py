@@ -23,7 +23,9 @@ class Options:
         wakes: Jobs that it ends a second.
         held_waits: Waits that `held_waits` holds.
         jobs: Jobs of `answers`, without those of the user who has very many.
-        big_jobs: Jobs of that user.
+        owners: Users who own them.
+        big_jobs: Jobs of the user who has very many.
+        behind: Events that a projector has to catch up with while `answers_busy` asks.
         asking: Seconds for which `answers` asks for each kind of answer in each run.
         half_open: Half-open connections of `hostile`; a fifth as many send a body that drips in.
         hostile_seconds: Seconds for which it asks, before the others come and again while they
@@ -39,8 +41,10 @@ class Options:
     wakes: int = 200
     held_waits: int = 10_000
     jobs: int = 200_000
+    owners: int = 10_000
     big_jobs: int = 20_000
-    asking: float = 3.0
+    behind: int = 400_000
+    asking: float = 1.5
     half_open: int = 1_000
     hostile_seconds: float = 10.0
 
@@ -56,7 +60,9 @@ QUICK: Final = Options(
     wakes=100,
     held_waits=200,
     jobs=4_000,
+    owners=200,
     big_jobs=2_000,
+    behind=120_000,
     asking=0.5,
     half_open=100,
     hostile_seconds=1.0,

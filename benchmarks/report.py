@@ -13,7 +13,7 @@ from typing import Final
 
 from rich.table import Table
 
-from benchmarks import FIGURES, results
+from benchmarks import FIGURES, LONG, results
 from benchmarks.results import Result, as_text, in_order
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "performance.md"
@@ -94,7 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=results.RESULTS, help="their folder")
     parser.add_argument("--page", type=Path, default=PAGE, help="docs/performance.md")
     parsed = parser.parse_args(arguments)
-    found = in_order([results.read(path) for path in parsed.results.glob("*.json")], FIGURES)
+    found = in_order(
+        [results.read(path) for path in parsed.results.glob("*.json")], (*FIGURES, *LONG)
+    )
     page = parsed.page.read_text(encoding="utf-8")
     parsed.page.write_text(rewrite(page, markdown(found)), encoding="utf-8")
     print(f"{len(found)} figures")

@@ -20,6 +20,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from benchmarks.load import Load
 from benchmarks.stage import Stage, run_to_end
 from jobtrail.partitions import partition_of
+from jobtrail.settings import Settings
 
 PARTITIONS: Final = 8
 _BATCH_BYTES: Final = 256 * 1024
@@ -48,14 +49,19 @@ async def loaded(stage: Stage, load: Load) -> str:
     settings = await stage.settings(topic=f"{load.name}-{uuid.uuid4().hex[:6]}")
     stage.say(f"sending {load.events:,} events")
     began = time.perf_counter()
-    # In a process of its own, which is one core's work.
-    order = msgspec.json.encode(Order(servers, settings.topic, load)).decode()
-    await run_to_end(["-m", "benchmarks.sending", order], settings)
+    await send_to(settings, load)
     records = (await _topics(servers, settings.topic))[settings.topic]
     if records != load.events:
         raise RuntimeError(f"{load.events} events were sent, the log has {records}")
     stage.say(f"sent at {load.events / (time.perf_counter() - began):,.0f} events/s")
     return settings.topic
+
+
+async def send_to(settings: Settings, load: Load) -> None:
+    """Send a load to the log of some settings, whatever else is in it."""
+    # In a process of its own, which is one core's work.
+    order = Order(settings.bootstrap_servers, settings.topic, load)
+    await run_to_end(["-m", "benchmarks.sending", msgspec.json.encode(order).decode()], settings)
 
 
 async def _topics(servers: str, prefix: str) -> dict[str, int]:

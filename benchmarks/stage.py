@@ -43,6 +43,8 @@ class Stage:
             prefix="jobtrail-benchmarks-", ignore_cleanup_errors=True
         )
         self.folder = Path(self._temporary.name)
+        # PostgreSQL, as another user, has to get to a folder of its own below.
+        self.folder.chmod(0o711)
         return self
 
     async def __aexit__(

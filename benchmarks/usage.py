@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial, reduce
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,11 +22,43 @@ class Usage(NamedTuple):
     #: The most memory that was resident, MiB.
     peak_mib: float
 
+    def and_of(self, other: Usage) -> Usage:
+        """Return what two processes have taken together."""
+        waited = None
+        if self.waited is not None and other.waited is not None:
+            waited = self.waited + other.waited
+        return Usage(self.cpu + other.cpu, waited, self.peak_mib + other.peak_mib)
+
 
 def read(pid: int) -> Usage:
     """Read what a process has taken."""
     times = psutil.Process(pid).cpu_times()
     return Usage(times.user + times.system, _waited(pid), _peak(pid))
+
+
+def read_all(pids: Sequence[int]) -> Usage:
+    """Read what some processes have taken together."""
+    return reduce(Usage.and_of, map(read, pids))
+
+
+def read_tree(pid: int) -> Usage:
+    """Read what a process and all below it have taken, those that have ended there included.
+
+    The memory is what is resident now, with the most that one of them shares counted once: what
+    tells it exactly walks through all pages, and would be part of what is measured.
+    """
+    cpu, waited, own, shared = 0.0, 0.0, 0, 0
+    process = psutil.Process(pid)
+    for one in [process, *process.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess, OSError):  # one that ended meanwhile
+            times, memory = one.cpu_times(), one.memory_info()
+            # Of those below it that have ended, on Linux.
+            ended = getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
+            cpu += times.user + times.system + ended
+            waited += _waited(one.pid) or 0.0
+            common = getattr(memory, "shared", 0)
+            own, shared = own + memory.rss - common, max(shared, common)
+    return Usage(cpu, waited, (own + shared) / 2**20)
 
 
 def resident_kib(pid: int) -> float:
@@ -57,19 +90,22 @@ class Meter:
     """Meters processes from its making to `stop`.
 
     Args:
-        pids: The processes by what they are called in the results.
+        whom: The processes by what they are called in the results, or what reads several as one.
     """
 
-    def __init__(self, pids: Mapping[str, int]) -> None:
-        self._pids = dict(pids)
+    def __init__(self, whom: Mapping[str, int | Callable[[], Usage]]) -> None:
+        self._readers = {
+            name: partial(read, one) if isinstance(one, int) else one for name, one in whom.items()
+        }
         self._began = time.perf_counter()
-        self._before = {name: read(pid) for name, pid in self._pids.items()}
+        self._before = {name: reader() for name, reader in self._readers.items()}
 
     def stop(self) -> dict[str, dict[str, float]]:
         """Return what each process took since, beside its peak memory since its start."""
         seconds = time.perf_counter() - self._began
         return {
-            name: taken(self._before[name], read(pid), seconds) for name, pid in self._pids.items()
+            name: taken(self._before[name], reader(), seconds)
+            for name, reader in self._readers.items()
         }
 
 

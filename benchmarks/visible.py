@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import time
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from benchmarks.options import Options
 from benchmarks.results import Result, Row
 from benchmarks.stage import Stage, Tokens
 from benchmarks.stats import distribution, latencies
+from benchmarks.usage import Meter
 from jobtrail.partitions import partition_of
 from jobtrail.producer import LogWriter
 from jobtrail.settings import Settings
@@ -61,11 +63,11 @@ async def measure(stage: Stage, options: Options) -> Result:
     runs = []
     seen: dict[str, list[float]] = {"asking": [], "position": [], "request": []}
     for _ in range(options.runs):
-        found, took = await _look(stage, options)
+        found, took, processes = await _look(stage, options)
         for name, values in found.items():
             seen[name] += values
         told = {name: distribution(values) for name, values in found.items()}
-        runs.append({**told, "sent_per_second": took})
+        runs.append({**told, "sent_per_second": took, "processes": processes})
     return Result(
         figure="visible",
         what="Milliseconds from Kafka's acknowledgement of a new job to a search that shows it.",
@@ -86,16 +88,28 @@ async def measure(stage: Stage, options: Options) -> Result:
     )
 
 
-async def _look(stage: Stage, options: Options) -> tuple[dict[str, list[float]], float]:
+async def _look(
+    stage: Stage, options: Options
+) -> tuple[dict[str, list[float]], float, dict[str, dict[str, float]]]:
+    """Look for jobs while they are sent; return times, the rate, and what the processes took."""
     settings = await stage.settings()
     worker, service = projector(settings), api(settings)
     _, url = await asyncio.gather(stage.start(worker), stage.start(service))
     connection = await Connection.open(url)
     await until_ready(connection)
     newest = _Newest()
+    meter = Meter(
+        {
+            "projector": worker.pid,
+            "api": service.pid,
+            "broker": stage.broker_pid(),
+            "producer and onlooker": os.getpid(),
+        }
+    )
     looking = asyncio.create_task(_looker(settings, connection, newest))
     try:
         took = await _send(settings, options, newest)
+        processes = meter.stop()
     finally:
         looking.cancel()
         results = await asyncio.gather(looking, return_exceptions=True)
@@ -103,7 +117,7 @@ async def _look(stage: Stage, options: Options) -> tuple[dict[str, list[float]],
     await stage.end(service, worker)
     if isinstance(results[0], BaseException):
         raise results[0]
-    return results[0], took
+    return results[0], took, processes
 
 
 async def _send(settings: Settings, options: Options, newest: _Newest) -> float:

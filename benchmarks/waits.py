@@ -7,6 +7,7 @@ and to who wrote it at about the same time. So times from the sending are told t
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from benchmarks.options import Options
 from benchmarks.results import Result, Row
 from benchmarks.stage import Stage
 from benchmarks.stats import distribution, latencies
+from benchmarks.usage import Meter
 from jobtrail.producer import LogWriter
 from jobtrail.settings import Settings
 from tests.processes import api, projector
@@ -77,9 +79,19 @@ async def _wake_all(
     jobs = await begin_jobs(settings, load, worker)
     waiters = await hold(settings, url, jobs)
     try:
+        meter = Meter(
+            {
+                "projector": worker.pid,
+                "api": service.pid,
+                "broker": stage.broker_pid(),
+                "producer and waiters": os.getpid(),
+            }
+        )
         ends = await _end_jobs(settings, load, waiters, options.wakes)
+        processes = meter.stop()
         await asyncio.wait([waiter.answer for waiter in waiters], timeout=MISSED_AFTER)
         found = _judge(waiters, ends)
+        found[0]["processes"] = processes
     finally:
         let_go(waiters)
     await stage.end(service, worker)

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import sys
+import tempfile
+from collections import Counter
 from pathlib import Path
 
 import aiohttp
+import asyncpg
 import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
 
 from benchmarks.catch_up_peers import PEERS, Peer
 from benchmarks.load import Load
+from benchmarks.peers import jobs_table
+from benchmarks.sending import send_to
 from jobtrail.partitions import partition_of
 from jobtrail.process import child_environment
 from jobtrail.settings import Settings
 from tests.conftest import MakeLog
 from tests.e2e.streams_dump import expected, found, unruly
+from tests.pgboss.servers import programs
+from tests.postgres import Postgres
 from tests.processes import Process, clean_environment
 
 ROOT = Path(__file__).parents[2]
@@ -83,3 +90,52 @@ async def test_stock_faust_comes_to_the_end(
     measured = msgspec.json.decode(await process.start(within=30))
     assert measured["seconds"] > 0
     assert measured["peak_mib"] > 0
+
+
+async def test_the_table_takes_events_and_leaves_nothing(
+    make_log: MakeLog, running: list[Process]
+) -> None:
+    programs()
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        # PostgreSQL runs as another user than root.
+        place.chmod(0o711)
+        settings = await make_log(data_dir=place / "data", partitions=8)
+        load = Load(jobs=500, owners=50, under_way=100)
+        await send_to(settings, load)
+        argv = [sys.executable, "-m", "benchmarks.peers.postgres_table", "--events", "1900"]
+        peer = Process(argv, child_environment(settings), place / "peer.log")
+        running.append(peer)
+        found = msgspec.json.decode(await peer.start(), type=dict[str, float])
+        assert found["seconds"] > 0
+        assert found["peak_mib"] > 20
+        assert list(settings.data_dir.glob("jobtrail-pg-*")) == []
+
+
+async def test_the_table_answers_as_the_service_would() -> None:
+    load = Load(jobs=660, owners=20, under_way=50, life=("created", "completed"), big_every=11)
+    jobs = [load.job(number) for number in range(load.jobs)]
+    user, count = Counter(job.owner for job in jobs).most_common(2)[1]
+    team = next(job.team for job in jobs if job.team is not None and job.owner != user)
+    postgres = await Postgres(programs()).start()
+    try:
+        connection = await asyncpg.connect(await postgres.make("jobs"))
+        await jobs_table.fill(connection, load)
+        sees = {job.id for job in jobs if job.owner == user or job.team == team}
+        assert count < len(sees) < load.jobs
+        caller = (user, [f"user:{user}", team])
+        page = await connection.fetch(jobs_table.PAGE, *caller, 1000)
+        assert {row["id"] for row in page} == sees
+        order = [(-row["created_at"].timestamp(), row["id"]) for row in page]
+        assert order == sorted(order)
+        first = await connection.fetch(jobs_table.PAGE, *caller, 20)
+        assert first == page[:20]
+        assert await connection.fetch(jobs_table.PAGE_OF_STATE, *caller, 20, "failed") == []
+        summary = await connection.fetch(jobs_table.SUMMARY, *caller)
+        assert sum(row["count"] for row in summary) == len(sees)
+        assert len(await connection.fetch(jobs_table.SUMMARY_OF_ALL)) == 4
+        statuses = await connection.fetch(jobs_table.STATUSES, [job.id for job in jobs], *caller)
+        assert {row["id"] for row in statuses} == sees
+        await connection.close()
+    finally:
+        await postgres.remove()

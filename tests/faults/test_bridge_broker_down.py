@@ -10,7 +10,8 @@ from jobtrail.pgboss.bridge import Bridge, Wanted
 from tests.conftest import MakeLog
 from tests.faults.conftest import OwnBroker
 from tests.faults.flows import fold_of, read_log, until
-from tests.pgboss.servers import Postgres
+from tests.pgboss.servers import programs
+from tests.postgres import Postgres
 
 #: What the bridge reads of version 9's table.
 TABLE = """
@@ -27,7 +28,7 @@ INSERT = "INSERT INTO pgboss.job (name) SELECT 'work' FROM generate_series(1, 50
 
 async def test_the_bridge_waits_for_the_broker(make_log: MakeLog, own_broker: OwnBroker) -> None:
     settings = await make_log(bootstrap_servers=own_broker.servers)
-    server = await Postgres().start()
+    server = await Postgres(programs()).start()
     stop = asyncio.Event()
     try:
         dsn = await server.make("jobs")

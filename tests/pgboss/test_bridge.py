@@ -27,7 +27,8 @@ from jobtrail.tokens import local_secret, make_token
 from tests.conftest import MakeLog
 from tests.e2e.service import command, get
 from tests.faults.flows import DEADLINE, fold_of, read_log
-from tests.pgboss.servers import Driver, Postgres
+from tests.pgboss.servers import Driver
+from tests.postgres import Postgres
 from tests.processes import Process, api, projector
 
 JOBS: Final = 5_000

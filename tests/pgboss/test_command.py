@@ -12,7 +12,8 @@ from jobtrail.process import child_environment
 from jobtrail.settings import Settings
 from tests.conftest import MakeLog
 from tests.e2e.service import command
-from tests.pgboss.servers import WITHIN, Driver, Postgres
+from tests.pgboss.servers import Driver
+from tests.postgres import WITHIN, Postgres
 from tests.processes import clean_environment
 
 URL = "postgresql://localhost/none"

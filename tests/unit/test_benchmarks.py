@@ -10,12 +10,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 
+import msgspec
 import pytest
 
-from benchmarks import FIGURES, results
+from benchmarks import FIGURES, LONG, results
 from benchmarks.catch_up_peers import PEERS, Peer, make_ready
 from benchmarks.client import HttpProtocol, get, post
 from benchmarks.load import BEGIN, BIG_OWNER, Load
+from benchmarks.peers import jobs_table, postgres_table
 from benchmarks.report import BEGIN as BEGIN_RESULTS
 from benchmarks.report import END as END_RESULTS
 from benchmarks.report import PAGE, main, markdown, rewrite
@@ -119,6 +121,35 @@ def test_one_user_may_have_very_many_jobs() -> None:
     owners = Counter(load.job(number).owner for number in range(load.jobs))
     assert owners.pop(BIG_OWNER) == 100
     assert max(owners.values()) < 30
+
+
+def test_the_table_in_postgresql_is_brought_to_the_same_end() -> None:
+    load = Load(jobs=300, owners=50, under_way=100, life=("created", "completed"))
+    values = [value for _, value in load.records()]
+    folded = zip(*postgres_table.fold(values), strict=True)
+    rows = {row.id: row for row in jobs_table.rows(load)}
+    assert len(rows) == load.jobs
+    for values_of_one in folded:
+        found = jobs_table.Job._make(values_of_one)
+        row = rows[found.id]
+        assert found.owner == row.owner
+        assert (found.type, found.state, found.bulk_id) == (row.type, row.state, row.bulk_id)
+        assert f"{{{','.join(row.viewers)}}}" == found.viewers
+        for name in ("tags", "output"):
+            told, expected = getattr(found, name), getattr(row, name)
+            assert msgspec.json.decode(told) == msgspec.json.decode(expected)
+        # An event's time has milliseconds.
+        assert abs((found.created_at - row.created_at).total_seconds()) < 0.001
+        assert found.ended_at is not None
+
+
+def test_the_table_keeps_what_a_life_leaves() -> None:
+    values = [value for _, value in SMALL.records()]
+    columns = dict(zip(jobs_table.COLUMNS, postgres_table.fold(values), strict=True))
+    assert set(columns["state"]) == {"completed"}
+    assert len(columns["id"]) == SMALL.jobs
+    assert None not in columns["started_at"]
+    assert None not in columns["error"]
 
 
 # --- the arithmetic
@@ -309,7 +340,7 @@ def test_a_page_without_markers_is_left_alone() -> None:
 def test_the_page_has_its_markers_and_tells_of_every_figure() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert rewrite(page, markdown([])).count(BEGIN_RESULTS) == 1
-    for figure in FIGURES:
+    for figure in (*FIGURES, *LONG):
         assert f"\n## `{figure}`\n" in page
         assert callable(import_module(f"benchmarks.{figure}").measure)
 

@@ -1,0 +1,86 @@
+"""Asks the table in PostgreSQL: `python -m benchmarks.peers.postgres_asking` is a load process.
+
+The same closed loop as over HTTP, by asyncpg: each of its connections asks again when the rows are
+there. So what an API in front of the table would take is not in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import random
+import sys
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import msgspec
+import uvloop
+
+from benchmarks.hammer import Hammered
+from benchmarks.usage import Meter, read_tree
+
+
+class Question(msgspec.Struct):
+    """What the load process is told."""
+
+    dsn: str
+    #: PostgreSQL's process.
+    pid: int
+    connections: int
+    #: Seconds that are not measured, and seconds that are.
+    warm_up: float
+    seconds: float
+    query: str
+    #: To be drawn from.
+    arguments: list[list[Any]]
+
+
+async def _ask_on(pool: Any, question: Question, latencies: list[float], seed: int) -> None:
+    """Ask on one connection until cancelled."""
+    draw = random.Random(seed).random
+    arguments, query = question.arguments, question.query
+    async with pool.acquire() as connection:
+        while True:
+            some = arguments[int(draw() * len(arguments))]
+            sent = time.perf_counter()
+            await connection.fetch(query, *some)
+            latencies.append(1000 * (time.perf_counter() - sent))
+
+
+async def ask(question: Question) -> Hammered:
+    """Ask a question for as long as it says."""
+    size = question.connections
+    pool = await asyncpg.create_pool(question.dsn, min_size=size, max_size=size)
+    latencies: list[float] = []
+    asking = [asyncio.create_task(_ask_on(pool, question, latencies, n)) for n in range(size)]
+    await asyncio.sleep(question.warm_up)
+    meter = Meter({"load": os.getpid(), "server": partial(read_tree, question.pid)})
+    latencies.clear()
+    began = time.perf_counter()
+    await asyncio.wait(asking, timeout=question.seconds, return_when=asyncio.FIRST_EXCEPTION)
+    seconds = time.perf_counter() - began
+    processes = meter.stop()
+    errors = sum(task.done() for task in asking)
+    found = Hammered(seconds, list(latencies), errors, 0, processes)
+    pool.terminate()
+    for task in asking:
+        task.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    return found
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Read the question from a file, and print what was found, both as MessagePack."""
+    question = msgspec.msgpack.decode(Path(arguments[0]).read_bytes(), type=Question)
+    gc.freeze()
+    gc.disable()
+    sys.stdout.buffer.write(msgspec.msgpack.encode(uvloop.run(ask(question))))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
