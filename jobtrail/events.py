@@ -189,9 +189,6 @@ Event: TypeAlias = Created | Active | Progress | Retry | Completed | Failed | Ca
 EVENT_TYPES: Final = (Created, Active, Progress, Retry, Completed, Failed, Cancelled, Expired)
 TYPE_NAMES: Final = tuple(str(t.__struct_config__.tag) for t in EVENT_TYPES)
 
-#: Made once: an `isinstance` with a union makes it anew at every call.
-_WITH_PAYLOAD: Final = (CompletedData, FailedData, RetryData)
-
 _decoder: Final[msgspec.json.Decoder[Event]] = msgspec.json.Decoder(Event)
 _encoder: Final = msgspec.json.Encoder()
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -240,19 +237,19 @@ def decode(value: bytes | None) -> Event:
         ) from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise EventError("The event is not JSON.", reason="not-json", found=str(error)) from None
-    data = event.data
-    if event.time is not None and not MINYEAR < event.time.year < MAXYEAR:
+    time = event.time
+    if time is not None and not MINYEAR < time.year < MAXYEAR:
         raise EventError(
             "The event's time can't be told in UTC by everyone.",
             reason="invalid",
             expected=f"a year from {MINYEAR + 1} to {MAXYEAR - 1}",
-            found=event.time.isoformat(),
+            found=time.isoformat(),
         )
     if not plain:
         _check_text(event)
-    if isinstance(data, _WITH_PAYLOAD):
-        _check_payload(getattr(data, "output", None), "output")
-        _check_payload(getattr(data, "error", None), "error")
+    if len(value) > MAX_PAYLOAD_BYTES:
+        _check_payload(event, "output")
+        _check_payload(event, "error")
     return event
 
 
@@ -294,7 +291,8 @@ def _check_nesting(value: bytes) -> None:
             depth -= 1
 
 
-def _check_payload(raw: Raw | None, name: str) -> None:
+def _check_payload(event: Event, name: str) -> None:
+    raw: Raw | None = getattr(event.data, name, None)
     if raw is not None and len(raw) > MAX_PAYLOAD_BYTES:
         raise EventError(
             f"The event's `{name}` is too large.",

@@ -14,6 +14,14 @@ from jobtrail import events as ev
 from jobtrail.job import Job, Place, Verdict, event_key, trail_entry, trail_has
 from jobtrail.states import ENDED, TRANSITIONS, Rule, State
 
+# Looked up once: each access to a member of an enum takes as long as a small function.
+_APPLIED: Final = Verdict.APPLIED
+_DUPLICATE: Final = Verdict.DUPLICATE
+_LATE: Final = Verdict.LATE
+_NOT_ALLOWED: Final = Verdict.NOT_ALLOWED
+_CREATED: Final = State.CREATED
+_ACTIVE: Final = State.ACTIVE
+_RETRY: Final = State.RETRY
 _copy: Final[Callable[[Job], Job]] = Job.__copy__  # type: ignore[attr-defined]
 # What a record's timestamp, which its producer chooses, is kept between: years 2 to 9998.
 _FIRST: Final = -62_104_060_800_000_000
@@ -41,20 +49,18 @@ def fold(job: Job | None, event: ev.Event, place: Place) -> tuple[Job, Verdict]:
     key = event_key(event.id)
     if job is None:
         # A job is first seen wherever its log begins for us. Progress claims the least: created.
-        state = event.state or State.CREATED
+        state = event.state or _CREATED
         after = Job(id=event.subject, state=state, created_at=time, updated_at=time)
-        verdict = Verdict.APPLIED
+        verdict = _APPLIED
         _apply(after, event, time, event.data.attempt or 0)
     else:
         after = _copy(job)
         attempt = _attempt_of(event, job)
         verdict = _judge(job, event, key, attempt)
-        if verdict is Verdict.APPLIED:
+        if verdict is _APPLIED:
             _apply(after, event, time, attempt)
-        elif (
-            job.owner is None and verdict is not Verdict.DUPLICATE and isinstance(event, ev.Created)
-        ):
-            verdict = Verdict.LATE
+        elif job.owner is None and verdict is not _DUPLICATE and isinstance(event, ev.Created):
+            verdict = _LATE
             _describe(after, event.data, time)
             after.tags = _merged(event.data.tags or {}, job.tags)
     after.trail += trail_entry(
@@ -68,28 +74,28 @@ def _attempt_of(event: ev.Event, job: Job) -> int:
     named = event.data.attempt
     if named is not None:
         return named
-    if job.state is State.RETRY and event.state is State.ACTIVE:
+    if job.state is _RETRY and event.state is _ACTIVE:
         return job.attempt + 1
     return job.attempt
 
 
 def _judge(job: Job, event: ev.Event, key: bytes, attempt: int) -> Verdict:
     if trail_has(job.trail, key):
-        return Verdict.DUPLICATE
+        return _DUPLICATE
     if attempt < job.attempt:
-        return Verdict.LATE
+        return _LATE
     # Of a job without an owner everything but its `job.created` was seen: here it comes, after
     # the fact, unless it is one of a higher attempt that takes up a cancelled job.
     describes = job.owner is None and isinstance(event, ev.Created)
     if describes and attempt == job.attempt:
-        return Verdict.LATE
+        return _LATE
     target = event.state
     if target is None:
-        return Verdict.NOT_ALLOWED if job.state in ENDED else Verdict.APPLIED
+        return _NOT_ALLOWED if job.state in ENDED else _APPLIED
     rule = TRANSITIONS[job.state].get(target)
     if rule is None or (rule is Rule.HIGHER_ATTEMPT and attempt <= job.attempt):
-        return Verdict.LATE if describes else Verdict.NOT_ALLOWED
-    return Verdict.APPLIED
+        return _LATE if describes else _NOT_ALLOWED
+    return _APPLIED
 
 
 def _apply(job: Job, event: ev.Event, time: int, attempt: int) -> None:
@@ -99,23 +105,23 @@ def _apply(job: Job, event: ev.Event, time: int, attempt: int) -> None:
         job.attempt = attempt
         job.progress = None
     if target is not None:
-        if job.ended_at is not None and target not in ENDED:
-            job.ended_at = job.output = None
         job.state = target
         if target in ENDED:
             job.ended_at = time
-        elif target is State.ACTIVE and job.started_at is None:
-            job.started_at = time
+        elif job.ended_at is not None:
+            job.ended_at = job.output = None
     job.updated_at = time
-    if event.data.tags:
-        job.tags = _merged(job.tags, event.data.tags)
-    _take_in(job, event, time)
+    data = event.data
+    if data.tags:
+        job.tags = _merged(job.tags, data.tags)
+    if target is not _ACTIVE:
+        _take_in(job, event, time)
+    elif job.started_at is None:
+        job.started_at = time
 
 
 def _take_in(job: Job, event: ev.Event, time: int) -> None:
     """Take over what the event's type carries beside its state."""
-    if isinstance(event, ev.Active):
-        return
     if isinstance(event, ev.Completed):
         job.output = bytes(event.data.output) or None
         job.error = None

@@ -4,8 +4,7 @@ Kafka takes the name of a header for bytes that should be UTF-8, and does not ch
 decodes it while it takes a fetched batch apart, and raises there: whoever reads the partition gets
 neither that record nor any behind it, for ever. It has no hook, so a process of ours that reads the
 log puts `_Fetched` in the place of the one class in its fetcher that turns bytes into batches. The
-batches are still taken apart by aiokafka; only one that it fails at is read here, from that record
-on.
+batches are still taken apart by aiokafka; only one that it fails at is read here.
 """
 
 from __future__ import annotations
@@ -74,26 +73,21 @@ class _Batch:
         return next(self._batch)
 
     def __iter__(self) -> Iterator[Any]:
-        taken = 0
         try:
-            for record in self._batch:
-                yield record
-                taken += 1
+            return iter(list(self._batch))
         except (UnicodeDecodeError, CorruptRecordException) as error:
             # The first is of aiokafka's compiled parser, the second of the one in Python.
             if not isinstance(error.__cause__ or error, UnicodeDecodeError):
                 raise
-        else:
-            return
-        yield from _read(self._data, taken)
+        return _read(self._data)
 
 
-def _read(data: memoryview, first: int) -> Iterator[Any]:
-    """Yield the records of a batch from that number on, however their headers are named."""
+def _read(data: memoryview) -> Iterator[Any]:
+    """Yield the records of a batch, however their headers are named."""
     batch = _DefaultRecordBatchPy(data)
     iter(batch)  # decompresses
     buffer, at = batch._buffer, batch._pos
-    for number in range(batch._num_records):
+    for _ in range(batch._num_records):
         try:
             length, at = decode_varint_py(buffer, at)
             record, end = _record(batch, buffer, at)
@@ -102,8 +96,7 @@ def _read(data: memoryview, first: int) -> Iterator[Any]:
         at += length
         if end != at:
             raise CorruptRecordException(f"A record of {length} bytes ends at another place")
-        if number >= first:
-            yield record
+        yield record
 
 
 def _record(batch: _DefaultRecordBatchPy, buffer: bytearray, at: int) -> tuple[Any, int]:

@@ -25,6 +25,7 @@ from projections.log import Log, check
 from projections.projector import Projector
 from projections.sqlite import schema
 from projections.sqlite.writer import SqliteWriter
+from projections.transport import fetch_plain_records
 from projections.watchdog import watch
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ def main(name: str, with_parent: bool) -> None:
         settings = load()
         set_up_logging(settings)
         read_any_header_name()
+        fetch_plain_records()
         # Hardly anything here is cyclic garbage, and looking through all held jobs costs a tenth.
         gc.freeze()
         gc.set_threshold(100_000, 20, 50)
@@ -105,6 +107,7 @@ async def _run(settings: Settings, name: str, with_parent: bool) -> int:
         ready = asyncio.create_task(_say_ready(projector))
         ends: list[asyncio.Task[str]] = [
             asyncio.create_task(_crashed(app)),
+            asyncio.create_task(projector.keep_writing(app.consumer.fetch_again)),
             asyncio.create_task(watch(log, projector, assigned, settings.stalled_after)),
         ]
         try:

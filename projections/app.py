@@ -14,13 +14,14 @@ import faust
 from aiokafka.helpers import create_ssl_context
 from yarl import URL
 
+from jobtrail.errors import FencedError
 from jobtrail.settings import Settings
 from projections.projector import Projector
-from projections.transport import RecordBatchTransport
+from projections.transport import Fetched, RecordBatchTransport
 
 logger = logging.getLogger(__name__)
 
-#: Bytes fetched of one partition at a time: about 6,000 events of 330 bytes, one transaction.
+#: Bytes fetched of one partition at a time: about 6,000 events of 330 bytes.
 FETCH_BYTES: Final = 2 * 1024 * 1024
 #: Batches that wait for the agent: each is up to FETCH_BYTES of records.
 PREFETCHED_BATCHES: Final = 2
@@ -84,7 +85,10 @@ def _add_agent(app: faust.App, name: str, projector: Projector) -> None:
     async def project(stream: Any) -> None:
         async for event in stream.events():
             try:
-                await projector.apply(event.message.partition, event.value)
+                fetched: Fetched = event.value
+                await projector.apply(event.message.partition, fetched.records, more=fetched.more)
+            except FencedError:
+                await app.consumer.fetch_again()
             except Exception:
                 # Faust would acknowledge the batch and go on. Nothing was applied: the next
                 # start begins at the store's checkpoint.

@@ -59,7 +59,7 @@ class DeadLetters:
                 logger.warning(
                     "action=dead_letters count=%d first=%s reason=%s",
                     len(letters),
-                    _place(letters[0].record),
+                    self._place(letters[0]),
                     letters[0].error.reason,
                 )
                 return
@@ -85,14 +85,14 @@ class DeadLetters:
         return self._producer
 
     async def _send(self, producer: AIOKafkaProducer, letter: DeadLetter) -> Any:
-        record, error = letter
+        record, error = letter.record, letter.error
         key, value, headers = record.key, record.value, _headers(record)
         size = sum(len(name.encode()) + len(content or b"") + 10 for name, content in headers)
         size += len(key or b"") + len(value or b"")
         ours = [
             (REASON, error.reason.encode()),
             (DETAIL, str(error).encode()[:MAX_DETAIL_BYTES]),
-            (PLACE, _place(record).encode()),
+            (PLACE, self._place(letter).encode()),
         ]
         if size > DEAD_LETTER_BYTES - _OVERHEAD:
             # The whole of it stays in the log, at its place.
@@ -107,6 +107,9 @@ class DeadLetters:
                 headers=[*headers, *ours],
             )
 
+    def _place(self, letter: DeadLetter) -> str:
+        return f"{self._settings.topic}/{letter.partition}/{letter.record.offset}"
+
     async def close(self) -> None:
         """Stop the producer."""
         producer, self._producer = self._producer, None
@@ -120,7 +123,3 @@ def _headers(record: Any) -> list[tuple[str, bytes | None]]:
         (name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"), content)
         for name, content in record.headers
     ]
-
-
-def _place(record: Any) -> str:
-    return f"{record.topic}/{record.partition}/{record.offset}"

@@ -8,15 +8,15 @@ partition; whenever somebody else moved a checkpoint it forgets and reads again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
 from jobtrail.errors import EventError, FencedError, LogGapError, StoreError
-from jobtrail.events import Event
 from jobtrail.fold import fold
-from jobtrail.job import Job, Place, Verdict
+from jobtrail.job import Place, Verdict
 from jobtrail.states import ENDED
 from projections.decoding import accept
 from projections.store import Batch, Checkpoint, Entry, ProjectionWriter, Tally
@@ -25,6 +25,11 @@ logger = logging.getLogger(__name__)
 
 #: Jobs under way that are held between batches, per partition: about 1 KiB each.
 MAX_HELD: Final = 20_000
+#: Records that are folded and not yet written, at most; a job that they touch takes about 1 KiB.
+MAX_WAITING: Final = 100_000
+#: Seconds that writing waits for more at most: as long as they keep coming, and as none comes.
+_LONGEST_WAIT: Final = 2.0
+_PROMISED_WITHIN: Final = 0.1
 _FIRST_RETRY: Final = 0.05
 _LONGEST_RETRY: Final = 5.0
 
@@ -32,6 +37,7 @@ _LONGEST_RETRY: Final = 5.0
 class DeadLetter(NamedTuple):
     """A record that is no valid event, and why."""
 
+    partition: int
     record: Any
     error: EventError
 
@@ -44,8 +50,44 @@ class _Partition:
     """What is held of one partition: valid for the fold of everything before `next_offset`."""
 
     def __init__(self, next_offset: int) -> None:
+        #: The store's checkpoint: what lies between is folded and not yet written.
+        self.written = next_offset
         self.next_offset = next_offset
         self.jobs: dict[str, Entry] = {}
+        self.touched: dict[str, Entry] = {}
+        self.tally = Tally()
+        self.last_event_id = ""
+        self.last_timestamp = 0
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether something is folded that is not written."""
+        return self.next_offset != self.written
+
+    def batch(self, partition: int) -> Batch:
+        """Return what is to be written."""
+        return Batch(
+            partition=partition,
+            start=self.written,
+            next_offset=self.next_offset,
+            last_event_id=self.last_event_id,
+            last_timestamp=self.last_timestamp,
+            changes=[(entry, entry.job) for entry in self.touched.values()],
+            tally=self.tally,
+        )
+
+    def settle(self) -> None:
+        """Take it that all is written: forget jobs that ended, and those longest untouched."""
+        self.written = self.next_offset
+        jobs = self.jobs
+        for job_id, entry in self.touched.items():
+            del jobs[job_id]
+            if entry.job.state not in ENDED:
+                jobs[job_id] = entry
+        for job_id in list(jobs)[: max(0, len(jobs) - MAX_HELD)]:
+            del jobs[job_id]
+        self.touched = {}
+        self.tally = Tally()
 
 
 class Projector:
@@ -64,15 +106,23 @@ class Projector:
         self._held: dict[int, _Partition] = {}
         self._writing = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        #: Set while something is folded that is not written; since when; how often was folded.
+        self._ahead = asyncio.Event()
+        self._since = 0.0
+        self._folds = 0
+        #: Partitions of which records were folded and forgotten: they are to be delivered again.
+        self._awaited: set[int] = set()
         #: Set once partitions were assigned.
         self.assigned = asyncio.Event()
 
     async def start_offsets(self, partitions: set[int]) -> dict[int, int]:
         """Return the store's checkpoints of partitions that were just assigned.
 
-        Whatever is held of any partition is forgotten: another projector may have gone on.
+        Whatever is held of any partition is forgotten: another projector may have gone on. What
+        was folded and not written is delivered again, from the checkpoint on.
         """
         async with self._writing:
+            self._forget()
             self._held.clear()
             checkpoints = await self.checkpoints()
         if partitions:
@@ -84,39 +134,83 @@ class Projector:
         found: dict[int, Checkpoint] = await self._in_thread(self._store.checkpoints)
         return found
 
-    async def apply(self, partition: int, records: Sequence[Any]) -> None:
+    async def apply(self, partition: int, records: Sequence[Any], *, more: bool = False) -> None:
         """Fold consecutive records of a partition and write the outcome, once.
 
         Args:
             partition: Whose records.
             records: Kafka records in order; those before the checkpoint are passed over.
+            more: Whether others are to follow at once, of any partition: then writing may wait
+                for them, so that a transaction costs less for each.
 
         Raises:
             LogGapError: Records between the checkpoint and the first one are missing.
+            FencedError: Another projector has written what was folded here and not written yet:
+                records have to be delivered again, from the checkpoint on.
         """
         async with self._writing:
-            while True:
-                held = await self._hold(partition)
-                todo = _not_yet_applied(records, held.next_offset)
-                if not todo:
-                    return
-                if todo[0].offset != held.next_offset or not _consecutive(todo):
-                    await self._check_gap(partition, held, todo)
-                    continue
-                batch = await self._fold(partition, held, todo)
+            while todo := await self._todo(partition, records):
+                waited = self._ahead.is_set()
                 try:
-                    await self._write(batch)
-                except FencedError as error:
-                    logger.warning("action=fenced partition=%d %s", partition, error)
-                    del self._held[partition]
+                    await self._fold(partition, self._held[partition], todo)
+                    if not (more and self._may_wait()):
+                        await self._write_all()
+                    return
+                except FencedError:
+                    if waited:
+                        # Of records that are gone from here.
+                        raise
+                    self._awaited.discard(partition)
+            if self._ahead.is_set() and not more:
+                await self._write_all()
+
+    async def keep_writing(self, fetch_again: Callable[[], Awaitable[None]]) -> str:
+        """Write what waits for more that does not come. Never returns.
+
+        Args:
+            fetch_again: Has records delivered again from the checkpoints on.
+        """
+        while True:
+            await self._ahead.wait()
+            folds = self._folds
+            await asyncio.sleep(_PROMISED_WITHIN)
+            async with self._writing:
+                if not self._ahead.is_set() or folds != self._folds:
                     continue
-                except BaseException:
-                    # The held jobs are folded ahead of what is written.
-                    del self._held[partition]
-                    raise
-                held.next_offset = batch.next_offset
-                self._let_go(held, batch)
-                return
+                try:
+                    await self._write_all()
+                    continue
+                except FencedError:
+                    pass
+            await fetch_again()
+
+    async def _todo(self, partition: int, records: Sequence[Any]) -> Sequence[Any]:
+        """Return those of consecutive records that are not folded yet, from the next one on."""
+        while True:
+            held = await self._hold(partition)
+            todo = _not_yet_applied(records, held.next_offset)
+            if not todo:
+                return todo
+            if todo[0].offset == held.next_offset and _consecutive(todo):
+                self._awaited.discard(partition)
+                return todo
+            if partition in self._awaited:
+                # Fetched before those that are awaited.
+                return []
+            await self._check_gap(partition, held, todo)
+
+    def _may_wait(self) -> bool:
+        waiting = sum(held.next_offset - held.written for held in self._held.values())
+        age = asyncio.get_running_loop().time() - self._since
+        return waiting < MAX_WAITING and age < _LONGEST_WAIT
+
+    def _forget(self) -> None:
+        """Forget what is folded ahead of what is written."""
+        ahead = {partition for partition, held in self._held.items() if held.is_ahead}
+        for partition in ahead:
+            del self._held[partition]
+        self._awaited |= ahead
+        self._ahead.clear()
 
     async def _hold(self, partition: int) -> _Partition:
         held = self._held.get(partition)
@@ -128,7 +222,7 @@ class Projector:
     async def _check_gap(self, partition: int, held: _Partition, todo: Sequence[Any]) -> None:
         """Look whether somebody else applied what is missing; if nobody did, it is lost."""
         stored = (await self.checkpoints())[partition].next_offset
-        if stored != held.next_offset:
+        if stored != held.written:
             del self._held[partition]
             return
         raise LogGapError(
@@ -139,54 +233,48 @@ class Projector:
             mend="Nothing was applied. If it happens again after a restart, the log has a hole.",
         )
 
-    async def _fold(self, partition: int, held: _Partition, records: Sequence[Any]) -> Batch:
-        accepted, dead = self._accept(partition, records)
-        if dead:
-            await self._bury(dead)
-        wanted = {event.subject for event, _place in accepted}
-        unknown = [job_id for job_id in wanted if job_id not in held.jobs]
+    async def _fold(self, partition: int, held: _Partition, records: Sequence[Any]) -> None:
+        jobs = held.jobs
+        unknown = _names(records).difference(jobs)
         if unknown:
-            held.jobs.update(await self._in_thread(self._store.load, partition, unknown))
-        changes, verdicts = _fold_all(held.jobs, accepted)
-        last = records[-1]
-        ends_in_event = bool(accepted) and accepted[-1][1].offset == last.offset
-        return Batch(
-            partition=partition,
-            start=records[0].offset,
-            next_offset=last.offset + 1,
-            last_event_id=accepted[-1][0].id if ends_in_event else "",
-            last_timestamp=last.timestamp * 1000,
-            changes=changes,
-            tally=Tally(
-                applied=verdicts[Verdict.APPLIED],
-                duplicate=verdicts[Verdict.DUPLICATE],
-                late=verdicts[Verdict.LATE],
-                not_allowed=verdicts[Verdict.NOT_ALLOWED],
-                dead=len(dead),
-            ),
-        )
-
-    def _accept(
-        self, partition: int, records: Iterable[Any]
-    ) -> tuple[list[tuple[Event, Place]], list[DeadLetter]]:
-        accepted: list[tuple[Event, Place]] = []
-        dead: list[DeadLetter] = []
-        for record in records:
+            # Here and not in the thread: to read waits for nobody, and going there takes longer.
+            jobs.update(self._store.load(partition, unknown))
+        if not self._ahead.is_set():
+            self._ahead.set()
+            self._since = asyncio.get_running_loop().time()
+        self._folds += 1
+        dead = _fold_all(held, records, partition, self._partitions)
+        if dead:
             try:
-                event = accept(record.key, record.value, partition, self._partitions)
-            except EventError as error:
-                dead.append(DeadLetter(record, error))
-            else:
-                place = Place(partition, record.offset, record.timestamp * 1000)
-                accepted.append((event, place))
-        return accepted, dead
+                await self._bury(dead)
+            except BaseException:
+                self._forget()
+                raise
 
-    async def _write(self, batch: Batch) -> None:
-        """Apply a batch; a store that can't be written is tried again until it can."""
+    async def _write_all(self) -> None:
+        """Write what is folded, in one transaction per part of the store, or forget it."""
+        together: dict[int, list[int]] = {}
+        for partition, held in self._held.items():
+            if held.is_ahead:
+                together.setdefault(self._store.part_of(partition), []).append(partition)
+        try:
+            for partitions in together.values():
+                await self._write([self._held[p].batch(p) for p in partitions])
+                for partition in partitions:
+                    self._held[partition].settle()
+        except BaseException as error:
+            if isinstance(error, FencedError):
+                logger.warning("action=fenced %s", error)
+            self._forget()
+            raise
+        self._ahead.clear()
+
+    async def _write(self, batches: Sequence[Batch]) -> None:
+        """Apply batches; a store that can't be written is tried again until it can."""
         pause = _FIRST_RETRY
         while True:
             try:
-                await self._in_thread(self._store.apply, batch)
+                await self._in_thread(self._store.apply, batches)
                 return
             except FencedError:
                 raise
@@ -194,16 +282,6 @@ class Projector:
                 logger.error("action=store_retry pause=%.2fs %s", pause, error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_RETRY)
-
-    def _let_go(self, held: _Partition, batch: Batch) -> None:
-        """Forget jobs that ended, and the ones longest untouched where there are too many."""
-        jobs = held.jobs
-        for entry, job in batch.changes:
-            del jobs[job.id]
-            if job.state not in ENDED:
-                jobs[job.id] = entry
-        for job_id in list(jobs)[: max(0, len(jobs) - MAX_HELD)]:
-            del jobs[job_id]
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
@@ -224,20 +302,50 @@ def _consecutive(records: Sequence[Any]) -> bool:
     return bool(records[-1].offset - records[0].offset == len(records) - 1)
 
 
+def _names(records: Iterable[Any]) -> set[str]:
+    """Return the jobs that records are about by their keys; a record that lies is refused later."""
+    names = set()
+    for key in {record.key for record in records}:
+        if key is not None:
+            with contextlib.suppress(UnicodeDecodeError):
+                names.add(key.decode())
+    return names
+
+
 def _fold_all(
-    jobs: dict[str, Entry], accepted: Iterable[tuple[Event, Place]]
-) -> tuple[list[tuple[Entry, Job]], dict[Verdict, int]]:
-    """Fold events onto the held jobs; return each touched one once, and the verdicts."""
-    touched: dict[str, Entry] = {}
+    held: _Partition, records: Sequence[Any], partition: int, partitions: int
+) -> list[DeadLetter]:
+    """Fold records onto the held jobs, each as soon as it is decoded: it is in the cache then."""
+    jobs, touched = held.jobs, held.touched
+    dead: list[DeadLetter] = []
     verdicts = dict.fromkeys(Verdict, 0)
-    for event, place in accepted:
-        job_id = event.subject
+    last_event_id = ""
+    for record in records:
+        try:
+            event = accept(record.key, record.value, partition, partitions)
+        except EventError as error:
+            dead.append(DeadLetter(partition, record, error))
+            last_event_id = ""
+            continue
+        job_id, last_event_id = event.subject, event.id
+        place = Place(partition, record.offset, record.timestamp * 1000)
         entry = jobs.get(job_id)
-        job, verdict = fold(entry.job if entry is not None else None, event, place)
         if entry is None:
+            job, verdict = fold(None, event, place)
             entry = jobs[job_id] = Entry(job)
         else:
-            entry.job = job
+            entry.job, verdict = fold(entry.job, event, place)
         touched[job_id] = entry
         verdicts[verdict] += 1
-    return [(entry, entry.job) for entry in touched.values()], verdicts
+    last = records[-1]
+    held.next_offset = last.offset + 1
+    held.last_event_id, held.last_timestamp = last_event_id, last.timestamp * 1000
+    folded = Tally(
+        applied=verdicts[Verdict.APPLIED],
+        duplicate=verdicts[Verdict.DUPLICATE],
+        late=verdicts[Verdict.LATE],
+        not_allowed=verdicts[Verdict.NOT_ALLOWED],
+        dead=len(dead),
+    )
+    held.tally = Tally(*map(sum, zip(held.tally, folded, strict=True)))
+    return dead

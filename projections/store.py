@@ -87,11 +87,17 @@ class ProjectionWriter(Protocol):
     def load(self, partition: int, ids: Iterable[str]) -> dict[str, Entry]:
         """Return those of these jobs of a partition that the store knows."""
 
-    def apply(self, batch: Batch) -> None:
-        """Write a batch and move its partition's checkpoint, in one transaction.
+    def part_of(self, partition: int) -> int:
+        """Return which part of the store holds a partition: each is written by itself."""
+
+    def apply(self, batches: Sequence[Batch]) -> None:
+        """Write batches and move their partitions' checkpoints, in one transaction.
+
+        Args:
+            batches: One or more, of partitions of the same part.
 
         Raises:
-            FencedError: The stored checkpoint is not `batch.start`; nothing was written.
+            FencedError: The stored checkpoint of one is not its `start`; nothing was written.
             StoreError: The store can't be written; nothing was written.
         """
 

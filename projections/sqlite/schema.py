@@ -199,13 +199,14 @@ def connect(path: Path, *, create: bool = False, read_only: bool = False) -> sql
         # checkpoint is lost with them, so the same records are applied again.
         if read_only:
             db.execute("PRAGMA query_only=ON")
+            db.execute("PRAGMA mmap_size=4294967296")
         else:
+            # Not mapped: nothing is gained by it, and the whole file would count as the process's.
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=NORMAL")
             db.execute("PRAGMA wal_autocheckpoint=4000")
             db.execute("PRAGMA journal_size_limit=67108864")
         db.execute(f"PRAGMA cache_size=-{32 * 1024 if read_only else 128 * 1024}")
-        db.execute("PRAGMA mmap_size=4294967296")
         db.execute("PRAGMA temp_store=MEMORY")
     except sqlite3.Error as error:
         raise StoreError(

@@ -75,8 +75,9 @@ class SqliteWriter:
         """How many partitions the folded log has."""
         return self._layout.partitions
 
-    def _shard(self, partition: int) -> _Shard:
-        return self._shards[partition % self._layout.shards]
+    def part_of(self, partition: int) -> int:
+        """Return the number of the shard that holds a partition."""
+        return partition % self._layout.shards
 
     def checkpoints(self) -> dict[int, Checkpoint]:
         """Return every partition's checkpoint."""
@@ -91,21 +92,25 @@ class SqliteWriter:
 
     def load(self, partition: int, ids: Iterable[str]) -> dict[str, Entry]:
         """Return those of these jobs of a partition that the store knows, with their trails."""
-        return self._shard(partition).load(list(ids))
+        return self._shards[self.part_of(partition)].load(list(ids))
 
-    def apply(self, batch: Batch) -> None:
-        """Write a batch and move its partition's checkpoint, in one transaction.
+    def apply(self, batches: Sequence[Batch]) -> None:
+        """Write batches and move their partitions' checkpoints, in one transaction.
+
+        Args:
+            batches: One or more, of partitions of the same shard.
 
         Raises:
-            FencedError: The stored checkpoint is not `batch.start`; nothing was written.
+            FencedError: The stored checkpoint of one is not its `start`; nothing was written.
             StoreError: The store can't be written; nothing was written.
         """
-        self._shard(batch.partition).apply(batch)
+        (part,) = {self.part_of(batch.partition) for batch in batches}
+        self._shards[part].apply(batches)
 
     def reset(self, partition: int, ends: Mapping[int, int]) -> None:
         """Empty the shard that holds a partition, to be folded anew from the log's start."""
-        shard = partition % self._layout.shards
-        mine = {p: end for p, end in ends.items() if p % self._layout.shards == shard}
+        shard = self.part_of(partition)
+        mine = {p: end for p, end in ends.items() if self.part_of(p) == shard}
         self._shards[shard].reset(mine)
 
     def close(self) -> None:
@@ -154,13 +159,17 @@ class _Shard:
                 found[job.id] = Entry(job, row, stored, spilled, filling)
         return found
 
-    def apply(self, batch: Batch) -> None:
+    def apply(self, batches: Sequence[Batch]) -> None:
         with self._transaction():
-            self._move_checkpoint(batch)
             filling = self._current_filling()
-            self._check_filling(batch, filling)
+            for batch in batches:
+                self._move_checkpoint(batch)
+                self._check_filling(batch, filling)
+            self._learn_audiences(batches)
             placed = [
-                (entry, job, self._key(job), self._spilled(job)) for entry, job in batch.changes
+                (entry, job, self._key(job), self._spilled(job))
+                for batch in batches
+                for entry, job in batch.changes
             ]
             self._write_rows(placed)
             self._count(placed)
@@ -230,7 +239,7 @@ class _Shard:
 
     def _key(self, job: Job) -> _Key:
         return (
-            self._audience(job.owner, job.viewers),
+            self._audiences[job.owner, job.viewers],
             self._type(job.job_type),
             job.created_at,
             job.bulk_id,
@@ -249,25 +258,30 @@ class _Shard:
             number = self._types[name] = row[0]
         return number
 
-    def _audience(self, owner: str | None, viewers: tuple[str, ...]) -> int:
-        number = self._audiences.get((owner, viewers))
-        if number is None:
-            if len(self._audiences) >= MAX_NAMES:
-                self._forget()
+    def _learn_audiences(self, batches: Sequence[Batch]) -> None:
+        """Give numbers to the audiences of batches, all of those that have none yet at once."""
+        met = {(job.owner, job.viewers) for batch in batches for _entry, job in batch.changes}
+        if len(self._audiences) + len(met) > MAX_NAMES:
+            self._forget()
+        fresh: list[tuple[int, str | None, str]] = []
+        members: list[tuple[str, int]] = []
+        (last,) = self.db.execute("SELECT coalesce(max(audience), 0) FROM audiences").fetchone()
+        for owner, viewers in met.difference(self._audiences):
             key = (owner, orjson.dumps(viewers).decode())
-            fresh = self.db.execute(
-                "INSERT OR IGNORE INTO audiences(owner, viewers) VALUES(?, ?)", key
-            ).rowcount
-            (number,) = self.db.execute(
+            known = self.db.execute(
                 "SELECT audience FROM audiences WHERE owner=? AND viewers=?", key
             ).fetchone()
-            if fresh:
-                self.db.executemany(
-                    "INSERT OR IGNORE INTO audience_members VALUES(?, ?)",
-                    [(principal, number) for principal in (f"user:{owner}", *viewers)],
-                )
+            if known is not None:
+                (number,) = known
+            else:
+                number = last = last + 1
+                fresh.append((number, *key))
+                members.extend((principal, number) for principal in {f"user:{owner}", *viewers})
             self._audiences[owner, viewers] = number
-        return number
+        if fresh:
+            members.sort()
+            self.db.executemany("INSERT INTO audiences VALUES(?, ?, ?)", fresh)
+            self.db.executemany("INSERT INTO audience_members VALUES(?, ?)", members)
 
     def _write_rows(self, placed: Sequence[tuple[Entry, Job, _Key, int]]) -> None:
         inserts: list[tuple[Any, ...]] = []

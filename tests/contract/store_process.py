@@ -126,7 +126,7 @@ async def hit_a_file_limit(store: SqliteStore, seed: int) -> None:
     """Project while the kernel refuses to let any file grow, then while it no longer does."""
     log, writer = small_log(seed), store.writer()
     for partition in range(PARTITIONS):
-        writer.apply(batch_of(writer, partition, log.slice(partition, 0, 1)))
+        writer.apply([batch_of(writer, partition, log.slice(partition, 0, 1))])
     before = store.rows()
     largest = max(file.stat().st_size for file in store.folder.iterdir())
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -70,7 +70,7 @@ def test_a_trail_of_any_length_is_kept_whole(store: SqliteStore, step: int) -> N
     model, writer, reader = Model(log), store.writer(), store.reader()
     for start in range(0, len(log), step):
         batch = batch_of(writer, partition, log.slice(partition, start, start + step))
-        writer.apply(batch)
+        writer.apply([batch])
         with reader.snapshot() as snapshot:
             model.advance(snapshot.held.position)
             assert whole(snapshot.watched(["long"])["long"]) == whole(model.jobs["long"])
@@ -97,7 +97,7 @@ def test_load_returns_what_is_known_of_any_number_of_ids(store: SqliteStore) -> 
             log.tell("created", job_id, BASE + number * DAY // 100, bulkId=f"b-{number % 3}")
     model = Model(log).advance()
     assert len(model.jobs) > 100
-    writer.apply(batch_of(writer, 3, log.records[3]))
+    writer.apply([batch_of(writer, 3, log.records[3])])
     unknown = [f"unknown-{number}" for number in range(1200)]
     ids = [job_id for pair in zip(unknown, model.jobs, strict=False) for job_id in pair]
     found = writer.load(3, [*ids, *unknown[len(model.jobs) :]])
@@ -131,7 +131,7 @@ async def test_a_job_that_moves_between_audiences_leaves_nothing_behind(
     writer = store.writer()
     model = Model(log)
     for offset in range(len(log)):
-        writer.apply(batch_of(writer, partition, log.slice(partition, offset, offset + 1)))
+        writer.apply([batch_of(writer, partition, log.slice(partition, offset, offset + 1))])
         check_counters(store, model.advance({partition: offset + 1}))
     check_equal(store, model)
     assert sum(map(len, store.counters().values())) == 2

@@ -32,18 +32,18 @@ def one_partition(partition: int = 5, jobs: int = 12) -> Log:
 
 def test_a_batch_that_begins_elsewhere_writes_nothing(store: SqliteStore) -> None:
     log, writer = one_partition(), store.writer()
-    writer.apply(batch_of(writer, 5, log.slice(5, 0, 5)))
+    writer.apply([batch_of(writer, 5, log.slice(5, 0, 5))])
     before = store.rows()
     for start in (0, 3, 4, 6, 7):
         batch = batch_of(writer, 5, log.slice(5, start, 12))
         with pytest.raises(FencedError) as caught:
-            writer.apply(batch)
+            writer.apply([batch])
         assert store.rows() == before, start
         assert not caught.value.retriable
         assert f"offset {start}" in str(caught.value.expected)
         assert "offset 5" in str(caught.value.found)
         assert "partition 5" in str(caught.value.where)
-    writer.apply(batch_of(writer, 5, log.slice(5, 5, len(log))))
+    writer.apply([batch_of(writer, 5, log.slice(5, 5, len(log)))])
     check_equal(store, Model(log).advance())
 
 
@@ -51,29 +51,29 @@ def test_a_batch_for_a_partition_that_the_log_has_not_writes_nothing(store: Sqli
     log, writer = one_partition(), store.writer()
     before = store.rows()
     with pytest.raises(FencedError):
-        writer.apply(batch_of(writer, 5, log.slice(5, 0, 5))._replace(partition=PARTITIONS))
+        writer.apply([batch_of(writer, 5, log.slice(5, 0, 5))._replace(partition=PARTITIONS)])
     assert store.rows() == before
 
 
 def test_a_fenced_writer_goes_on_rightly_after_it_read_again(store: SqliteStore) -> None:
     log, winner, loser = one_partition(), store.writer(), store.writer()
     stale = batch_of(loser, 5, log.slice(5, 0, 9))
-    winner.apply(batch_of(winner, 5, log.slice(5, 0, 4)))
+    winner.apply([batch_of(winner, 5, log.slice(5, 0, 4))])
     with pytest.raises(FencedError):
-        loser.apply(stale)
+        loser.apply([stale])
     # Whatever numbers the loser gave to the names in its batch were never given.
-    winner.apply(batch_of(winner, 5, log.slice(5, 4, 6)))
-    loser.apply(batch_of(loser, 5, log.slice(5, 6, len(log))))
+    winner.apply([batch_of(winner, 5, log.slice(5, 4, 6))])
+    loser.apply([batch_of(loser, 5, log.slice(5, 6, len(log)))])
     check_equal(store, Model(log).advance())
 
 
 def test_the_same_batch_twice_is_fenced_the_second_time(store: SqliteStore) -> None:
     log, writer = one_partition(), store.writer()
     batch = batch_of(writer, 5, log.records[5])
-    writer.apply(batch)
+    writer.apply([batch])
     before = store.rows()
     with pytest.raises(FencedError):
-        writer.apply(batch)
+        writer.apply([batch])
     assert store.rows() == before
 
 

@@ -93,7 +93,7 @@ def test_a_new_store_recovers_as_well(unmade: SqliteStore) -> None:
     for offset in range(2):
         with reader.snapshot() as snapshot:
             assert snapshot.held.recovering == {2}
-        writer.apply(batch_of(writer, 2, log.slice(2, offset, offset + 1)))
+        writer.apply([batch_of(writer, 2, log.slice(2, offset, offset + 1))])
     with reader.snapshot() as snapshot:
         assert snapshot.held.recovering == frozenset()
 
@@ -166,17 +166,17 @@ async def test_a_writer_takes_no_name_for_another_after_somebody_elses_reset(
     owners = ("alice", "bob", "carol", "dave")
     first, second = by_owner(owners), by_owner(owners[::-1])
     writer, other = store.writer(), store.writer()
-    writer.apply(batch_of(writer, 2, first.records[2]))
+    writer.apply([batch_of(writer, 2, first.records[2])])
     writer.load(2, list(Model(first).advance().jobs))
     other.reset(2, second.ends())
-    other.apply(batch_of(other, 2, second.slice(2, 0, 2)))
+    other.apply([batch_of(other, 2, second.slice(2, 0, 2))])
     # Where the store is now, as after an assignment.
     start = writer.checkpoints()[2].next_offset
     try:
-        writer.apply(batch_of(writer, 2, second.slice(2, start, 4)))
+        writer.apply([batch_of(writer, 2, second.slice(2, start, 4))])
     except FencedError:
         # To be fenced once is right as well: a projector then reads again.
-        writer.apply(batch_of(writer, 2, second.slice(2, start, 4)))
+        writer.apply([batch_of(writer, 2, second.slice(2, start, 4))])
     check_equal(store, Model(second).advance())
 
 

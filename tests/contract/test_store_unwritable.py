@@ -32,22 +32,22 @@ def heavy_log() -> Log:
 
 def test_a_batch_that_does_not_fit_is_not_written_at_all(store: SqliteStore) -> None:
     log, writer = heavy_log(), store.writer()
-    writer.apply(batch_of(writer, 5, log.slice(5, 0, 20)))
+    writer.apply([batch_of(writer, 5, log.slice(5, 0, 20))])
     before, batch = store.rows(), batch_of(writer, 5, log.slice(5, 20, len(log)))
     with store.full_disk(writer):
         for _ in range(2):
             with pytest.raises(StoreError) as caught:
-                writer.apply(batch)
+                writer.apply([batch])
             assert not isinstance(caught.value, FencedError)
             assert store.rows() == before
-    writer.apply(batch)
+    writer.apply([batch])
     check_equal(store, Model(log).advance())
 
 
 def test_the_error_says_what_the_matter_is(store: SqliteStore) -> None:
     log, writer = heavy_log(), store.writer()
     with store.full_disk(writer), pytest.raises(StoreError) as caught:
-        writer.apply(batch_of(writer, 5, log.records[5]))
+        writer.apply([batch_of(writer, 5, log.records[5])])
     assert "full" in str(caught.value.found)
     assert caught.value.where
     assert caught.value.mend
@@ -55,10 +55,10 @@ def test_the_error_says_what_the_matter_is(store: SqliteStore) -> None:
 
 def test_reads_go_on_while_nothing_can_be_written(store: SqliteStore) -> None:
     log, writer, reader = heavy_log(), store.writer(), store.reader()
-    writer.apply(batch_of(writer, 5, log.slice(5, 0, 20)))
+    writer.apply([batch_of(writer, 5, log.slice(5, 0, 20))])
     with store.full_disk(writer), reader.snapshot() as snapshot:
         with pytest.raises(StoreError):
-            writer.apply(batch_of(writer, 5, log.slice(5, 20, len(log))))
+            writer.apply([batch_of(writer, 5, log.slice(5, 20, len(log)))])
         check_snapshot(snapshot, Model(log).advance({5: 20}))
         assert writer.checkpoints()[5].next_offset == 20
         assert len(writer.load(5, list(Model(log).advance().jobs))) == 10
@@ -119,7 +119,7 @@ async def test_names_of_a_batch_that_failed_mean_nothing_later(store: SqliteStor
     big = heavy_log()
     writer, other = store.writer(), store.writer()
     with store.full_disk(writer), pytest.raises(StoreError):
-        writer.apply(batch_of(writer, 5, big.records[5]))
+        writer.apply([batch_of(writer, 5, big.records[5])])
     async with projecting(other) as projector:
         await feed(projector, log, random.Random(95), batches=20)
     async with projecting(writer) as projector:

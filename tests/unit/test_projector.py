@@ -5,6 +5,7 @@ The store is a real one that also writes down which jobs it was asked for.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import pytest
 import pytest_asyncio
 
+from jobtrail.errors import FencedError
 from jobtrail.events import Event, decode
 from jobtrail.fold import fold
 from jobtrail.job import Job, Place, read_trail
@@ -68,24 +70,30 @@ class Line:
         self.ends = starts
         self.told = 0
 
+    def at(self) -> dict[int, int]:
+        """Return the store's checkpoints."""
+        return {p: checkpoint.next_offset for p, checkpoint in self.store.checkpoints().items()}
+
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Accept no dead letter."""
         raise AssertionError(letters)
 
-    async def tell(self, *events: tuple[str, str]) -> list[set[str]]:
+    async def tell(self, *events: tuple[str, str], more: bool = False) -> list[set[str]]:
         """Hand on a batch of (kind, job) per partition; return what was read from the store."""
-        await self.hand(self.projector, *events)
+        await self.hand(self.projector, *events, more=more)
         read, self.store.read = self.store.read, []
         return read
 
-    async def hand(self, projector: Projector, *events: tuple[str, str]) -> None:
+    async def hand(
+        self, projector: Projector, *events: tuple[str, str], more: bool = False
+    ) -> None:
         """Hand a batch of (kind, job) per partition to a projector."""
         batches: dict[int, list[Record]] = {}
         for kind, job_id in events:
             partition = partition_of(job_id, PARTITIONS)
             batches.setdefault(partition, []).append(self._record(partition, kind, job_id))
         for partition, records in batches.items():
-            await projector.apply(partition, records)
+            await projector.apply(partition, records, more=more)
 
     def _record(self, partition: int, kind: str, job_id: str) -> Record:
         self.told += 1
@@ -230,4 +238,97 @@ async def test_each_partition_holds_its_own(line: Line) -> None:
     here, there = of_partition(0, MAX_HELD // 2 + 50), of_partition(1, MAX_HELD // 2 + 50)
     await line.tell(*all_of("created", [*here, *there]))
     assert await line.tell(*all_of("active", [*here[:9], *there[:9]])) == []
+    line.check()
+
+
+# --- more is to follow
+
+
+async def test_what_others_follow_at_once_is_written_with_the_last_of_them(line: Line) -> None:
+    here, there = of_partition(0, 1)[0], of_partition(1, 1)[0]
+    assert await line.tell(("created", here), more=True) == [{here}]
+    assert await line.tell(("created", there), ("active", there), more=True) == [{there}]
+    assert await line.tell(("active", here), ("completed", here), more=True) == []
+    assert line.at() == {0: 0, 1: 0}
+    await line.tell(("completed", there))
+    line.check()
+    # Both have ended: neither is held any more.
+    assert await line.tell(("progress", here), ("progress", there)) == [{here}, {there}]
+
+
+async def test_what_was_delivered_before_ends_the_waiting_too(line: Line) -> None:
+    first = line._record(0, "created", of_partition(0, 1)[0])
+    await line.projector.apply(0, [first], more=True)
+    assert line.at() == {0: 0, 1: 0}
+    await line.projector.apply(0, [first])
+    line.check()
+
+
+async def test_what_is_promised_and_does_not_come_is_not_waited_for(line: Line) -> None:
+    fetched_again = asyncio.Event()
+
+    async def fetch_again() -> None:
+        fetched_again.set()
+
+    writing = asyncio.create_task(line.projector.keep_writing(fetch_again))
+    try:
+        for job_id in ("a", "b"):
+            await line.tell(("created", job_id), more=True)
+            async with asyncio.timeout(10):
+                while line.at() != line.ends:
+                    assert not writing.done()
+                    await asyncio.wait([writing], timeout=0.02)
+        assert not fetched_again.is_set()
+        # Somebody else writes what is waiting here: it has to be delivered again.
+        record = line._record(0, "created", of_partition(0, 1)[0])
+        await line.projector.apply(0, [record], more=True)
+        other = Projector(SqliteWriter(line.folder), PARTITIONS, line.bury)
+        await other.apply(0, [record])
+        other.close()
+        async with asyncio.timeout(10):
+            await fetched_again.wait()
+    finally:
+        writing.cancel()
+    line.check()
+
+
+async def test_no_more_than_so_many_records_wait(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("projections.projector.MAX_WAITING", 5)
+    here, there = of_partition(0, 1)[0], of_partition(1, 1)[0]
+    await line.tell(("created", here), ("active", here), more=True)
+    await line.tell(("created", there), ("active", there), more=True)
+    assert line.at() == {0: 0, 1: 0}
+    await line.tell(("retry", there), more=True)
+    line.check()
+
+
+async def test_an_assignment_forgets_what_waits(line: Line) -> None:
+    waiting = line._record(0, "created", of_partition(0, 1)[0])
+    await line.projector.apply(0, [waiting], more=True)
+    assert await line.projector.start_offsets({0, 1}) == {0: 0, 1: 0}
+    late = line._record(0, "active", of_partition(0, 1)[0])
+    await line.projector.apply(0, [late])
+    await line.tell(("created", of_partition(1, 1)[0]))
+    assert line.at() == {0: 0, 1: 1}
+    await line.projector.apply(0, [waiting, late])
+    line.check()
+
+
+async def test_to_be_fenced_with_records_that_are_gone_is_an_error(line: Line) -> None:
+    here, there = of_partition(0, 1)[0], of_partition(1, 1)[0]
+    one, two = line._record(0, "created", here), line._record(0, "active", here)
+    other = Projector(SqliteWriter(line.folder), PARTITIONS, line.bury)
+    await line.projector.apply(0, [one], more=True)
+    await other.apply(0, [one])
+    with pytest.raises(FencedError):
+        await line.projector.apply(0, [two])
+    # It has to be delivered again from the checkpoint on; what was fetched before is passed over.
+    late = line._record(0, "progress", here)
+    await line.projector.apply(0, [late])
+    assert line.at() == {0: 1, 1: 0}
+    await line.projector.apply(0, [two, late])
+    await line.tell(("created", there))
+    other.close()
     line.check()
