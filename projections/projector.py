@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 #: Jobs under way that are held between batches, per partition: about 1 KiB each.
 MAX_HELD: Final = 20_000
-#: Records that are folded and not yet written, at most; a job that they touch takes about 1 KiB.
+#: Records that may wait to be written: a job that they touch takes about 1 KiB.
 MAX_WAITING: Final = 100_000
 #: Seconds that writing waits for more at most: as long as they keep coming, and as none comes.
 _LONGEST_WAIT: Final = 2.0
@@ -97,10 +97,18 @@ class Projector:
         store: Where to.
         partitions: How many partitions the log has.
         bury: Takes records that are no valid event.
+        max_waiting: Records that are folded and not yet written, at most.
     """
 
-    def __init__(self, store: ProjectionWriter, partitions: int, bury: Bury) -> None:
+    def __init__(
+        self,
+        store: ProjectionWriter,
+        partitions: int,
+        bury: Bury,
+        max_waiting: int = MAX_WAITING,
+    ) -> None:
         self._store = store
+        self._max_waiting = max_waiting
         self._partitions = partitions
         self._bury = bury
         self._held: dict[int, _Partition] = {}
@@ -202,7 +210,7 @@ class Projector:
     def _may_wait(self) -> bool:
         waiting = sum(held.next_offset - held.written for held in self._held.values())
         age = asyncio.get_running_loop().time() - self._since
-        return waiting < MAX_WAITING and age < _LONGEST_WAIT
+        return waiting < self._max_waiting and age < _LONGEST_WAIT
 
     def _forget(self) -> None:
         """Forget what is folded ahead of what is written."""

@@ -292,16 +292,15 @@ async def test_what_is_promised_and_does_not_come_is_not_waited_for(line: Line) 
     line.check()
 
 
-async def test_no_more_than_so_many_records_wait(
-    line: Line, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("projections.projector.MAX_WAITING", 5)
+async def test_no_more_than_so_many_records_wait(line: Line) -> None:
+    projector = Projector(SqliteWriter(line.folder), PARTITIONS, line.bury, max_waiting=5)
     here, there = of_partition(0, 1)[0], of_partition(1, 1)[0]
-    await line.tell(("created", here), ("active", here), more=True)
-    await line.tell(("created", there), ("active", there), more=True)
+    await line.hand(projector, ("created", here), ("active", here), more=True)
+    await line.hand(projector, ("created", there), ("active", there), more=True)
     assert line.at() == {0: 0, 1: 0}
-    await line.tell(("retry", there), more=True)
+    await line.hand(projector, ("retry", there), more=True)
     line.check()
+    projector.close()
 
 
 async def test_an_assignment_forgets_what_waits(line: Line) -> None:
