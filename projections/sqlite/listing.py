@@ -1,144 +1,224 @@
-"""A listing in SQL: where its rows lie in an index, from behind a cursor, in the answer's order."""
+"""A listing in SQL: one statement, whatever its filters and however many audiences it merges.
+
+Each of a caller's audiences is a stream: a part of an index that lies in the answer's order. SQLite
+merges them and reads of each no more than the page needs; only then the page's rows are looked up.
+A statement's text depends on a listing's shape alone, so that it stays prepared: values have names,
+and the numbers of streams are rounded up, those beyond standing for an audience that there is not.
+"""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 import orjson
 
 from jobtrail.job import STATE_CODES
 from projections.reading import Cursor, Filters
+from projections.sqlite.rows import COLUMNS
 
-#: The most places that are read of one stream at a time.
-_LARGEST_CHUNK: Final = 4096
-_NEWEST_FIRST: Final = "ORDER BY created_at DESC, id"
+#: What a statement merges at most; SQLite's own bound is 500.
+_MOST_TERMS: Final = 480
+#: Numbers of values that a statement may have for one thing.
+_SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384)
+#: Up to so many values each has a mark; more go in as JSON, which costs a statement in itself.
+_MARKS: Final = 32
 
-
-#: Where a job lies: its creation negated and its id, by which listings are sorted; its row; and
-#: the number of its shard.
-Place: TypeAlias = tuple[int, str, int, int]
-
-
-class Where(NamedTuple):
-    """Conditions on rows of `jobs`, and their values."""
-
-    clauses: tuple[str, ...]
-    values: tuple[Any, ...]
-
-    def __str__(self) -> str:
-        return " AND ".join(self.clauses) or "1"
+#: None stands for all jobs.
+Audiences = tuple[int, ...] | None
 
 
-def conditions(filters: Filters) -> Where:
-    """Return what filters ask of a row, whatever index it is found by."""
-    clauses: list[str] = []
-    values: list[Any] = []
-    if filters.states:
-        clauses.append(f"state IN ({','.join(str(STATE_CODES[s]) for s in filters.states)})")
-    if filters.job_types:
-        clauses.append(
-            "type IN (SELECT type FROM types WHERE name IN (SELECT value FROM json_each(?)))"
-        )
-        values.append(orjson.dumps(filters.job_types).decode())
-    for column, operator, bound in (
-        ("created_at", ">=", filters.created_from),
-        ("created_at", "<=", filters.created_to),
-        ("updated_at", ">=", filters.updated_since),
-    ):
-        if bound is not None:
-            clauses.append(f"{column}{operator}?")
-            values.append(bound)
-    for key, value in filters.tags:
-        clauses.append("EXISTS(SELECT 1 FROM json_each(tags) WHERE key=? AND value=?)")
-        values.extend((key, value))
-    return Where(tuple(clauses), tuple(values))
+class Source(NamedTuple):
+    """What is listed of one shard."""
+
+    #: The shard's name in its connection.
+    shard: str
+    audiences: Audiences
+    #: The numbers of the types that are asked for; empty for all.
+    types: tuple[int, ...]
 
 
-class Stream:
-    """Jobs of one index in its order, read in growing chunks.
+class _Part(NamedTuple):
+    """The shape of a source."""
+
+    #: Its place among all sources, also where a statement has only some of them.
+    number: int
+    shard: str
+    #: How many audiences there is room for; None for all jobs.
+    audiences: int | None
+    #: How many types there is room for.
+    types: int
+
+
+class _Shape(NamedTuple):
+    """What the text of a statement depends on."""
+
+    parts: tuple[_Part, ...]
+    bulk: bool
+    behind: bool
+    bounds: tuple[str, ...]
+    tags: int
+
+
+class Listing(NamedTuple):
+    """A statement that gives places (`created_at`, id, row, number of the source), in order."""
+
+    text: str
+    #: The same, then the whole rows in `COLUMNS` and the number of the source; in no order.
+    rows: str
+    values: dict[str, Any]
+
+
+def listings(sources: Sequence[Source], filters: Filters, after: Cursor | None) -> list[Listing]:
+    """Return statements that together give what is asked for, one unless there are very many.
+
+    Each has two values more, `limit` and `offset`.
 
     Args:
-        db: The shard.
-        shard: Its number.
-        index: The index to go along.
-        source: What of the index is gone along.
-        where: What else is asked of each row.
+        sources: Shards of one connection, those without audiences left out.
+        filters: What is asked of a job beside its type.
         after: Where to begin; None for the beginning.
-        first: How many rows the first chunk has.
-
-    Two exact seeks lead behind a cursor: to its ties in creation time, then to what is older.
     """
-
-    def __init__(
-        self,
-        db: sqlite3.Connection,
-        shard: int,
-        index: str,
-        source: Where,
-        where: Where,
-        after: Cursor | None,
-        first: int,
-    ) -> None:
-        self._db = db
-        self._select = f"SELECT -created_at, id, row, {shard} FROM jobs INDEXED BY {index} WHERE "  # noqa: S608
-        self._source = source
-        self._where = where
-        self._after = after
-        self._chunk = min(first, _LARGEST_CHUNK)
-        #: Whether everything was read.
-        self.over = False
-        #: The last place that was read.
-        self.last: Place = (0, "", 0, shard)
-
-    def read(self) -> list[Place]:
-        """Return the next chunk."""
-        left = self._chunk
-        found: list[Place] = []
-        for part in _behind(self._after):
-            condition = Where(
-                (*self._source.clauses, *part.clauses, *self._where.clauses),
-                (*self._source.values, *part.values, *self._where.values),
-            )
-            found += self._db.execute(
-                f"{self._select}{condition} {_NEWEST_FIRST} LIMIT ?",
-                (*condition.values, left),
-            ).fetchall()
-            left = self._chunk - len(found)
-            if not left:
-                break
-        if left:
-            self.over = True
+    created_to = filters.created_to
+    if after is not None and created_to is not None:
+        # One bound is enough, and it has to be the nearer one that is sought in the index.
+        if after.created_at <= created_to:
+            created_to = None
         else:
-            self.last = found[-1]
-            self._after = Cursor(-self.last[0], self.last[1])
-            self._chunk = min(self._chunk * 4, _LARGEST_CHUNK)
-        return found
-
-
-def first_of(streams: Sequence[Stream], count: int) -> list[Place]:
-    """Return the first places of several streams, in the order of a listing.
-
-    Args:
-        streams: Each in that order; what is not needed of them is not read.
-        count: How many at most.
-    """
-    found: list[Place] = []
-    unread = list(streams)
-    while unread:
-        for stream in unread:
-            found += stream.read()
-        found.sort()
-        del found[count:]
-        # What a stream has not shown yet lies behind its last place.
-        unread = [s for s in unread if not s.over and (len(found) < count or s.last < found[-1])]
+            after = None
+    values: dict[str, Any] = {
+        "after": after and after.created_at,
+        "after_id": after and after.id,
+        "bulk": filters.bulk_id,
+        "states": sum(1 << STATE_CODES[state] for state in set(filters.states)),
+        "created_from": filters.created_from,
+        "created_to": created_to,
+        "updated_since": filters.updated_since,
+    }
+    for number, (key, value) in enumerate(filters.tags):
+        values[f"key{number}"], values[f"value{number}"] = key, value
+    bounds = tuple(
+        name
+        for name in ("states", "created_from", "created_to", "updated_since")
+        if values[name] is not None and (name != "states" or filters.states)
+    )
+    found = []
+    bulk = filters.bulk_id is not None
+    for some in _split(sources, bulk=bulk, terms=1 if after is None else 2):
+        parts, mine = [], values.copy()
+        for number, source in some:
+            audiences = source.audiences
+            parts.append(
+                _Part(
+                    number,
+                    source.shard,
+                    None
+                    if audiences is None
+                    else put(mine, f"audience{number}", audiences, json=bulk),
+                    put(mine, f"type{number}", source.types) if source.types else 0,
+                )
+            )
+        shape = _Shape(tuple(parts), bulk, after is not None, bounds, len(filters.tags))
+        found.append(Listing(*_texts(shape), mine))
     return found
 
 
-def _behind(after: Cursor | None) -> Iterator[Where]:
-    if after is None:
-        yield Where((), ())
+def put(
+    values: dict[str, Any], name: str, some: Sequence[int] | Sequence[str], *, json: bool = True
+) -> int:
+    """Add numbers or texts to the values of a statement; return for how many it has to have room.
+
+    Args:
+        values: Of the statement.
+        name: What the values' names begin with.
+        some: One or more.
+        json: Whether many of them may go in as one value, see `among`.
+    """
+    count = len(some)
+    if json and count > _MARKS:
+        values[name] = orjson.dumps(some).decode()
+        return _MARKS + 1
+    room = _room(count)
+    for at in range(room):
+        # NULL equals nothing.
+        values[f"{name}_{at}"] = some[at] if at < count else None
+    return room
+
+
+def among(column: str, name: str, room: int) -> str:
+    """Return the condition that a column is one of what was `put` under a name."""
+    if room > _MARKS:
+        return f"{column} IN (SELECT value FROM json_each(:{name}))"  # noqa: S608
+    return f"{column} IN ({','.join(f':{name}_{at}' for at in range(room))})"
+
+
+def _room(count: int) -> int:
+    return next(size for size in _SIZES if size >= count)
+
+
+def _split(sources: Sequence[Source], *, bulk: bool, terms: int) -> list[list[tuple[int, Source]]]:
+    """Split sources, each with its number, so that no statement merges too much."""
+    numbered = list(enumerate(sources))
+    share = _MOST_TERMS // (terms * max(len(sources), 1))
+    most = max(size for size in _SIZES if size <= share)
+    longest = max((len(source.audiences or ()) for source in sources), default=0)
+    if bulk or longest <= most:
+        return [numbered] if numbered else []
+    return [
+        [
+            (number, source._replace(audiences=some))
+            for number, source in numbered
+            if (some := (source.audiences or ())[at : at + most])
+        ]
+        for at in range(0, longest, most)
+    ]
+
+
+@lru_cache(maxsize=512)
+def _texts(shape: _Shape) -> tuple[str, str]:
+    places = " UNION ALL ".join(term for part in shape.parts for term in _terms(shape, part))
+    places = f"{places} ORDER BY created_at DESC, id LIMIT :limit OFFSET :offset"
+    columns = ", ".join(f"j.{column}" for column in COLUMNS.split(", "))
+    rows = " UNION ALL ".join(
+        f"SELECT {columns}, {part.number} FROM place CROSS JOIN {part.shard}.jobs j "  # noqa: S608
+        f"ON j.row = place.row WHERE place.source = {part.number}"
+        for part in shape.parts
+    )
+    return places, f"WITH place AS MATERIALIZED ({places}) {rows}"
+
+
+def _terms(shape: _Shape, part: _Part) -> list[str]:
+    """Return one SELECT for each range of an index; two exact ones lead behind a cursor."""
+    number = part.number
+    asked = [_BOUNDS[name] for name in shape.bounds]
+    if part.types:
+        asked.append(among("type", f"type{number}", part.types))
+    asked += [
+        f"EXISTS(SELECT 1 FROM json_each(tags) WHERE key=:key{tag} AND value=:value{tag})"  # noqa: S608
+        for tag in range(shape.tags)
+    ]
+    if shape.bulk:
+        index, streams = "jobs_by_bulk", ["bulk_id=:bulk"]
+        if part.audiences is not None:
+            asked.append(among("audience", f"audience{number}", part.audiences))
+    elif part.audiences is None:
+        index, streams = "jobs_by_creation", ["1"]
     else:
-        yield Where(("created_at=?", "id>?"), (after.created_at, after.id))
-        yield Where(("created_at<?",), (after.created_at,))
+        index = "jobs_by_audience"
+        streams = [f"audience=:audience{number}_{at}" for at in range(part.audiences)]
+    ranges = ("created_at=:after AND id>:after_id", "created_at<:after") if shape.behind else ("1",)
+    return [
+        f"SELECT created_at, id, row, {number} AS source FROM {part.shard}.jobs "  # noqa: S608
+        f"INDEXED BY {index} WHERE {' AND '.join((stream, behind, *asked))}"
+        for stream in streams
+        for behind in ranges
+    ]
+
+
+_BOUNDS: Final = {
+    "states": "(1 << state) & :states",
+    "created_from": "created_at>=:created_from",
+    "created_to": "created_at<=:created_to",
+    "updated_since": "updated_at>=:updated_since",
+}

@@ -7,10 +7,13 @@ are sums over the same audiences' counters.
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from heapq import merge
+from itertools import islice
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Final
 
 import orjson
@@ -20,18 +23,17 @@ from jobtrail.job import VERDICTS, Job
 from jobtrail.partitions import partition_of
 from jobtrail.states import STATES
 from projections.reading import Caller, Cursor, Filters, Held
-from projections.sqlite import schema
-from projections.sqlite.days import split_days
-from projections.sqlite.listing import Place, Stream, Where, conditions, first_of
-from projections.sqlite.rows import COLUMNS, Names, job_of
-from projections.sqlite.schema import DAY, EVERYBODY
-from projections.sqlite.writer import read_chunks
+from projections.sqlite import counting, schema
+from projections.sqlite.files import TOGETHER, Files, Shard
+from projections.sqlite.listing import Listing, Source, among, listings, put
+from projections.sqlite.rows import COLUMNS
 
-_SUMS: Final = ", ".join(f"sum({state})" for state in STATES)
-#: Up to so many rows a statement has a mark for each: it is kept prepared.
-_MARKS: Final = 32
-#: Places that are passed over at a time on the way to an offset.
-_STEP: Final = 4096
+#: Up to so many shards it costs less to ask all of them for an id than to tell which one has it.
+_ASK_ALL: Final = 2
+_ID_IN_JSON: Final = "id IN (SELECT value FROM json_each(:id))"
+#: Where a job lies: its creation negated and its id, by which listings are sorted; its shard's
+#: place among the sources of a statement; its row.
+_Place = tuple[int, str, int, int]
 
 
 class SqliteReader:
@@ -46,81 +48,134 @@ class SqliteReader:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._layout = schema.read_layout(folder)
-        self._shards = [
-            _ShardReader(schema.shard_path(folder, shard)) for shard in range(self._layout.shards)
+        paths = [schema.shard_path(folder, shard) for shard in range(self._layout.shards)]
+        self._files = [
+            Files(paths[at : at + TOGETHER], at) for at in range(0, len(paths), TOGETHER)
         ]
+        self._held: Held | None = None
 
     @property
     def partitions(self) -> int:
         """How many partitions the folded log has."""
         return self._layout.partitions
 
-    @contextlib.contextmanager
-    def snapshot(self) -> Iterator[SqliteSnapshot]:
+    def snapshot(self) -> _Opened:
         """Open a consistent view of every shard; shards may be at different positions.
 
         Raises:
             StoreError: The store can't be read.
         """
-        try:
-            for shard in self._shards:
-                shard.begin()
-            yield SqliteSnapshot(self._shards, self._layout.partitions)
-        except sqlite3.Error as error:
-            raise StoreError(
-                "The projection store can't be read.",
-                where=str(self._shards[0].path.parent),
-                found=f"{getattr(error, 'sqlite_errorname', 'error')}: {error}",
-            ) from error
-        finally:
-            for shard in self._shards:
-                shard.end()
+        return _Opened(self)
+
+    def begin(self) -> SqliteSnapshot:
+        """Open the view; `end` has to follow, whatever happens."""
+        changed = False
+        for files in self._files:
+            changed |= files.begin()
+        if changed or self._held is None:
+            rows = [row for files in self._files for s in files.shards for row in s.checkpoints]
+            self._held = Held(
+                position={row[0]: row[1] for row in rows},
+                timestamps={row[0]: row[2] for row in rows},
+                recovering=frozenset(row[0] for row in rows if row[1] < row[3]),
+            )
+        return SqliteSnapshot(self._files, self._layout.partitions, self._held)
+
+    def end(self) -> None:
+        """Let go of the view."""
+        for files in self._files:
+            files.end()
+
+    def unreadable(self, error: sqlite3.Error) -> StoreError:
+        """Say what keeps the store from being read."""
+        return StoreError(
+            "The projection store can't be read.",
+            where=str(self._folder),
+            found=f"{getattr(error, 'sqlite_errorname', 'error')}: {error}",
+        )
 
     def close(self) -> None:
         """Close all files."""
-        for shard in self._shards:
-            shard.db.close()
+        for files in self._files:
+            files.db.close()
+
+
+class _Opened:
+    """A snapshot as a context manager; one of a generator would cost four times as much."""
+
+    __slots__ = ("_reader",)
+
+    def __init__(self, reader: SqliteReader) -> None:
+        self._reader = reader
+
+    def __enter__(self) -> SqliteSnapshot:
+        try:
+            return self._reader.begin()
+        except BaseException as error:
+            self._reader.end()
+            if isinstance(error, sqlite3.Error):
+                raise self._reader.unreadable(error) from error
+            raise
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self._reader.end()
+        if isinstance(error, sqlite3.Error):
+            raise self._reader.unreadable(error) from error
 
 
 class SqliteSnapshot:
     """One consistent view; see `projections.reading.Snapshot`."""
 
-    def __init__(self, shards: list[_ShardReader], partitions: int) -> None:
-        self._shards = shards
-        self._partitions = partitions
-        rows = [row for shard in shards for row in shard.checkpoints]
-        self.held = Held(
-            position={row[0]: row[1] for row in rows},
-            timestamps={row[0]: row[2] for row in rows},
-            recovering=frozenset(row[0] for row in rows if row[1] < row[3]),
-        )
+    __slots__ = ("_files", "_partitions", "held")
 
-    def _by_shard(self, ids: list[str]) -> dict[_ShardReader, list[str]]:
-        groups: dict[_ShardReader, list[str]] = {}
-        for job_id in dict.fromkeys(ids):
-            if "\0" in job_id:
-                # No job has it, and SQLite's JSON would take it for the id before the NUL.
-                continue
-            partition = partition_of(job_id, self._partitions)
-            groups.setdefault(self._shards[partition % len(self._shards)], []).append(job_id)
-        return groups
+    def __init__(self, files: list[Files], partitions: int, held: Held) -> None:
+        self._files = files
+        self._partitions = partitions
+        self.held = held
+
+    @property
+    def _shards(self) -> list[Shard]:
+        return [shard for files in self._files for shard in files.shards]
+
+    def _asked(self, ids: list[str]) -> list[list[str]]:
+        """Return of which jobs each shard is asked."""
+        # No job has an id with a NUL, and SQLite's JSON would take it for the id before the NUL.
+        ids = [job_id for job_id in dict.fromkeys(ids) if "\0" not in job_id]
+        total = len(self._shards)
+        if total <= _ASK_ALL:
+            return [ids] * total
+        asked: list[list[str]] = [[] for _ in range(total)]
+        for job_id in ids:
+            asked[partition_of(job_id, self._partitions) % total].append(job_id)
+        return asked
 
     def jobs(self, caller: Caller, ids: list[str]) -> list[Job]:
         """Return those of these jobs that the caller sees, without their trails."""
-        return [
-            shard.job(row)
-            for shard, some in self._by_shard(ids).items()
-            for row in shard.rows_by_id(some, shard.audiences(caller))
-        ]
+        asked = self._asked(ids)
+        return [job for files in self._files for job in _found(files, caller, asked)]
 
     def watched(self, ids: list[str]) -> dict[str, Job]:
         """Return these jobs with their trails, whoever may see them."""
-        return {
-            job.id: job
-            for shard, some in self._by_shard(ids).items()
-            for job in shard.jobs_with_trails(some)
-        }
+        found: dict[str, Job] = {}
+        for number, some in enumerate(self._asked(ids)):
+            files = self._files[number // TOGETHER]
+            shard = files.shards[number % TOGETHER]
+            for *columns, row, spilled, trail in files.db.execute(
+                f"SELECT {COLUMNS}, row, spilled, trail FROM {shard.name}.jobs "  # noqa: S608
+                f"WHERE {_ID_IN_JSON}",
+                {"id": orjson.dumps(some).decode()},
+            ).fetchall():
+                job = shard.names.job(columns)
+                job.trail = _spilled(files.db, shard, row, spilled) + trail
+                found[job.id] = job
+        return found
 
     def search(
         self,
@@ -132,226 +187,173 @@ class SqliteSnapshot:
         offset: int = 0,
     ) -> list[Job]:
         """Return a page of jobs without their trails, newest first."""
-        # Far behind the beginning in steps, so that memory stays bounded.
-        while offset > _STEP:
-            passed = self._places(caller, filters, after, _STEP)
-            if len(passed) < _STEP:
-                return []
-            after = Cursor(-passed[-1][0], passed[-1][1])
-            offset -= _STEP
-        # First where the page lies, from the indexes alone; then its rows, in one read a shard.
-        page = self._places(caller, filters, after, offset + size)[offset:]
-        jobs: dict[str, Job] = {}
-        for number, shard in enumerate(self._shards):
-            jobs |= shard.jobs_at([row for _, _, row, holder in page if holder == number])
-        return [jobs[job_id] for _, job_id, _, _ in page]
-
-    def _places(
-        self, caller: Caller, filters: Filters, after: Cursor | None, count: int
-    ) -> list[Place]:
-        return first_of(
-            [
-                stream
-                for number, shard in enumerate(self._shards)
-                for stream in shard.streams(number, caller, filters, after, count)
-            ],
-            count,
-        )
+        asked: list[tuple[Files, list[Shard], Listing]] = []
+        for files in self._files:
+            shards, sources = _sources(files, caller, filters.job_types, filters.owner)
+            if _may_match(files, sources, filters):
+                found = listings(sources, filters, after)
+                asked += [(files, shards, listing) for listing in found]
+        if len(asked) == 1:
+            files, shards, listing = asked[0]
+            values = listing.values
+            values["limit"], values["offset"] = size, offset
+            rows = files.db.execute(listing.rows, values).fetchall()
+            rows.sort(key=_order)
+            return [shards[row[-1]].names.job(row[:-1]) for row in rows]
+        return _merged(asked, size, offset)
 
     def summary(self, caller: Caller, filters: Filters) -> dict[str | None, list[int]]:
         """Count jobs by type and state, from counters and the edges of the two edge days."""
         totals: dict[str | None, list[int]] = {}
-        for shard in self._shards:
-            for job_type, counts in shard.counts(caller, filters):
-                name = shard.names.type_name(job_type)
-                if filters.job_types and name not in filters.job_types:
-                    continue
-                total = totals.get(name)
-                totals[name] = (
-                    list(counts)
-                    if total is None
-                    else [a + b for a, b in zip(total, counts, strict=True)]
-                )
+        for files in self._files:
+            shards, sources = _sources(files, caller, filters.job_types)
+            if statement := counting.whole_days(sources, filters):
+                for row in files.db.execute(*statement).fetchall():
+                    name = shards[row[0]].names.type_name(row[1])
+                    total = totals.get(name)
+                    totals[name] = (
+                        list(row[2:])
+                        if total is None
+                        else [a + b for a, b in zip(total, row[2:], strict=True)]
+                    )
+            if statement := counting.edges(sources, filters):
+                for number, job_type, state, count in files.db.execute(*statement):
+                    name = shards[number].names.type_name(job_type)
+                    if filters.job_types and name not in filters.job_types:
+                        continue
+                    totals.setdefault(name, [0] * len(STATES))[state] += count
         present = [name for name in totals if any(totals[name])]
-        return {name: totals[name] for name in sorted(present, key=lambda n: (n is None, n or ""))}
+        present.sort(key=lambda name: (name is None, name or ""))
+        return {name: totals[name] for name in present}
 
     def verdicts(self) -> dict[str, int]:
         """Count the records that are applied, by the fold's verdict; `dead` is no valid event."""
         names = (*VERDICTS, "dead")
         sums = ", ".join(f"sum({name.replace('-', '_')})" for name in names)
         rows = [
-            shard.db.execute(f"SELECT {sums} FROM checkpoints").fetchone()  # noqa: S608
-            for shard in self._shards
+            files.db.execute(f"SELECT {sums} FROM {shard.name}.checkpoints").fetchone()  # noqa: S608
+            for files in self._files
+            for shard in files.shards
         ]
         return {
             name: sum(counts) for name, counts in zip(names, zip(*rows, strict=True), strict=True)
         }
 
 
-class _ShardReader:
-    """One file, opened for reading."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.db = schema.connect(path, read_only=True)
-        self.names = Names(self.db)
-        self.checkpoints: list[tuple[int, int, int, int]] = []
-        self._filling = ""
-
-    def begin(self) -> None:
-        self.db.execute("BEGIN")
-        rows = self.db.execute(
-            "SELECT partition, next_offset, last_timestamp, recover_to, filling "
-            "FROM checkpoints, filling"
-        ).fetchall()
-        self.checkpoints = [row[:4] for row in rows]
-        if rows and rows[0][4] != self._filling:
-            # Emptied and filled anew: numbers stand for other names now.
-            self.names.clear()
-            self._filling = rows[0][4]
-
-    def end(self) -> None:
-        if self.db.in_transaction:
-            self.db.execute("COMMIT")
-
-    def job(self, row: tuple[Any, ...]) -> Job:
-        return job_of(row, self.names.audience(row[-2]), self.names.type_name(row[-1]))
-
-    def audiences(self, caller: Caller) -> list[int] | None:
-        """The audiences that a caller belongs to; None for all jobs."""
-        if caller.reads_all:
-            return None
-        marks = ",".join("?" * len(caller.principals))
-        rows = self.db.execute(
-            f"SELECT DISTINCT audience FROM audience_members WHERE principal IN ({marks})",  # noqa: S608
-            caller.principals,
-        )
-        return [audience for (audience,) in rows]
-
-    def rows_by_id(self, ids: list[str], audiences: list[int] | None) -> list[tuple[Any, ...]]:
-        return self.db.execute(
-            f"SELECT {COLUMNS} FROM jobs WHERE id IN (SELECT value FROM json_each(?1)) "  # noqa: S608
-            "AND (?2 IS NULL OR audience IN (SELECT value FROM json_each(?2)))",
-            (orjson.dumps(ids).decode(), _as_json(audiences)),
-        ).fetchall()
-
-    def jobs_with_trails(self, ids: list[str]) -> Iterator[Job]:
-        for *columns, row, spilled, trail in self.db.execute(
-            f"SELECT {COLUMNS}, row, spilled, trail FROM jobs "  # noqa: S608
-            "WHERE id IN (SELECT value FROM json_each(?))",
-            (orjson.dumps(ids).decode(),),
-        ).fetchall():
-            job = self.job(tuple(columns))
-            job.trail = read_chunks(self.db, row, spilled) + trail
-            yield job
-
-    def jobs_at(self, rows: list[int]) -> dict[str, Job]:
-        if not rows:
-            return {}
-        marks = ",".join("?" * len(rows)) if len(rows) < _MARKS else ""
-        found = self.db.execute(
-            f"SELECT {COLUMNS} FROM jobs WHERE row IN "  # noqa: S608
-            f"({marks or 'SELECT value FROM json_each(?)'})",
-            rows if marks else (_as_json(rows),),
-        ).fetchall()
-        return {row[0]: self.job(row) for row in found}
-
-    def streams(
-        self, number: int, caller: Caller, filters: Filters, after: Cursor | None, wanted: int
-    ) -> Iterator[Stream]:
-        """Jobs that match, as streams that are each in the order of a listing."""
-        audiences = self._narrowed(caller, filters)
-        if audiences == [] or not self._may_match(audiences, filters):
-            return
-        where = conditions(filters)
-        if filters.bulk_id is not None:
-            source = Where(("bulk_id=?",), (filters.bulk_id,))
-            if audiences is not None:
-                where = Where(
-                    (*where.clauses, "audience IN (SELECT value FROM json_each(?))"),
-                    (*where.values, _as_json(audiences)),
-                )
-            yield Stream(self.db, number, "jobs_by_bulk", source, where, after, wanted)
-        elif audiences is None:
-            yield Stream(self.db, number, "jobs_by_creation", Where((), ()), where, after, wanted)
-        else:
-            # Of many streams each gives little to a page: they are read a little at a time.
-            first = min(wanted, max(2, 2 * wanted // len(audiences))) if audiences else 0
-            for audience in audiences:
-                source = Where(("audience=?",), (audience,))
-                yield Stream(self.db, number, "jobs_by_audience", source, where, after, first)
-
-    def _narrowed(self, caller: Caller, filters: Filters) -> list[int] | None:
-        """The caller's audiences, those of one owner where the filters name one."""
-        audiences = self.audiences(caller)
-        if filters.owner is None:
-            return audiences
-        owned = [
-            number
-            for (number,) in self.db.execute(
-                "SELECT audience FROM audiences WHERE owner=?", (filters.owner,)
-            )
-        ]
-        return owned if audiences is None else sorted(set(owned) & set(audiences))
-
-    def _may_match(self, audiences: list[int] | None, filters: Filters) -> bool:
-        """Ask the counters first: what they count as none needs no search."""
-        if not filters.states and not filters.job_types:
-            return True
-        columns = [str(s) for s in filters.states] or [str(s) for s in STATES]
-        types = "type IN (SELECT type FROM types WHERE name IN (SELECT value FROM json_each(?3)))"
-        days = [
-            bound // DAY if bound is not None else None
-            for bound in (filters.created_from, filters.created_to)
-        ]
-        (found,) = self.db.execute(
-            "SELECT EXISTS(SELECT 1 FROM counters "  # noqa: S608
-            "WHERE audience IN (SELECT value FROM json_each(?1)) "
-            f"AND {'+'.join(columns)} > 0 AND (?2 OR {types}) "
-            "AND (?4 IS NULL OR day >= ?4) AND (?5 IS NULL OR day <= ?5))",
-            (
-                _as_json([EVERYBODY] if audiences is None else audiences),
-                not filters.job_types,
-                orjson.dumps(filters.job_types).decode(),
-                *days,
-            ),
-        ).fetchone()
-        return bool(found)
-
-    def counts(self, caller: Caller, filters: Filters) -> Iterator[tuple[int, tuple[int, ...]]]:
-        """Yield (type, counts by state): whole days from counters, the edges from the index."""
-        audiences = self.audiences(caller)
-        readers = _as_json([EVERYBODY] if audiences is None else audiences)
-        whole, edges = split_days(filters.created_from, filters.created_to)
-        if whole is not None:
-            yield from (
-                (row[0], row[1:])
-                for row in self.db.execute(
-                    f"SELECT type, {_SUMS} FROM counters "  # noqa: S608
-                    "WHERE audience IN (SELECT value FROM json_each(?)) "
-                    "AND day BETWEEN ? AND ? GROUP BY type",
-                    (readers, *whole),
-                )
-            )
-        for first, last in edges:
-            yield from self._count_rows(audiences, first, last)
-
-    def _count_rows(
-        self, audiences: list[int] | None, first: int, last: int
-    ) -> Iterator[tuple[int, tuple[int, ...]]]:
-        index, mine = "jobs_by_creation", ""
-        values: tuple[Any, ...] = (first, last)
-        if audiences is not None:
-            index = "jobs_by_audience"
-            mine = "audience IN (SELECT value FROM json_each(?)) AND"
-            values = (_as_json(audiences), first, last)
-        for job_type, state, count in self.db.execute(
-            f"SELECT type, state, count(*) FROM jobs INDEXED BY {index} "  # noqa: S608
-            f"WHERE {mine} created_at BETWEEN ? AND ? GROUP BY type, state",
-            values,
-        ):
-            yield job_type, tuple(count if code == state else 0 for code in range(len(STATES)))
+def _found(files: Files, caller: Caller, asked: list[list[str]]) -> Iterator[Job]:
+    """Yield those of the jobs asked for, of each shard, that the caller sees."""
+    values: dict[str, Any] = {}
+    parts: list[tuple[str, int, int]] = []
+    shards: list[Shard] = []
+    for shard in files.shards:
+        ids = asked[shard.number]
+        audiences = None if caller.reads_all else shard.audiences(caller.principals)
+        if not ids or (audiences is not None and not audiences):
+            continue
+        room = 0 if audiences is None else put(values, f"audience{len(parts)}", audiences)
+        parts.append((shard.name, put(values, f"id{len(parts)}", ids), room))
+        shards.append(shard)
+    if parts:
+        for row in files.db.execute(_by_id(tuple(parts)), values).fetchall():
+            yield shards[row[-1]].names.job(row[:-1])
 
 
-def _as_json(numbers: list[int] | None) -> str | None:
-    return None if numbers is None else orjson.dumps(numbers).decode()
+@lru_cache(maxsize=256)
+def _by_id(parts: tuple[tuple[str, int, int], ...]) -> str:
+    """Return the statement that finds jobs by their ids.
+
+    Args:
+        parts: Per shard its name, for how many ids there is room, and for how many audiences; 0
+            for all jobs.
+    """
+    return " UNION ALL ".join(
+        f"SELECT {COLUMNS}, {number} FROM {shard}.jobs WHERE {among('id', f'id{number}', ids)}"  # noqa: S608
+        + (f" AND {among('audience', f'audience{number}', audiences)}" if audiences else "")
+        for number, (shard, ids, audiences) in enumerate(parts)
+    )
+
+
+def _spilled(db: sqlite3.Connection, shard: Shard, row: int, spilled: int) -> bytes:
+    """Return the part of a job's trail that is kept outside of its row."""
+    if not spilled:
+        return b""
+    chunks = db.execute(
+        f"SELECT trail FROM {shard.name}.trail_chunks WHERE row=? ORDER BY chunk",  # noqa: S608
+        (row,),
+    )
+    return b"".join(trail for (trail,) in chunks)
+
+
+def _order(row: Sequence[Any]) -> tuple[int, str]:
+    """Return what a listing's rows, in `COLUMNS`, are sorted by."""
+    return -row[2], row[0]
+
+
+def _sources(
+    files: Files, caller: Caller, job_types: tuple[str, ...], owner: str | None = None
+) -> tuple[list[Shard], list[Source]]:
+    """Return the shards that may hold what is asked for, and of each what is to be read.
+
+    The caller's audiences are in what is read: nothing else of a shard is ever looked at for him.
+    """
+    shards: list[Shard] = []
+    sources: list[Source] = []
+    principals = caller.principals
+    for shard in files.shards:
+        types: tuple[int, ...] = ()
+        if job_types:
+            types = shard.types(job_types)
+            if not types:
+                continue
+        audiences = None if caller.reads_all else shard.audiences(principals)
+        if owner is not None:
+            owned = shard.owned(owner)
+            audiences = owned if audiences is None else tuple(set(owned).intersection(audiences))
+        if audiences is None or audiences:
+            shards.append(shard)
+            sources.append(Source(shard.name, audiences, types))
+    return shards, sources
+
+
+def _may_match(files: Files, sources: list[Source], filters: Filters) -> bool:
+    """Ask the counters first: what they count as none needs no search."""
+    if not sources:
+        return False
+    if not filters.states and not filters.job_types:
+        return True
+    return bool(files.db.execute(*counting.any_counted(sources, filters)).fetchone()[0])
+
+
+def _merged(
+    asked: Sequence[tuple[Files, list[Shard], Listing]], size: int, offset: int
+) -> list[Job]:
+    """Return a page of several statements: where it lies first, then its rows."""
+    streams: list[Iterator[tuple[_Place, int]]] = [
+        _places(number, files.db, listing, size + offset)
+        for number, (files, _shards, listing) in enumerate(asked)
+    ]
+    page = list(islice(merge(*streams), offset, offset + size))
+    rows_of: dict[tuple[int, int], list[int]] = {}
+    for (_created, _id, source, row), number in page:
+        rows_of.setdefault((number, source), []).append(row)
+    jobs: dict[str, Job] = {}
+    for (number, source), numbers in rows_of.items():
+        files, shards, _listing = asked[number]
+        shard = shards[source]
+        values: dict[str, Any] = {}
+        found = among("row", "row", put(values, "row", numbers))
+        statement = f"SELECT {COLUMNS} FROM {shard.name}.jobs WHERE {found}"  # noqa: S608
+        for row in files.db.execute(statement, values).fetchall():
+            job = shard.names.job(row)
+            jobs[job.id] = job
+    return [jobs[job_id] for (_created, job_id, _source, _row), _number in page]
+
+
+def _places(
+    number: int, db: sqlite3.Connection, listing: Listing, limit: int
+) -> Iterator[tuple[_Place, int]]:
+    """Read the places of one statement as they are wanted, with the statement's number."""
+    for created_at, job_id, row, source in db.execute(
+        listing.text, {**listing.values, "limit": limit, "offset": 0}
+    ):
+        yield (-created_at, job_id, source, row), number

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import orjson
@@ -89,10 +89,16 @@ def job_of(row: Iterable[Any], audience: Audience, job_type: str | None) -> Job:
 
 
 class Names:
-    """The names behind a shard's numbers for types and audiences, read once each."""
+    """The names behind a shard's numbers for types and audiences, read once each.
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    Args:
+        db: Reads the shard.
+        shard: Its name in that connection.
+    """
+
+    def __init__(self, db: sqlite3.Connection, shard: str = "main") -> None:
         self._db = db
+        self._shard = shard
         self._types: dict[int, str | None] = {}
         self._audiences: dict[int, Audience] = {}
 
@@ -104,17 +110,27 @@ class Names:
     def type_name(self, number: int) -> str | None:
         """Return a type's name; None for the type of jobs whose `job.created` is not seen yet."""
         if number not in self._types:
-            row = self._db.execute("SELECT name FROM types WHERE type=?", (number,)).fetchone()
+            row = self._db.execute(
+                f"SELECT name FROM {self._shard}.types WHERE type=?",  # noqa: S608
+                (number,),
+            ).fetchone()
             self._types[number] = row[0] if row else None
         return self._types[number]
 
     def audience(self, number: int) -> Audience:
         """Return the owner and the viewers of an audience."""
-        if number not in self._audiences:
+        found = self._audiences.get(number)
+        if found is None:
             if len(self._audiences) >= MAX_NAMES:
                 self.clear()
             row = self._db.execute(
-                "SELECT owner, viewers FROM audiences WHERE audience=?", (number,)
+                f"SELECT owner, viewers FROM {self._shard}.audiences WHERE audience=?",  # noqa: S608
+                (number,),
             ).fetchone()
-            self._audiences[number] = (row[0], tuple(orjson.loads(row[1]))) if row else (None, ())
-        return self._audiences[number]
+            found = (row[0], tuple(orjson.loads(row[1]))) if row else (None, ())
+            self._audiences[number] = found
+        return found
+
+    def job(self, row: Sequence[Any]) -> Job:
+        """Build a job, without its trail, from `COLUMNS`."""
+        return job_of(row, self.audience(row[-2]), self.type_name(row[-1]))

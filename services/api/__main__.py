@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import resource
 import signal
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 _BACKLOG = 4096
 #: Files that are open beside connections: the store's, Kafka's, the loop's, those being refused.
 _OTHER_FILES = 1_200
+#: Objects that have come and not gone before the collector looks at them.
+_COLLECTED_AFTER = 20_000
 #: Seconds that requests have to end once the process is told to.
 _SHUTDOWN_SECONDS = 5.0
 
@@ -84,6 +87,7 @@ async def _serve(settings: Settings, *, with_parent: bool) -> None:
         site = web.SockSite(runner, listener, backlog=_BACKLOG)
         await site.start()
         host, port = listener.getsockname()[:2]
+        settle()
         print(f"ready http://{_in_url(host)}:{port}", flush=True)  # noqa: T201
         await stop.wait()
         logger.info("action=stopping")
@@ -107,6 +111,17 @@ def connections_within(most: int) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         return max(soft - _OTHER_FILES, soft // 2)
     return most
+
+
+def settle() -> None:
+    """Let the collector of cycles pass over what is there from the start, and come less often.
+
+    A request leaves no cycle behind, so looking for some after every 700 objects finds none; at
+    20,000 what an odd one leaves is a few MiB.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECTED_AFTER)
 
 
 def _stop_event(*, with_parent: bool) -> asyncio.Event:

@@ -9,9 +9,11 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 from msgspec import to_builtins
+from orjson import Fragment
 
 from jobtrail.events import TYPE_NAMES
 from jobtrail.job import Job, TrailEntry
+from jobtrail.states import STATES
 from services.api.coding import Coding, Stream, choose, stream
 from services.api.instants import as_text
 
@@ -22,24 +24,30 @@ BASE_HEADERS: Final = {
     "Vary": "Authorization, Accept-Encoding",
     "Server": "jobtrail",
 }
+#: As plain text: orjson takes five times as long for a member of an enumeration.
+_STATES: Final = {state: state.value for state in STATES}
 
 
 def job_answer(job: Job) -> dict[str, Any]:
     """Return a whole job, its fields in the contract's order."""
+    started, updated, ended = job.started_at, job.updated_at, job.ended_at
+    output, error = job.output, job.error
+    # These are a tenth of the time of a page: no text is made twice, none of what is not there.
+    updated_text = as_text(updated)
     return {
         "id": job.id,
-        "state": job.state,
-        "output": _as_it_came(job.output),
+        "state": _STATES[job.state],
+        "output": None if output is None else Fragment(output),
         "jobType": job.job_type,
         "owner": job.owner,
         "bulkId": job.bulk_id,
         "createdAt": as_text(job.created_at),
-        "startedAt": as_text(job.started_at),
-        "updatedAt": as_text(job.updated_at),
-        "endedAt": as_text(job.ended_at),
+        "startedAt": None if started is None else as_text(started),
+        "updatedAt": updated_text,
+        "endedAt": updated_text if ended == updated else as_text(ended),
         "attempt": job.attempt,
         "progress": job.progress,
-        "error": _as_it_came(job.error),
+        "error": None if error is None else Fragment(error),
         "tags": job.tags,
         "viewers": job.viewers,
     }
@@ -47,7 +55,7 @@ def job_answer(job: Job) -> dict[str, Any]:
 
 def status_answer(job: Job) -> dict[str, Any]:
     """Return the state of a job, as the reference has it."""
-    return {"id": job.id, "state": job.state, "output": _as_it_came(job.output)}
+    return {"id": job.id, "state": _STATES[job.state], "output": _as_it_came(job.output)}
 
 
 def entry_answer(entry: TrailEntry, partition: int, body: bytes | None) -> dict[str, Any]:
@@ -69,8 +77,8 @@ def entry_answer(entry: TrailEntry, partition: int, body: bytes | None) -> dict[
     }
 
 
-def _as_it_came(value: bytes | None) -> orjson.Fragment | None:
-    return None if value is None else orjson.Fragment(value)
+def _as_it_came(value: bytes | None) -> Fragment | None:
+    return None if value is None else Fragment(value)
 
 
 def answer(content: Any, headers: Mapping[str, str]) -> web.Response:

@@ -6,6 +6,7 @@ A model gathers everything that is wrong with a request, so that a client mends 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, get_origin
 
 import orjson
@@ -36,6 +37,10 @@ FOREVER: Final = -1
 
 #: The contract bounds no offset; Python bounds what it reads as a number.
 _DIGITS: Final = re.compile(r"-?[0-9]{1,4000}")
+#: Query strings up to this length are remembered.
+_SHORT: Final = 256
+#: What the service makes cursors of.
+_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]+")
 _DATE_SCHEMA: Final = {
     "type": "string",
     "anyOf": [{"format": "date"}, {"format": "date-time"}],
@@ -270,6 +275,33 @@ def read_query(model: type[_Q], raw: str) -> _Q:
     Raises:
         Problem: 400 with everything that is wrong.
     """
+    return _read_again(model, raw) if len(raw) <= _SHORT else _read_query(model, raw)
+
+
+def read_search(raw: str) -> SearchQuery:
+    """Read the query string of a search; the same as `read_query`, faster with a cursor of ours.
+
+    Each page of a listing has a cursor of its own and all else in common with the others.
+
+    Raises:
+        Problem: 400 with everything that is wrong.
+    """
+    others, found, cursor = raw.rpartition("&cursor=")
+    if found and _CURSOR.fullmatch(cursor):
+        query = read_query(SearchQuery, others)
+        if query.cursor is None:
+            return query.model_copy(update={"cursor": cursor})
+    return read_query(SearchQuery, raw)
+
+
+# What is read depends on nothing but the endpoint's model and the text, and can't be changed.
+# 2,048 queries of 256 characters, about 4 KiB each: 8 MiB at most.
+@lru_cache(maxsize=2048)
+def _read_again(model: type[_Q], raw: str) -> _Q:
+    return _read_query(model, raw)
+
+
+def _read_query(model: type[_Q], raw: str) -> _Q:
     found, faults = parse_query(raw, model.arrays)
     lists: dict[str, Any] = {k: tuple(v) if type(v) is list else v for k, v in found.items()}
     try:

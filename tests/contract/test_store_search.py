@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
@@ -209,3 +210,31 @@ async def test_pages_far_behind_the_first_are_the_same_listing(store: SqliteStor
                     page = snapshot.search(caller, Filters(), size=size, offset=offset)
                     assert plain(page) == jobs[offset : offset + size], (offset, size)
             assert cursor_pages(snapshot, caller, Filters(), 700) == cut(jobs, 700)
+
+
+@pytest.mark.parametrize("shards", [2, 9])
+async def test_more_audiences_or_files_than_a_statement_takes(tmp_path: Path, shards: int) -> None:
+    log, rng = Log(), random.Random(45)
+    for number in range(1_201):
+        # Each job has an audience of its own; there is one more in one shard than in the other.
+        at, owner = BASE + rng.randrange(40) * DAY // 10, f"owner-{number}"
+        log.tell("created", f"job-{number}", at, owner=owner, viewers=["group:g"], bulkId="b")
+        if number % 3:
+            log.tell("active", f"job-{number}", at)
+    store = SqliteStore(tmp_path / "store", shards)
+    store.create()
+    await fill(store, log, most=2000, again=0.0)
+    model, reader = Model(log).advance(), store.reader()
+    with reader.snapshot() as snapshot:
+        for caller in (EVERYBODY, Caller("x", ("g",)), Caller("owner-7", ("h",))):
+            for filters in (Filters(), Filters(bulk_id="b"), Filters(states=(State.ACTIVE,))):
+                jobs = plain(model.listing(caller, filters))
+                assert cursor_pages(snapshot, caller, filters, 100) == cut(jobs, 100)
+                page = snapshot.search(caller, filters, size=50, offset=333)
+                assert plain(page) == jobs[333:383]
+            asked = [f"job-{number}" for number in range(0, 1_300, 17)]
+            mine = [job for job in model.listing(caller) if job.id in asked]
+            found = snapshot.jobs(caller, asked)
+            assert sorted(j.id for j in found) == sorted(j.id for j in mine)
+            assert snapshot.summary(caller, Filters()) == model.summary(caller)
+    store.close()

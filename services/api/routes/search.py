@@ -13,7 +13,7 @@ from services.api.answers import answer, job_answer
 from services.api.auth import Identity
 from services.api.endpoint import FRESHNESS, READS, Answer, Endpoint, Link
 from services.api.reading import reach_position
-from services.api.requests import SearchQuery, page_size, read_query
+from services.api.requests import SearchQuery, page_size, read_search
 from services.api.service import Service
 
 #: No store has more jobs; what lies behind is empty, and so is what lies behind this.
@@ -26,7 +26,7 @@ async def search(service: Service, request: web.Request, identity: Identity) -> 
     `next` of a page leads to the one behind it, with the same filters: no job is skipped or shown
     twice while new ones arrive. The order is that of `createdAt`, then of `id`, both descending.
     """
-    query = read_query(SearchQuery, request.rel_url.raw_query_string)
+    query = read_search(request.rel_url.raw_query_string)
     size = page_size(query, service.bounds.page)
     after = service.cursors.place(query)
     await reach_position(service, request)

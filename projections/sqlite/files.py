@@ -1,0 +1,195 @@
+"""Some shards of a store, read through one connection: a snapshot of them, and who sees what.
+
+Attached to one connection, several files take one BEGIN and one statement for each question, and
+SQLite itself merges what their indexes hold, reading no further than the answer needs. Within a
+transaction each file is seen as it was at its first read: all that a snapshot promises.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from jobtrail.errors import StoreError
+from projections.sqlite import schema
+from projections.sqlite.rows import MAX_NAMES, Names
+
+#: Files that one connection reads; SQLite attaches ten at most.
+TOGETHER: Final = 8
+#: Bytes of the audiences that are remembered per shard: with two each, 30,000 principals.
+_AUDIENCES_BYTES: Final = 8 * 1024 * 1024
+#: What a principal costs there, beside 40 bytes for each of his audiences.
+_PRINCIPAL_BYTES: Final = 200
+#: Audiences that are new since the last look are taken up one by one, up to so many.
+_FEW: Final = 256
+
+#: partition, next offset, the log's last timestamp, the offset before which it recovers
+Checkpoint = tuple[int, int, int, int]
+
+
+class Shard:
+    """One file, under its name in a connection.
+
+    What is remembered of it (checkpoints, names, audiences) is looked at anew when SQLite says
+    that the file was changed, before anything else of a snapshot is read.
+    """
+
+    def __init__(self, db: sqlite3.Connection, name: str, number: int) -> None:
+        #: Of all shards.
+        self.number = number
+        #: What its tables' names begin with.
+        self.name = name
+        self.names = Names(db, name)
+        self.checkpoints: list[Checkpoint] = []
+        self._db = db
+        self._version: int | None = None
+        self._filling = ""
+        self._newest = 0
+        self._types: dict[str, int] = {}
+        self._audiences: dict[str, tuple[int, ...]] = {}
+        self._size = 0
+        self._ask_version = f"PRAGMA {name}.data_version"
+        self._ask_members = f"SELECT audience FROM {name}.audience_members WHERE principal=?"  # noqa: S608
+
+    def begin(self) -> bool:
+        """Begin to read, inside a transaction; return whether the file has changed since."""
+        # Source: SQLite's documentation of this pragma: it differs once another connection has
+        # committed. Like any read it begins the file's snapshot, so nothing comes between.
+        (version,) = self._db.execute(self._ask_version).fetchone()
+        if version == self._version:
+            return False
+        self.checkpoints = self._db.execute(
+            "SELECT partition, next_offset, last_timestamp, recover_to "  # noqa: S608
+            f"FROM {self.name}.checkpoints"
+        ).fetchall()
+        filling, newest = self._db.execute(
+            f"SELECT filling, (SELECT coalesce(max(audience), 0) FROM {self.name}.audiences) "  # noqa: S608
+            f"FROM {self.name}.filling"
+        ).fetchone()
+        if filling != self._filling:
+            # Emptied and filled anew: numbers stand for other names now.
+            self.names.clear()
+            self._types.clear()
+            self._forget_audiences()
+        elif newest != self._newest:
+            self._take_up(self._newest)
+        self._filling, self._newest, self._version = filling, newest, version
+        return True
+
+    def audiences(self, principals: Sequence[str]) -> tuple[int, ...]:
+        """Return the audiences that any of these principals belongs to, each once."""
+        known = self._audiences
+        if len(principals) == 1:
+            found = known.get(principals[0])
+            return self._members(principals[0]) if found is None else found
+        of_all: set[int] = set()
+        for principal in principals:
+            found = known.get(principal)
+            of_all.update(self._members(principal) if found is None else found)
+        return tuple(sorted(of_all))
+
+    def owned(self, owner: str) -> tuple[int, ...]:
+        """Return the audiences of one owner."""
+        rows = self._db.execute(
+            f"SELECT audience FROM {self.name}.audiences WHERE owner=?",  # noqa: S608
+            (owner,),
+        )
+        return tuple(number for (number,) in rows)
+
+    def types(self, names: Iterable[str]) -> tuple[int, ...]:
+        """Return the numbers of types, of those that there are."""
+        return tuple(number for name in names if (number := self._type(name)) is not None)
+
+    def _type(self, name: str) -> int | None:
+        number = self._types.get(name)
+        if number is None:
+            row = self._db.execute(
+                f"SELECT type FROM {self.name}.types WHERE name=?",  # noqa: S608
+                (name,),
+            ).fetchone()
+            if row is None:
+                # Not remembered: it may be there with the next batch.
+                return None
+            if len(self._types) >= MAX_NAMES:
+                self._types.clear()
+            number = self._types[name] = row[0]
+        return number
+
+    def _members(self, principal: str) -> tuple[int, ...]:
+        found = tuple(number for (number,) in self._db.execute(self._ask_members, (principal,)))
+        self._size += _PRINCIPAL_BYTES + len(principal) + 40 * len(found)
+        if self._size > _AUDIENCES_BYTES:
+            self._forget_audiences()
+        self._audiences[principal] = found
+        return found
+
+    def _take_up(self, known: int) -> None:
+        """Forget whose audiences have become more: they are only ever added, with their members.
+
+        That is why what is remembered of everybody else stays true until the shard is emptied.
+        """
+        rows = self._db.execute(
+            f"SELECT owner, viewers FROM {self.name}.audiences WHERE audience>? LIMIT ?",  # noqa: S608
+            (known, _FEW + 1),
+        ).fetchall()
+        if len(rows) > _FEW:
+            self._forget_audiences()
+            return
+        for owner, viewers in rows:
+            for principal in (f"user:{owner}", *orjson.loads(viewers)):
+                self._audiences.pop(principal, None)
+
+    def _forget_audiences(self) -> None:
+        self._audiences.clear()
+        self._size = 0
+
+
+class Files:
+    """Some shards behind one connection.
+
+    Args:
+        paths: Their files, `TOGETHER` at most.
+        first: The number of the first one.
+
+    Raises:
+        StoreError: One can't be opened.
+    """
+
+    def __init__(self, paths: Sequence[Path], first: int) -> None:
+        self.db = schema.connect(paths[0], read_only=True)
+        self.shards = [Shard(self.db, "main", first)]
+        for number, path in enumerate(paths[1:], 1):
+            name = f"shard{number}"
+            self._attach(path, name)
+            self.shards.append(Shard(self.db, name, first + number))
+
+    def _attach(self, path: Path, name: str) -> None:
+        try:
+            self.db.execute(f"ATTACH ? AS {name}", (f"{path.absolute().as_uri()}?mode=rw",))
+            # The size of the first file's cache; how much is mapped, it has from the connection.
+            (size,) = self.db.execute("PRAGMA main.cache_size").fetchone()
+            self.db.execute(f"PRAGMA {name}.cache_size={size}")
+        except sqlite3.Error as error:
+            self.db.close()
+            raise StoreError(
+                "A shard of the projection store can't be opened.",
+                where=str(path),
+                found=str(error),
+            ) from None
+
+    def begin(self) -> bool:
+        """Open a snapshot; return whether any file has changed since the one before."""
+        self.db.execute("BEGIN")
+        changed = False
+        for shard in self.shards:
+            changed |= shard.begin()
+        return changed
+
+    def end(self) -> None:
+        """Let go of the snapshot."""
+        if self.db.in_transaction:
+            self.db.execute("COMMIT")
