@@ -10,8 +10,9 @@ from typing import Final
 FOLDER: Final = Path(__file__).parent
 _BUILT: Final = FOLDER / "target"
 _JAR: Final = _BUILT / "kafka-streams-peer-1.jar"
-#: MiB of heap: the record cache and what is being worked on. In memory, the jobs come on top.
-_HEAP: Final = 1024
+#: MiB of heap: the record cache and what is being worked on; with 1,024 it is half as fast on
+#: 2,000,000 events. In memory, the jobs come on top.
+_HEAP: Final = 3072
 _EVENTS_PER_HEAP: Final = 1_000
 
 
