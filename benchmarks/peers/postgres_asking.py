@@ -40,12 +40,14 @@ class Question(msgspec.Struct):
     arguments: list[list[Any]]
 
 
-async def _ask_on(pool: Any, question: Question, latencies: list[float], seed: int) -> None:
-    """Ask on one connection until cancelled."""
+async def _ask_on(
+    pool: Any, question: Question, latencies: list[float], seed: int, until: float
+) -> None:
+    """Ask on one connection for so long; the last answer is waited for, as it may take seconds."""
     draw = random.Random(seed).random
     arguments, query = question.arguments, question.query
     async with pool.acquire() as connection:
-        while True:
+        while time.perf_counter() < until:
             some = arguments[int(draw() * len(arguments))]
             sent = time.perf_counter()
             await connection.fetch(query, *some)
@@ -57,15 +59,18 @@ async def ask(question: Question) -> Hammered:
     size = question.connections
     pool = await asyncpg.create_pool(question.dsn, min_size=size, max_size=size)
     latencies: list[float] = []
-    asking = [asyncio.create_task(_ask_on(pool, question, latencies, n)) for n in range(size)]
+    until = time.perf_counter() + question.warm_up + question.seconds
+    asking = [
+        asyncio.create_task(_ask_on(pool, question, latencies, n, until)) for n in range(size)
+    ]
     await asyncio.sleep(question.warm_up)
     meter = Meter({"load": os.getpid(), "server": partial(read_tree, question.pid)})
     latencies.clear()
     began = time.perf_counter()
-    await asyncio.wait(asking, timeout=question.seconds, return_when=asyncio.FIRST_EXCEPTION)
+    await asyncio.wait(asking, return_when=asyncio.FIRST_EXCEPTION)
     seconds = time.perf_counter() - began
     processes = meter.stop()
-    errors = sum(task.done() for task in asking)
+    errors = sum(not task.done() or task.exception() is not None for task in asking)
     found = Hammered(seconds, list(latencies), errors, 0, processes)
     pool.terminate()
     for task in asking:
