@@ -30,6 +30,7 @@ class Options:
         half_open: Half-open connections of `hostile`; a fifth as many send a body that drips in.
         hostile_seconds: Seconds for which it asks, before the others come and again while they
             are there.
+        sized_jobs: Jobs of `size`, of two events each.
     """
 
     runs: int = 3
@@ -47,6 +48,7 @@ class Options:
     asking: float = 1.5
     half_open: int = 1_000
     hostile_seconds: float = 10.0
+    sized_jobs: int = 5_000_000
 
 
 #: Sizes so small that they only show whether everything works.
@@ -66,4 +68,5 @@ QUICK: Final = Options(
     asking=0.5,
     half_open=100,
     hostile_seconds=1.0,
+    sized_jobs=20_000,
 )

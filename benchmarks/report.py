@@ -1,6 +1,7 @@
 """The results as tables, on a terminal and in docs/performance.md: `python -m benchmarks.report`.
 
-The page is written anew between two markers; everything else in it is left as it is.
+The page is written anew between two markers; everything else in it is left as it is. The picture
+of `size` is put beside it.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from typing import Final
 from rich.table import Table
 
 from benchmarks import FIGURES, LONG, results
+from benchmarks.picture import picture
 from benchmarks.results import Result, as_text, in_order
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "performance.md"
 BEGIN: Final = "<!-- results: written by python -m benchmarks.report -->"
 END: Final = "<!-- results: end -->"
+PICTURE: Final = "size.svg"
 
 
 def table(found: Sequence[Result]) -> Table:
@@ -55,6 +58,8 @@ def markdown(found: Sequence[Result]) -> str:
                 name = f"`{result.figure}`" if number == 0 else ""
                 parts.append(f"| {name} | {measure} | {told} |")
         parts.append("")
+    if any(result.figure == "size" for result in found):
+        parts.append(f"![`size`: cost of an event by the number of jobs]({PICTURE})")
     return "\n".join(parts).rstrip()
 
 
@@ -97,6 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = in_order(
         [results.read(path) for path in parsed.results.glob("*.json")], (*FIGURES, *LONG)
     )
+    for result in found:
+        if result.figure == "size":
+            parsed.page.with_name(PICTURE).write_text(picture(result), encoding="utf-8")
     page = parsed.page.read_text(encoding="utf-8")
     parsed.page.write_text(rewrite(page, markdown(found)), encoding="utf-8")
     print(f"{len(found)} figures")

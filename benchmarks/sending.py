@@ -24,6 +24,8 @@ from jobtrail.settings import Settings
 
 PARTITIONS: Final = 8
 _BATCH_BYTES: Final = 256 * 1024
+#: After so many events a sender says how far it is: most loads have fewer.
+_TOLD: Final = 1_000_000
 
 
 class Order(msgspec.Struct):
@@ -92,7 +94,9 @@ async def send(order: Order) -> None:
     try:
         batches = [producer.create_batch() for _ in range(PARTITIONS)]
         sent = []
-        for job_id, value in order.load.records():
+        for number, (job_id, value) in enumerate(order.load.records()):
+            if number and number % _TOLD == 0:
+                print(f"  sent {number:,}", file=sys.stderr, flush=True)
             partition = partition_of(job_id, PARTITIONS)
             key = job_id.encode()
             if batches[partition].append(key=key, value=value, timestamp=None) is None:

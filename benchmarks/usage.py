@@ -66,6 +66,24 @@ def resident_kib(pid: int) -> float:
     return float(psutil.Process(pid).memory_info().rss / 1024)
 
 
+class Resident(NamedTuple):
+    """How much memory of a process is resident, MiB; None: not known, as all but Linux has it."""
+
+    #: What no file holds.
+    anonymous: float | None
+    #: What files hold that it has mapped, the store's among them.
+    mapped: float | None
+
+
+def resident(pid: int) -> Resident:
+    """Read how much memory of a process is resident now."""
+    found = _status(pid)
+    if "RssAnon" not in found:
+        return Resident(None, None)
+    # A file on a tmpfs is shared memory to the kernel.
+    return Resident(found["RssAnon"] / 1024, (found["RssFile"] + found["RssShmem"]) / 1024)
+
+
 def _waited(pid: int) -> float | None:
     tasks = Path(f"/proc/{pid}/task")
     if not tasks.exists():
@@ -78,12 +96,19 @@ def _waited(pid: int) -> float | None:
 
 
 def _peak(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
+    found = _status(pid)
+    if "VmHWM" in found:
+        return found["VmHWM"] / 1024
     return float(psutil.Process(pid).memory_info().rss / 2**20)
+
+
+def _status(pid: int) -> dict[str, int]:
+    """Return what Linux tells of a process in kB, proc(5); empty elsewhere."""
+    status = Path(f"/proc/{pid}/status")
+    if not status.exists():
+        return {}
+    lines = (line.split() for line in status.read_text().splitlines())
+    return {line[0].rstrip(":"): int(line[1]) for line in lines if line[-1] == "kB"}
 
 
 class Meter:
