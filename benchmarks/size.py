@@ -28,8 +28,8 @@ from tests.processes import Process, projector
 MARKS: Final = (100_000, 500_000, 1_000_000, 2_000_000, 5_000_000)
 #: How far around such a number is looked, as a share of it: a slice alone is noisy.
 _AROUND: Final = 0.2
-#: A slice has at least so many events, so that the clock of CPU time is fine enough ...
-_LEAST: Final = 25_000
+#: A slice has at least so many events: one step of the checkpoints of each projector ...
+_LEAST: Final = 200_000
 #: ... but there are so many of them in any log.
 _SLICES: Final = 20
 #: Later ones are this share of what is applied: as long as each other on a logarithmic axis.
