@@ -13,15 +13,18 @@ import os
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import uvloop
 
 from benchmarks.client import HttpProtocol, address
 from benchmarks.usage import Meter, read_all
+
+_T = TypeVar("_T")
 
 
 class Task(msgspec.Struct):
@@ -123,13 +126,23 @@ async def hammer(task: Task) -> Hammered:
     return found
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Read the task from a file, and print what was found, both as MessagePack."""
-    task = msgspec.msgpack.decode(Path(arguments[0]).read_bytes(), type=Task)
+def carry_out(path: str, kind: type[_T], work: Callable[[_T], Awaitable[Hammered]]) -> None:
+    """Read a load process's task from a file, and print what was found, both as MessagePack.
+
+    Args:
+        path: The file.
+        kind: Of task.
+        work: Does it.
+    """
+    task = msgspec.msgpack.decode(Path(path).read_bytes(), type=kind)
     gc.freeze()
     gc.disable()
-    sys.stdout.buffer.write(msgspec.msgpack.encode(uvloop.run(hammer(task))))
+
+    async def run() -> Hammered:
+        return await work(task)
+
+    sys.stdout.buffer.write(msgspec.msgpack.encode(uvloop.run(run())))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    carry_out(sys.argv[1], Task, hammer)

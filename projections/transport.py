@@ -12,7 +12,6 @@ the group's committed offset is for monitoring only. Written for faust-streaming
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -43,16 +42,13 @@ class Assignments(Protocol):
         """Return the store's checkpoints of partitions that were just assigned."""
 
 
-class _NothingRead(defaultdict[TP, int | None]):
+class _NothingRead(dict[TP, int | None]):
     """Faust's memory of what it has read last of each partition: none.
 
     It drops messages that lie before that, also those that a seek has just asked for again: a
     message that was on its way during the seek moves the memory on behind them. What comes twice
     or out of turn is passed over by the projector, which knows better.
     """
-
-    def __init__(self) -> None:
-        super().__init__(lambda: None)
 
     def __missing__(self, _tp: TP) -> None:
         """Return that nothing was read, and do not keep it."""

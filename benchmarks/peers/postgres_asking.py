@@ -7,21 +7,17 @@ there. So what an API in front of the table would take is not in it.
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import random
 import sys
 import time
-from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import asyncpg
 import msgspec
-import uvloop
 
-from benchmarks.hammer import Hammered
+from benchmarks.hammer import Hammered, carry_out
 from benchmarks.usage import Meter, read_tree
 
 
@@ -79,13 +75,5 @@ async def ask(question: Question) -> Hammered:
     return found
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Read the question from a file, and print what was found, both as MessagePack."""
-    question = msgspec.msgpack.decode(Path(arguments[0]).read_bytes(), type=Question)
-    gc.freeze()
-    gc.disable()
-    sys.stdout.buffer.write(msgspec.msgpack.encode(uvloop.run(ask(question))))
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    carry_out(sys.argv[1], Question, ask)

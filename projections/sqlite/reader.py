@@ -27,6 +27,7 @@ from projections.sqlite import counting, schema
 from projections.sqlite.files import TOGETHER, Files, Shard
 from projections.sqlite.listing import Listing, Source, among, listings, put
 from projections.sqlite.rows import COLUMNS
+from projections.sqlite.writer import read_chunks
 
 #: Up to so many shards it costs less to ask all of them for an id than to tell which one has it.
 _ASK_ALL: Final = 2
@@ -173,7 +174,7 @@ class SqliteSnapshot:
                 {"id": orjson.dumps(some).decode()},
             ).fetchall():
                 job = shard.names.job(columns)
-                job.trail = _spilled(files.db, shard, row, spilled) + trail
+                job.trail = read_chunks(files.db, row, spilled, shard.name) + trail
                 found[job.id] = job
         return found
 
@@ -271,17 +272,6 @@ def _by_id(parts: tuple[tuple[str, int, int], ...]) -> str:
         + (f" AND {among('audience', f'audience{number}', audiences)}" if audiences else "")
         for number, (shard, ids, audiences) in enumerate(parts)
     )
-
-
-def _spilled(db: sqlite3.Connection, shard: Shard, row: int, spilled: int) -> bytes:
-    """Return the part of a job's trail that is kept outside of its row."""
-    if not spilled:
-        return b""
-    chunks = db.execute(
-        f"SELECT trail FROM {shard.name}.trail_chunks WHERE row=? ORDER BY chunk",  # noqa: S608
-        (row,),
-    )
-    return b"".join(trail for (trail,) in chunks)
 
 
 def _order(row: Sequence[Any]) -> tuple[int, str]:

@@ -366,9 +366,19 @@ def _sum_up(changes: Mapping[tuple[int, int, int], list[int]]) -> dict[tuple[int
     return {bucket: total for bucket, total in sums.items() if any(total)}
 
 
-def read_chunks(db: sqlite3.Connection, row: int, spilled: int) -> bytes:
-    """Return the part of a job's trail that is kept outside of its row."""
+def read_chunks(db: sqlite3.Connection, row: int, spilled: int, shard: str = "main") -> bytes:
+    """Return the part of a job's trail that is kept outside of its row.
+
+    Args:
+        db: Has the job's shard.
+        row: The job's.
+        spilled: How many entries are kept outside.
+        shard: What the shard is called on this connection.
+    """
     if not spilled:
         return b""
-    chunks = db.execute("SELECT trail FROM trail_chunks WHERE row=? ORDER BY chunk", (row,))
+    chunks = db.execute(
+        f"SELECT trail FROM {shard}.trail_chunks WHERE row=? ORDER BY chunk",  # noqa: S608
+        (row,),
+    )
     return b"".join(trail for (trail,) in chunks)
