@@ -14,11 +14,11 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
+from jobtrail.decoding import accept
 from jobtrail.errors import EventError, FencedError, LogGapError, StoreError
 from jobtrail.fold import fold
 from jobtrail.job import Place, Verdict
 from jobtrail.states import ENDED
-from projections.decoding import accept
 from projections.store import Batch, Checkpoint, Entry, ProjectionWriter, Tally
 
 logger = logging.getLogger(__name__)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from jobtrail.decoding import accept
 from jobtrail.errors import EventError
 from jobtrail.fold import fold
 from jobtrail.job import Job, Place
 from jobtrail.partitions import partition_of
-from projections.decoding import accept
 from projections.reading import Caller, Snapshot
 from services.api.buffer import Buffer, Record
 

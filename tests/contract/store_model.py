@@ -12,11 +12,11 @@ from typing import Any
 
 import msgspec
 
+from jobtrail.decoding import accept
 from jobtrail.errors import EventError
 from jobtrail.fold import fold
 from jobtrail.job import Job, Place, Verdict
 from jobtrail.states import STATES
-from projections.decoding import accept
 from projections.reading import Caller, Filters
 from projections.store import Tally
 from tests.contract.store_streams import DAY, Log

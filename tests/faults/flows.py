@@ -1,7 +1,7 @@
 """Events on their way: streams made from a seed, the log as it is, and the store against its fold.
 
 What a store has to hold is asked of the contract tests' model: it knows no store, and judges and
-folds a log with `projections.decoding.accept` and `jobtrail.fold.fold` alone.
+folds a log with `jobtrail.decoding.accept` and `jobtrail.fold.fold` alone.
 """
 
 from __future__ import annotations

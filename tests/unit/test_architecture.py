@@ -26,7 +26,6 @@ MAY_IMPORT = {
     "services": (
         "jobtrail",
         "services",
-        "projections.decoding",
         "projections.reading",
         "projections.sqlite.reader",
     ),

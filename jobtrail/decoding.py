@@ -1,4 +1,4 @@
-"""The one judgement of what is a valid record of the log, shared by projectors and tails.
+"""The one judgement of what is a valid record of the log, shared by projectors, tails and replay.
 
 What it refuses goes to the dead-letter topic with the reason; everyone who folds the log must
 refuse the same records, or their folds would differ.
