@@ -18,6 +18,7 @@ from jobtrail.cli.explain import explain
 from jobtrail.cli.imports import import_
 from jobtrail.cli.keys import keys
 from jobtrail.cli.replay import replay
+from jobtrail.cli.report import report
 from jobtrail.cli.status import status
 from jobtrail.cli.token import token
 from jobtrail.cli.up import up
@@ -63,5 +64,6 @@ for _command in (
     wait,
     explain,
     replay,
+    report,
 ):
     main.add_command(_command)

@@ -52,6 +52,11 @@ class LogSource:
             self._thread.stop()
             raise
 
+    @property
+    def name(self) -> str:
+        """The topic and its cluster."""
+        return f"{self._settings.topic} of {self._settings.bootstrap_servers}"
+
     def begins(self) -> dict[int, int]:
         """Return the first offset that can be read, per partition."""
         return self._offsets(self._run(self._consumer.beginning_offsets(self._all())))

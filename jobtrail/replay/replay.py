@@ -51,6 +51,8 @@ class Replay:
 
     def __init__(self, source: Source, progress: Progress | None = None) -> None:
         self._source = source
+        #: What the log is called.
+        self.name = source.name
         self.progress = progress
         #: Of the last read: how many records were no valid event.
         self.refused = 0
@@ -115,8 +117,8 @@ class Replay:
             since: A position to begin at; instants cut nothing off here.
             until: A position to stop before.
         """
-        start = {**self.begins, **(_position(since) or {})}
-        end = {**self.ends, **(_position(until) or {})}
+        start = {**self.begins, **(position_of(since) or {})}
+        end = {**self.ends, **(position_of(until) or {})}
         for partition in end:
             if partition not in self.ends:
                 raise UsageError(
@@ -149,7 +151,7 @@ class Replay:
             until: Where to stop: a position, or the first instant that no event may name.
         """
         wanted = self._ids(filters, until) if filters else None
-        first, behind = _instant(since), _instant(until)
+        first, behind = instant_of(since), instant_of(until)
         self.refused = 0
         for records in self.record_batches(since=since, until=until):
             events, refused = decode(records, len(self.ends))
@@ -172,7 +174,7 @@ class Replay:
     ) -> Iterator[LoggedEvent]:
         """Yield valid events as typed objects; all else is as of `event_batches`."""
         wanted = set(self._ids(filters, until).to_pylist()) if filters else None
-        first, behind = _instant(since), _instant(until)
+        first, behind = instant_of(since), instant_of(until)
         self.refused = 0
         for records in self.record_batches(since=since, until=until):
             for record in in_turn(records):
@@ -200,10 +202,10 @@ class Replay:
         Returns:
             The tables `jobs` and `transitions`; to be closed.
         """
-        position = _position(when)
+        position = position_of(when)
         self.refused = 0
         batches = self.event_batches(until=position)
-        return fold_tables(batches, _instant(when), keep=filters.keep if filters else None)
+        return fold_tables(batches, instant_of(when), keep=filters.keep if filters else None)
 
     def state_at(self, when: When | None = None, filters: Filters = _EVERYTHING) -> Table:
         """Return the jobs as they were at an instant or a position; see `fold`.
@@ -226,19 +228,19 @@ class Replay:
         return folded.transitions
 
     def _ids(self, filters: Filters, until: When | None) -> pa.Array:
-        with self.fold(_position(until), filters) as folded:
+        with self.fold(position_of(until), filters) as folded:
             found = [batch.column("id") for batch in folded.jobs.batches()]
         return pa.concat_arrays(found) if found else pa.array([], pa.string())
 
 
-def _position(when: When | None) -> Mapping[int, int] | None:
+def position_of(when: When | None) -> Mapping[int, int] | None:
     """Return a position; None where an instant is meant, or nothing."""
     if isinstance(when, str) and _is_position(when):
         return parse_position(when)
     return when if isinstance(when, Mapping) else None
 
 
-def _instant(when: When | None) -> datetime | None:
+def instant_of(when: When | None) -> datetime | None:
     """Return an instant, in UTC where it does not say; None where a position is meant.
 
     Raises:

@@ -88,10 +88,10 @@ async def test_a_log_that_is_not_there_says_so() -> None:
         await asyncio.to_thread(LogSource, away)
 
 
-async def run(settings: Settings, *arguments: str) -> tuple[int, str, str]:
+async def run(settings: Settings, *arguments: str, name: str = "replay") -> tuple[int, str, str]:
     servers = ("--bootstrap-servers", settings.bootstrap_servers)
     process = await asyncio.create_subprocess_exec(
-        *command("--data-dir", str(settings.data_dir), "replay", *servers, *arguments),
+        *command("--data-dir", str(settings.data_dir), name, *servers, *arguments),
         env={**clean_environment(), "JOBTRAIL_TOPIC": settings.topic},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -136,3 +136,17 @@ async def test_the_command_exports(settings: Settings, tmp_path: Path) -> None:
         "events.parquet",
         "log.duckdb",
     ]
+
+
+async def test_the_command_reports(settings: Settings, tmp_path: Path) -> None:
+    page, picture = tmp_path / "report.html", tmp_path / "flow.png"
+    status, out, err = await run(
+        settings, "--to", str(page), "--csv", str(tmp_path / "csv"), "--user", "u1",
+        "--png", str(picture), "--plot", "flow", name="report",
+    )  # fmt: skip
+    assert (status, out, err) == (0, f"{page}\n", "")
+    assert "user u1" in page.read_text()
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    totals = (tmp_path / "csv" / "totals.csv").read_text().splitlines()
+    assert totals[1].split(",")[0] == str(JOBS // 5)
+    assert (await run(settings, "--to", str(page), "--png", str(picture), name="report"))[0] == 2

@@ -29,6 +29,8 @@ NOON = 1_795_438_800_000_000
 class ListSource:
     """A log in memory."""
 
+    name = "a list"
+
     def __init__(self, log: Mapping[int, list[dict[str, Any]]]) -> None:
         self._log = log
 
