@@ -130,6 +130,12 @@ async def test_the_command_exports(settings: Settings, tmp_path: Path) -> None:
     assert (status, err) == (0, refused)
     with duckdb.connect(str(path), read_only=True) as database:
         assert database.execute("SELECT count(*) FROM jobs").fetchone() == (JOBS + 1,)
+    await write(settings, [("new", json.dumps(event("active", "new", 9, attempt=1)).encode())])
+    status, out, _ = await run(settings, "--to", str(path), "--since", "last", "--json")
+    assert (status, json.loads(out)["rows"]) == (0, 1)
+    with duckdb.connect(str(path), read_only=True) as database:
+        asked = "SELECT state, events FROM jobs WHERE id = 'new'"
+        assert database.execute(asked).fetchall() == [("active", 2)]
     assert (await run(settings, "--to", str(tmp_path / "jobs.xlsx")))[0] == 2
     assert (await run(settings, "--state-at", "soon"))[0] == 2
     assert sorted(file.name for file in tmp_path.iterdir() if file.suffix) == [
@@ -150,3 +156,20 @@ async def test_the_command_reports(settings: Settings, tmp_path: Path) -> None:
     totals = (tmp_path / "csv" / "totals.csv").read_text().splitlines()
     assert totals[1].split(",")[0] == str(JOBS // 5)
     assert (await run(settings, "--to", str(page), "--png", str(picture), name="report"))[0] == 2
+
+
+async def test_the_command_compares(settings: Settings) -> None:
+    status, out, err = await run(
+        settings, "--from", "2026-11-23T13:00:05Z", "--to", "2026-11-23T13:00:12Z", "--user", "u2",
+        name="diff",
+    )  # fmt: skip
+    assert err == ""
+    first, *jobs = [json.loads(line) for line in out.splitlines()]
+    assert (status, err, first["changed"]) == (0, "", 3)
+    assert {job["id"]: (job["state_before"], job["state_after"]) for job in jobs} == {
+        "j2": ("created", "active"),
+        "j7": (None, "created"),
+        "j12": (None, "created"),
+    }
+    after = {count["jobType"]: count["after"] for count in first["counts"]}
+    assert (after["t0"]["active"], after["t0"]["created"], after["t1"]["created"]) == (1, 1, 1)
