@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobtrail.cli.common import chosen_data_dir, log_options, needed, progress
+from jobtrail.cli.common import archive_option, chosen_data_dir, log_options, needed, progress
 
 if TYPE_CHECKING:
     from jobtrail.replay.report import Report
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 @click.option("--png", type=click.Path(path_type=Path, dir_okay=False), help="One plot as PNG.")
 @click.option("--plot", help="Which plot --png is of.")
 @click.option("--max-rate", type=click.FloatRange(min=1), help="Records read a second at most.")
+@archive_option
 @log_options
 def report(
     to: Path,
@@ -46,6 +47,7 @@ def report(
     png: Path | None,
     plot: str | None,
     max_rate: float | None,
+    archive: str | None,
     bootstrap_servers: str | None,
     data_dir: Path | None,
 ) -> None:
@@ -68,6 +70,7 @@ def report(
         Replay.open(
             bootstrap_servers=bootstrap_servers,
             data_dir=chosen_data_dir(data_dir),
+            archive=archive,
             max_rate=max_rate,
         ) as opened,
         tempfile.TemporaryDirectory(prefix="jobtrail-report-") as folder,
