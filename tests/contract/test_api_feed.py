@@ -102,9 +102,11 @@ async def test_what_the_fold_ignored_is_not_told(api: Api) -> None:
 
 async def test_a_creation_that_comes_after_the_fact_is_told(api: Api) -> None:
     """It is what makes the job visible to its owner."""
-    async with feed(api, headers=api.bearer("alice")) as reader:
+    async with feed(api) as everybody, feed(api, headers=api.bearer("alice")) as reader:
         api.emit("job-1", "completed")
         await happen(api)
+        # Told while nobody owns the job: later it would be hers, and she would be told of both.
+        await everybody.changes(1)
         api.emit("job-1", "created", owner="alice")
         await happen(api)
         (change,) = await reader.changes(1)
