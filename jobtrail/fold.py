@@ -42,10 +42,8 @@ def fold(job: Job | None, event: ev.Event, place: Place) -> tuple[Job, Verdict]:
         event stands in the trail. Unless it is `applied` nothing else of the job changes, but
         for a `job.created` that came after the fact: it fills in what a job is and whose.
     """
-    if event.time is not None:
-        time = ev.microseconds(event.time)
-    else:
-        time = min(max(place.timestamp, _FIRST), _LAST)
+    said = event.time
+    time = within_years(place.timestamp) if said is None else ev.microseconds(said)
     key = event_key(event.id)
     if job is None:
         # A job is first seen wherever its log begins for us. Progress claims the least: created.
@@ -67,6 +65,11 @@ def fold(job: Job | None, event: ev.Event, place: Place) -> tuple[Job, Verdict]:
         key, place.offset, time, after.state, _TYPE_CODES[type(event)], verdict
     )
     return after, verdict
+
+
+def within_years(timestamp: int) -> int:
+    """Return a record's timestamp, in microseconds since 1970, kept within the years 2 to 9998."""
+    return min(max(timestamp, _FIRST), _LAST)
 
 
 def _attempt_of(event: ev.Event, job: Job) -> int:

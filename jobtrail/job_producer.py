@@ -21,7 +21,7 @@ from typing import Any, Concatenate, Final, ParamSpec, Self
 from jobtrail.delivery import Delivered, Delivery
 from jobtrail.errors import LogUnavailable
 from jobtrail.events import Event, decode, encode
-from jobtrail.local import read_running
+from jobtrail.local import with_log
 from jobtrail.making import EventMaker
 from jobtrail.position import format_position
 from jobtrail.settings import Settings, load
@@ -299,7 +299,4 @@ def _reaching(settings: Settings | None, bootstrap_servers: str | None) -> Setti
     found = settings or load()
     if bootstrap_servers:
         return found.model_copy(update={"bootstrap_servers": bootstrap_servers})
-    if found.bootstrap_servers:
-        return found
-    running = read_running(found.data_dir)
-    return found.model_copy(update={"bootstrap_servers": running.bootstrap_servers})
+    return with_log(found)

@@ -9,6 +9,7 @@ import msgspec
 import psutil
 
 from jobtrail.errors import NotRunning
+from jobtrail.settings import Settings
 
 _FILE: Final = "run.json"
 
@@ -54,3 +55,15 @@ def read_running(data_dir: Path) -> Running:
         mend="Start it with `jobtrail up`, or say where one is with --data-dir, "
         "--bootstrap-servers or --url.",
     )
+
+
+def with_log(settings: Settings) -> Settings:
+    """Return settings that reach a log: where they name no cluster, that of the local service.
+
+    Raises:
+        NotRunning: They name none, and no local service runs on their data folder.
+    """
+    if settings.bootstrap_servers:
+        return settings
+    running = read_running(settings.data_dir)
+    return settings.model_copy(update={"bootstrap_servers": running.bootstrap_servers})

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import orjson
 
-from jobtrail.job import Job
+from jobtrail.job import STATE_CODES, Job
 from jobtrail.states import STATES, State
 
 T = TypeVar("T")
@@ -65,6 +65,30 @@ def job_of(row: Sequence[Any], audience: Audience, job_type: str | None) -> Job:
         error=error,
         output=output,
     )
+
+
+def row_of(job: Job) -> tuple[tuple[Any, ...], Audience, str | None]:
+    """Return what `job_of` makes a job of."""
+    row = (
+        job.id,
+        STATE_CODES[job.state],
+        job.created_at,
+        job.updated_at,
+        job.started_at,
+        job.ended_at,
+        job.attempt,
+        job.progress,
+        job.bulk_id,
+        pack_tags(job.tags),
+        job.error,
+        job.output,
+    )
+    return row, (job.owner, job.viewers), job.job_type
+
+
+def pack_tags(tags: dict[str, str]) -> str | None:
+    """Return tags as a row has them."""
+    return orjson.dumps(tags).decode() if tags else None
 
 
 class Caller(NamedTuple):

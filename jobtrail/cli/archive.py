@@ -65,10 +65,10 @@ def archive(
         return
     settings = log_settings(data_dir, bootstrap_servers)
     name = LogName(asyncio.run(_cluster(settings)), settings.topic)
-    log = LogSource(settings)
+    log = LogSource(settings, max_rate)
     try:
         kept = open_for(ArchiveStore.open(to), name, log, segment_records)
-        archiver = Archiver(kept, log, rest=rest, past_gap=past_gap, max_rate=max_rate)
+        archiver = Archiver(kept, log, rest=rest, past_gap=past_gap)
         with progress("records archived", total=archiver.total) as show:
             done = archiver.run(show)
     finally:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import click
 import msgspec
@@ -26,6 +26,8 @@ from jobtrail.states import ENDED, STATES
 from jobtrail.tokens import local_secret, make_token
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+#: Rows that a terminal gets unless told otherwise.
+ROWS: Final = 50
 
 
 def asking(command: _F) -> _F:
@@ -98,10 +100,9 @@ def search(
     data_dir: Path | None,
 ) -> None:
     """List jobs, newest first: as a table, or one JSON object a line."""
-    if any(":" not in tag for tag in tags):
-        raise click.BadParameter("expected KEY:VALUE", param_hint="--tag")
+    chosen = tags_of(tags)
     shown = tabular(as_json)
-    most = limit or (50 if shown else None)
+    most = limit or (ROWS if shown else None)
     with client(url, token, data_dir) as asked:
         jobs = asked.search(
             job_types=job_types,
@@ -110,7 +111,7 @@ def search(
             end=end,
             owner=owner,
             bulk_id=bulk_id,
-            tags=dict(tag.split(":", 1) for tag in tags),
+            tags=chosen,
             page_size=min(most or 500, 500),
         )
         found = islice(jobs, most)
@@ -188,6 +189,17 @@ def wait(
     ended = [job_id in found and found[job_id].state in ENDED for job_id in job_ids]
     if not (any(ended) if until_any else all(ended)):
         sys.exit(1)
+
+
+def tags_of(given: Iterable[str]) -> dict[str, str]:
+    """Return tags that were given as KEY:VALUE.
+
+    Raises:
+        BadParameter: One has another form.
+    """
+    if any(":" not in tag for tag in given):
+        raise click.BadParameter("expected KEY:VALUE", param_hint="--tag")
+    return dict(tag.split(":", 1) for tag in given)
 
 
 def tabular(as_json: bool) -> bool:

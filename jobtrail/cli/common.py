@@ -22,7 +22,7 @@ from rich.progress import (
 )
 
 from jobtrail.errors import UsageError
-from jobtrail.local import read_running
+from jobtrail.local import with_log
 from jobtrail.position import format_position
 from jobtrail.producer import LogWriter
 from jobtrail.settings import Settings, load
@@ -68,11 +68,7 @@ def log_settings(data_dir: Path | None, bootstrap_servers: str | None) -> Settin
     Raises:
         NotRunning: None is named, and no local service runs.
     """
-    settings = load(data_dir=chosen_data_dir(data_dir), bootstrap_servers=bootstrap_servers)
-    if settings.bootstrap_servers:
-        return settings
-    running = read_running(settings.data_dir)
-    return settings.model_copy(update={"bootstrap_servers": running.bootstrap_servers})
+    return with_log(load(data_dir=chosen_data_dir(data_dir), bootstrap_servers=bootstrap_servers))
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
@@ -13,15 +13,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobtrail.cli.ask import tabular
-from jobtrail.cli.common import archive_option, chosen_data_dir, log_options, needed, progress
+from jobtrail.cli.ask import ROWS, tabular
+from jobtrail.cli.common import archive_option, log_options, needed
+from jobtrail.cli.reading import reading
 from jobtrail.states import STATES
 
 if TYPE_CHECKING:
     from jobtrail.replay.diff import Diff
-
-#: Jobs that a terminal gets unless told otherwise.
-_ROWS: Final = 50
 
 
 @click.command()
@@ -49,24 +47,21 @@ def diff(
     As JSON, the first line has the counts, each further one a job.
     """
     with needed("replay"):
-        from jobtrail.replay import Filters, Replay
+        from jobtrail.replay import Filters
         from jobtrail.replay.diff import diff_tables
-        from jobtrail.replay.replay import instant_of, position_of
+        from jobtrail.replay.replay import meant
     filters = Filters(users=users, job_types=job_types)
-    with Replay.open(
-        bootstrap_servers=bootstrap_servers, data_dir=chosen_data_dir(data_dir), archive=archive
+    with reading(
+        "events", bootstrap_servers=bootstrap_servers, data_dir=data_dir, archive=archive
     ) as opened:
-        total = sum(opened.ends[p] - begin for p, begin in opened.begins.items())
-        with progress("reading events", total) as told:
-            opened.progress = lambda done, _total: told(done)
-            found = diff_tables(
-                opened.event_batches(),
-                position_of(before) or instant_of(before),
-                position_of(after) or instant_of(after),
-                keep=filters.keep if filters else None,
-            )
+        found = diff_tables(
+            opened.event_batches(),
+            meant(before),
+            meant(after),
+            keep=filters.keep if filters else None,
+        )
     if tabular(as_json):
-        _show(found, limit or _ROWS)
+        _show(found, limit or ROWS)
         return
     click.echo(orjson.dumps({"counts": _counts(found), "changed": len(found.jobs)}))
     for row in islice(_rows(found), limit):

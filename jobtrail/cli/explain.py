@@ -51,29 +51,8 @@ def _plain(job: Job, story: Story) -> dict[str, Any]:
     return {
         "id": job.id,
         "state": job.state,
-        "events": [
-            {
-                "time": told.time,
-                "type": told.type,
-                "partition": told.partition,
-                "offset": told.offset,
-                "verdict": told.verdict,
-                "state": told.state,
-                "attempt": told.attempt,
-                "words": told.words,
-            }
-            for told in story.events
-        ],
-        "spans": [
-            {
-                "state": span.state,
-                "attempt": span.attempt,
-                "began": span.began,
-                "ended": span.ended,
-                "seconds": span.seconds,
-            }
-            for span in story.spans
-        ],
+        "events": [told._asdict() for told in story.events],
+        "spans": [span._asdict() for span in story.spans],
         "seconds": story.by_state(),
     }
 

@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.table import Table as Shown
 from rich.text import Text
 
-from jobtrail.cli.ask import tabular
-from jobtrail.cli.common import archive_option, chosen_data_dir, log_options, needed, progress
+from jobtrail.cli.ask import ROWS, tabular, tags_of
+from jobtrail.cli.common import archive_option, log_options, needed
+from jobtrail.cli.reading import reading
 from jobtrail.position import format_position
 from jobtrail.states import STATES
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 #: As `--since`: where the last export to this file ended.
 LAST: Final = "last"
-#: Rows that a terminal gets unless told otherwise.
-_ROWS: Final = 50
 _SHOWN: Final = {
     "events": ("partition", "offset", "time", "type", "job_id", "attempt"),
     "jobs": ("id", "job_type", "state", "owner", "created_at", "ended_at", "attempt"),
@@ -88,43 +87,40 @@ def replay(
 
     An instant is ISO 8601, a position is what every command and answer calls one, as 0:10,1:7.
     """
-    if any(":" not in tag for tag in tags):
-        raise click.BadParameter("expected KEY:VALUE", param_hint="--tag")
+    tagged = tags_of(tags)
     what = "jobs" if state_at else "transitions" if of_transitions else "events"
     if state_at and of_transitions:
         raise click.UsageError("--state-at and --transitions ask for different tables.")
     if what != "events" and since:
         raise click.UsageError("--since is for events: a state rests on all that came before.")
     with needed("replay"):
-        from jobtrail.replay import Filters, Replay
+        from jobtrail.replay import Filters
         from jobtrail.replay.export import DUCKDB, check_ending
     if to is not None and check_ending(to) == DUCKDB and (what != "events" or limit):
         raise click.UsageError("A DuckDB file has all three tables, whole.")
     if since == LAST and (to is None or check_ending(to) != DUCKDB):
         raise click.UsageError("--since last is for a .duckdb file: others are given a position.")
-    filters = Filters(**chosen, tags=dict(tag.split(":", 1) for tag in tags))
-    with Replay.open(
+    filters = Filters(**chosen, tags=tagged)
+    with reading(
+        what,
         bootstrap_servers=bootstrap_servers,
-        data_dir=chosen_data_dir(data_dir),
+        data_dir=data_dir,
         archive=archive,
         max_rate=max_rate,
     ) as opened:
         position = format_position(opened.ends)
-        total = sum(opened.ends[p] - begin for p, begin in opened.begins.items())
-        with progress(f"reading {what}", total) as told:
-            opened.progress = lambda done, _total: told(done)
-            if to is not None and to.suffix.lower() == DUCKDB:
-                rows = _to_duckdb(opened, to, filters, since, until)
+        if to is not None and to.suffix.lower() == DUCKDB:
+            rows = _to_duckdb(opened, to, filters, since, until)
+        else:
+            if what == "jobs":
+                at = None if state_at == "now" else state_at
+                batches = opened.state_at(at, filters).batches()
+            elif what == "transitions":
+                batches = opened.transitions(until, filters).batches()
             else:
-                if what == "jobs":
-                    at = None if state_at == "now" else state_at
-                    batches = opened.state_at(at, filters).batches()
-                elif what == "transitions":
-                    batches = opened.transitions(until, filters).batches()
-                else:
-                    batches = opened.event_batches(filters, since=since, until=until)
-                rows = _write(what, batches, to, limit, as_json=as_json)
-        refused = opened.refused
+                batches = opened.event_batches(filters, since=since, until=until)
+            rows = _write(what, batches, to, limit, as_json=as_json)
+    refused = opened.refused
     if to is not None:
         _report(to, what, rows, position, as_json=as_json)
     if refused:
@@ -135,7 +131,8 @@ def _to_duckdb(
     opened: Replay, to: Path, filters: Filters, since: str | None, until: str | None
 ) -> int:
     """Write a database, or add to it what came since; return how many events."""
-    from jobtrail.replay.export import grow_duckdb, to_duckdb, whole
+    from jobtrail.replay.export import grow_duckdb, to_duckdb
+    from jobtrail.replay.files import whole
 
     if since == LAST:
         if filters or until:
@@ -154,11 +151,12 @@ def _write(
     as_json: bool,
 ) -> int:
     from jobtrail.replay import schemas
-    from jobtrail.replay.export import WRITERS, ndjson, whole
+    from jobtrail.replay.export import WRITERS, ndjson
+    from jobtrail.replay.files import whole
 
     shown = to is None and tabular(as_json)
     if shown and limit is None:
-        limit = _ROWS
+        limit = ROWS
     if limit is not None:
         batches = _first(batches, limit)
     if to is not None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobtrail.cli.common import archive_option, chosen_data_dir, log_options, needed, progress
+from jobtrail.cli.common import archive_option, log_options, needed
+from jobtrail.cli.reading import reading
 
 if TYPE_CHECKING:
     from jobtrail.replay.report import Report
@@ -58,31 +59,27 @@ def report(
     if (png is None) is not (plot is None):
         raise click.UsageError("--png and --plot go together.")
     with needed("replay"):
-        import duckdb
-
-        from jobtrail.replay import Filters, Replay
-        from jobtrail.replay.replay import instant_of, position_of
+        from jobtrail.replay import Filters
+        from jobtrail.replay.database import open_database
+        from jobtrail.replay.replay import instant_of, meant, position_of
         from jobtrail.replay.report import PLOTS, About, Range, Report
     if plot is not None and plot not in PLOTS:
         raise click.BadParameter(f"expected one of {', '.join(PLOTS)}", param_hint="--plot")
-    range_ = Range(position_of(since) or instant_of(since), instant_of(until))
+    range_ = Range(meant(since), instant_of(until))
     with (
-        Replay.open(
+        reading(
+            "events",
             bootstrap_servers=bootstrap_servers,
-            data_dir=chosen_data_dir(data_dir),
+            data_dir=data_dir,
             archive=archive,
             max_rate=max_rate,
         ) as opened,
         tempfile.TemporaryDirectory(prefix="jobtrail-report-") as folder,
-        duckdb.connect(str(Path(folder) / "report.duckdb")) as database,
+        open_database(Path(folder) / "report.duckdb", memory_mib=256) as database,
     ):
-        database.execute("SET memory_limit = '256MB'")
-        total = sum(opened.ends[p] - begin for p, begin in opened.begins.items())
-        with progress("reading events", total) as told:
-            opened.progress = lambda done, _total: told(done)
-            with opened.fold(until, Filters(users=users, job_types=job_types)) as folded:
-                folded.jobs.to_duckdb(database, "jobs")
-                folded.transitions.to_duckdb(database, "transitions")
+        with opened.fold(until, Filters(users=users, job_types=job_types)) as folded:
+            folded.jobs.to_duckdb(database, "jobs")
+            folded.transitions.to_duckdb(database, "transitions")
         asked = [f"{word} {when}" for word, when in (("from", since), ("until", until)) if when]
         about = About(
             log=opened.name,
@@ -99,7 +96,6 @@ def report(
 def _write(
     found: Report, to: Path, csv_folder: Path | None, png: Path | None, plot: str | None
 ) -> None:
-    to.parent.mkdir(parents=True, exist_ok=True)
     found.write_page(to)
     if csv_folder is not None:
         found.write_csv(csv_folder)

@@ -13,13 +13,10 @@ import pyarrow as pa
 from jobtrail import events as ev
 from jobtrail.decoding import accept
 from jobtrail.errors import EventError
+from jobtrail.fold import within_years
 from jobtrail.job import Place
 from jobtrail.records import Misnamed
 from jobtrail.replay.schemas import EVENTS
-
-#: Years 2 to 9998, as the fold has it: a record's timestamp is its producer's.
-_FIRST: Final = -62_104_060_800_000_000
-_LAST: Final = 253_370_764_799_999_999
 
 
 class Decoded(NamedTuple):
@@ -47,8 +44,7 @@ def in_turn(records: pa.RecordBatch) -> Iterator[Record]:
     """
     offsets = records.column("offset").to_pylist()
     for (partition, logged_at, key, value), offset in zip(_plain(records), offsets, strict=True):
-        timestamp = min(max(logged_at, _FIRST), _LAST)
-        yield Record(Place(partition, offset, timestamp), key, value)
+        yield Record(Place(partition, offset, within_years(logged_at)), key, value)
 
 
 def _plain(records: pa.RecordBatch) -> Iterator[tuple[int, int, bytes | None, bytes | None]]:
@@ -88,7 +84,7 @@ def decode(records: pa.RecordBatch, partitions: int) -> Decoded:
         events.append(event)
         # A datetime or microseconds: Arrow takes both.
         time = event.time
-        times.append(min(max(logged_at, _FIRST), _LAST) if time is None else time)
+        times.append(within_years(logged_at) if time is None else time)
     whole = records
     if refused:
         kept = np.delete(np.arange(len(records)), refused)

@@ -1,11 +1,7 @@
-"""Tables to files: whole or not at all."""
+"""Tables to files."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -27,24 +23,6 @@ from jobtrail.replay.replay import Replay, When, position_of
 _GROUP: Final = 100_000
 #: How hard Parquet's pages are compressed; further levels cost more than they save.
 _LEVEL: Final = 3
-
-
-@contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Give a path to write to that becomes the wanted one when all is written, and only then."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        draft = folder / path.name
-        yield draft
-        descriptor = os.open(draft, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        draft.replace(path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def to_ndjson(schema: pa.Schema, batches: Iterable[pa.RecordBatch], path: Path) -> int:

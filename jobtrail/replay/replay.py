@@ -15,9 +15,8 @@ from jobtrail.decoding import accept
 from jobtrail.errors import EventError, UsageError
 from jobtrail.events import Event, from_microseconds
 from jobtrail.job import Place
-from jobtrail.local import read_running
+from jobtrail.local import with_log
 from jobtrail.position import parse_position
-from jobtrail.replay.archive import Archive
 from jobtrail.replay.archive_reading import ArchiveSource
 from jobtrail.replay.decode import decode, in_turn
 from jobtrail.replay.filters import Filters
@@ -88,14 +87,11 @@ class Replay:
             ArchiveError: The archive can't be read, or is of another log.
         """
         settings = load(data_dir=data_dir, bootstrap_servers=bootstrap_servers)
-        if not settings.bootstrap_servers:
-            servers = read_running(settings.data_dir).bootstrap_servers
-            settings = settings.model_copy(update={"bootstrap_servers": servers})
-        log = LogSource(settings, max_rate)
+        log = LogSource(with_log(settings), max_rate)
         if archive is None:
             return cls(log, progress)
         try:
-            return cls(JoinedSource(ArchiveSource(Archive.open(archive)), log), progress)
+            return cls(JoinedSource(ArchiveSource.open(archive), log), progress)
         except BaseException:
             log.close()
             raise
@@ -216,9 +212,7 @@ class Replay:
         Returns:
             The tables `jobs` and `transitions`; to be closed.
         """
-        position = position_of(when)
-        self.refused = 0
-        batches = self.event_batches(until=position)
+        batches = self.event_batches(until=position_of(when))
         return fold_tables(batches, instant_of(when), keep=filters.keep if filters else None)
 
     def state_at(self, when: When | None = None, filters: Filters = _EVERYTHING) -> Table:
@@ -247,20 +241,17 @@ class Replay:
         return pa.concat_arrays(found) if found else pa.array([], pa.string())
 
 
-def position_of(when: When | None) -> Mapping[int, int] | None:
-    """Return a position; None where an instant is meant, or nothing."""
-    if isinstance(when, str) and _is_position(when):
-        return parse_position(when)
-    return when if isinstance(when, Mapping) else None
-
-
-def instant_of(when: When | None) -> datetime | None:
-    """Return an instant, in UTC where it does not say; None where a position is meant.
+def meant(when: When | None) -> datetime | Mapping[int, int] | None:
+    """Return the instant, in UTC where it does not say, or the position that is meant.
 
     Raises:
         UsageError: The text is neither.
     """
-    if isinstance(when, str) and not _is_position(when):
+    if isinstance(when, str):
+        try:
+            return parse_position(when)
+        except UsageError:
+            pass
         try:
             when = datetime.fromisoformat(when)
         except ValueError:
@@ -269,17 +260,21 @@ def instant_of(when: When | None) -> datetime | None:
                 expected="ISO 8601, as 2026-11-23T13:00:00Z, or a position, as 0:10,1:7",
                 found=repr(str(when)[:80]),
             ) from None
-    if not isinstance(when, datetime):
-        return None
-    return when if when.tzinfo is not None else when.replace(tzinfo=UTC)
+    if isinstance(when, datetime) and when.tzinfo is None:
+        return when.replace(tzinfo=UTC)
+    return when
 
 
-def _is_position(text: str) -> bool:
-    try:
-        parse_position(text)
-    except UsageError:
-        return False
-    return True
+def position_of(when: When | None) -> Mapping[int, int] | None:
+    """Return a position; None where an instant is meant, or nothing; see `meant`."""
+    found = meant(when)
+    return None if isinstance(found, datetime) else found
+
+
+def instant_of(when: When | None) -> datetime | None:
+    """Return an instant; None where a position is meant, or nothing; see `meant`."""
+    found = meant(when)
+    return found if isinstance(found, datetime) else None
 
 
 def _scalar(instant: datetime) -> pa.Scalar:

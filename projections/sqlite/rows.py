@@ -9,7 +9,7 @@ from typing import Any, Final
 import orjson
 
 from jobtrail.job import STATE_CODES, Job
-from projections.reading import Audience, job_of
+from projections.reading import Audience, job_of, pack_tags
 
 #: The columns that every reader of a job wants, in the order that `job_of` takes them.
 COLUMNS: Final = (
@@ -19,11 +19,6 @@ COLUMNS: Final = (
 
 #: Names that are remembered at a time: about 300 bytes each.
 MAX_NAMES: Final = 100_000
-
-
-def pack_tags(tags: dict[str, str]) -> str | None:
-    """Return tags as their column's text."""
-    return orjson.dumps(tags).decode() if tags else None
 
 
 def changing_columns(job: Job) -> tuple[Any, ...]:

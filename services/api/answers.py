@@ -14,7 +14,7 @@ from orjson import Fragment
 from jobtrail.events import TYPE_NAMES
 from jobtrail.job import Job, TrailEntry
 from jobtrail.states import STATES
-from projections.reading import Audience
+from projections.reading import Audience, row_of
 from services.api.coding import Coding, Stream, choose, stream
 from services.api.instants import as_text
 
@@ -32,33 +32,13 @@ _BY_CODE: Final = [state.value for state in STATES]
 
 def job_answer(job: Job) -> dict[str, Any]:
     """Return a whole job, its fields in the contract's order."""
-    started, updated, ended = job.started_at, job.updated_at, job.ended_at
-    output, error = job.output, job.error
-    # These are a tenth of the time of a page: no text is made twice, none of what is not there.
-    updated_text = as_text(updated)
-    return {
-        "id": job.id,
-        "state": _STATES[job.state],
-        "output": None if output is None else Fragment(output),
-        "jobType": job.job_type,
-        "owner": job.owner,
-        "bulkId": job.bulk_id,
-        "createdAt": as_text(job.created_at),
-        "startedAt": None if started is None else as_text(started),
-        "updatedAt": updated_text,
-        "endedAt": updated_text if ended == updated else as_text(ended),
-        "attempt": job.attempt,
-        "progress": job.progress,
-        "error": None if error is None else Fragment(error),
-        "tags": job.tags,
-        "viewers": job.viewers,
-    }
+    return row_answer(*row_of(job))
 
 
 def row_answer(row: Sequence[Any], audience: Audience, job_type: str | None) -> dict[str, Any]:
-    """Return the same of a listed job; see `projections.reading.Make` for the arguments.
+    """Return the same of a listed job, without a `Job`: that would be a tenth of a page's time.
 
-    A page is made of these: to make a `Job` of each row first costs a tenth of its time.
+    The arguments are those of `projections.reading.Make`.
     """
     (
         job_id,
@@ -75,6 +55,7 @@ def row_answer(row: Sequence[Any], audience: Audience, job_type: str | None) -> 
         output,
         *_,
     ) = row
+    # These are a tenth of the time of a page: no text is made twice, none of what is not there.
     updated_text = as_text(updated)
     return {
         "id": job_id,

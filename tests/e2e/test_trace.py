@@ -18,6 +18,7 @@ from jobtrail.position import holds, parse_position
 from tests.e2e.oracle import Oracle
 from tests.e2e.service import Service, get, pages
 from tests.processes import Process
+from tests.trace_part import first_rows
 
 EVENTS: Final = int(os.environ.get("TRACE_EVENTS", "120000"))
 KILL_ROUNDS: Final = 2
@@ -27,13 +28,7 @@ pytestmark = pytest.mark.timeout(900)
 @pytest.fixture(scope="module")
 def part(trace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first rows of the trace as a file of their own."""
-    import gzip
-    import itertools
-
-    path = tmp_path_factory.mktemp("trace") / "part.csv"
-    with gzip.open(trace, "rt", encoding="utf-8") as rows, path.open("w") as file:
-        file.writelines(itertools.islice(rows, EVENTS + 1))
-    return path
+    return first_rows(trace, tmp_path_factory.mktemp("trace"), EVENTS)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ from jobtrail.errors import EventError, UsageError
 from jobtrail.partitions import partition_of
 from jobtrail.replay import Filters, Replay
 from jobtrail.replay.decode import decode
-from jobtrail.replay.export import WRITERS, check_ending, grow_duckdb, to_duckdb, whole
+from jobtrail.replay.export import WRITERS, check_ending, grow_duckdb, to_duckdb
+from jobtrail.replay.files import whole
 from jobtrail.replay.schemas import EVENTS, RECORDS
 from tests.replay_rows import Logged, batch_of, expected
 

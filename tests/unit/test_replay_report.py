@@ -17,8 +17,7 @@ from jobtrail.events import decode
 from jobtrail.importing.google_2011 import Trace
 from jobtrail.replay.folding import fold_tables
 from jobtrail.replay.report import PLOTS, About, Range, Report
-from tests.replay_rows import Logged, batch_of
-from tests.replay_tables import placed
+from tests.replay_tables import tables_of
 
 ROWS = 20_000
 SQL = f"""
@@ -41,11 +40,8 @@ def plain(trace: Path) -> Iterator[duckdb.DuckDBPyConnection]:
 @pytest.fixture(scope="module")
 def report(trace: Path) -> Report:
     made = (row.events[0].value for row in islice(Trace().read(trace), ROWS))
-    logged = [Logged(place, event) for place, event in placed(map(decode, made))]
     about = About("the trace", {0: 1}, "all of it", (), datetime(2026, 11, 24, tzinfo=UTC))
-    with duckdb.connect() as database, fold_tables([batch_of(logged)]) as folded:
-        folded.jobs.to_duckdb(database, "jobs")
-        folded.transitions.to_duckdb(database, "transitions")
+    with tables_of(map(decode, made)) as database:
         return Report.of(database, Range(), about)
 
 

@@ -16,7 +16,7 @@ from jobtrail.errors import UsageError
 from jobtrail.events import microseconds
 from jobtrail.replay.report import PLOTS, About, Range, Report
 from jobtrail.replay.report.changes import cut
-from tests.replay_tables import Tables
+from tests.replay_tables import tables_of
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 ABOUT = About("job-events <here>", {0: 7}, "all & more", ("user: <b>alice</b>",), NOON)
@@ -44,7 +44,7 @@ class Steps:
         return self
 
     def report(self, **range_: Any) -> Report:
-        return Report.of(Tables(self.events).connect(), Range(**range_), ABOUT)
+        return Report.of(tables_of(self.events), Range(**range_), ABOUT)
 
 
 def rows(report: Report, figure: str) -> list[dict[str, Any]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
-import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +16,8 @@ from jobtrail.events import microseconds
 from jobtrail.importing.google_2011 import Trace
 from jobtrail.replay.report import About, Range, Report
 from jobtrail.replay.report.figures import FIGURES
-from tests.replay_tables import PARTITIONS, Tables
+from tests.replay_tables import PARTITIONS, tables_of
+from tests.trace_part import first_rows
 from tests.trace_report import START, Recomputed
 
 ROWS = 50_000
@@ -30,16 +29,13 @@ POSITION = {0: 3_000, 1: 0, 3: 7_777}
 @pytest.fixture(scope="module")
 def part(trace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a file with the trace's first rows."""
-    path = tmp_path_factory.mktemp("trace") / "part.csv"
-    with gzip.open(trace, "rt", encoding="utf-8") as rows, path.open("w") as file:
-        file.writelines(itertools.islice(rows, ROWS + 1))
-    return path
+    return first_rows(trace, tmp_path_factory.mktemp("trace"), ROWS)
 
 
 @pytest.fixture(scope="module")
 def connection(part: Path) -> duckdb.DuckDBPyConnection:
     events = (ev.decode(made.value) for row in Trace().read(part) for made in row.events)
-    return Tables(events).connect()
+    return tables_of(events)
 
 
 Inside = Callable[[int, int, int], bool]

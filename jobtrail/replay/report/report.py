@@ -6,11 +6,11 @@ import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import duckdb
 
 from jobtrail.errors import UsageError
+from jobtrail.replay.files import whole
 from jobtrail.replay.report import svg
 from jobtrail.replay.report.changes import Bins, Range, changes
 from jobtrail.replay.report.figure import Figure, plain
@@ -18,8 +18,6 @@ from jobtrail.replay.report.figures import FIGURES
 from jobtrail.replay.report.page import About, page
 from jobtrail.replay.report.plots import PLOTS
 from jobtrail.replay.report.style import styled
-
-_NEW: Final = ".new"
 
 
 @dataclass(frozen=True)
@@ -86,10 +84,5 @@ class Report:
 
 
 def _write(file: Path, content: bytes) -> None:
-    """Write a file so that nobody sees a half of it."""
-    new = file.with_name(f".{file.name}{_NEW}")
-    try:
-        new.write_bytes(content)
-        new.replace(file)
-    finally:
-        new.unlink(missing_ok=True)
+    with whole(file) as draft:
+        draft.write_bytes(content)

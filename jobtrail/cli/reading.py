@@ -1,0 +1,45 @@
+"""How commands read the log again: one way to open it, with progress."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jobtrail.cli.common import chosen_data_dir, needed, progress
+
+if TYPE_CHECKING:
+    from jobtrail.replay import Replay
+
+
+@contextlib.contextmanager
+def reading(
+    what: str,
+    *,
+    bootstrap_servers: str | None,
+    data_dir: Path | None,
+    archive: str | None,
+    max_rate: float | None = None,
+) -> Iterator[Replay]:
+    """Open the log, and show on a terminal how much of it is read.
+
+    Args:
+        what: What is read.
+        bootstrap_servers: As of `Replay.open`, like all that follow.
+        data_dir: As the command was given it.
+        archive: The same.
+        max_rate: The same.
+    """
+    with needed("replay"):
+        from jobtrail.replay import Replay
+    with Replay.open(
+        bootstrap_servers=bootstrap_servers,
+        data_dir=chosen_data_dir(data_dir),
+        archive=archive,
+        max_rate=max_rate,
+    ) as opened:
+        total = sum(opened.ends[p] - begin for p, begin in opened.begins.items())
+        with progress(f"reading {what}", total) as told:
+            opened.progress = lambda done, _total: told(done)
+            yield opened
