@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from jobtrail.cli.archive import archive
 from jobtrail.cli.ask import get, search, summary, wait
 from jobtrail.cli.bridge import bridge
 from jobtrail.cli.emit import emit
@@ -47,5 +48,6 @@ def main(ctx: click.Context, data_dir: Path | None) -> None:
     ctx.obj = data_dir
 
 
-for _command in (up, token, keys, emit, import_, bridge, status, search, summary, get, wait):
+_COMMANDS = (up, token, keys, emit, import_, bridge, status, search, summary, get, wait, archive)
+for _command in _COMMANDS:
     main.add_command(_command)
