@@ -151,6 +151,8 @@ def read_file(
     with store.opened(name) as opened:
         try:
             file = parquet.ParquetFile(opened, page_checksum_verification=True)
+            if not file.schema_arrow.equals(RECORDS):
+                raise damaged(store, name, f"columns {file.schema_arrow.names}")
             rows = file.metadata.num_rows if stop is None else stop
             behind = 0
             for group in range(file.num_row_groups):
@@ -161,7 +163,7 @@ def read_file(
                 for batch in file.iter_batches(GROUP_ROWS, [group], use_threads=False):
                     first, last = max(skip - at, 0), min(rows - at, len(batch))
                     if first < last:
-                        yield batch.slice(first, last - first).cast(RECORDS)
+                        yield batch.slice(first, last - first)
                     at += len(batch)
         except (OSError, pa.ArrowException) as error:
             raise damaged(store, name, str(error)) from error
