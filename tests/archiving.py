@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from jobtrail.replay.archive import Archive, LogName
 from jobtrail.replay.archive_reading import ArchiveSource
+from jobtrail.replay.archive_store import ArchiveStore
 from jobtrail.replay.archive_writing import Archived, Archiver, open_for
 from jobtrail.replay.schemas import RECORDS
 from jobtrail.replay.source import Source
@@ -86,11 +87,13 @@ class ListLog:
 
 def run(location: Path | str, log: ListLog, size: int = SIZE, **options: Any) -> Archived:
     """Archive a log; return what was done."""
-    archiver = Archiver(open_for(str(location), NAME, log, size), log, **options)
+    archiver = Archiver(open_for(ArchiveStore.open(str(location)), NAME, log, size), log, **options)
     return archiver.run(lambda _: None)
 
 
-def rows(source: Source, start: Mapping[int, int] = {}, end: Mapping[int, int] = {}) -> list[Record]:
+def rows(
+    source: Source, start: Mapping[int, int] = {}, end: Mapping[int, int] = {}
+) -> list[Record]:
     """Return what a source holds, or a range of it, in the order of partitions and offsets."""
     found: dict[int, list[Record]] = {p: [] for p in source.begins()}
     for batch in source.read(source.begins() | start, source.ends() | end):

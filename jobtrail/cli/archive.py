@@ -56,17 +56,19 @@ def archive(
     changes nothing. Every file is read again and compared before it counts.
     """
     from jobtrail.replay.archive import Archive, LogName
+    from jobtrail.replay.archive_store import ArchiveStore
     from jobtrail.replay.archive_writing import Archiver, open_for
-    from jobtrail.replay.log import LogSource
 
     if verify:
         _verify(Archive.open(to), as_json)
         return
+    from jobtrail.replay.log import LogSource
+
     settings = log_settings(data_dir, bootstrap_servers)
     name = LogName(asyncio.run(_cluster(settings)), settings.topic)
     log = LogSource(settings)
     try:
-        kept = open_for(to, name, log, segment_records)
+        kept = open_for(ArchiveStore.open(to), name, log, segment_records)
         archiver = Archiver(kept, log, rest=rest, past_gap=past_gap, max_rate=max_rate)
         with progress("records archived", total=archiver.total) as show:
             done = archiver.run(show)

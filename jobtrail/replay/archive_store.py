@@ -58,8 +58,8 @@ class ArchiveStore:
         """Find a folder, or a prefix of a bucket by `s3://bucket/prefix`.
 
         What reaches the store is named as for every client of S3: `AWS_ACCESS_KEY_ID`,
-        `AWS_SECRET_ACCESS_KEY`, `AWS_PROFILE`, `AWS_ENDPOINT_URL`, `AWS_DEFAULT_REGION`, or
-        `?endpoint_override=HOST:PORT&scheme=http&region=R` behind the location.
+        `AWS_SECRET_ACCESS_KEY`, `AWS_PROFILE`, `AWS_ENDPOINT_URL`, `AWS_DEFAULT_REGION`, or in the
+        location: `s3://KEY:SECRET@bucket/prefix?endpoint_override=HOST:PORT&scheme=http&region=R`.
 
         Raises:
             UsageError: It is another kind of location.
@@ -73,13 +73,15 @@ class ArchiveStore:
                 expected="a folder, or s3://bucket/prefix",
                 found=location,
             )
-        # Without this the files' own parameters, with a secret maybe, would be in every message.
-        shown = location.partition("?")[0]
+        # No message shows a key that stands in the location.
+        bucket = location.removeprefix("s3://").partition("?")[0]
+        shown = f"s3://{bucket.rpartition('@')[2]}"
         with _said(shown):
             try:
-                files, root = fs.FileSystem.from_uri(location)
+                files, root = fs.S3FileSystem.from_uri(location)
             except pa.ArrowInvalid as error:
-                raise UsageError("That is no location.", where=shown, found=str(error)) from None
+                found = str(error).replace(location, shown)
+                raise UsageError("That is no location.", where=shown, found=found) from None
         return cls(files, root, shown)
 
     def place(self, name: str) -> str:

@@ -47,12 +47,12 @@ class Archived(NamedTuple):
 
 
 def open_for(
-    location: str, name: LogName, log: Source, segment_records: int = SEGMENT_RECORDS
+    store: ArchiveStore, name: LogName, log: Source, segment_records: int = SEGMENT_RECORDS
 ) -> Archive:
     """Open an archive to add to it; make it where there is none.
 
     Args:
-        location: A folder, or `s3://bucket/prefix`.
+        store: Where it lies or is to be made.
         name: Which log is to be archived.
         log: That log.
         segment_records: Records of a closed segment, for an archive that is made.
@@ -60,7 +60,6 @@ def open_for(
     Raises:
         ArchiveError: The archive is of another log.
     """
-    store = ArchiveStore.open(location)
     begins = log.begins()
     found = read_description(store)
     if found is None:
@@ -331,7 +330,11 @@ def clean(archive: Archive) -> None:
     manifests = {span for spans in archive.found.values() for span in spans}
     for name, found in archive.store.names().items():
         span = file_span(name)
-        if not found.forgotten or not (span or name.startswith(f"{DRAFTS}/")):
-            continue
-        if span is None or span not in manifests or archive.manifest(span).file != name:
+        if span is not None and archive.within(span):
+            archive.store.delete(name)  # of a segment that would not count
+        elif found.forgotten and (
+            archive.manifest(span).file != name
+            if span in manifests
+            else span is not None or name.startswith(f"{DRAFTS}/")
+        ):
             archive.store.delete(name)

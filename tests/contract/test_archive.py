@@ -10,7 +10,7 @@ import pytest
 from jobtrail.errors import ArchiveError, LogGapError, UsageError
 from jobtrail.replay.archive import Archive, Span
 from jobtrail.replay.archive_reading import ArchiveSource
-from jobtrail.replay.archive_store import DRAFTS
+from jobtrail.replay.archive_store import DRAFTS, ArchiveStore
 from jobtrail.replay.archive_writing import Archiver, open_for
 from tests.archiving import (
     NAME,
@@ -137,7 +137,7 @@ def test_another_log_is_refused(to: Path, change: str) -> None:
     else:
         log = ListLog(150, 99)
     with pytest.raises(ArchiveError, match="of another log"):
-        open_for(str(to), name, log)
+        open_for(ArchiveStore.open(str(to)), name, log)
     assert files(to) == before
 
 
@@ -152,7 +152,7 @@ def test_one_other_record_at_either_end_is_seen(to: Path, offset: int) -> None:
 
 def test_a_gap_in_what_the_log_gives_is_an_error(to: Path) -> None:
     log = ListLog(100)
-    archiver = Archiver(open_for(str(to), NAME, log, SIZE), log)
+    archiver = Archiver(open_for(ArchiveStore.open(str(to)), NAME, log, SIZE), log)
     del log.records[0][50]
     log.grow(1)
     with pytest.raises(LogGapError, match="offset"):
@@ -164,7 +164,8 @@ def test_a_gap_in_what_the_log_gives_is_an_error(to: Path) -> None:
 def test_two_at_once_write_one_archive(to: Path, tmp_path: Path) -> None:
     log, behind = ListLog(250, 250), ListLog(180, 180)
     archivers = [
-        Archiver(open_for(str(to), NAME, each, SIZE), each, rest=True) for each in (behind, log)
+        Archiver(open_for(ArchiveStore.open(str(to)), NAME, each, SIZE), each, rest=True)
+        for each in (behind, log)
     ]
     # Both have planned; the one that saw less of the log writes after and before the other.
     second = archivers[1]
@@ -186,7 +187,7 @@ def test_a_reader_goes_on_in_the_segment_that_took_the_place(to: Path) -> None:
 
 def test_an_archive_made_anew_meanwhile_is_not_added_to(to: Path) -> None:
     log = ListLog(250)
-    archiver = Archiver(open_for(str(to), NAME, log, SIZE), log)
+    archiver = Archiver(open_for(ArchiveStore.open(str(to)), NAME, log, SIZE), log)
     description = json.loads((to / "archive.json").read_bytes())
     (to / "archive.json").write_text(json.dumps(description | {"segment_records": 7}))
     with pytest.raises(ArchiveError, match="at the same time"):
