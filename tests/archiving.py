@@ -63,6 +63,10 @@ class ListLog:
         self.reads: list[tuple[int, int, int]] = []
         self.grow(*counts)
 
+    @property
+    def name(self) -> str:
+        return "a list"
+
     def grow(self, *counts: int) -> None:
         for partition, count in enumerate(counts):
             held = self.records[partition]

@@ -15,8 +15,11 @@ from jobtrail.cli.archive import archive
 from jobtrail.cli.ask import get, search, summary, wait
 from jobtrail.cli.bridge import bridge
 from jobtrail.cli.emit import emit
+from jobtrail.cli.explain import explain
 from jobtrail.cli.imports import import_
 from jobtrail.cli.keys import keys
+from jobtrail.cli.replay import replay
+from jobtrail.cli.report import report
 from jobtrail.cli.status import status
 from jobtrail.cli.token import token
 from jobtrail.cli.up import up
@@ -48,6 +51,21 @@ def main(ctx: click.Context, data_dir: Path | None) -> None:
     ctx.obj = data_dir
 
 
-_COMMANDS = (up, token, keys, emit, import_, bridge, status, search, summary, get, wait, archive)
-for _command in _COMMANDS:
+for _command in (
+    up,
+    token,
+    keys,
+    emit,
+    import_,
+    bridge,
+    status,
+    search,
+    summary,
+    get,
+    wait,
+    explain,
+    replay,
+    report,
+    archive,
+):
     main.add_command(_command)

@@ -12,7 +12,7 @@ import orjson
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from jobtrail.cli.common import log_options, log_settings, progress
+from jobtrail.cli.common import log_options, log_settings, needed, progress
 from jobtrail.errors import LogUnavailable
 from jobtrail.kafka import kafka_security
 from jobtrail.settings import Settings
@@ -36,7 +36,7 @@ _TIMEOUT: Final = 30.0
     show_default=True,
     help="Records of a closed segment, for an archive that is made; others keep theirs.",
 )
-@click.option("--max-rate", type=click.FloatRange(min=1), help="Records a second at most.")
+@click.option("--max-rate", type=click.FloatRange(min=1), help="Records read a second at most.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @log_options
 def archive(
@@ -55,21 +55,20 @@ def archive(
     Writes the segments that are closed and not archived yet; running it again, or twice at once,
     changes nothing. Every file is read again and compared before it counts.
     """
-    from jobtrail.replay.archive import Archive, LogName
-    from jobtrail.replay.archive_store import ArchiveStore
-    from jobtrail.replay.archive_writing import Archiver, open_for
-
+    with needed("replay"):
+        from jobtrail.replay.archive import Archive, LogName
+        from jobtrail.replay.archive_store import ArchiveStore
+        from jobtrail.replay.archive_writing import Archiver, open_for
+        from jobtrail.replay.log import LogSource
     if verify:
         _verify(Archive.open(to), as_json)
         return
-    from jobtrail.replay.log import LogSource
-
     settings = log_settings(data_dir, bootstrap_servers)
     name = LogName(asyncio.run(_cluster(settings)), settings.topic)
-    log = LogSource(settings)
+    log = LogSource(settings, max_rate)
     try:
         kept = open_for(ArchiveStore.open(to), name, log, segment_records)
-        archiver = Archiver(kept, log, rest=rest, past_gap=past_gap, max_rate=max_rate)
+        archiver = Archiver(kept, log, rest=rest, past_gap=past_gap)
         with progress("records archived", total=archiver.total) as show:
             done = archiver.run(show)
     finally:

@@ -21,6 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from jobtrail.errors import UsageError
 from jobtrail.local import read_running
 from jobtrail.position import format_position
 from jobtrail.producer import LogWriter
@@ -48,6 +49,15 @@ def log_options(command: _F) -> _F:
     )
 
 
+def archive_option(command: _F) -> _F:
+    """Add `--archive`, for what reads a log that is archived."""
+    return click.option(
+        "--archive",
+        metavar="WHERE",
+        help="Read what this archive holds from there: a folder, or s3://bucket/prefix.",
+    )(command)
+
+
 def chosen_data_dir(given: Path | None) -> Path | None:
     """Return the data folder that was given behind or before the command's name."""
     before: Path | None = click.get_current_context().obj
@@ -65,6 +75,26 @@ def log_settings(data_dir: Path | None, bootstrap_servers: str | None) -> Settin
         return settings
     running = read_running(settings.data_dir)
     return settings.model_copy(update={"bootstrap_servers": running.bootstrap_servers})
+
+
+@contextlib.contextmanager
+def needed(extra: str) -> Iterator[None]:
+    """Say what to install where an import inside fails.
+
+    Args:
+        extra: The extra of jobtrail that brings it.
+
+    Raises:
+        UsageError: A package is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "A package that this command needs is not installed.",
+            found=str(error),
+            mend=f"Install it: pip install 'jobtrail[{extra}]'",
+        ) from None
 
 
 @contextlib.contextmanager

@@ -8,12 +8,22 @@ from contextlib import aclosing
 from datetime import date, datetime
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
+from urllib.parse import quote
 
 import msgspec
 from yarl import URL
 
 from jobtrail.client.errors import ServiceUnavailable
-from jobtrail.client.results import Change, Job, Page, Status, Summary, TypeCount
+from jobtrail.client.results import (
+    Change,
+    History,
+    HistoryEntry,
+    Job,
+    Page,
+    Status,
+    Summary,
+    TypeCount,
+)
 from jobtrail.client.transport import Transport
 from jobtrail.states import ENDED, State
 
@@ -96,6 +106,31 @@ class Client:
             page = await self._ask("GET", following, Page)
             for job in page.jobs:
                 yield job
+            following = page.next
+
+    async def job(self, job_id: str) -> Job:
+        """Return one whole job.
+
+        Raises:
+            ApiError: 404 where you see no such job; else as for `search`.
+        """
+        return await self._ask("GET", f"/jobs/{quote(job_id, safe='')}", Job)
+
+    async def history(self, job_id: str, *, page_size: int = 500) -> AsyncGenerator[HistoryEntry]:
+        """Iterate over a job's events in their order in the log, those that were ignored too.
+
+        Args:
+            job_id: The job.
+            page_size: Events fetched at a time, 1 to 1000.
+
+        Raises:
+            ApiError: 404 where you see no such job; else as for `search`.
+        """
+        following: str | None = f"/jobs/{quote(job_id, safe='')}/history?size={page_size}"
+        while following is not None:
+            page = await self._ask("GET", following, History)
+            for entry in page.events:
+                yield entry
             following = page.next
 
     async def summary(

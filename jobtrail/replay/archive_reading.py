@@ -33,6 +33,11 @@ class ArchiveSource:
         """
         return cls(Archive.open(location))
 
+    @property
+    def name(self) -> str:
+        """The topic and where its archive lies."""
+        return f"{self.archive.description.topic} in {self.archive.store.location}"
+
     def begins(self) -> dict[int, int]:
         """Return the first offset of each partition: where the log began when this was made."""
         return self.archive.begins()

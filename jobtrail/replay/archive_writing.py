@@ -6,7 +6,6 @@ their hash, and two runs that wrote the same segment have written the same recor
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from itertools import chain as joined
 from typing import Final, NamedTuple
@@ -98,7 +97,6 @@ class Archiver:
         log: The log that it is of.
         rest: Whether to archive what is behind the last closed segment too.
         past_gap: Whether to go on behind records that neither of them has.
-        max_rate: Records a second at most; None for as fast as can be.
     """
 
     def __init__(
@@ -108,12 +106,10 @@ class Archiver:
         *,
         rest: bool = False,
         past_gap: bool = False,
-        max_rate: float | None = None,
     ) -> None:
         self._archive = archive
         self._log = log
         self._past_gap = past_gap
-        self._pace = _Pace(max_rate)
         self._begins, self._ends = log.begins(), log.ends()
         self._gap: LogGapError | None = None
         size = archive.description.segment_records
@@ -218,7 +214,6 @@ class Archiver:
             yield batch
             done += len(batch)
             show(done)
-            self._pace.keep(done)
 
     def _write(self, span: Span, records: Iterator[pa.RecordBatch]) -> int:
         """Write a segment, compare it, and let it count; return the bytes that it takes."""
@@ -301,19 +296,6 @@ class _Stream:
             expected=f"offset {self._at} and all that follow",
             found=f"offsets {offsets[0]} to {offsets[-1]}" if offsets else "the end",
         )
-
-
-class _Pace:
-    """Holds back whoever is faster than a rate."""
-
-    def __init__(self, rate: float | None) -> None:
-        self._rate = rate
-        self._since = time.monotonic()
-
-    def keep(self, done: int) -> None:
-        """Sleep until so many steps may be done."""
-        if self._rate is not None:
-            time.sleep(max(self._since + done / self._rate - time.monotonic(), 0))
 
 
 def forget_within(archive: Archive, partition: int) -> None:

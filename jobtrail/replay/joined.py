@@ -36,6 +36,11 @@ class JoinedSource:
         self._archive = archive
         self._log = log
 
+    @property
+    def name(self) -> str:
+        """The log, and where its archive lies."""
+        return f"{self._log.name} and {self._archive.archive.store.location}"
+
     def begins(self) -> dict[int, int]:
         """Return the first offset of each partition that either has."""
         log = self._log.begins()

@@ -1,0 +1,158 @@
+"""A job's history in words: what happened, why it did not count, where time went."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from jobtrail import events as ev
+from jobtrail.cli.explain import duration
+from jobtrail.client import HistoryEntry
+from jobtrail.explain import Span, tell
+from jobtrail.fold import fold
+from jobtrail.job import Job, Place, Verdict, read_trail
+from jobtrail.states import State
+
+NOON = datetime(2026, 11, 23, 13, tzinfo=UTC)
+
+
+def at(second: float) -> datetime:
+    return NOON + timedelta(seconds=second)
+
+
+def history(*happened: tuple[str, float, dict[str, Any]], same_id: int = -1) -> list[HistoryEntry]:
+    """Return the entries that the service gives of events (type, second, data), folded."""
+    job: Job | None = None
+    entries = []
+    for number, (kind, second, data) in enumerate(happened):
+        event = {
+            "specversion": "1.0",
+            "id": f"e{0 if number == same_id else number}",
+            "source": "//tests",
+            "type": f"job.{kind}",
+            "subject": "j",
+            "time": at(second).isoformat(),
+            "data": data,
+        }
+        job, verdict = fold(job, ev.decode(msgspec.json.encode(event)), Place(3, 10 + number, 0))
+        state = read_trail(job.trail)[-1].state
+        entries.append(
+            HistoryEntry(f"job.{kind}", at(second), verdict, state, 3, 10 + number, event)
+        )
+    return entries
+
+
+CREATED = ("created", 0, {"jobType": "etl", "owner": "alice", "bulkId": "b-1"})
+
+
+def test_a_life_is_told_in_words_and_spans() -> None:
+    story = tell(
+        history(
+            CREATED,
+            ("active", 10, {"worker": "w1"}),
+            ("progress", 15, {"progress": 0.4, "message": "halfway"}),
+            ("retry", 20, {"error": {"m": "no"}}),
+            ("active", 50, {}),
+            ("completed", 60, {"output": [1]}),
+        ),
+        at(1000),
+    )
+    assert [told.words for told in story.events] == [
+        "created as etl of alice, of bulk b-1",
+        "taken up by w1",
+        "40% done: halfway",
+        'the attempt failed: {"m":"no"}, another is due',
+        "taken up",
+        "completed with [1]",
+    ]
+    assert [told.attempt for told in story.events] == [0, 0, 0, 0, 1, 1]
+    assert [(told.partition, told.offset) for told in story.events] == [
+        (3, 10 + number) for number in range(6)
+    ]
+    assert story.spans == [
+        Span(State.CREATED, 0, at(0), at(10), 10.0),
+        Span(State.ACTIVE, 0, at(10), at(20), 10.0),
+        Span(State.RETRY, 0, at(20), at(50), 30.0),
+        Span(State.ACTIVE, 1, at(50), at(60), 10.0),
+        Span(State.COMPLETED, 1, at(60), None, 0.0),
+    ]
+    assert story.by_state() == {"created": 10, "active": 20, "retry": 30, "completed": 0}
+
+
+@pytest.mark.parametrize(
+    ("happened", "why"),
+    [
+        (
+            [("active", 1, {"attempt": 2}), ("completed", 2, {"attempt": 0})],
+            "its attempt 0 is behind the job's 2",
+        ),
+        (
+            [("completed", 1, {}), ("active", 2, {"attempt": 5})],
+            "the table has no transition from completed to active",
+        ),
+        (
+            [("failed", 1, {}), ("active", 2, {})],
+            "from failed to active takes an attempt above 0",
+        ),
+        ([("cancelled", 1, {}), ("progress", 2, {})], "the job has ended as cancelled"),
+    ],
+)
+def test_what_did_not_count_says_why(happened: list[Any], why: str) -> None:
+    last = tell(history(CREATED, *happened), at(9)).events[-1]
+    assert last.verdict is not Verdict.APPLIED
+    assert last.words.endswith(f"; ignored: {why}")
+
+
+def test_a_duplicate_and_a_late_creation_say_so() -> None:
+    again = tell(history(CREATED, CREATED, same_id=1), at(9)).events[-1]
+    assert again.words.endswith("; ignored: the job has seen an event of this id")
+    late = tell(history(("active", 5, {}), CREATED), at(9)).events[-1]
+    assert late.words.endswith(
+        "; ignored: it came after the fact, and only says what the job is and whose"
+    )
+
+
+def test_an_open_span_lasts_until_now_and_none_is_negative() -> None:
+    story = tell(history(CREATED, ("active", -5, {})), at(20))
+    assert [(span.state, span.seconds) for span in story.spans] == [("created", 0), ("active", 25)]
+    assert story.spans[-1].ended is None
+
+
+def test_another_attempt_of_an_active_job_is_another_span() -> None:
+    story = tell(history(CREATED, ("active", 1, {}), ("active", 4, {"attempt": 1})), at(5))
+    assert [(span.state, span.attempt, span.seconds) for span in story.spans[1:]] == [
+        ("active", 0, 3),
+        ("active", 1, 1),
+    ]
+
+
+def test_what_the_log_has_lost_is_told_as_far_as_the_trail_knows() -> None:
+    entries = history(CREATED, ("active", 1, {"attempt": 3}), ("completed", 2, {"attempt": 1}))
+    first = HistoryEntry(
+        *(getattr(entries[0], name) for name in entries[0].__struct_fields__[:-1]), None
+    )
+    story = tell([first, *entries[1:]], at(9))
+    assert story.events[0].words == "the log no longer holds the event"
+    assert story.events[1].attempt is None
+    assert story.events[2].words.endswith(
+        "; ignored: its attempt is over, or it came after the fact"
+    )
+    assert [span.state for span in story.spans] == ["created", "active"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 ms"),
+        (0.25, "250 ms"),
+        (1.5, "1.5 s"),
+        (75, "1 min 15 s"),
+        (7265, "2 h 1 min"),
+        (90_000, "1 d 1 h"),
+    ],
+)
+def test_durations_read_like_speech(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
