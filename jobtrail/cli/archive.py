@@ -20,6 +20,8 @@ from jobtrail.settings import Settings
 if TYPE_CHECKING:
     from jobtrail.replay.archive import Archive
 
+#: Some megabytes of compressed events: few files for a store, little to do again after a crash.
+_SEGMENT_RECORDS: Final = 250_000
 #: Seconds that Kafka may take to say which cluster it is.
 _TIMEOUT: Final = 30.0
 
@@ -32,7 +34,7 @@ _TIMEOUT: Final = 30.0
 @click.option(
     "--segment-records",
     type=click.IntRange(min=1),
-    default=250_000,
+    default=_SEGMENT_RECORDS,
     show_default=True,
     help="Records of a closed segment, for an archive that is made; others keep theirs.",
 )
