@@ -55,6 +55,8 @@ def batch_of(records: Sequence[Record]) -> pa.RecordBatch:
 class ListLog:
     """A log in memory (a `Source`): it grows at its end, and its beginning can be deleted."""
 
+    name = "a list"
+
     def __init__(self, *counts: int, seed: int = 0, batch: int = 37) -> None:
         self.records: list[list[Record]] = [[] for _ in counts]
         self.first = [0 for _ in counts]
@@ -62,10 +64,6 @@ class ListLog:
         #: Every range that was read, as (partition, first, end).
         self.reads: list[tuple[int, int, int]] = []
         self.grow(*counts)
-
-    @property
-    def name(self) -> str:
-        return "a list"
 
     def grow(self, *counts: int) -> None:
         for partition, count in enumerate(counts):

@@ -14,6 +14,7 @@ import click
 from jobtrail.cli.archive import archive
 from jobtrail.cli.ask import get, search, summary, wait
 from jobtrail.cli.bridge import bridge
+from jobtrail.cli.diff import diff
 from jobtrail.cli.emit import emit
 from jobtrail.cli.explain import explain
 from jobtrail.cli.imports import import_
@@ -66,6 +67,7 @@ for _command in (
     explain,
     replay,
     report,
+    diff,
     archive,
 ):
     main.add_command(_command)

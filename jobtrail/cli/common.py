@@ -50,12 +50,10 @@ def log_options(command: _F) -> _F:
 
 
 def archive_option(command: _F) -> _F:
-    """Add `--archive`, for what reads a log that is archived."""
-    return click.option(
-        "--archive",
-        metavar="WHERE",
-        help="Read what this archive holds from there: a folder, or s3://bucket/prefix.",
-    )(command)
+    """Add `--archive`, for what the log itself may no longer hold."""
+    return click.option("--archive", help="Read this archive too: a folder or s3://bucket/prefix.")(
+        command
+    )
 
 
 def chosen_data_dir(given: Path | None) -> Path | None:

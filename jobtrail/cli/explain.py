@@ -15,6 +15,7 @@ from rich.text import Text
 
 from jobtrail.cli.ask import asking, client, tabular
 from jobtrail.client import Job
+from jobtrail.durations import duration
 from jobtrail.explain import Span, Story, tell
 from jobtrail.job import Verdict
 from jobtrail.states import ENDED, State
@@ -27,7 +28,6 @@ _SPENT: Final = {
     State.RETRY: "waiting for another attempt",
 }
 _COLOURS: Final = {State.CREATED: "yellow", State.ACTIVE: "blue", State.RETRY: "magenta"}
-_UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
 @click.command()
@@ -88,7 +88,7 @@ def _show(job: Job, story: Story) -> None:
         style = "" if told.verdict is Verdict.APPLIED else "dim"
         table.add_row(
             told.time.astimezone(UTC).isoformat(sep=" ", timespec="milliseconds")[:-6],
-            f"{'-' if after < 0 else '+'}{duration(abs(after))}",
+            f"{'' if after < 0 else '+'}{duration(after)}",
             f"{told.partition}:{told.offset}",
             told.state,
             Text(told.words),
@@ -123,17 +123,3 @@ def _name(span: Span) -> str:
     if span.state is State.ACTIVE and span.attempt is not None:
         name = f"{name}, attempt {span.attempt}"
     return name if span.ended is not None else f"{name}, still"
-
-
-def duration(seconds: float) -> str:
-    """Return a time as people say it, to three digits or so.
-
-    Args:
-        seconds: The time, not negative.
-    """
-    for size, unit in _UNITS:
-        if seconds >= size:
-            whole, rest = divmod(seconds, size)
-            below = {"d": (3_600, "h"), "h": (60, "min"), "min": (1, "s")}[unit]
-            return f"{whole:.0f} {unit} {rest // below[0]:.0f} {below[1]}"
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"

@@ -69,8 +69,8 @@ def report(
     with (
         Replay.open(
             bootstrap_servers=bootstrap_servers,
-            archive=archive,
             data_dir=chosen_data_dir(data_dir),
+            archive=archive,
             max_rate=max_rate,
         ) as opened,
         tempfile.TemporaryDirectory(prefix="jobtrail-report-") as folder,

@@ -65,8 +65,8 @@ class Replay:
         cls,
         *,
         bootstrap_servers: str | None = None,
-        archive: str | None = None,
         data_dir: Path | None = None,
+        archive: str | None = None,
         max_rate: float | None = None,
         progress: Progress | None = None,
     ) -> Self:
@@ -75,17 +75,17 @@ class Replay:
         Args:
             bootstrap_servers: The cluster, `host:port[,host:port]`; None for that of the settings,
                 else of the local service.
-            archive: The folder or `s3://bucket/prefix` that an archive of the log lies in: what it
-                holds is read from there. Where no cluster is named and no local service runs,
-                nothing else is.
             data_dir: The local service's; None for the usual one.
-            max_rate: Records a second of the log at most; None for as fast as it goes.
+            archive: Where `jobtrail archive` writes to: a folder, or s3://bucket/prefix. What it
+                holds is read from it, the rest from Kafka; where no cluster is named and no local
+                service runs, it alone is read.
+            max_rate: Records a second of Kafka's at most; None for as fast as it goes.
             progress: Is told of each step of a read.
 
         Raises:
-            NotRunning: No cluster and no archive is named, and no local service runs.
+            NotRunning: Neither a cluster nor an archive is named, and no local service runs.
             LogUnavailable: The log does not answer.
-            ArchiveError: There is no such archive, or it is of another log.
+            ArchiveError: The archive can't be read, or is of another log.
         """
         kept = None if archive is None else ArchiveSource.open(archive)
         settings = load(data_dir=data_dir, bootstrap_servers=bootstrap_servers)

@@ -141,7 +141,7 @@ def test_another_log_is_refused(to: Path, change: str) -> None:
     else:
         log = ListLog(150, 99)
     with pytest.raises(ArchiveError, match="of another log"):
-        open_for(ArchiveStore.open(str(to)), name, log)
+        open_for(ArchiveStore.open(str(to)), name, log, SIZE)
     assert files(to) == before
 
 

@@ -9,11 +9,15 @@ from typing import Any
 
 import duckdb
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from pyarrow import parquet
 
 from jobtrail.errors import LogGapError, LogUnavailable
 from jobtrail.producer import LogWriter
 from jobtrail.replay import Filters, Replay
+from jobtrail.replay.archive_reading import ArchiveSource
+from jobtrail.replay.joined import JoinedSource
 from jobtrail.replay.log import LogSource
 from jobtrail.settings import Settings
 from tests.conftest import MakeLog
@@ -130,6 +134,12 @@ async def test_the_command_exports(settings: Settings, tmp_path: Path) -> None:
     assert (status, err) == (0, refused)
     with duckdb.connect(str(path), read_only=True) as database:
         assert database.execute("SELECT count(*) FROM jobs").fetchone() == (JOBS + 1,)
+    await write(settings, [("new", json.dumps(event("active", "new", 9, attempt=1)).encode())])
+    status, out, _ = await run(settings, "--to", str(path), "--since", "last", "--json")
+    assert (status, json.loads(out)["rows"]) == (0, 1)
+    with duckdb.connect(str(path), read_only=True) as database:
+        asked = "SELECT state, events FROM jobs WHERE id = 'new'"
+        assert database.execute(asked).fetchall() == [("active", 2)]
     assert (await run(settings, "--to", str(tmp_path / "jobs.xlsx")))[0] == 2
     assert (await run(settings, "--state-at", "soon"))[0] == 2
     assert sorted(file.name for file in tmp_path.iterdir() if file.suffix) == [
@@ -150,3 +160,59 @@ async def test_the_command_reports(settings: Settings, tmp_path: Path) -> None:
     totals = (tmp_path / "csv" / "totals.csv").read_text().splitlines()
     assert totals[1].split(",")[0] == str(JOBS // 5)
     assert (await run(settings, "--to", str(page), "--png", str(picture), name="report"))[0] == 2
+
+
+async def test_the_command_compares(settings: Settings) -> None:
+    status, out, err = await run(
+        settings, "--from", "2026-11-23T13:00:05Z", "--to", "2026-11-23T13:00:12Z", "--user", "u2",
+        name="diff",
+    )  # fmt: skip
+    assert err == ""
+    first, *jobs = [json.loads(line) for line in out.splitlines()]
+    assert (status, err, first["changed"]) == (0, "", 3)
+    assert {job["id"]: (job["state_before"], job["state_after"]) for job in jobs} == {
+        "j2": ("created", "active"),
+        "j7": (None, "created"),
+        "j12": (None, "created"),
+    }
+    after = {count["jobType"]: count["after"] for count in first["counts"]}
+    assert (after["t0"]["active"], after["t0"]["created"], after["t1"]["created"]) == (1, 1, 1)
+
+
+async def delete_beginning(settings: Settings, ends: dict[int, int]) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap_servers)
+    await admin.start()
+    try:
+        before = {
+            TopicPartition(settings.topic, partition): RecordsToDelete(before_offset=end)
+            for partition, end in ends.items()
+        }
+        await admin.delete_records(before)
+    finally:
+        await admin.close()
+
+
+def states(settings: Settings, archive: str | None) -> dict[str, str]:
+    log = LogSource(settings)
+    source = log if archive is None else JoinedSource(ArchiveSource.open(archive), log)
+    with Replay(source) as replay:
+        return {row["id"]: row["state"] for row in replay.state_at().to_arrow().to_pylist()}
+
+
+async def test_history_outlives_the_log(settings: Settings, tmp_path: Path) -> None:
+    wanted = await asyncio.to_thread(states, settings, None)
+    to = str(tmp_path / "archive")
+    status, out, err = await run(settings, "--to", to, "--segment-records", "50", "--json",
+                                 name="archive")  # fmt: skip
+    assert (status, err) == (0, "")
+    ends = {int(partition): end for partition, end in json.loads(out)["archived"].items()}
+    assert json.loads(out)["records"] == sum(ends.values()) > JOBS
+    await delete_beginning(settings, ends)
+    assert len(await asyncio.to_thread(states, settings, None)) < len(wanted)
+    assert await asyncio.to_thread(states, settings, to) == wanted
+    status, out, _ = await run(settings, "--job", "j4", "--archive", to)
+    assert (status, len(out.splitlines())) == (0, 3)
+    status, out, _ = await run(settings, "--to", to, "--verify", "--json", name="archive")
+    assert (status, json.loads(out)["faults"]) == (0, [])
+    status, out, _ = await run(settings, "--to", to, "--json", name="archive")
+    assert (status, json.loads(out)["records"]) == (0, 0)

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from jobtrail import events as ev
-from jobtrail.cli.explain import duration
 from jobtrail.client import HistoryEntry
+from jobtrail.durations import duration
 from jobtrail.explain import Span, tell
 from jobtrail.fold import fold
 from jobtrail.job import Job, Place, Verdict, read_trail
@@ -146,8 +146,8 @@ def test_what_the_log_has_lost_is_told_as_far_as_the_trail_knows() -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0, "0 ms"),
-        (0.25, "250 ms"),
+        (0, "0 s"),
+        (0.25, "0.25 s"),
         (1.5, "1.5 s"),
         (75, "1 min 15 s"),
         (7265, "2 h 1 min"),
