@@ -20,6 +20,8 @@ from jobtrail.settings import Settings
 if TYPE_CHECKING:
     from jobtrail.replay.archive import Archive
 
+#: Some megabytes of compressed events: few files for a store, little to do again after a crash.
+_SEGMENT_RECORDS: Final = 250_000
 #: Seconds that Kafka may take to say which cluster it is.
 _TIMEOUT: Final = 30.0
 
@@ -32,11 +34,11 @@ _TIMEOUT: Final = 30.0
 @click.option(
     "--segment-records",
     type=click.IntRange(min=1),
-    default=250_000,
+    default=_SEGMENT_RECORDS,
     show_default=True,
     help="Records of a closed segment, for an archive that is made; others keep theirs.",
 )
-@click.option("--max-rate", type=click.FloatRange(min=1), help="Records a second at most.")
+@click.option("--max-rate", type=click.FloatRange(min=1), help="Records read a second at most.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @log_options
 def archive(

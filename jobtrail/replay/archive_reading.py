@@ -35,8 +35,8 @@ class ArchiveSource:
 
     @property
     def name(self) -> str:
-        """Which log it is an archive of."""
-        return f"its archive in {self.archive.store.location}"
+        """The topic and where its archive lies."""
+        return f"{self.archive.description.topic} in {self.archive.store.location}"
 
     def begins(self) -> dict[int, int]:
         """Return the first offset of each partition: where the log began when this was made."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import chain as joined
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -32,9 +32,6 @@ from jobtrail.replay.archive_store import DRAFTS, ArchiveStore
 from jobtrail.replay.joined import check_same
 from jobtrail.replay.source import Source
 
-#: Some megabytes of compressed events: few files for the store, little to do again after a crash.
-SEGMENT_RECORDS: Final = 250_000
-
 
 class Archived(NamedTuple):
     """What a run did."""
@@ -45,9 +42,7 @@ class Archived(NamedTuple):
     file_bytes: int
 
 
-def open_for(
-    store: ArchiveStore, name: LogName, log: Source, segment_records: int = SEGMENT_RECORDS
-) -> Archive:
+def open_for(store: ArchiveStore, name: LogName, log: Source, segment_records: int) -> Archive:
     """Open an archive to add to it; make it where there is none.
 
     Args:
@@ -60,33 +55,41 @@ def open_for(
         ArchiveError: The archive is of another log.
     """
     begins = log.begins()
-    found = read_description(store)
-    if found is None:
-        if any(not name.startswith(f"{DRAFTS}/") for name in store.names()):
-            raise ArchiveError(
-                "There are files in the way of an archive.",
-                where=store.location,
-                expected=f"an archive, with its {DESCRIPTION}, or nothing at all",
-                mend="Name another folder, or put back the description.",
-            )
-        write_description(
-            store,
-            Description(
-                cluster=name.cluster,
-                topic=name.topic,
-                partitions=len(begins),
-                segment_records=segment_records,
-                begins=tuple(begins[partition] for partition in range(len(begins))),
-            ),
-        )
-        found = read_description(store)
-        assert found is not None
+    found = read_description(store) or _made(
+        store,
+        Description(
+            cluster=name.cluster,
+            topic=name.topic,
+            partitions=len(begins),
+            segment_records=segment_records,
+            begins=tuple(begins[partition] for partition in range(len(begins))),
+        ),
+    )
     kept = {"cluster": found.cluster, "topic": found.topic, "partitions": found.partitions}
     here = {"cluster": name.cluster, "topic": name.topic, "partitions": len(begins)}
     differing(kept, here, store.location)
     archive = Archive(store, found)
     check_same(ArchiveSource(archive), log)
     return archive
+
+
+def _made(store: ArchiveStore, description: Description) -> Description:
+    """Make an archive where nothing is; return its description, which may be another run's."""
+    strange = any(not name.startswith(f"{DRAFTS}/") for name in store.names())
+    # Looked at once more: who makes it at this moment writes the description before other files.
+    found = read_description(store)
+    if found is None and strange:
+        raise ArchiveError(
+            "There are files in the way of an archive.",
+            where=store.location,
+            expected=f"an archive, with its {DESCRIPTION}, or nothing at all",
+            mend="Name another folder, or put back the description.",
+        )
+    if found is None:
+        write_description(store, description)
+        found = read_description(store)
+        assert found is not None
+    return found
 
 
 class Archiver:
@@ -200,12 +203,21 @@ class Archiver:
         if first < log_from:
             for span in self._archive.spans[partition]:
                 if first <= span.first < log_from:
-                    manifest = self._archive.manifest(span)
-                    check_file(self._archive.store, manifest.file, manifest)
+                    self._check(span)
             kept = ArchiveSource(self._archive).read({partition: first}, {partition: log_from})
         if log_from > last:
             return kept
         return joined(kept, self._log.read({partition: log_from}, {partition: last + 1}))
+
+    def _check(self, span: Span) -> None:
+        """Check a segment's file, unless a longer segment has taken its place meanwhile."""
+        try:
+            manifest = self._archive.manifest(span)
+            check_file(self._archive.store, manifest.file, manifest)
+        except (FileNotFoundError, ArchiveError):
+            self._archive.refresh()
+            if span in self._archive.spans[span.partition]:
+                raise
 
     @staticmethod
     def _shown(
@@ -310,14 +322,19 @@ def clean(archive: Archive) -> None:
     """Delete what interrupted runs left: segments within others, and files that nothing names."""
     for partition in archive.spans:
         forget_within(archive, partition)
-    manifests = {span for spans in archive.found.values() for span in spans}
     for name, found in archive.store.names().items():
         span = file_span(name)
         if span is not None and archive.within(span):
             archive.store.delete(name)  # of a segment that would not count
         elif found.forgotten and (
-            archive.manifest(span).file != name
-            if span in manifests
-            else span is not None or name.startswith(f"{DRAFTS}/")
+            name.startswith(f"{DRAFTS}/") if span is None else not _named(archive, span, name)
         ):
             archive.store.delete(name)
+
+
+def _named(archive: Archive, span: Span, name: str) -> bool:
+    """Tell whether a segment's manifest names a file."""
+    try:
+        return archive.manifest(span).file == name
+    except FileNotFoundError:
+        return False

@@ -38,8 +38,8 @@ class JoinedSource:
 
     @property
     def name(self) -> str:
-        """Those of both."""
-        return f"{self._log.name}, and {self._archive.name}"
+        """The log, and where its archive lies."""
+        return f"{self._log.name} and its archive in {self._archive.archive.store.location}"
 
     def begins(self) -> dict[int, int]:
         """Return the first offset of each partition that either has."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobtrail.decoding import accept
-from jobtrail.errors import EventError, UsageError
+from jobtrail.errors import EventError, NotRunning, UsageError
 from jobtrail.events import Event, from_microseconds
 from jobtrail.job import Place
 from jobtrail.local import with_log
@@ -70,28 +70,34 @@ class Replay:
         max_rate: float | None = None,
         progress: Progress | None = None,
     ) -> Self:
-        """Open a log in Kafka, alone or together with its archive.
+        """Open a log in Kafka, an archive of it, or both as one.
 
         Args:
             bootstrap_servers: The cluster, `host:port[,host:port]`; None for that of the settings,
                 else of the local service.
             data_dir: The local service's; None for the usual one.
             archive: Where `jobtrail archive` writes to: a folder, or s3://bucket/prefix. What it
-                holds is read from it, the rest from Kafka.
-            max_rate: Records a second at most; None for as fast as it goes.
+                holds is read from it, the rest from Kafka; where no cluster is named and no local
+                service runs, it alone is read.
+            max_rate: Records a second of Kafka's at most; None for as fast as it goes.
             progress: Is told of each step of a read.
 
         Raises:
-            NotRunning: No cluster is named, and no local service runs.
+            NotRunning: Neither a cluster nor an archive is named, and no local service runs.
             LogUnavailable: The log does not answer.
             ArchiveError: The archive can't be read, or is of another log.
         """
+        kept = None if archive is None else ArchiveSource.open(archive)
         settings = load(data_dir=data_dir, bootstrap_servers=bootstrap_servers)
-        log = LogSource(with_log(settings), max_rate)
-        if archive is None:
-            return cls(log, progress)
         try:
-            return cls(JoinedSource(ArchiveSource.open(archive), log), progress)
+            settings = with_log(settings)
+        except NotRunning:
+            if kept is None:
+                raise
+            return cls(kept, progress)
+        log = LogSource(settings, max_rate)
+        try:
+            return cls(log if kept is None else JoinedSource(kept, log), progress)
         except BaseException:
             log.close()
             raise

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+from collections import Counter
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from jobtrail.errors import ArchiveError, LogGapError, UsageError
@@ -137,7 +141,7 @@ def test_another_log_is_refused(to: Path, change: str) -> None:
     else:
         log = ListLog(150, 99)
     with pytest.raises(ArchiveError, match="of another log"):
-        open_for(ArchiveStore.open(str(to)), name, log)
+        open_for(ArchiveStore.open(str(to)), name, log, SIZE)
     assert files(to) == before
 
 
@@ -196,8 +200,6 @@ def test_an_archive_made_anew_meanwhile_is_not_added_to(to: Path) -> None:
 
 
 def test_only_old_leavings_are_deleted(to: Path) -> None:
-    import os
-
     log = ListLog(100)
     run(to, log)
     wanted = set(files(to))
@@ -230,3 +232,17 @@ def test_a_folder_that_can_not_be_written_is_told(to: Path) -> None:
     to.write_text("a file")
     with pytest.raises(ArchiveError, match=str(to)):
         run(to, ListLog(100))
+
+
+def test_the_docs_query_reads_what_counts(to: Path) -> None:
+    log = ListLog(250, 130)
+    kinds: Counter[str | None] = Counter()
+    for row in (row for held in log.records for row in held):
+        kind = ("job.created", "job.active", None)[row["offset"] % 3]
+        row["value"] = b"\xff" if kind is None else b'{"type":"%s"}' % kind.encode()
+        kinds[kind] += 1
+    run(to, log, rest=True)
+    text = (Path(__file__).parents[2] / "docs" / "archive.md").read_text()
+    (query,) = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+    found = duckdb.connect().execute(query.replace("/backup/jobs", str(to))).fetchall()
+    assert dict(found) == kinds
