@@ -14,6 +14,7 @@ import click
 from jobtrail.cli.ask import get, search, summary, wait
 from jobtrail.cli.bridge import bridge
 from jobtrail.cli.emit import emit
+from jobtrail.cli.explain import explain
 from jobtrail.cli.imports import import_
 from jobtrail.cli.keys import keys
 from jobtrail.cli.status import status
@@ -47,5 +48,18 @@ def main(ctx: click.Context, data_dir: Path | None) -> None:
     ctx.obj = data_dir
 
 
-for _command in (up, token, keys, emit, import_, bridge, status, search, summary, get, wait):
+for _command in (
+    up,
+    token,
+    keys,
+    emit,
+    import_,
+    bridge,
+    status,
+    search,
+    summary,
+    get,
+    wait,
+    explain,
+):
     main.add_command(_command)

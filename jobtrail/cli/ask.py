@@ -100,8 +100,8 @@ def search(
     """List jobs, newest first: as a table, or one JSON object a line."""
     if any(":" not in tag for tag in tags):
         raise click.BadParameter("expected KEY:VALUE", param_hint="--tag")
-    tabular = _tabular(as_json)
-    most = limit or (50 if tabular else None)
+    as_table = tabular(as_json)
+    most = limit or (50 if as_table else None)
     with client(url, token, data_dir) as asked:
         jobs = asked.search(
             job_types=job_types,
@@ -114,7 +114,7 @@ def search(
             page_size=min(most or 500, 500),
         )
         found = islice(jobs, most)
-        if tabular:
+        if as_table:
             _print_jobs(found)
         else:
             for job in found:
@@ -136,7 +136,7 @@ def summary(
     """Count jobs by type and state."""
     with client(url, token, data_dir) as asked:
         counts = asked.summary(job_types=job_types, start=start, end=end)
-    if not _tabular(as_json):
+    if not tabular(as_json):
         click.echo(msgspec.json.encode(counts))
         return
     table = Table("type", "total", *STATES, box=SIMPLE)
@@ -190,7 +190,8 @@ def wait(
         sys.exit(1)
 
 
-def _tabular(as_json: bool) -> bool:
+def tabular(as_json: bool) -> bool:
+    """Tell whether to answer for people: on a terminal, unless JSON is wanted."""
     return not as_json and sys.stdout.isatty()
 
 
@@ -218,7 +219,7 @@ def _print_jobs(jobs: Iterable[Job]) -> None:
 
 
 def _print_statuses(found: dict[str, Status], as_json: bool) -> None:
-    if not _tabular(as_json):
+    if not tabular(as_json):
         click.echo(msgspec.json.encode(found))
         return
     table = Table("id", "state", "output", box=SIMPLE)

@@ -8,12 +8,22 @@ from contextlib import aclosing
 from datetime import date, datetime
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
+from urllib.parse import quote
 
 import msgspec
 from yarl import URL
 
 from jobtrail.client.errors import ServiceUnavailable
-from jobtrail.client.results import Change, Job, Page, Status, Summary, TypeCount
+from jobtrail.client.results import (
+    Change,
+    History,
+    HistoryEntry,
+    Job,
+    Page,
+    Status,
+    Summary,
+    TypeCount,
+)
 from jobtrail.client.transport import Transport
 from jobtrail.states import ENDED, State
 
@@ -117,6 +127,31 @@ class Client:
         """
         path = _relative("/jobs/summary", jobType=job_types, startDate=start, endDate=end)
         return (await self._ask("GET", path, Summary)).job_type
+
+    async def job(self, job_id: str) -> Job:
+        """Return one job.
+
+        Raises:
+            ApiError: 404 where you see no job of this id; else as for `search`.
+        """
+        return await self._ask("GET", _job_path(job_id), Job)
+
+    async def history(self, job_id: str, *, page_size: int = 500) -> AsyncGenerator[HistoryEntry]:
+        """Iterate over a job's events in the log's order, those that were ignored too.
+
+        Args:
+            job_id: The job.
+            page_size: Events fetched at a time, 1 to 1000.
+
+        Raises:
+            ApiError: 404 where you see no job of this id; else as for `search`.
+        """
+        following: str | None = f"{_job_path(job_id)}/history?size={page_size}"
+        while following is not None:
+            page = await self._ask("GET", following, History)
+            for entry in page.events:
+                yield entry
+            following = page.next
 
     async def bulk(self, bulk_id: str, *, job_types: Iterable[str] = ()) -> dict[str, Status]:
         """Return the state of every job of a bulk.
@@ -251,6 +286,10 @@ def _filters(
         "bulkId": bulk_id,
         "tag": [f"{key}:{value}" for key, value in tags.items()],
     }
+
+
+def _job_path(job_id: str) -> str:
+    return f"/jobs/{quote(job_id, safe='')}"
 
 
 def _relative(path: str, **query: Any) -> str:

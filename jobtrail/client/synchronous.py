@@ -53,6 +53,8 @@ class SyncClient(SynchronousFace[Client]):
 
     search = _iterating(Client.search)
     events = _iterating(Client.events)
+    job = blocking(Client.job)
+    history = _iterating(Client.history)
     summary = blocking(Client.summary)
     bulk = blocking(Client.bulk)
     statuses = blocking(Client.statuses)
