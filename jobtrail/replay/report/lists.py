@@ -129,7 +129,7 @@ def users(changes: Changes) -> Figure:
     sql = f"""
       WITH each AS (
         SELECT owner, count(*) FILTER (from_state IS NULL) AS arrived, {ENDS_COUNTED},
-          coalesce(sum(us) FILTER ({RAN}), 0) / 1e6 AS running
+          coalesce(sum(us) FILTER ({RAN}), 0) AS running
         FROM report_changes WHERE inside GROUP BY owner),
       ranked AS (
         SELECT *, row_number() OVER (ORDER BY running DESC, arrived DESC, owner) AS rank,
@@ -137,7 +137,7 @@ def users(changes: Changes) -> Figure:
       grouped AS (
         SELECT *, CASE WHEN rank <= {LISTED} THEN rank ELSE {LISTED} + 1 END AS place FROM ranked)
       SELECT CASE WHEN place > {LISTED} THEN '(' || count(*) || ' others)'
-          ELSE any_value(owner) END, {sums}, sum(running),
+          ELSE any_value(owner) END, {sums}, sum(running) / 1e6,
         sum(running) / nullif((SELECT sum(running) FROM each), 0)
       FROM grouped GROUP BY place ORDER BY place"""  # noqa: S608
     return Figure("users", columns, ask(changes, sql))
