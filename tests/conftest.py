@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,8 +22,22 @@ from services.broker.jars import read_lock
 from services.broker.topics import ensure_topics
 from tests.processes import Process, clean_environment, module
 
+if TYPE_CHECKING:
+    from playwright.async_api import Page
+
 MakeLog = Callable[..., Awaitable[Settings]]
 TRACE = Path(__file__).parents[2] / "shared" / "data" / "google-2011-job-events-part1.csv.gz"
+
+#: A browser that does nothing but what it is told: no updates, no accounts, no look at the network.
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def docker_answers() -> bool:
@@ -132,3 +148,28 @@ def trace() -> Path:
             pytest.fail(f"the trace is missing: {TRACE}")
         pytest.skip("the Google trace is not beside the checkout: ../shared/data")
     return TRACE
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Return the path of Chromium: skipped where there is none, never in CI."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    missing = "no Chromium is installed; on Debian and Ubuntu: apt-get install chromium"
+    if os.environ.get("CI") == "true":
+        pytest.fail(missing)
+    pytest.skip(missing)
+
+
+@pytest.fixture
+async def page(chromium: str, tmp_path: Path) -> AsyncIterator[Page]:
+    """Return a page of a browser that nobody has used yet."""
+    from playwright.async_api import async_playwright  # slow, and only wanted here
+
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch_persistent_context(
+            tmp_path / "browser", executable_path=chromium, headless=True, args=CHROMIUM_FLAGS
+        )
+        yield await browser.new_page()
+        await browser.close()

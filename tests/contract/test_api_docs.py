@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import AsyncIterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 import pytest
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page
 
 from services.api.openapi import document
 from services.api.routes import ENDPOINTS
@@ -23,16 +21,6 @@ TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".png": "image/png",
 }
-#: Nothing but what it is told: no updates, no accounts, no look at the network.
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture
@@ -103,29 +91,6 @@ async def test_no_other_file_is_served(api: Api, name: str) -> None:
 
 
 # --- in a browser
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """Return the path of Chromium: skipped where there is none, never in CI."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if path := shutil.which(name):
-            return path
-    missing = "no Chromium is installed; on Debian and Ubuntu: apt-get install chromium"
-    if os.environ.get("CI") == "true":
-        pytest.fail(missing)
-    pytest.skip(missing)
-
-
-@pytest.fixture
-async def page(chromium: str, tmp_path: Path) -> AsyncIterator[Page]:
-    """Return a page of a browser that nobody has used yet."""
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch_persistent_context(
-            tmp_path / "browser", executable_path=chromium, headless=True, args=FLAGS
-        )
-        yield await browser.new_page()
-        await browser.close()
 
 
 async def test_a_browser_shows_every_operation(api: Api, page: Page) -> None:

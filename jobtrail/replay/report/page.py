@@ -21,6 +21,8 @@ from jobtrail.replay.report.sections import FOLDED, SECTIONS, Section
 from jobtrail.version import __version__
 
 _NOTHING: Final = "–"
+#: Letters of a name that is never broken.
+_SHORT: Final = 10
 
 
 @dataclass(frozen=True)
@@ -159,12 +161,18 @@ def _table(figure: Figure, caption: str) -> Iterator[str]:
     for row in figure.rows:
         yield "<tr class=whole>" if row[0] == ALL_TYPES else "<tr>"
         first, *rest = map(_cell, figure.columns, row)
-        yield f"<th scope=row>{first}</th>"
+        yield f"<th scope=row class=long>{first}</th>"
         for column, cell in zip(figure.columns[1:], rest, strict=True):
-            kind = "" if column.kind == "text" else " class=n"
-            yield f"<td{kind}>{cell}</td>"
+            yield f'<td class="{_look(column, cell)}">{cell}</td>'
         yield "</tr>"
     yield "</tbody></table></div>"
+
+
+def _look(column: Column, cell: str) -> str:
+    """Return the classes of a cell: on narrow paper only names and instants may be broken."""
+    if column.kind == "text":
+        return "long" if len(cell) > _SHORT else ""
+    return "n at" if column.kind == "instant" else "n"
 
 
 def _cell(column: Column, value: Value) -> str:
