@@ -169,10 +169,10 @@ def _table(figure: Figure, caption: str) -> Iterator[str]:
 
 
 def _look(column: Column, cell: str) -> str:
-    """Return the classes of a cell: on narrow paper only names and instants may be broken."""
+    """Return the classes of a cell: on narrow paper long names may be broken."""
     if column.kind == "text":
         return "long" if len(cell) > _SHORT else ""
-    return "n at" if column.kind == "instant" else "n"
+    return "n"
 
 
 def _cell(column: Column, value: Value) -> str:
