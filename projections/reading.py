@@ -5,11 +5,66 @@ The caller's filter is part of every query: a job that he may not see is never r
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import orjson
 
 from jobtrail.job import Job
-from jobtrail.states import State
+from jobtrail.states import STATES, State
+
+T = TypeVar("T")
+#: (owner, viewers), of the jobs of one audience.
+Audience = tuple[str | None, tuple[str, ...]]
+#: Makes something of a listed job: of what it has for itself, its audience, and its type's name.
+#: For itself it has, in this order: id, code of the state, the times of its creation, last change,
+#: start and end, attempt, progress, bulk id, tags in JSON or None, error, output. Any more are the
+#: store's own.
+Make = Callable[[Sequence[Any], Audience, str | None], T]
+
+
+def job_of(row: Sequence[Any], audience: Audience, job_type: str | None) -> Job:
+    """Build a job, without its trail, from its row: a `Make`.
+
+    Args:
+        row: Begins with the columns.
+        audience: Owner and viewers of the row's audience.
+        job_type: The name of the row's type.
+    """
+    (
+        job_id,
+        state,
+        created_at,
+        updated_at,
+        started_at,
+        ended_at,
+        attempt,
+        progress,
+        bulk_id,
+        tags,
+        error,
+        output,
+        *_,
+    ) = row
+    owner, viewers = audience
+    return Job(
+        id=job_id,
+        state=STATES[state],
+        created_at=created_at,
+        updated_at=updated_at,
+        started_at=started_at,
+        ended_at=ended_at,
+        attempt=attempt,
+        owner=owner,
+        job_type=job_type,
+        bulk_id=bulk_id,
+        viewers=viewers,
+        tags=orjson.loads(tags) if tags else {},
+        progress=progress,
+        error=error,
+        output=output,
+    )
 
 
 class Caller(NamedTuple):
@@ -100,11 +155,12 @@ class Snapshot(Protocol):
         caller: Caller,
         filters: Filters,
         *,
+        make: Make[T],
         size: int,
         after: Cursor | None = None,
         offset: int = 0,
-    ) -> list[Job]:
-        """Return a page of jobs without their trails, newest first.
+    ) -> list[T]:
+        """Return what `make` makes of a page of jobs, newest first.
 
         The order is `created_at` descending, then id ascending.
         """

@@ -17,6 +17,8 @@ from jobtrail.cli.emit import emit
 from jobtrail.cli.explain import explain
 from jobtrail.cli.imports import import_
 from jobtrail.cli.keys import keys
+from jobtrail.cli.replay import replay
+from jobtrail.cli.report import report
 from jobtrail.cli.status import status
 from jobtrail.cli.token import token
 from jobtrail.cli.up import up
@@ -61,5 +63,7 @@ for _command in (
     get,
     wait,
     explain,
+    replay,
+    report,
 ):
     main.add_command(_command)

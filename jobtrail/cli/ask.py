@@ -100,8 +100,8 @@ def search(
     """List jobs, newest first: as a table, or one JSON object a line."""
     if any(":" not in tag for tag in tags):
         raise click.BadParameter("expected KEY:VALUE", param_hint="--tag")
-    as_table = tabular(as_json)
-    most = limit or (50 if as_table else None)
+    shown = tabular(as_json)
+    most = limit or (50 if shown else None)
     with client(url, token, data_dir) as asked:
         jobs = asked.search(
             job_types=job_types,
@@ -114,7 +114,7 @@ def search(
             page_size=min(most or 500, 500),
         )
         found = islice(jobs, most)
-        if as_table:
+        if shown:
             _print_jobs(found)
         else:
             for job in found:
@@ -191,7 +191,7 @@ def wait(
 
 
 def tabular(as_json: bool) -> bool:
-    """Tell whether to answer for people: on a terminal, unless JSON is wanted."""
+    """Tell whether to answer with a table: on a terminal, unless JSON was asked for."""
     return not as_json and sys.stdout.isatty()
 
 

@@ -21,6 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from jobtrail.errors import UsageError
 from jobtrail.local import read_running
 from jobtrail.position import format_position
 from jobtrail.producer import LogWriter
@@ -65,6 +66,26 @@ def log_settings(data_dir: Path | None, bootstrap_servers: str | None) -> Settin
         return settings
     running = read_running(settings.data_dir)
     return settings.model_copy(update={"bootstrap_servers": running.bootstrap_servers})
+
+
+@contextlib.contextmanager
+def needed(extra: str) -> Iterator[None]:
+    """Say what to install where an import inside fails.
+
+    Args:
+        extra: The extra of jobtrail that brings it.
+
+    Raises:
+        UsageError: A package is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "A package that this command needs is not installed.",
+            found=str(error),
+            mend=f"Install it: pip install 'jobtrail[{extra}]'",
+        ) from None
 
 
 @contextlib.contextmanager

@@ -1,30 +1,36 @@
-"""`jobtrail explain`: a job's timeline in words, and where its time went as a chart."""
+"""`jobtrail explain`: what became of a job, in words and as a chart."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 import msgspec
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from jobtrail.cli.ask import asking, client, tabular
+from jobtrail.client import Job
+from jobtrail.durations import duration
+from jobtrail.explain import Span, Story, tell
 from jobtrail.job import Verdict
-from jobtrail.replay.durations import duration
-from jobtrail.replay.explain import Explanation, Line, Stay
-from jobtrail.replay.explain import explain as explained
+from jobtrail.states import ENDED, State
 
-#: The most stays that are drawn, half of them from the beginning.
-_MOST_STAYS: Final = 16
+#: Columns of the terminal that the chart leaves to names, figures and what separates them.
+_BESIDE: Final = 34
 _NARROWEST: Final = 12
-_COLOURS: Final = {"waiting": "cyan", "running": "blue", "in retry": "yellow", "ended": "white"}
+#: The most spans that are drawn, half of them from the beginning.
+_MOST_SPANS: Final = 16
+_SPENT: Final = {
+    State.CREATED: "waiting",
+    State.ACTIVE: "running",
+    State.RETRY: "waiting for another attempt",
+}
+_COLOURS: Final = {State.CREATED: "yellow", State.ACTIVE: "blue", State.RETRY: "magenta"}
 
 
 @click.command()
@@ -33,102 +39,105 @@ _COLOURS: Final = {"waiting": "cyan", "running": "blue", "in retry": "yellow", "
 def explain(
     job_id: str, as_json: bool, token: str | None, url: str | None, data_dir: Path | None
 ) -> None:
-    """Tell what happened to a job, why, and where its time went."""
+    """Tell what became of JOB: its events, why some did not count, and where time went."""
+    now = datetime.now(UTC)
     with client(url, token, data_dir) as asked:
-        history = list(asked.history(job_id))
         job = asked.job(job_id)
-    found = explained(job, history, datetime.now(UTC))
+        story = tell(asked.history(job_id), now)
     if tabular(as_json):
-        show(found, Console())
+        show(job, story, Console())
     else:
-        click.echo(msgspec.json.encode(found))
+        click.echo(msgspec.json.encode(_plain(job, story)))
 
 
-def show(found: Explanation, console: Console) -> None:
-    """Print an explanation for people.
+def _plain(job: Job, story: Story) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "state": job.state,
+        "events": [
+            {
+                "time": told.time,
+                "type": told.type,
+                "partition": told.partition,
+                "offset": told.offset,
+                "verdict": told.verdict,
+                "state": told.state,
+                "attempt": told.attempt,
+                "words": told.words,
+            }
+            for told in story.events
+        ],
+        "spans": [
+            {
+                "state": span.state,
+                "attempt": span.attempt,
+                "began": span.began,
+                "ended": span.ended,
+                "seconds": span.seconds,
+            }
+            for span in story.spans
+        ],
+        "seconds": story.by_state(),
+    }
+
+
+def show(job: Job, story: Story, console: Console) -> None:
+    """Print what became of a job for people.
 
     Args:
-        found: What is to be said.
+        job: As the service has it.
+        story: What its history says.
         console: Where to.
     """
-    whose = " of ".join(escape(part) for part in (found.job_type, found.owner) if part)
-    heading = f"[bold]{escape(found.id)}[/]  {whose}"
-    console.print(f"{heading}  [bold]{found.state}[/], attempt {found.attempt}")
-    console.print(_events(found.events))
-    if found.stays:
-        console.print("[bold]Where the time went[/]\n")
-        for row in _chart(found, console.width):
-            console.print(row, no_wrap=True, overflow="ellipsis", crop=True)
-        if len(found.parts) < len(found.stays):
-            console.print(_parts(found))
-
-
-def _events(lines: Sequence[Line]) -> Table:
-    days = {f"{line.time.astimezone(UTC):%Y-%m-%d}" for line in lines}
-    # The day stands once where it is always the same: terminals are narrow.
-    day = days.pop() if len(days) == 1 else ""
-    names = ("place", day or "time", "event", "attempt", "verdict", "state", "what and why")
-    table = Table(*names, box=SIMPLE)
-    table.columns[3].justify = "right"
-    for column in table.columns[:6]:
-        column.no_wrap = True
-    for line in lines:
+    owner = f" of {job.owner}" if job.owner else ""
+    console.print(Text(f"{job.id}: {job.job_type or 'a job of unknown type'}{owner}, {job.state}"))
+    table = Table("time (UTC)", "after", "place", "state", "what happened", box=SIMPLE)
+    for told in story.events:
+        after = (told.time - story.events[0].time).total_seconds()
+        style = "" if told.verdict is Verdict.APPLIED else "dim"
         table.add_row(
-            line.place,
-            _instant(line.time).removeprefix(f"{day} "),
-            Text(line.type.removeprefix("job.")),
-            "?" if line.attempt is None else str(line.attempt),
-            str(line.verdict),
-            str(line.state),
-            Text(line.why),
-            style=None if line.verdict is Verdict.APPLIED else "dim",
+            told.time.astimezone(UTC).isoformat(sep=" ", timespec="milliseconds")[:-6],
+            f"{'+' if after >= 0 else ''}{duration(after)}",
+            f"{told.partition}:{told.offset}",
+            told.state,
+            Text(told.words),
+            style=style,
         )
-    return table
+    console.print(table)
+    spans = [span for span in story.spans if span.ended is not None or span.state not in ENDED]
+    if spans:
+        console.print(_where_time_went(spans, console.width))
 
 
-def _chart(found: Explanation, width: int) -> Iterator[Text]:
-    """Draw each stay as a bar on the axis of the job's whole time."""
-    begin = found.stays[0].begin
-    span = max(found.total, 1e-6)
-    names = [_name(stay) for stay in found.stays]
-    room = max(len("total, so far"), *map(len, names))
-    bar = max(width - room - 24, _NARROWEST)
+def _where_time_went(spans: list[Span], width: int) -> Table:
+    """Draw each span as a bar on the axis of the job's whole time."""
+    total = sum(span.seconds for span in spans)
+    names = [_name(span) for span in spans]
+    room = max(width - max(map(len, names)) - _BESIDE, _NARROWEST)
+    table = Table("where time went", "", "", "", box=SIMPLE)
+    table.columns[2].justify = table.columns[3].justify = "right"
+    for column in table.columns:
+        column.no_wrap = True
+    hidden = range(_MOST_SPANS // 2, len(spans) - _MOST_SPANS // 2)
     gone = 0.0
-    for at, (stay, name) in enumerate(zip(found.stays, names, strict=True)):
-        left, gone = gone, gone + stay.seconds
-        hidden = len(found.stays) - _MOST_STAYS
-        if hidden > 0 and _MOST_STAYS // 2 <= at < _MOST_STAYS // 2 + hidden:
-            if at == _MOST_STAYS // 2:
-                yield Text(f"  {'':{room}}  … {hidden} more", style="dim")
+    for number, (span, name) in enumerate(zip(spans, names, strict=True)):
+        share = span.seconds / total if total else 0.0
+        begin = min(round(gone * room), room - 1)
+        gone += share
+        if number in hidden:
+            if number == hidden[0]:
+                table.add_row(f"... {len(hidden)} more", style="dim")
             continue
-        first = min(round(left / span * bar), bar - 1)
-        last = max(round(gone / span * bar), first + 1)
-        row = Text(f"  {name:{room}}  ")
-        row.append(" " * first + "█" * (last - first), style=_COLOURS[stay.phase])
-        row.append(" " * (bar - last))
-        row.append(f"{duration(stay.seconds):>11}{stay.seconds / span:>7.1%}")
-        yield row
-    end = "now" if found.stays[-1].end is None else _instant(found.stays[-1].end)
-    axis = f"{_instant(begin)} {'─' * max(bar - len(end) - 21, 1)} {end}"
-    yield Text(f"  {'':{room}}  {axis}", style="dim")
-    words = "total, so far" if found.stays[-1].end is None else "total"
-    yield Text(f"  {words:{room}}  {'':{bar}}{duration(found.total):>11}", style="bold")
-
-
-def _name(stay: Stay) -> str:
-    if stay.phase == "running":
-        return "running" if stay.attempt is None else f"running, attempt {stay.attempt}"
-    return stay.phase
-
-
-def _parts(found: Explanation) -> Table:
-    table = Table("", "time", "share", box=SIMPLE, show_header=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for part in found.parts:
-        table.add_row(part.name, duration(part.seconds), f"{part.share:.1%}")
+        length = max(1, round(gone * room) - begin)
+        bar = Text(" " * begin + "█" * length, _COLOURS.get(span.state, "dim"))
+        table.add_row(name, bar, duration(span.seconds), f"{share:.1%}")
+    table.add_section()
+    table.add_row("in all", "", duration(total), "")
     return table
 
 
-def _instant(instant: datetime) -> str:
-    return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+def _name(span: Span) -> str:
+    name = _SPENT.get(span.state, span.state.value)
+    if span.state is State.ACTIVE and span.attempt is not None:
+        name = f"{name}, attempt {span.attempt}"
+    return name if span.ended is not None else f"{name}, still"

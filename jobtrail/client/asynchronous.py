@@ -108,6 +108,31 @@ class Client:
                 yield job
             following = page.next
 
+    async def job(self, job_id: str) -> Job:
+        """Return one whole job.
+
+        Raises:
+            ApiError: 404 where you see no such job; else as for `search`.
+        """
+        return await self._ask("GET", f"/jobs/{quote(job_id, safe='')}", Job)
+
+    async def history(self, job_id: str, *, page_size: int = 500) -> AsyncGenerator[HistoryEntry]:
+        """Iterate over a job's events in their order in the log, those that were ignored too.
+
+        Args:
+            job_id: The job.
+            page_size: Events fetched at a time, 1 to 1000.
+
+        Raises:
+            ApiError: 404 where you see no such job; else as for `search`.
+        """
+        following: str | None = f"/jobs/{quote(job_id, safe='')}/history?size={page_size}"
+        while following is not None:
+            page = await self._ask("GET", following, History)
+            for entry in page.events:
+                yield entry
+            following = page.next
+
     async def summary(
         self,
         *,
@@ -127,31 +152,6 @@ class Client:
         """
         path = _relative("/jobs/summary", jobType=job_types, startDate=start, endDate=end)
         return (await self._ask("GET", path, Summary)).job_type
-
-    async def job(self, job_id: str) -> Job:
-        """Return one job.
-
-        Raises:
-            ApiError: 404 where you see no job of this id; else as for `search`.
-        """
-        return await self._ask("GET", _job_path(job_id), Job)
-
-    async def history(self, job_id: str, *, page_size: int = 500) -> AsyncGenerator[HistoryEntry]:
-        """Iterate over a job's events in the log's order, those that were ignored too.
-
-        Args:
-            job_id: The job.
-            page_size: Events fetched at a time, 1 to 1000.
-
-        Raises:
-            ApiError: 404 where you see no job of this id; else as for `search`.
-        """
-        following: str | None = f"{_job_path(job_id)}/history?size={page_size}"
-        while following is not None:
-            page = await self._ask("GET", following, History)
-            for entry in page.events:
-                yield entry
-            following = page.next
 
     async def bulk(self, bulk_id: str, *, job_types: Iterable[str] = ()) -> dict[str, Status]:
         """Return the state of every job of a bulk.
@@ -286,10 +286,6 @@ def _filters(
         "bulkId": bulk_id,
         "tag": [f"{key}:{value}" for key, value in tags.items()],
     }
-
-
-def _job_path(job_id: str) -> str:
-    return f"/jobs/{quote(job_id, safe='')}"
 
 
 def _relative(path: str, **query: Any) -> str:

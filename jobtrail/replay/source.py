@@ -11,6 +11,10 @@ import pyarrow as pa
 class Source(Protocol):
     """Records of the log, by partition and offset."""
 
+    @property
+    def name(self) -> str:
+        """What it is called, for people."""
+
     def begins(self) -> dict[int, int]:
         """Return the first offset that can be read, per partition; every partition is named."""
 

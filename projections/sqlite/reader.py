@@ -22,7 +22,7 @@ from jobtrail.errors import StoreError
 from jobtrail.job import VERDICTS, Job
 from jobtrail.partitions import partition_of
 from jobtrail.states import STATES
-from projections.reading import Caller, Cursor, Filters, Held
+from projections.reading import Caller, Cursor, Filters, Held, Make, T
 from projections.sqlite import counting, schema
 from projections.sqlite.files import TOGETHER, Files, Shard
 from projections.sqlite.listing import Listing, Source, among, listings, put
@@ -183,11 +183,12 @@ class SqliteSnapshot:
         caller: Caller,
         filters: Filters,
         *,
+        make: Make[T],
         size: int,
         after: Cursor | None = None,
         offset: int = 0,
-    ) -> list[Job]:
-        """Return a page of jobs without their trails, newest first."""
+    ) -> list[T]:
+        """Return what is made of a page of jobs, newest first."""
         asked: list[tuple[Files, list[Shard], Listing]] = []
         for files in self._files:
             shards, sources = _sources(files, caller, filters.job_types, filters.owner)
@@ -200,8 +201,13 @@ class SqliteSnapshot:
             values["limit"], values["offset"] = size, offset
             rows = files.db.execute(listing.rows, values).fetchall()
             rows.sort(key=_order)
-            return [shards[row[-1]].names.job(row[:-1]) for row in rows]
-        return _merged(asked, size, offset)
+            names = [(shard.names.audience, shard.names.type_name) for shard in shards]
+            made = []
+            for row in rows:
+                audience, type_name = names[row[-1]]
+                made.append(make(row, audience(row[-3]), type_name(row[-2])))
+            return made
+        return _merged(asked, make, size, offset)
 
     def summary(self, caller: Caller, filters: Filters) -> dict[str | None, list[int]]:
         """Count jobs by type and state, from counters and the edges of the two edge days."""
@@ -315,8 +321,8 @@ def _may_match(files: Files, sources: list[Source], filters: Filters) -> bool:
 
 
 def _merged(
-    asked: Sequence[tuple[Files, list[Shard], Listing]], size: int, offset: int
-) -> list[Job]:
+    asked: Sequence[tuple[Files, list[Shard], Listing]], make: Make[T], size: int, offset: int
+) -> list[T]:
     """Return a page of several statements: where it lies first, then its rows."""
     streams: list[Iterator[tuple[_Place, int]]] = [
         _places(number, files.db, listing, size + offset)
@@ -326,7 +332,7 @@ def _merged(
     rows_of: dict[tuple[int, int], list[int]] = {}
     for (_created, _id, source, row), number in page:
         rows_of.setdefault((number, source), []).append(row)
-    jobs: dict[str, Job] = {}
+    made: dict[str, T] = {}
     for (number, source), numbers in rows_of.items():
         files, shards, _listing = asked[number]
         shard = shards[source]
@@ -334,9 +340,8 @@ def _merged(
         found = among("row", "row", put(values, "row", numbers))
         statement = f"SELECT {COLUMNS} FROM {shard.name}.jobs WHERE {found}"  # noqa: S608
         for row in files.db.execute(statement, values).fetchall():
-            job = shard.names.job(row)
-            jobs[job.id] = job
-    return [jobs[job_id] for (_created, job_id, _source, _row), _number in page]
+            made[row[0]] = make(row, shard.names.audience(row[-2]), shard.names.type_name(row[-1]))
+    return [made[job_id] for (_created, job_id, _source, _row), _number in page]
 
 
 def _places(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import orjson
 
 from jobtrail.job import STATE_CODES, Job
-from jobtrail.states import STATES
+from projections.reading import Audience, job_of
 
 #: The columns that every reader of a job wants, in the order that `job_of` takes them.
 COLUMNS: Final = (
@@ -19,9 +19,6 @@ COLUMNS: Final = (
 
 #: Names that are remembered at a time: about 300 bytes each.
 MAX_NAMES: Final = 100_000
-
-#: (owner, viewers) per audience number.
-Audience = tuple[str | None, tuple[str, ...]]
 
 
 def pack_tags(tags: dict[str, str]) -> str | None:
@@ -41,50 +38,6 @@ def changing_columns(job: Job) -> tuple[Any, ...]:
         pack_tags(job.tags),
         job.error,
         job.output,
-    )
-
-
-def job_of(row: Iterable[Any], audience: Audience, job_type: str | None) -> Job:
-    """Build a job, without its trail, from `COLUMNS`.
-
-    Args:
-        row: The columns.
-        audience: Owner and viewers of the row's audience.
-        job_type: The name of the row's type.
-    """
-    (
-        job_id,
-        state,
-        created_at,
-        updated_at,
-        started_at,
-        ended_at,
-        attempt,
-        progress,
-        bulk_id,
-        tags,
-        error,
-        output,
-        _audience,
-        _type,
-    ) = row
-    owner, viewers = audience
-    return Job(
-        id=job_id,
-        state=STATES[state],
-        created_at=created_at,
-        updated_at=updated_at,
-        started_at=started_at,
-        ended_at=ended_at,
-        attempt=attempt,
-        owner=owner,
-        job_type=job_type,
-        bulk_id=bulk_id,
-        viewers=viewers,
-        tags=orjson.loads(tags) if tags else {},
-        progress=progress,
-        error=error,
-        output=output,
     )
 
 

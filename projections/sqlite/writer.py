@@ -17,8 +17,9 @@ import orjson
 from jobtrail.errors import FencedError, StoreError
 from jobtrail.job import ENTRY_BYTES, STATE_CODES, Job
 from jobtrail.states import STATES
+from projections.reading import job_of
 from projections.sqlite import schema
-from projections.sqlite.rows import COLUMNS, MAX_NAMES, Names, changing_columns, job_of
+from projections.sqlite.rows import COLUMNS, MAX_NAMES, Names, changing_columns
 from projections.sqlite.schema import DAY, EVERYBODY, NOBODY
 from projections.store import Batch, Checkpoint, Entry
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -14,6 +14,7 @@ from orjson import Fragment
 from jobtrail.events import TYPE_NAMES
 from jobtrail.job import Job, TrailEntry
 from jobtrail.states import STATES
+from projections.reading import Audience
 from services.api.coding import Coding, Stream, choose, stream
 from services.api.instants import as_text
 
@@ -26,6 +27,7 @@ BASE_HEADERS: Final = {
 }
 #: As plain text: orjson takes five times as long for a member of an enumeration.
 _STATES: Final = {state: state.value for state in STATES}
+_BY_CODE: Final = [state.value for state in STATES]
 
 
 def job_answer(job: Job) -> dict[str, Any]:
@@ -50,6 +52,46 @@ def job_answer(job: Job) -> dict[str, Any]:
         "error": None if error is None else Fragment(error),
         "tags": job.tags,
         "viewers": job.viewers,
+    }
+
+
+def row_answer(row: Sequence[Any], audience: Audience, job_type: str | None) -> dict[str, Any]:
+    """Return the same of a listed job; see `projections.reading.Make` for the arguments.
+
+    A page is made of these: to make a `Job` of each row first costs a tenth of its time.
+    """
+    (
+        job_id,
+        state,
+        created,
+        updated,
+        started,
+        ended,
+        attempt,
+        progress,
+        bulk_id,
+        tags,
+        error,
+        output,
+        *_,
+    ) = row
+    updated_text = as_text(updated)
+    return {
+        "id": job_id,
+        "state": _BY_CODE[state],
+        "output": None if output is None else Fragment(output),
+        "jobType": job_type,
+        "owner": audience[0],
+        "bulkId": bulk_id,
+        "createdAt": as_text(created),
+        "startedAt": None if started is None else as_text(started),
+        "updatedAt": updated_text,
+        "endedAt": updated_text if ended == updated else as_text(ended),
+        "attempt": attempt,
+        "progress": progress,
+        "error": None if error is None else Fragment(error),
+        "tags": {} if tags is None else Fragment(tags),
+        "viewers": audience[1],
     }
 
 

@@ -6,17 +6,25 @@ replaced; so the reader is opened at the first read, and anew after one that fai
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 
 from jobtrail.errors import StoreError, StoreNotReady
 from projections.reading import Held, ProjectionReader, Snapshot
 from services.api.problems import Problem, recovering, store_unavailable
 
+logger = logging.getLogger(__name__)
+
 
 class Store:
     """Reads the projections. A snapshot must not be held over an await.
+
+    All requests of one turn of the event loop are answered from one snapshot: opening and closing
+    one takes a tenth of a small answer's time. It is as fresh as one of their own: what they ask
+    arrived before the turn began.
 
     Args:
         open_reader: Opens the store; raises StoreError while it can't be.
@@ -25,6 +33,8 @@ class Store:
     def __init__(self, open_reader: Callable[[], ProjectionReader]) -> None:
         self._open = open_reader
         self._reader: ProjectionReader | None = None
+        #: Of this turn: what closes the snapshot, and the snapshot.
+        self._turn: tuple[AbstractContextManager[Snapshot], Snapshot] | None = None
 
     @property
     def partitions(self) -> int:
@@ -32,13 +42,20 @@ class Store:
         assert self._reader is not None, "no snapshot was opened yet"
         return self._reader.partitions
 
-    def view(self) -> AbstractContextManager[Snapshot]:
-        """Open a consistent view, of a store that may be recovering.
+    @contextmanager
+    def view(self) -> Iterator[Snapshot]:
+        """Open a consistent view as of now, of a store that may be recovering.
 
         Raises:
             StoreError: It can't be read.
         """
-        return _View(self)
+        self._end_turn()
+        try:
+            with self._ready_reader().snapshot() as snapshot:
+                yield snapshot
+        except StoreError:
+            self.close()
+            raise
 
     def snapshot(self) -> AbstractContextManager[Snapshot]:
         """Open a consistent view that any question can be answered from truly.
@@ -56,77 +73,84 @@ class Store:
         """
         return _Answering(self, whole=False)
 
-    def reader(self) -> ProjectionReader:
-        """Return the projections, opened anew where they were let go of.
+    def of_this_turn(self) -> Snapshot:
+        """Return the snapshot of this turn of the event loop, opened by the first who asks.
 
         Raises:
-            StoreError: They can't be opened.
+            StoreError: It can't be read.
         """
-        if self._reader is None:
-            self._reader = self._open()
-        return self._reader
+        if self._turn is None:
+            opened = self._ready_reader().snapshot()
+            try:
+                self._turn = (opened, opened.__enter__())
+            except StoreError:
+                self.close()
+                raise
+            asyncio.get_running_loop().call_soon(self._end_turn, opened)
+        return self._turn[1]
+
+    def fail(
+        self, kind: type[BaseException] | None, error: BaseException, trace: TracebackType | None
+    ) -> None:
+        """Close the snapshot of this turn: something went wrong while it was read.
+
+        Raises:
+            StoreError: It can't be read.
+        """
+        turn, self._turn = self._turn, None
+        try:
+            if turn is not None:
+                turn[0].__exit__(kind, error, trace)
+        except StoreError:
+            self.close()
+            raise
+        if isinstance(error, StoreError):
+            self.close()
 
     def close(self) -> None:
         """Let go of the store; the next read opens it again."""
+        self._turn = None
         if self._reader is not None:
             self._reader.close()
             self._reader = None
 
+    def _ready_reader(self) -> ProjectionReader:
+        """Return the projections, opened anew where they were let go of."""
+        if self._reader is None:
+            self._reader = self._open()
+        return self._reader
 
-class _View:
-    """A view of the projections, which are let go of when they can't be read.
+    def _end_turn(self, opened: AbstractContextManager[Snapshot] | None = None) -> None:
+        """Close the snapshot of this turn, where there is one, and it is this one."""
+        turn = self._turn
+        if turn is None or opened not in (None, turn[0]):
+            return
+        self._turn = None
+        try:
+            turn[0].__exit__(None, None, None)
+        except StoreError as error:
+            logger.error("action=store_reopen %s", error)
+            self.close()
 
-    These two are no generators: those would cost each request 5 us.
+
+class _Answering:
+    """The snapshot of this turn; a store that can't be answered from is a problem.
+
+    No generator: one would cost each request 3 us.
     """
 
-    __slots__ = ("_opened", "_store")
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._opened: AbstractContextManager[Snapshot] | None = None
-
-    def __enter__(self) -> Snapshot:
-        opened = self._store.reader().snapshot()
-        try:
-            snapshot = opened.__enter__()
-        except StoreError:
-            self._store.close()
-            raise
-        self._opened = opened
-        return snapshot
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        assert self._opened is not None
-        try:
-            self._opened.__exit__(kind, error, trace)
-        except StoreError:
-            self._store.close()
-            raise
-        if isinstance(error, StoreError):
-            self._store.close()
-
-
-class _Answering(_View):
-    """The same, and a store that can't be answered from is a problem."""
-
-    __slots__ = ("_whole",)
+    __slots__ = ("_store", "_whole")
 
     def __init__(self, store: Store, *, whole: bool) -> None:
-        super().__init__(store)
+        self._store = store
         self._whole = whole
 
     def __enter__(self) -> Snapshot:
         try:
-            snapshot = super().__enter__()
+            snapshot = self._store.of_this_turn()
         except StoreError as error:
             raise _problem(error) from error
         if self._whole and snapshot.held.recovering:
-            self.__exit__(None, None, None)
             raise is_recovering(snapshot.held)
         return snapshot
 
@@ -136,8 +160,10 @@ class _Answering(_View):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if error is None:
+            return
         try:
-            super().__exit__(kind, error, trace)
+            self._store.fail(kind, error, trace)
         except StoreError as found:
             raise _problem(found) from found
         if isinstance(error, StoreError):

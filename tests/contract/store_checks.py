@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from jobtrail.job import Job
-from projections.reading import Caller, Filters, Snapshot
+from projections.reading import Caller, Filters, Snapshot, job_of
 from tests.contract.store_model import Model, plain, whole
 from tests.contract.stores import SqliteStore
 
@@ -37,7 +37,7 @@ def check_snapshot(snapshot: Snapshot, model: Model) -> None:
     for job_id, job in model.jobs.items():
         different = differences(job, watched[job_id])
         assert not different, f"{job_id}: (expected, found) {different}"
-    listed = snapshot.search(EVERYBODY, Filters(), size=len(model.jobs) + 1)
+    listed = snapshot.search(EVERYBODY, Filters(), make=job_of, size=len(model.jobs) + 1)
     assert plain(listed) == plain(model.listing(EVERYBODY))
     summary = snapshot.summary(EVERYBODY, Filters())
     assert summary == model.summary(EVERYBODY)

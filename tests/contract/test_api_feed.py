@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 
 from jobtrail.partitions import partition_of
 from jobtrail.position import parse_position
-from projections.reading import Filters
+from projections.reading import Filters, job_of
 from services.api.feed import AT_ONCE
 from tests.contract.api_service import PARTITIONS, PROBLEM, Api, running
 from tests.contract.conformance import DOCUMENT
@@ -319,5 +319,5 @@ def test_a_filter_matches_what_a_store_finds(filled: Filled) -> None:
     ]
     for filters in tried:
         with filled.reader.snapshot() as snapshot:
-            found = snapshot.search(EVERYBODY, filters, size=len(jobs) + 1)
+            found = snapshot.search(EVERYBODY, filters, make=job_of, size=len(jobs) + 1)
         assert {job.id for job in found} == {job.id for job in jobs if filters.match(job)}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from jobtrail.states import STATES, State
-from projections.reading import Caller, Filters
+from projections.reading import Caller, Filters, job_of
 from tests.contract.conftest import Filled
 from tests.contract.store_checks import EVERYBODY
 from tests.contract.store_feeding import fill
@@ -172,7 +172,9 @@ async def test_a_job_counts_once_however_many_ways_lead_to_it(store: SqliteStore
     reader = store.reader()
     with reader.snapshot() as snapshot:
         assert snapshot.summary(caller, Filters()) == {"scan": [1, 0, 0, 0, 0, 0, 0]}
-        assert [job.id for job in snapshot.search(caller, Filters(), size=9)] == ["shared"]
+        assert [job.id for job in snapshot.search(caller, Filters(), make=job_of, size=9)] == [
+            "shared"
+        ]
         assert [job.id for job in snapshot.jobs(caller, ["hidden", "shared"])] == ["shared"]
 
 
@@ -183,5 +185,5 @@ async def test_an_empty_store_answers_nothing(store: SqliteStore) -> None:
         assert snapshot.held.recovering == frozenset()
         for caller in CALLERS[:4]:
             assert snapshot.summary(caller, Filters()) == {}
-            assert snapshot.search(caller, Filters(), size=1) == []
+            assert snapshot.search(caller, Filters(), make=job_of, size=1) == []
             assert snapshot.jobs(caller, ["a"]) == []

@@ -16,7 +16,7 @@ from jobtrail.errors import UsageError
 from jobtrail.events import microseconds
 from jobtrail.replay.report import PLOTS, About, Range, Report
 from jobtrail.replay.report.changes import cut
-from tests.replay_tables import Tables
+from tests.replay_tables import tables_of
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 ABOUT = About("job-events <here>", {0: 7}, "all & more", ("user: <b>alice</b>",), NOON)
@@ -44,7 +44,7 @@ class Steps:
         return self
 
     def report(self, **range_: Any) -> Report:
-        return Report.of(Tables(self.events).connect(), Range(**range_), ABOUT)
+        return Report.of(tables_of(self.events), Range(**range_), ABOUT)
 
 
 def rows(report: Report, figure: str) -> list[dict[str, Any]]:
@@ -128,6 +128,16 @@ def test_waiting_and_running_are_what_the_page_says_they_are() -> None:
     ]
     rates = rows(report, "rates_by_type")[0]
     assert (rates["failure_rate"], rates["retry_rate"]) == (1 / 3, 1 / 4)
+
+
+def test_a_job_of_which_only_progress_is_known_is_there_and_has_not_arrived() -> None:
+    report = Steps().add("a", "progress", 0).add("b", "created", 1).report()
+    (totals,) = rows(report, "totals")
+    assert (totals["jobs"], totals["arrived"], totals["open"]) == (2, 1, 2)
+    assert [(row["job_type"], row["created"]) for row in rows(report, "types")] == [
+        ("(no type)", 1),
+        ("nightly", 1),
+    ]
 
 
 def test_a_range_counts_what_changed_in_it_and_stands_on_what_was_before() -> None:

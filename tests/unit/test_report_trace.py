@@ -18,7 +18,7 @@ from jobtrail.events import microseconds
 from jobtrail.importing.google_2011 import Trace
 from jobtrail.replay.report import About, Range, Report
 from jobtrail.replay.report.figures import FIGURES
-from tests.replay_tables import PARTITIONS, Tables
+from tests.replay_tables import PARTITIONS, tables_of
 from tests.trace_report import START, Recomputed
 
 ROWS = 50_000
@@ -39,7 +39,7 @@ def part(trace: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def connection(part: Path) -> duckdb.DuckDBPyConnection:
     events = (ev.decode(made.value) for row in Trace().read(part) for made in row.events)
-    return Tables(events).connect()
+    return tables_of(events)
 
 
 Inside = Callable[[int, int, int], bool]

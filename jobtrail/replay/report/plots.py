@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from jobtrail.replay.durations import duration
+from jobtrail.durations import duration
 from jobtrail.replay.report.figure import ENDS, Figure
 from jobtrail.replay.report.ridges import ridges
 from jobtrail.replay.report.style import (

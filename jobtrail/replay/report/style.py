@@ -19,7 +19,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
-from jobtrail.replay.durations import duration
+from jobtrail.durations import duration
 from jobtrail.states import State
 
 INK: Final = "#1c2430"

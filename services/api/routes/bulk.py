@@ -12,7 +12,7 @@ from aiohttp import web
 from jobtrail.client.results import Status
 from jobtrail.job import Job
 from jobtrail.states import ENDED, STATES
-from projections.reading import Caller, Cursor, Filters, Held
+from projections.reading import Caller, Cursor, Filters, Held, job_of
 from services.api.answers import LongAnswer, status_answer
 from services.api.auth import Deadline, Identity
 from services.api.endpoint import FRESHNESS, READS, Answer, Endpoint
@@ -81,7 +81,9 @@ class _Bulk:
         service = self._service
         with service.store.snapshot() as snapshot:
             held = snapshot.held
-            jobs = snapshot.search(self._caller, filters or self._filters, size=PAGE, after=after)
+            jobs = snapshot.search(
+                self._caller, filters or self._filters, make=job_of, size=PAGE, after=after
+            )
             last = jobs[-1] if len(jobs) == PAGE else None
             end = Cursor(last.created_at, last.id) if last is not None else None
             if self._live:

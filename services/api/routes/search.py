@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import perf_counter
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from aiohttp import web
 
 from jobtrail.client.results import Page
-from projections.reading import Cursor
-from services.api.answers import answer, job_answer
+from projections.reading import Audience, Cursor
+from services.api.answers import answer, row_answer
 from services.api.auth import Identity
 from services.api.endpoint import FRESHNESS, READS, Answer, Endpoint, Link
 from services.api.reading import reach_position
@@ -24,7 +25,7 @@ async def search(service: Service, request: web.Request, identity: Identity) -> 
     """Find jobs, newest first, page by page.
 
     `next` of a page leads to the one behind it, with the same filters: no job is skipped or shown
-    twice while new ones arrive. The order is that of `createdAt`, then of `id`, both descending.
+    twice while new ones arrive. The order is that of `createdAt`, descending, then that of `id`.
     """
     query = read_search(request.rel_url.raw_query_string)
     size = page_size(query, service.bounds.page)
@@ -32,9 +33,10 @@ async def search(service: Service, request: web.Request, identity: Identity) -> 
     await reach_position(service, request)
     began = perf_counter()
     with service.store.snapshot() as snapshot:
-        jobs = snapshot.search(
+        lines = snapshot.search(
             identity.caller,
             query.filters(),
+            make=_line,
             size=size + 1,
             after=after,
             offset=min(query.offset, _FARTHEST),
@@ -44,12 +46,22 @@ async def search(service: Service, request: web.Request, identity: Identity) -> 
     headers = service.freshness.headers(held)
     headers["Server-Timing"] = f"store;dur={read * 1000:.3f}"
     following = None
-    if len(jobs) > size:
-        del jobs[size:]
-        last = jobs[-1]
-        following = service.cursors.next_page(query, Cursor(last.created_at, last.id))
+    if len(lines) > size:
+        del lines[size:]
+        following = service.cursors.next_page(query, lines[-1].place)
         headers["Link"] = f'<{following}>; rel="next"'
-    return answer({"jobs": [job_answer(job) for job in jobs], "next": following}, headers)
+    return answer({"jobs": [line.job for line in lines], "next": following}, headers)
+
+
+class _Line(NamedTuple):
+    """A job of a page."""
+
+    place: Cursor
+    job: dict[str, Any]
+
+
+def _line(row: Sequence[Any], audience: Audience, job_type: str | None) -> _Line:
+    return _Line(Cursor(row[2], row[0]), row_answer(row, audience, job_type))
 
 
 _FIRST: Final = "$response.body#/jobs/0"

@@ -1,0 +1,201 @@
+"""Tables to files: whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from jobtrail.errors import UsageError
+from jobtrail.replay.folding import fold_tables
+from jobtrail.replay.schemas import EVENTS
+from jobtrail.replay.tables import package
+from jobtrail.states import STATES
+
+#: Rows of a Parquet row group: enough to compress well, few enough to be held.
+_GROUP: Final = 100_000
+#: How hard Parquet's pages are compressed; further levels cost more than they save.
+_LEVEL: Final = 3
+
+#: Views of a DuckDB file, over its tables.
+VIEWS: Final = {
+    # As `GET /jobs/summary` counts.
+    "summary": "SELECT job_type, count(*) AS total, "  # noqa: S608
+    + ", ".join(f"count(*) FILTER (state = '{state}') AS {state}" for state in STATES)
+    + " FROM jobs GROUP BY job_type ORDER BY job_type",
+    # Seconds that jobs of a type spend in a state before they leave it.
+    "durations": """
+        SELECT job_type, from_state AS state, count(*) AS spans,
+          quantile_cont(seconds, 0.5) AS p50, quantile_cont(seconds, 0.9) AS p90,
+          quantile_cont(seconds, 0.99) AS p99, max(seconds) AS longest
+        FROM transitions WHERE from_state IS NOT NULL GROUP BY ALL ORDER BY ALL""",
+    "transitions_by_hour": """
+        SELECT date_trunc('hour', "time") AS hour, to_state AS state, count(*) AS transitions
+        FROM transitions GROUP BY ALL ORDER BY ALL""",
+    "failures_by_day": """
+        SELECT date_trunc('day', "time") AS day, job_type,
+          count(*) FILTER (to_state = 'completed') AS completed,
+          count(*) FILTER (to_state = 'failed') AS failed,
+          count(*) FILTER (to_state = 'retry') AS retried
+        FROM transitions GROUP BY ALL ORDER BY ALL""",
+}
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Give a path to write to that becomes the wanted one when all is written, and only then."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        draft = folder / path.name
+        yield draft
+        descriptor = os.open(draft, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        draft.replace(path)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def to_ndjson(schema: pa.Schema, batches: Iterable[pa.RecordBatch], path: Path) -> int:
+    """Write one JSON object a line; return how many."""
+    rows = 0
+    with path.open("wb") as file:
+        for batch in batches:
+            file.writelines(ndjson(batch))
+            rows += len(batch)
+    return rows
+
+
+def ndjson(batch: pa.RecordBatch) -> Iterator[bytes]:
+    """Yield rows as JSON objects, a line each; what is JSON in a row stays it."""
+    for row in batch.to_pylist():
+        for name in ("error", "output", "details"):
+            if row.get(name) is not None:
+                row[name] = orjson.Fragment(row[name])
+        if row.get("tags") is not None:
+            row["tags"] = dict(row["tags"])
+        yield orjson.dumps(row, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE)
+
+
+def to_csv(schema: pa.Schema, batches: Iterable[pa.RecordBatch], path: Path) -> int:
+    """Write a line of names, then the rows; lists and tags are JSON. Return how many rows."""
+    plain = pa.schema([_plain_field(field) for field in schema])
+    rows = 0
+    with pa_csv.CSVWriter(path, plain) as writer:
+        for batch in batches:
+            columns = [
+                _plain(batch.column(field.name), field.type, wanted.type)
+                for field, wanted in zip(schema, plain, strict=True)
+            ]
+            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=plain))
+            rows += len(batch)
+    return rows
+
+
+def _plain_field(field: pa.Field) -> pa.Field:
+    if pa.types.is_nested(field.type) or pa.types.is_timestamp(field.type):
+        return pa.field(field.name, pa.string())
+    return pa.field(field.name, field.type)
+
+
+def _plain(column: pa.Array, kind: pa.DataType, wanted: pa.DataType) -> pa.Array:
+    if pa.types.is_timestamp(kind):
+        return pc.strftime(column, format="%Y-%m-%dT%H:%M:%SZ")
+    if not pa.types.is_nested(kind):
+        return column
+    values = column.to_pylist()
+    if pa.types.is_map(kind):
+        values = [None if value is None else dict(value) for value in values]
+    texts = [None if value is None else orjson.dumps(value).decode() for value in values]
+    return pa.array(texts, wanted)
+
+
+def to_parquet(schema: pa.Schema, batches: Iterable[pa.RecordBatch], path: Path) -> int:
+    """Write one Parquet file, compressed by zstd; return how many rows."""
+    rows = 0
+    waiting: list[pa.RecordBatch] = []
+    waits = 0
+    with pq.ParquetWriter(path, schema, compression="zstd", compression_level=_LEVEL) as writer:
+        for batch in batches:
+            waiting.append(batch)
+            waits += len(batch)
+            rows += len(batch)
+            if waits >= _GROUP:
+                writer.write_table(pa.Table.from_batches(waiting))
+                waiting, waits = [], 0
+        if waiting:
+            writer.write_table(pa.Table.from_batches(waiting))
+    return rows
+
+
+def to_duckdb(batches: Iterable[pa.RecordBatch], path: Path) -> int:
+    """Write a database with the tables `events`, `jobs`, `transitions` and `VIEWS` over them.
+
+    Args:
+        batches: Of `schemas.EVENTS`.
+        path: Of the database.
+
+    Returns:
+        How many events.
+    """
+    with package("duckdb").connect(str(path)) as database:
+        database.execute("SET memory_limit = '256MB'")
+        database.execute("SET preserve_insertion_order = false")
+        database.register("batch", EVENTS.empty_table())
+        database.execute("CREATE TABLE events AS FROM batch")
+        rows = 0
+
+        def stored() -> Iterator[pa.RecordBatch]:
+            nonlocal rows
+            for batch in batches:
+                database.register("batch", pa.Table.from_batches([batch]))
+                database.execute("INSERT INTO events FROM batch")
+                rows += len(batch)
+                yield batch
+
+        with fold_tables(stored()) as folded:
+            folded.jobs.to_duckdb(database, "jobs")
+            folded.transitions.to_duckdb(database, "transitions")
+        for name, text in VIEWS.items():
+            database.execute(f"CREATE VIEW {name} AS {text}")
+    return rows
+
+
+Writer = Callable[[pa.Schema, Iterable[pa.RecordBatch], Path], int]
+#: By the ending of a file's name; a DuckDB file is written by `to_duckdb`.
+WRITERS: Final[dict[str, Writer]] = {
+    ".ndjson": to_ndjson,
+    ".jsonl": to_ndjson,
+    ".csv": to_csv,
+    ".parquet": to_parquet,
+}
+DUCKDB: Final = ".duckdb"
+
+
+def check_ending(path: Path) -> str:
+    """Return the ending of a file's name, which says what is written to it.
+
+    Raises:
+        UsageError: No file of this kind is written.
+    """
+    ending = path.suffix.lower()
+    if ending not in WRITERS and ending != DUCKDB:
+        raise UsageError(
+            "What is to be written follows from the file's ending.",
+            expected=f"one of {', '.join([*WRITERS, DUCKDB])}",
+            found=str(path),
+        )
+    return ending

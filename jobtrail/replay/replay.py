@@ -1,0 +1,272 @@
+"""The one object that analysts hold: events, jobs and transitions out of a log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self, TypeAlias
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobtrail.decoding import accept
+from jobtrail.errors import EventError, UsageError
+from jobtrail.events import Event, from_microseconds
+from jobtrail.job import Place
+from jobtrail.local import read_running
+from jobtrail.position import parse_position
+from jobtrail.replay.decode import decode, in_turn
+from jobtrail.replay.filters import Filters
+from jobtrail.replay.folding import Folded, fold_tables
+from jobtrail.replay.log import LogSource
+from jobtrail.replay.source import Source
+from jobtrail.replay.tables import Table
+from jobtrail.settings import load
+
+#: An instant, as a datetime or in ISO 8601; or a position, as a mapping or in its text form.
+When: TypeAlias = datetime | str | Mapping[int, int]
+#: Is told how many records were read so far, of how many.
+Progress: TypeAlias = Callable[[int, int], None]
+_EVERYTHING = Filters()
+
+
+class LoggedEvent(NamedTuple):
+    """An event and where it lies in the log."""
+
+    place: Place
+    event: Event
+
+
+class Replay:
+    """Reads a log. Use it as a context manager, in scripts and notebooks.
+
+    What was in the log when it was opened is read; `refresh` looks again.
+
+    Args:
+        source: Where from.
+        progress: Is told of each step of a read.
+    """
+
+    def __init__(self, source: Source, progress: Progress | None = None) -> None:
+        self._source = source
+        #: What the log is called.
+        self.name = source.name
+        self.progress = progress
+        #: Of the last read: how many records were no valid event.
+        self.refused = 0
+        self.refresh()
+
+    @classmethod
+    def open(
+        cls,
+        *,
+        bootstrap_servers: str | None = None,
+        data_dir: Path | None = None,
+        max_rate: float | None = None,
+        progress: Progress | None = None,
+    ) -> Self:
+        """Open a log in Kafka.
+
+        Args:
+            bootstrap_servers: The cluster, `host:port[,host:port]`; None for that of the settings,
+                else of the local service.
+            data_dir: The local service's; None for the usual one.
+            max_rate: Records a second at most; None for as fast as it goes.
+            progress: Is told of each step of a read.
+
+        Raises:
+            NotRunning: No cluster is named, and no local service runs.
+            LogUnavailable: The log does not answer.
+        """
+        settings = load(data_dir=data_dir, bootstrap_servers=bootstrap_servers)
+        if not settings.bootstrap_servers:
+            servers = read_running(settings.data_dir).bootstrap_servers
+            settings = settings.model_copy(update={"bootstrap_servers": servers})
+        return cls(LogSource(settings, max_rate), progress)
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        """Let go of the log."""
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the log."""
+        self._source.close()
+
+    def refresh(self) -> None:
+        """Look where the log begins and ends now."""
+        self.begins = self._source.begins()
+        self.ends = self._source.ends()
+
+    def record_batches(
+        self, *, since: When | None = None, until: When | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield records as they lie in the log, in batches of `schemas.RECORDS`.
+
+        Args:
+            since: A position to begin at; instants cut nothing off here.
+            until: A position to stop before.
+        """
+        start = {**self.begins, **(position_of(since) or {})}
+        end = {**self.ends, **(position_of(until) or {})}
+        for partition in end:
+            if partition not in self.ends:
+                raise UsageError(
+                    "The position names a partition that the log has not.",
+                    expected=f"partitions 0 to {len(self.ends) - 1}",
+                    found=str(partition),
+                )
+            end[partition] = min(end[partition], self.ends[partition])
+        total = sum(max(0, end[p] - start.get(p, 0)) for p in end)
+        done = 0
+        for batch in self._source.read(start, end):
+            yield batch
+            done += len(batch)
+            if self.progress is not None:
+                self.progress(done, total)
+
+    def event_batches(
+        self,
+        filters: Filters = _EVERYTHING,
+        *,
+        since: When | None = None,
+        until: When | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield valid events, in batches of `schemas.EVENTS`, in log order within a partition.
+
+        Args:
+            filters: Only events of jobs that are so at the end of what is read. The log is then
+                read twice, and the ids of these jobs are held in memory.
+            since: Where to begin: a position, or the first instant that an event may name.
+            until: Where to stop: a position, or the first instant that no event may name.
+        """
+        wanted = self._ids(filters, until) if filters else None
+        first, behind = instant_of(since), instant_of(until)
+        self.refused = 0
+        for records in self.record_batches(since=since, until=until):
+            events, refused = decode(records, len(self.ends))
+            self.refused += refused
+            if wanted is not None:
+                events = events.filter(pc.is_in(events.column("job_id"), value_set=wanted))
+            if first is not None:
+                events = events.filter(pc.greater_equal(events.column("time"), _scalar(first)))
+            if behind is not None:
+                events = events.filter(pc.less(events.column("time"), _scalar(behind)))
+            if len(events):
+                yield events
+
+    def events(
+        self,
+        filters: Filters = _EVERYTHING,
+        *,
+        since: When | None = None,
+        until: When | None = None,
+    ) -> Iterator[LoggedEvent]:
+        """Yield valid events as typed objects; all else is as of `event_batches`."""
+        wanted = set(self._ids(filters, until).to_pylist()) if filters else None
+        first, behind = instant_of(since), instant_of(until)
+        self.refused = 0
+        for records in self.record_batches(since=since, until=until):
+            for record in in_turn(records):
+                try:
+                    event = accept(record.key, record.value, record.place.partition, len(self.ends))
+                except EventError:
+                    self.refused += 1
+                    continue
+                time = event.time or from_microseconds(record.place.timestamp)
+                if (
+                    (first is None or time >= first)
+                    and (behind is None or time < behind)
+                    and (wanted is None or event.subject in wanted)
+                ):
+                    yield LoggedEvent(record.place, event)
+
+    def fold(self, when: When | None = None, filters: Filters = _EVERYTHING) -> Folded:
+        """Fold the log up to an instant or a position: both tables in one read.
+
+        Args:
+            when: An instant: each job as it was after its last event of then or before. A position:
+                what the log told before it. None: all there is.
+            filters: Only these jobs.
+
+        Returns:
+            The tables `jobs` and `transitions`; to be closed.
+        """
+        position = position_of(when)
+        self.refused = 0
+        batches = self.event_batches(until=position)
+        return fold_tables(batches, instant_of(when), keep=filters.keep if filters else None)
+
+    def state_at(self, when: When | None = None, filters: Filters = _EVERYTHING) -> Table:
+        """Return the jobs as they were at an instant or a position; see `fold`.
+
+        Returns:
+            Rows of `schemas.JOBS`.
+        """
+        folded = self.fold(when, filters)
+        folded.transitions.close()
+        return folded.jobs
+
+    def transitions(self, when: When | None = None, filters: Filters = _EVERYTHING) -> Table:
+        """Return every transition up to an instant or a position; see `fold`.
+
+        Returns:
+            Rows of `schemas.TRANSITIONS`.
+        """
+        folded = self.fold(when, filters)
+        folded.jobs.close()
+        return folded.transitions
+
+    def _ids(self, filters: Filters, until: When | None) -> pa.Array:
+        with self.fold(position_of(until), filters) as folded:
+            found = [batch.column("id") for batch in folded.jobs.batches()]
+        return pa.concat_arrays(found) if found else pa.array([], pa.string())
+
+
+def position_of(when: When | None) -> Mapping[int, int] | None:
+    """Return a position; None where an instant is meant, or nothing."""
+    if isinstance(when, str) and _is_position(when):
+        return parse_position(when)
+    return when if isinstance(when, Mapping) else None
+
+
+def instant_of(when: When | None) -> datetime | None:
+    """Return an instant, in UTC where it does not say; None where a position is meant.
+
+    Raises:
+        UsageError: The text is neither.
+    """
+    if isinstance(when, str) and not _is_position(when):
+        try:
+            when = datetime.fromisoformat(when)
+        except ValueError:
+            raise UsageError(
+                "This is neither an instant nor a position in the log.",
+                expected="ISO 8601, as 2026-11-23T13:00:00Z, or a position, as 0:10,1:7",
+                found=repr(str(when)[:80]),
+            ) from None
+    if not isinstance(when, datetime):
+        return None
+    return when if when.tzinfo is not None else when.replace(tzinfo=UTC)
+
+
+def _is_position(text: str) -> bool:
+    try:
+        parse_position(text)
+    except UsageError:
+        return False
+    return True
+
+
+def _scalar(instant: datetime) -> pa.Scalar:
+    return pa.scalar(instant, pa.timestamp("us", tz="UTC"))

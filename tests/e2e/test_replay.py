@@ -1,0 +1,152 @@
+"""Replay of a log in a real Kafka, by the library and on the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from pyarrow import parquet
+
+from jobtrail.errors import LogGapError, LogUnavailable
+from jobtrail.producer import LogWriter
+from jobtrail.replay import Filters, Replay
+from jobtrail.replay.log import LogSource
+from jobtrail.settings import Settings
+from tests.conftest import MakeLog
+from tests.e2e.service import command
+from tests.processes import clean_environment
+from tests.replay_rows import Logged, expected
+
+JOBS = 500
+
+
+def event(kind: str, job_id: str, second: int, **data: Any) -> dict[str, Any]:
+    return {
+        "specversion": "1.0",
+        "id": f"{job_id}.{kind}",
+        "source": "//tests",
+        "type": f"job.{kind}",
+        "subject": job_id,
+        "time": f"2026-11-23T13:{second // 60:02}:{second % 60:02}Z",
+        "data": data,
+    }
+
+
+async def write(settings: Settings, records: list[tuple[str, bytes]]) -> dict[int, int]:
+    async with LogWriter(settings) as writer:
+        for key, value in records:
+            await writer.append(key, value)
+        await writer.settle()
+    return dict(writer.position)
+
+
+@pytest.fixture
+async def settings(make_log: MakeLog) -> Settings:
+    settings = await make_log()
+    found: list[dict[str, Any]] = []
+    for n in range(JOBS):
+        found.append(event("created", f"j{n}", n, jobType=f"t{n % 2}", owner=f"u{n % 5}"))
+        found.append(event("active", f"j{n}", n + 10))
+        if n % 3:
+            found.append(event("completed", f"j{n}", n + 20, output={"n": n}))
+    records = [(one["subject"], json.dumps(one).encode()) for one in found]
+    await write(settings, [*records, ("j1", b"no event")])
+    return settings
+
+
+def read(settings: Settings) -> None:
+    with Replay(LogSource(settings)) as replay:
+        logged = [Logged(place, event) for place, event in replay.events()]
+        assert (len(logged), replay.refused) == (JOBS * 2 + JOBS * 2 // 3, 1)
+        wanted, _ = expected(logged)
+        found = {row["id"]: row for row in replay.state_at().to_arrow().to_pylist()}
+        assert {k: v["state"] for k, v in found.items()} == {
+            k: v["state"] for k, v in wanted.items()
+        }
+        half = {partition: end // 2 for partition, end in replay.ends.items()}
+        rest = [event for _place, event in replay.events(since=half)]
+        first = [event for _place, event in replay.events(until=half)]
+        assert len(first) + len(rest) == len(logged)
+        assert sum(1 for _ in replay.events(Filters(users=("u3",)), since=half)) == sum(
+            wanted[event.subject]["owner"] == "u3" for event in rest
+        )
+        with pytest.raises(LogGapError):
+            list(LogSource(settings).read({0: replay.ends[0] + 9}, {0: replay.ends[0] + 10}))
+
+
+async def test_a_log_is_read_whole_and_in_parts(settings: Settings) -> None:
+    await asyncio.to_thread(read, settings)
+
+
+async def test_a_log_that_is_not_there_says_so() -> None:
+    away = Settings(bootstrap_servers="127.0.0.1:1")
+    with pytest.raises(LogUnavailable, match="does not answer"):
+        await asyncio.to_thread(LogSource, away)
+
+
+async def run(settings: Settings, *arguments: str, name: str = "replay") -> tuple[int, str, str]:
+    servers = ("--bootstrap-servers", settings.bootstrap_servers)
+    process = await asyncio.create_subprocess_exec(
+        *command("--data-dir", str(settings.data_dir), name, *servers, *arguments),
+        env={**clean_environment(), "JOBTRAIL_TOPIC": settings.topic},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+async def test_the_command_exports(settings: Settings, tmp_path: Path) -> None:
+    refused = "1 records of the log are no valid events and were left out\n"
+    status, out, err = await run(settings, "--job", "j4")
+    assert (status, err) == (0, refused)
+    assert [json.loads(line)["type"] for line in out.splitlines()] == [
+        "job.created",
+        "job.active",
+        "job.completed",
+    ]
+    status, out, err = await run(settings, "--state-at", "2026-11-23T13:00:15Z", "--user", "u0")
+    jobs = [json.loads(line) for line in out.splitlines()]
+    assert status == 0
+    assert {job["id"]: job["state"] for job in jobs} == {
+        "j0": "active",
+        "j5": "active",
+        "j10": "created",
+        "j15": "created",
+    }
+    path = tmp_path / "events.parquet"
+    status, out, err = await run(settings, "--to", str(path), "--json")
+    told = json.loads(out)
+    assert (status, told["file"], told["rows"]) == (0, str(path), parquet.read_table(path).num_rows)
+    await write(settings, [("new", json.dumps(event("failed", "new", 0)).encode())])
+    status, out, _ = await run(settings, "--since", told["position"])
+    assert [json.loads(line)["job_id"] for line in out.splitlines()] == ["new"]
+    path = tmp_path / "log.duckdb"
+    status, out, err = await run(settings, "--to", str(path))
+    assert (status, err) == (0, refused)
+    with duckdb.connect(str(path), read_only=True) as database:
+        assert database.execute("SELECT count(*) FROM jobs").fetchone() == (JOBS + 1,)
+    assert (await run(settings, "--to", str(tmp_path / "jobs.xlsx")))[0] == 2
+    assert (await run(settings, "--state-at", "soon"))[0] == 2
+    assert sorted(file.name for file in tmp_path.iterdir() if file.suffix) == [
+        "events.parquet",
+        "log.duckdb",
+    ]
+
+
+async def test_the_command_reports(settings: Settings, tmp_path: Path) -> None:
+    page, picture = tmp_path / "report.html", tmp_path / "flow.png"
+    status, out, err = await run(
+        settings, "--to", str(page), "--csv", str(tmp_path / "csv"), "--user", "u1",
+        "--png", str(picture), "--plot", "flow", name="report",
+    )  # fmt: skip
+    assert (status, out, err) == (0, f"{page}\n", "")
+    assert "user u1" in page.read_text()
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    totals = (tmp_path / "csv" / "totals.csv").read_text().splitlines()
+    assert totals[1].split(",")[0] == str(JOBS // 5)
+    assert (await run(settings, "--to", str(page), "--png", str(picture), name="report"))[0] == 2
