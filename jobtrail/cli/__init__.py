@@ -13,6 +13,7 @@ import click
 
 from jobtrail.cli.ask import get, search, summary, wait
 from jobtrail.cli.bridge import bridge
+from jobtrail.cli.diff import diff
 from jobtrail.cli.emit import emit
 from jobtrail.cli.explain import explain
 from jobtrail.cli.imports import import_
@@ -65,5 +66,6 @@ for _command in (
     explain,
     replay,
     report,
+    diff,
 ):
     main.add_command(_command)

@@ -22,7 +22,11 @@ from jobtrail.states import STATES
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from jobtrail.replay import Filters, Replay
 
+
+#: As `--since`: where the last export to this file ended.
+LAST: Final = "last"
 #: Rows that a terminal gets unless told otherwise.
 _ROWS: Final = 50
 _SHOWN: Final = {
@@ -42,7 +46,11 @@ _SHOWN: Final = {
     "--state-at", metavar="WHEN", help="The jobs as they were: an instant, a position, or `now`."
 )
 @click.option("--transitions", "of_transitions", is_flag=True, help="Every change of a state.")
-@click.option("--since", metavar="WHEN", help="Events from this instant or position on.")
+@click.option(
+    "--since",
+    metavar="WHEN",
+    help="Events from this instant or position on; `last`: add to a .duckdb what came since.",
+)
 @click.option("--until", metavar="WHEN", help="Events before this instant or position.")
 @click.option("--user", "users", multiple=True, help="Only jobs of this owner; repeatable.")
 @click.option("--job-type", "job_types", multiple=True, help="Only this type; repeatable.")
@@ -90,6 +98,8 @@ def replay(
         from jobtrail.replay.export import DUCKDB, check_ending
     if to is not None and check_ending(to) == DUCKDB and (what != "events" or limit):
         raise click.UsageError("A DuckDB file has all three tables, whole.")
+    if since == LAST and (to is None or check_ending(to) != DUCKDB):
+        raise click.UsageError("--since last is for a .duckdb file: others are given a position.")
     filters = Filters(**chosen, tags=dict(tag.split(":", 1) for tag in tags))
     with Replay.open(
         bootstrap_servers=bootstrap_servers, data_dir=chosen_data_dir(data_dir), max_rate=max_rate
@@ -98,19 +108,42 @@ def replay(
         total = sum(opened.ends[p] - begin for p, begin in opened.begins.items())
         with progress(f"reading {what}", total) as told:
             opened.progress = lambda done, _total: told(done)
-            if what == "jobs":
-                at = None if state_at == "now" else state_at
-                batches = opened.state_at(at, filters).batches()
-            elif what == "transitions":
-                batches = opened.transitions(until, filters).batches()
+            if to is not None and to.suffix.lower() == DUCKDB:
+                rows = _to_duckdb(opened, to, filters, since, until)
             else:
-                batches = opened.event_batches(filters, since=since, until=until)
-            rows = _write(what, batches, to, limit, as_json=as_json)
+                if what == "jobs":
+                    at = None if state_at == "now" else state_at
+                    batches = opened.state_at(at, filters).batches()
+                elif what == "transitions":
+                    batches = opened.transitions(until, filters).batches()
+                else:
+                    batches = opened.event_batches(filters, since=since, until=until)
+                rows = _write(what, batches, to, limit, as_json=as_json)
         refused = opened.refused
     if to is not None:
         _report(to, what, rows, position, as_json=as_json)
     if refused:
         click.echo(f"{refused} records of the log are no valid events and were left out", err=True)
+
+
+def _to_duckdb(
+    opened: Replay, to: Path, filters: Filters, since: str | None, until: str | None
+) -> int:
+    """Write a database, or add to it what came since; return how many events."""
+    from jobtrail.replay.database import add_events, open_database, position_of
+    from jobtrail.replay.export import whole
+
+    if since == LAST:
+        if filters or until:
+            raise click.UsageError("--since last takes up all that came since.")
+        if not to.exists():
+            raise click.UsageError(f"There is no {to} to go on with.")
+        with open_database(to) as database:
+            new = opened.event_batches(since=position_of(database))
+            return add_events(database, new, opened.ends).events
+    with whole(to) as draft, open_database(draft) as database:
+        chosen = opened.event_batches(filters, since=since, until=until)
+        return add_events(database, chosen, opened.ends).events
 
 
 def _write(
@@ -122,7 +155,7 @@ def _write(
     as_json: bool,
 ) -> int:
     from jobtrail.replay import schemas
-    from jobtrail.replay.export import DUCKDB, WRITERS, ndjson, to_duckdb, whole
+    from jobtrail.replay.export import WRITERS, ndjson, whole
 
     shown = to is None and tabular(as_json)
     if shown and limit is None:
@@ -132,8 +165,6 @@ def _write(
     if to is not None:
         schema, ending = getattr(schemas, what.upper()), to.suffix.lower()
         with whole(to) as draft:
-            if ending == DUCKDB:
-                return to_duckdb(batches, draft)
             return WRITERS[ending](schema, batches, draft)
     if shown:
         return _show(what, batches)

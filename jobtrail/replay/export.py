@@ -17,38 +17,11 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from jobtrail.errors import UsageError
-from jobtrail.replay.folding import fold_tables
-from jobtrail.replay.schemas import EVENTS
-from jobtrail.replay.tables import package
-from jobtrail.states import STATES
 
 #: Rows of a Parquet row group: enough to compress well, few enough to be held.
 _GROUP: Final = 100_000
 #: How hard Parquet's pages are compressed; further levels cost more than they save.
 _LEVEL: Final = 3
-
-#: Views of a DuckDB file, over its tables.
-VIEWS: Final = {
-    # As `GET /jobs/summary` counts.
-    "summary": "SELECT job_type, count(*) AS total, "  # noqa: S608
-    + ", ".join(f"count(*) FILTER (state = '{state}') AS {state}" for state in STATES)
-    + " FROM jobs GROUP BY job_type ORDER BY job_type",
-    # Seconds that jobs of a type spend in a state before they leave it.
-    "durations": """
-        SELECT job_type, from_state AS state, count(*) AS spans,
-          quantile_cont(seconds, 0.5) AS p50, quantile_cont(seconds, 0.9) AS p90,
-          quantile_cont(seconds, 0.99) AS p99, max(seconds) AS longest
-        FROM transitions WHERE from_state IS NOT NULL GROUP BY ALL ORDER BY ALL""",
-    "transitions_by_hour": """
-        SELECT date_trunc('hour', "time") AS hour, to_state AS state, count(*) AS transitions
-        FROM transitions GROUP BY ALL ORDER BY ALL""",
-    "failures_by_day": """
-        SELECT date_trunc('day', "time") AS day, job_type,
-          count(*) FILTER (to_state = 'completed') AS completed,
-          count(*) FILTER (to_state = 'failed') AS failed,
-          count(*) FILTER (to_state = 'retry') AS retried
-        FROM transitions GROUP BY ALL ORDER BY ALL""",
-}
 
 
 @contextlib.contextmanager
@@ -141,41 +114,8 @@ def to_parquet(schema: pa.Schema, batches: Iterable[pa.RecordBatch], path: Path)
     return rows
 
 
-def to_duckdb(batches: Iterable[pa.RecordBatch], path: Path) -> int:
-    """Write a database with the tables `events`, `jobs`, `transitions` and `VIEWS` over them.
-
-    Args:
-        batches: Of `schemas.EVENTS`.
-        path: Of the database.
-
-    Returns:
-        How many events.
-    """
-    with package("duckdb").connect(str(path)) as database:
-        database.execute("SET memory_limit = '256MB'")
-        database.execute("SET preserve_insertion_order = false")
-        database.register("batch", EVENTS.empty_table())
-        database.execute("CREATE TABLE events AS FROM batch")
-        rows = 0
-
-        def stored() -> Iterator[pa.RecordBatch]:
-            nonlocal rows
-            for batch in batches:
-                database.register("batch", pa.Table.from_batches([batch]))
-                database.execute("INSERT INTO events FROM batch")
-                rows += len(batch)
-                yield batch
-
-        with fold_tables(stored()) as folded:
-            folded.jobs.to_duckdb(database, "jobs")
-            folded.transitions.to_duckdb(database, "transitions")
-        for name, text in VIEWS.items():
-            database.execute(f"CREATE VIEW {name} AS {text}")
-    return rows
-
-
 Writer = Callable[[pa.Schema, Iterable[pa.RecordBatch], Path], int]
-#: By the ending of a file's name; a DuckDB file is written by `to_duckdb`.
+#: By the ending of a file's name; a DuckDB file is written by `jobtrail.replay.database`.
 WRITERS: Final[dict[str, Writer]] = {
     ".ndjson": to_ndjson,
     ".jsonl": to_ndjson,

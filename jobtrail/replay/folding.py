@@ -77,8 +77,25 @@ def fold_tables(
     gathering = Gathering(memory_mib, folder)
     for batch in batches:
         gathering.add(batch)
-    most = memory_mib * 2**20 // _TABLE
-    jobs, transitions = Spool(JOBS, most, folder), Spool(TRANSITIONS, most, folder)
+    return fold_gathered(gathering, when, keep=keep)
+
+
+def fold_gathered(
+    gathering: Gathering, when: datetime | None = None, *, keep: Keep | None = None
+) -> Folded:
+    """Fold events that somebody has gathered, and empty what they were gathered in.
+
+    Args:
+        gathering: The events.
+        when: As of `fold_tables`.
+        keep: As of `fold_tables`.
+
+    Returns:
+        The two tables, and how they came to be.
+    """
+    most = gathering.memory_bytes // _TABLE
+    jobs = Spool(JOBS, most, gathering.folder)
+    transitions = Spool(TRANSITIONS, most, gathering.folder)
     total = one_by_one = 0
     for events in gathering.slices():
         total += events.num_rows

@@ -240,12 +240,9 @@ def _tables(found: _Sorted, history: _History, jobs: Numbers, last: Numbers) -> 
 def _moving(found: _Sorted, history: _History, jobs: Numbers, last: Numbers) -> dict[str, pa.Array]:
     """Return the columns of JOBS that any event may change."""
     kind, attempt = found.kind, history.attempt
-    completed, failed = kind == _KINDS["completed"], kind == _KINDS["failed"]
-    set_state = found.latest_of(kind != _PROGRESS, last)
-    ended = _IS_ENDED[history.state[last]] & (set_state != _NONE)
-    judged = found.latest_of(completed | failed | (kind == _KINDS["retry"]), last)
-    blamed = (judged != _NONE) & ~completed[judged]
-    leaves = ended & (completed | failed)[set_state]
+    # Progress is applied to no job that has ended, so what ended one is its last event.
+    ended = np.where(_IS_ENDED[history.state[last]], last, _NONE)
+    judges = (kind == _KINDS["completed"]) | (kind == _KINDS["failed"]) | (kind == _KINDS["retry"])
     is_figure = (kind == _PROGRESS) & found.events.column("progress").is_valid().to_numpy(False)[
         found.rows
     ]
@@ -262,11 +259,11 @@ def _moving(found: _Sorted, history: _History, jobs: Numbers, last: Numbers) -> 
         "created_at": found.times(begin),
         "started_at": found.times(found.earliest_of(kind == _KINDS["active"], last)[jobs]),
         "updated_at": found.times(end),
-        "ended_at": found.times(np.where(ended, set_state, _NONE)[jobs]),
+        "ended_at": found.times(ended[jobs]),
         "attempt": _attempts(attempt[end]),
         "progress": found.values("progress", np.where(current, figure, _NONE)[jobs]),
-        "error": found.values("error", np.where(blamed, judged, _NONE)[jobs]),
-        "output": found.values("output", np.where(leaves, set_state, _NONE)[jobs]),
+        "error": found.values("error", found.latest_of(judges, last)[jobs]),
+        "output": found.values("output", ended[jobs]),
         "partition": found.values("partition", begin),
         "events": pa.array(end - begin + 1, pa.int32()),
         "ignored": pa.array(np.zeros(len(jobs), np.int32)),

@@ -37,17 +37,21 @@ class Gathering:
         folder: Where files go; None is the system's folder for such.
     """
 
-    def __init__(self, memory_mib: int, folder: Path | None) -> None:
-        self._waiting_bytes = memory_mib * 2**20 // _WAITING
-        self._slice_bytes = memory_mib * 2**20 // _SLICE
-        self._folder = folder
+    def __init__(self, memory_mib: int, folder: Path | None = None) -> None:
+        self.memory_bytes = memory_mib * 2**20
+        self.folder = folder
+        self._waiting_bytes = self.memory_bytes // _WAITING
+        self._slice_bytes = self.memory_bytes // _SLICE
         self._groups: dict[int, Spool] = {}
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Take the next events of `schemas.EVENTS`."""
+        """Take the next events of `schemas.EVENTS`, or of `GATHERED`."""
         if batch.num_rows == 0:
             return
         gathered = batch.select(GATHERED.names)
+        if gathered.schema != GATHERED:
+            # As a database gives them: the same instants, said in another time zone.
+            gathered = gathered.cast(GATHERED)
         partitions = batch.column("partition").to_numpy()
         if partitions[0] == partitions[-1] and (partitions == partitions[0]).all():
             self._group(int(partitions[0])).add(gathered)
@@ -65,7 +69,7 @@ class Gathering:
         return self._groups[number]
 
     def _spool(self, most: int) -> Spool:
-        return Spool(GATHERED, most, self._folder)
+        return Spool(GATHERED, most, self.folder)
 
     def slices(self) -> Iterator[pa.RecordBatch]:
         """Yield the events by slices, each in log order, and let go of them on the way."""

@@ -44,8 +44,9 @@ def lives(draw: st.DrawFn) -> list[Body]:
         if draw(st.integers(0, 5)):
             event["data"].pop("tags", None)
     if draw(st.booleans()):
-        named = sorted(draw(st.lists(attempts, min_size=len(events), max_size=len(events))))
-        for event, attempt in zip(events, named, strict=True):
+        named = draw(st.lists(attempts, min_size=len(events), max_size=len(events)))
+        in_order = draw(st.booleans())
+        for event, attempt in zip(events, sorted(named) if in_order else named, strict=True):
             if draw(st.booleans()):
                 event["data"]["attempt"] = attempt
     return events

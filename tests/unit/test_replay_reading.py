@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pytest
 from pyarrow import csv, parquet
@@ -18,7 +17,7 @@ from jobtrail.errors import EventError, UsageError
 from jobtrail.partitions import partition_of
 from jobtrail.replay import Filters, Replay
 from jobtrail.replay.decode import decode
-from jobtrail.replay.export import WRITERS, check_ending, to_duckdb, whole
+from jobtrail.replay.export import WRITERS, check_ending, whole
 from jobtrail.replay.schemas import EVENTS, RECORDS
 from tests.replay_rows import Logged, batch_of, expected
 
@@ -231,31 +230,6 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     ]
     with pytest.raises(UsageError, match="ending"):
         check_ending(tmp_path / "jobs.xlsx")
-
-
-def test_a_database_has_the_tables_and_its_views_agree(replay: Replay, tmp_path: Path) -> None:
-    path = tmp_path / "log.duckdb"
-    assert to_duckdb(replay.event_batches(), path) == 18
-    with duckdb.connect(str(path), read_only=True) as database:
-        counts = {
-            name: database.execute(f"SELECT count(*) FROM {name}").fetchone()
-            for name in ("events", "jobs", "transitions")
-        }
-        assert counts == {"events": (18,), "jobs": (3,), "transitions": (15,)}
-        asked = "SELECT job_type, total, completed, failed, active FROM summary"
-        assert database.execute(asked).fetchall() == [("etl", 2, 1, 1, 0), ("report", 1, 1, 0, 0)]
-        durations = database.execute(
-            "SELECT spans, p50 FROM durations WHERE job_type='etl' AND state='active'"
-        ).fetchone()
-        # Both jobs: 2 s to the retry, 1 s to the end.
-        assert durations == (4, 1.5)
-        assert database.execute("SELECT sum(transitions) FROM transitions_by_hour").fetchone() == (
-            15,
-        )
-        failures = database.execute(
-            "SELECT sum(completed), sum(failed), sum(retried) FROM failures_by_day"
-        )
-        assert failures.fetchone() == (2, 1, 3)
 
 
 def test_what_is_read_is_told(replay: Replay) -> None:

@@ -1,0 +1,103 @@
+"""`jobtrail diff`: which jobs changed between two instants or positions."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+import orjson
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jobtrail.cli.ask import tabular
+from jobtrail.cli.common import chosen_data_dir, log_options, needed, progress
+from jobtrail.states import STATES
+
+if TYPE_CHECKING:
+    from jobtrail.replay.diff import Diff
+
+#: Jobs that a terminal gets unless told otherwise.
+_ROWS: Final = 50
+
+
+@click.command()
+@click.option("--from", "before", metavar="WHEN", required=True, help="An instant or a position.")
+@click.option("--to", "after", metavar="WHEN", help="A later one; without it, the log's end.")
+@click.option("--user", "users", multiple=True, help="Only jobs of this owner; repeatable.")
+@click.option("--job-type", "job_types", multiple=True, help="Only this type; repeatable.")
+@click.option("--limit", type=click.IntRange(1), help="How many jobs; on a terminal 50, else all.")
+@click.option("--json", "as_json", is_flag=True, help="JSON, also on a terminal.")
+@log_options
+def diff(
+    before: str,
+    after: str | None,
+    users: tuple[str, ...],
+    job_types: tuple[str, ...],
+    limit: int | None,
+    as_json: bool,
+    bootstrap_servers: str | None,
+    data_dir: Path | None,
+) -> None:
+    """Show which jobs changed between two instants or positions, and the counts before and after.
+
+    As JSON, the first line has the counts, each further one a job.
+    """
+    with needed("replay"):
+        from jobtrail.replay import Filters, Replay
+        from jobtrail.replay.diff import diff_tables
+        from jobtrail.replay.replay import instant_of, position_of
+    filters = Filters(users=users, job_types=job_types)
+    with Replay.open(
+        bootstrap_servers=bootstrap_servers, data_dir=chosen_data_dir(data_dir)
+    ) as opened:
+        total = sum(opened.ends[p] - begin for p, begin in opened.begins.items())
+        with progress("reading events", total) as told:
+            opened.progress = lambda done, _total: told(done)
+            found = diff_tables(
+                opened.event_batches(),
+                position_of(before) or instant_of(before),
+                position_of(after) or instant_of(after),
+                keep=filters.keep if filters else None,
+            )
+    if tabular(as_json):
+        _show(found, limit or _ROWS)
+        return
+    click.echo(orjson.dumps({"counts": _counts(found), "changed": len(found.jobs)}))
+    for row in islice(_rows(found), limit):
+        click.echo(orjson.dumps(row, option=orjson.OPT_UTC_Z))
+
+
+def _rows(found: Diff) -> Any:
+    return (row for batch in found.jobs.batches() for row in batch.to_pylist())
+
+
+def _counts(found: Diff) -> list[dict[str, Any]]:
+    return [
+        {
+            "jobType": count.job_type,
+            "before": {str(state): number for state, number in count.before.items()},
+            "after": {str(state): number for state, number in count.after.items()},
+        }
+        for count in found.counts
+    ]
+
+
+def _show(found: Diff, limit: int) -> None:
+    console = Console()
+    counts = Table("type", *STATES, box=SIMPLE)
+    for count in found.counts:
+        pairs = [(count.before[state], count.after[state]) for state in STATES]
+        texts = [f"{a:,}" if a == b else f"{a:,} → {b:,}" for a, b in pairs]
+        counts.add_row(Text(count.job_type or "?"), *texts)
+    console.print(counts)
+    jobs = Table("job", "type", "owner", "before", "after", "events", box=SIMPLE)
+    for row in islice(_rows(found), limit):
+        names = ("id", "job_type", "owner", "state_before", "state_after", "events")
+        jobs.add_row(*(Text("" if row[name] is None else str(row[name])) for name in names))
+    console.print(jobs)
+    if len(found.jobs) > limit:
+        console.print(f"{len(found.jobs) - limit:,} more; --limit shows them.")
