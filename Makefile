@@ -35,6 +35,8 @@ lock:
 		pyproject.toml build-requirements.in -o requirements.lock
 	uv pip compile --generate-hashes --no-emit-index-url --no-annotate --universal --python-version 3.11 \
 		pyproject.toml build-requirements.in --group dev -c requirements.lock -o requirements-dev.lock
+	uv pip compile --generate-hashes --no-emit-index-url --no-annotate --universal --python-version 3.11 \
+		tests/s3-server.in -o tests/s3-server.lock
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

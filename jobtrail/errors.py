@@ -110,6 +110,10 @@ class LogGapError(StoreError):
     """The log and the store's checkpoint don't meet: events between them are lost or replaced."""
 
 
+class ArchiveError(JobtrailError):
+    """An archive of the log is damaged, of another log, or can't be read or written."""
+
+
 class AlreadyRunning(JobtrailError):
     """Another service is running on the same data directory."""
 

@@ -3,6 +3,16 @@
 # said what is missing: the tests that need it are skipped then, and fail where CI=true.
 set -eu
 
+# A store that speaks S3: a folder of its own, since its needs and ours don't go together. PYTHON is
+# the one that the tests run with.
+store=.venv/s3-server
+if ! cmp -s tests/s3-server.lock "$store/.installed"; then
+	rm -rf "$store"
+	"${PYTHON:-.venv/bin/python}" -m pip install --quiet --disable-pip-version-check --no-compile \
+		--require-hashes --no-deps --target "$store" -r tests/s3-server.lock
+	cp tests/s3-server.lock "$store/.installed"
+fi
+
 missing=""
 command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 ||
 	missing="$missing postgresql"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from jobtrail.cli.archive import archive
 from jobtrail.cli.ask import get, search, summary, wait
 from jobtrail.cli.bridge import bridge
 from jobtrail.cli.diff import diff
@@ -67,5 +68,6 @@ for _command in (
     replay,
     report,
     diff,
+    archive,
 ):
     main.add_command(_command)

@@ -49,6 +49,13 @@ def log_options(command: _F) -> _F:
     )
 
 
+def archive_option(command: _F) -> _F:
+    """Add `--archive`, for what the log itself may no longer hold."""
+    return click.option("--archive", help="Read this archive too: a folder or s3://bucket/prefix.")(
+        command
+    )
+
+
 def chosen_data_dir(given: Path | None) -> Path | None:
     """Return the data folder that was given behind or before the command's name."""
     before: Path | None = click.get_current_context().obj

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobtrail.cli.ask import tabular
-from jobtrail.cli.common import chosen_data_dir, log_options, needed, progress
+from jobtrail.cli.common import archive_option, chosen_data_dir, log_options, needed, progress
 from jobtrail.states import STATES
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ _ROWS: Final = 50
 @click.option("--job-type", "job_types", multiple=True, help="Only this type; repeatable.")
 @click.option("--limit", type=click.IntRange(1), help="How many jobs; on a terminal 50, else all.")
 @click.option("--json", "as_json", is_flag=True, help="JSON, also on a terminal.")
+@archive_option
 @log_options
 def diff(
     before: str,
@@ -39,6 +40,7 @@ def diff(
     job_types: tuple[str, ...],
     limit: int | None,
     as_json: bool,
+    archive: str | None,
     bootstrap_servers: str | None,
     data_dir: Path | None,
 ) -> None:
@@ -52,7 +54,7 @@ def diff(
         from jobtrail.replay.replay import instant_of, position_of
     filters = Filters(users=users, job_types=job_types)
     with Replay.open(
-        bootstrap_servers=bootstrap_servers, data_dir=chosen_data_dir(data_dir)
+        bootstrap_servers=bootstrap_servers, data_dir=chosen_data_dir(data_dir), archive=archive
     ) as opened:
         total = sum(opened.ends[p] - begin for p, begin in opened.begins.items())
         with progress("reading events", total) as told:

@@ -15,7 +15,7 @@ from rich.table import Table as Shown
 from rich.text import Text
 
 from jobtrail.cli.ask import tabular
-from jobtrail.cli.common import chosen_data_dir, log_options, needed, progress
+from jobtrail.cli.common import archive_option, chosen_data_dir, log_options, needed, progress
 from jobtrail.position import format_position
 from jobtrail.states import STATES
 
@@ -67,6 +67,7 @@ _SHOWN: Final = {
 @click.option("--limit", type=click.IntRange(1), help="How many rows; on a terminal 50, else all.")
 @click.option("--max-rate", type=click.FloatRange(min=1), help="Records read a second at most.")
 @click.option("--json", "as_json", is_flag=True, help="JSON, also on a terminal.")
+@archive_option
 @log_options
 def replay(
     to: Path | None,
@@ -78,6 +79,7 @@ def replay(
     limit: int | None,
     max_rate: float | None,
     as_json: bool,
+    archive: str | None,
     bootstrap_servers: str | None,
     data_dir: Path | None,
     **chosen: tuple[str, ...],
@@ -102,7 +104,10 @@ def replay(
         raise click.UsageError("--since last is for a .duckdb file: others are given a position.")
     filters = Filters(**chosen, tags=dict(tag.split(":", 1) for tag in tags))
     with Replay.open(
-        bootstrap_servers=bootstrap_servers, data_dir=chosen_data_dir(data_dir), max_rate=max_rate
+        bootstrap_servers=bootstrap_servers,
+        data_dir=chosen_data_dir(data_dir),
+        archive=archive,
+        max_rate=max_rate,
     ) as opened:
         position = format_position(opened.ends)
         total = sum(opened.ends[p] - begin for p, begin in opened.begins.items())

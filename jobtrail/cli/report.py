@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import click
 import orjson
 
-from jobtrail.cli.common import chosen_data_dir, log_options, needed, progress
+from jobtrail.cli.common import archive_option, chosen_data_dir, log_options, needed, progress
 from jobtrail.position import format_position
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 @click.option("--plot", help="types, arrivals, flow, waiting, running, rates, slowest or users.")
 @click.option("--max-rate", type=click.FloatRange(min=1), help="Records read a second at most.")
 @click.option("--json", "as_json", is_flag=True, help="Say what was written in JSON.")
+@archive_option
 @log_options
 def report(
     to: Path | None,
@@ -59,6 +60,7 @@ def report(
     plot: str | None,
     max_rate: float | None,
     as_json: bool,
+    archive: str | None,
     bootstrap_servers: str | None,
     data_dir: Path | None,
 ) -> None:
@@ -85,6 +87,7 @@ def report(
         Replay.open(
             bootstrap_servers=bootstrap_servers,
             data_dir=chosen_data_dir(data_dir),
+            archive=archive,
             max_rate=max_rate,
         ) as opened,
         tempfile.TemporaryDirectory(prefix="jobtrail-report-") as folder,
@@ -97,16 +100,21 @@ def report(
             with opened.fold(until, Filters(users=users, job_types=job_types)) as folded:
                 folded.jobs.to_duckdb(database, "jobs")
                 folded.transitions.to_duckdb(database, "transitions")
-        asked = [f"{word} {when}" for word, when in (("from", since), ("until", until)) if when]
         about = About(
             log=opened.name,
             position={**opened.ends, **(position_of(until) or {})},
-            asked=" ".join(asked) or "the whole log",
+            asked=_asked(since, until),
             filters=(*(f"user {u}" for u in users), *(f"type {name}" for name in job_types)),
             made=datetime.now(UTC),
         )
         found = Report.of(database, range_, about)
     _say(found, list(_write(found, to, csv_folder, png, plot)), as_json)
+
+
+def _asked(since: str | None, until: str | None) -> str:
+    """Say which range was asked for."""
+    asked = [f"{word} {when}" for word, when in (("from", since), ("until", until)) if when]
+    return " ".join(asked) or "the whole log"
 
 
 def _say(found: Report, written: list[Path], as_json: bool) -> None:

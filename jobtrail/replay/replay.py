@@ -17,9 +17,12 @@ from jobtrail.events import Event, from_microseconds
 from jobtrail.job import Place
 from jobtrail.local import read_running
 from jobtrail.position import parse_position
+from jobtrail.replay.archive import Archive
+from jobtrail.replay.archive_reading import ArchiveSource
 from jobtrail.replay.decode import decode, in_turn
 from jobtrail.replay.filters import Filters
 from jobtrail.replay.folding import Folded, fold_tables
+from jobtrail.replay.joined import JoinedSource
 from jobtrail.replay.log import LogSource
 from jobtrail.replay.source import Source
 from jobtrail.replay.tables import Table
@@ -64,27 +67,38 @@ class Replay:
         *,
         bootstrap_servers: str | None = None,
         data_dir: Path | None = None,
+        archive: str | None = None,
         max_rate: float | None = None,
         progress: Progress | None = None,
     ) -> Self:
-        """Open a log in Kafka.
+        """Open a log in Kafka, alone or together with its archive.
 
         Args:
             bootstrap_servers: The cluster, `host:port[,host:port]`; None for that of the settings,
                 else of the local service.
             data_dir: The local service's; None for the usual one.
+            archive: Where `jobtrail archive` writes to: a folder, or s3://bucket/prefix. What it
+                holds is read from it, the rest from Kafka.
             max_rate: Records a second at most; None for as fast as it goes.
             progress: Is told of each step of a read.
 
         Raises:
             NotRunning: No cluster is named, and no local service runs.
             LogUnavailable: The log does not answer.
+            ArchiveError: The archive can't be read, or is of another log.
         """
         settings = load(data_dir=data_dir, bootstrap_servers=bootstrap_servers)
         if not settings.bootstrap_servers:
             servers = read_running(settings.data_dir).bootstrap_servers
             settings = settings.model_copy(update={"bootstrap_servers": servers})
-        return cls(LogSource(settings, max_rate), progress)
+        log = LogSource(settings, max_rate)
+        if archive is None:
+            return cls(log, progress)
+        try:
+            return cls(JoinedSource(ArchiveSource(Archive.open(archive)), log), progress)
+        except BaseException:
+            log.close()
+            raise
 
     def __enter__(self) -> Self:
         """Return itself."""

@@ -10,6 +10,8 @@ from typing import Any
 
 import duckdb
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from click.testing import CliRunner
 from pyarrow import parquet
 
@@ -17,6 +19,8 @@ from jobtrail.cli import main
 from jobtrail.errors import LogGapError, LogUnavailable
 from jobtrail.producer import LogWriter
 from jobtrail.replay import Filters, Replay
+from jobtrail.replay.archive_reading import ArchiveSource
+from jobtrail.replay.joined import JoinedSource
 from jobtrail.replay.log import LogSource
 from jobtrail.settings import Settings
 from tests.conftest import MakeLog
@@ -211,3 +215,42 @@ async def test_the_command_compares(settings: Settings) -> None:
     }
     after = {count["jobType"]: count["after"] for count in first["counts"]}
     assert (after["t0"]["active"], after["t0"]["created"], after["t1"]["created"]) == (1, 1, 1)
+
+
+async def delete_beginning(settings: Settings, ends: dict[int, int]) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.bootstrap_servers)
+    await admin.start()
+    try:
+        before = {
+            TopicPartition(settings.topic, partition): RecordsToDelete(before_offset=end)
+            for partition, end in ends.items()
+        }
+        await admin.delete_records(before)
+    finally:
+        await admin.close()
+
+
+def states(settings: Settings, archive: str | None) -> dict[str, str]:
+    log = LogSource(settings)
+    source = log if archive is None else JoinedSource(ArchiveSource.open(archive), log)
+    with Replay(source) as replay:
+        return {row["id"]: row["state"] for row in replay.state_at().to_arrow().to_pylist()}
+
+
+async def test_history_outlives_the_log(settings: Settings, tmp_path: Path) -> None:
+    wanted = await asyncio.to_thread(states, settings, None)
+    to = str(tmp_path / "archive")
+    status, out, err = await run(settings, "--to", to, "--segment-records", "50", "--json",
+                                 name="archive")  # fmt: skip
+    assert (status, err) == (0, "")
+    ends = {int(partition): end for partition, end in json.loads(out)["archived"].items()}
+    assert json.loads(out)["records"] == sum(ends.values()) > JOBS
+    await delete_beginning(settings, ends)
+    assert len(await asyncio.to_thread(states, settings, None)) < len(wanted)
+    assert await asyncio.to_thread(states, settings, to) == wanted
+    status, out, _ = await run(settings, "--job", "j4", "--archive", to)
+    assert (status, len(out.splitlines())) == (0, 3)
+    status, out, _ = await run(settings, "--to", to, "--verify", "--json", name="archive")
+    assert (status, json.loads(out)["faults"]) == (0, [])
+    status, out, _ = await run(settings, "--to", to, "--json", name="archive")
+    assert (status, json.loads(out)["records"]) == (0, 0)

@@ -117,7 +117,7 @@ def chosen(
 some_states = st.none() | st.sets(st.sampled_from([str(state) for state in STATES]), min_size=1)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(questions(), some_states, st.integers(1, 9))
 def test_a_difference_equals_two_folds(
     question: tuple[list[Logged], When, When], states: set[str] | None, size: int

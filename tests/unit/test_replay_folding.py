@@ -117,7 +117,7 @@ def rows(folded: Folded) -> tuple[dict[str, Any], dict[str, Any]]:
 def test_both_ways_of_folding_equal_the_pure_fold() -> None:
     ways: Counter[str] = Counter()
 
-    @settings(max_examples=400)
+    @settings(max_examples=300)
     @given(asked(), st.integers(1, 9))
     def check(question: tuple[list[Logged], datetime | None], size: int) -> None:
         log, when = question

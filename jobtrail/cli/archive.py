@@ -1,0 +1,129 @@
+"""`jobtrail archive`: the log's history in files that outlive the cluster's retention."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+import orjson
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from jobtrail.cli.common import log_options, log_settings, needed, progress
+from jobtrail.errors import LogUnavailable
+from jobtrail.kafka import kafka_security
+from jobtrail.settings import Settings
+
+if TYPE_CHECKING:
+    from jobtrail.replay.archive import Archive
+
+#: Seconds that Kafka may take to say which cluster it is.
+_TIMEOUT: Final = 30.0
+
+
+@click.command()
+@click.option("--to", required=True, help="A folder, or s3://bucket/prefix.")
+@click.option("--verify", is_flag=True, help="Write nothing; read and compare the whole archive.")
+@click.option("--all", "rest", is_flag=True, help="Also what is behind the last closed segment.")
+@click.option("--past-gap", is_flag=True, help="Go on behind records that the log has lost.")
+@click.option(
+    "--segment-records",
+    type=click.IntRange(min=1),
+    default=250_000,
+    show_default=True,
+    help="Records of a closed segment, for an archive that is made; others keep theirs.",
+)
+@click.option("--max-rate", type=click.FloatRange(min=1), help="Records a second at most.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@log_options
+def archive(
+    to: str,
+    verify: bool,
+    rest: bool,
+    past_gap: bool,
+    segment_records: int,
+    max_rate: float | None,
+    as_json: bool,
+    data_dir: Path | None,
+    bootstrap_servers: str | None,
+) -> None:
+    """Archive the log as Parquet, in a folder or a store that speaks S3.
+
+    Writes the segments that are closed and not archived yet; running it again, or twice at once,
+    changes nothing. Every file is read again and compared before it counts.
+    """
+    with needed("replay"):
+        from jobtrail.replay.archive import Archive, LogName
+        from jobtrail.replay.archive_store import ArchiveStore
+        from jobtrail.replay.archive_writing import Archiver, open_for
+        from jobtrail.replay.log import LogSource
+    if verify:
+        _verify(Archive.open(to), as_json)
+        return
+    settings = log_settings(data_dir, bootstrap_servers)
+    name = LogName(asyncio.run(_cluster(settings)), settings.topic)
+    log = LogSource(settings)
+    try:
+        kept = open_for(ArchiveStore.open(to), name, log, segment_records)
+        archiver = Archiver(kept, log, rest=rest, past_gap=past_gap, max_rate=max_rate)
+        with progress("records archived", total=archiver.total) as show:
+            done = archiver.run(show)
+    finally:
+        log.close()
+    if as_json:
+        outcome = {
+            "segments": done.segments,
+            "records": done.records,
+            "bytes": done.file_bytes,
+            "archived": {str(partition): end for partition, end in kept.ends().items()},
+        }
+        click.echo(orjson.dumps(outcome))
+    else:
+        click.echo(
+            f"{done.records} records archived in {done.segments} segments, {done.file_bytes} bytes"
+        )
+
+
+def _verify(kept: Archive, as_json: bool) -> None:
+    """Print what is wrong with an archive; leave with exit status 1 where anything is."""
+    from jobtrail.replay.archive_checking import verify
+
+    segments = sum(len(spans) for spans in kept.spans.values())
+    records = sum(span.length for spans in kept.spans.values() for span in spans)
+    faults = []
+    with progress("segments compared", total=segments) as show:
+        for fault in verify(kept, show):
+            faults.append(fault._asdict())
+            if not as_json:
+                click.echo(f"{fault.kind}: {fault.text}", err=True)
+    if as_json:
+        click.echo(orjson.dumps({"segments": segments, "records": records, "faults": faults}))
+    else:
+        click.echo(f"{records} records in {segments} segments compared, {len(faults)} faults")
+    if faults:
+        sys.exit(1)
+
+
+async def _cluster(settings: Settings) -> str:
+    """Return the cluster's id.
+
+    Raises:
+        LogUnavailable: Kafka does not answer.
+    """
+    admin = AIOKafkaAdminClient(
+        bootstrap_servers=settings.bootstrap_servers, **kafka_security(settings)
+    )
+    try:
+        async with asyncio.timeout(_TIMEOUT):
+            await admin.start()
+            found = await admin.describe_cluster()
+    except (KafkaError, TimeoutError) as error:
+        raise LogUnavailable(
+            "The log can't be reached.", where=settings.bootstrap_servers, found=repr(error)
+        ) from None
+    finally:
+        await admin.close()
+    return str(found["cluster_id"])

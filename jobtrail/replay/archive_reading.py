@@ -1,0 +1,123 @@
+"""An archive as a source of records."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from operator import attrgetter
+from typing import Self
+
+import pyarrow as pa
+
+from jobtrail.errors import ArchiveError, LogGapError
+from jobtrail.replay.archive import Archive, Span, missing
+from jobtrail.replay.archive_files import damaged, read_file
+
+
+class ArchiveSource:
+    """Reads an archive (a `Source`), a row group at a time, from the files that a range lies in.
+
+    Args:
+        archive: The archive; what is added to it is seen after `refresh`.
+    """
+
+    def __init__(self, archive: Archive) -> None:
+        self.archive = archive
+
+    @classmethod
+    def open(cls, location: str) -> Self:
+        """Open the archive in a folder or at `s3://bucket/prefix`.
+
+        Raises:
+            ArchiveError: There is none, or it can't be read.
+        """
+        return cls(Archive.open(location))
+
+    @property
+    def name(self) -> str:
+        """Which log it is an archive of."""
+        return f"its archive in {self.archive.store.location}"
+
+    def begins(self) -> dict[int, int]:
+        """Return the first offset of each partition: where the log began when this was made."""
+        return self.archive.begins()
+
+    def ends(self) -> dict[int, int]:
+        """Return the offset behind the last record of each partition."""
+        return self.archive.ends()
+
+    def until(self, partition: int, offset: int) -> int:
+        """Return where the records that lie from an offset on without a gap end.
+
+        Args:
+            partition: The partition.
+            offset: The first offset; it is returned where the archive does not hold it.
+        """
+        spans = self.archive.spans[partition]
+        for span in spans[max(_place(spans, offset), 0) :]:
+            if not span.first <= offset <= span.last:
+                break
+            offset = span.last + 1
+        return offset
+
+    def following(self, partition: int, offset: int) -> int | None:
+        """Return where the next segment behind an offset begins; None where there is none."""
+        spans = self.archive.spans[partition]
+        place = _place(spans, offset) + 1
+        return spans[place].first if place < len(spans) else None
+
+    def read(self, start: Mapping[int, int], end: Mapping[int, int]) -> Iterator[pa.RecordBatch]:
+        """Read a range of each partition, one partition behind the other; see `Source`.
+
+        Raises:
+            LogGapError: The archive does not hold all of it.
+            ArchiveError: A file is damaged or missing.
+        """
+        for partition, first in sorted(start.items()):
+            holes = missing(partition, self.archive.spans[partition], first, end[partition])
+            if holes:
+                raise LogGapError(
+                    "The archive does not hold some of the records.",
+                    where=f"{self.archive.store.location}, partition {partition}, "
+                    f"offsets {holes[0].first} to {holes[0].last}",
+                    mend="Run `jobtrail archive` while the log still has them, or read the archive "
+                    "together with the log.",
+                )
+        for partition, first in sorted(start.items()):
+            yield from self._partition(partition, first, end[partition])
+
+    def close(self) -> None:
+        """Nothing is held open between two reads."""
+
+    def _partition(self, partition: int, at: int, end: int) -> Iterator[pa.RecordBatch]:
+        while at < end:
+            spans = self.archive.spans[partition]
+            span = spans[_place(spans, at)]
+            try:
+                for batch in self._records(span, at, min(end, span.last + 1)):
+                    yield batch
+                    at += len(batch)
+            except (FileNotFoundError, ArchiveError) as error:
+                # A longer segment may have taken its place, and the file is deleted.
+                self.archive.refresh()
+                if span not in self.archive.spans[partition] and at < self.until(partition, at):
+                    continue
+                if isinstance(error, ArchiveError):
+                    raise
+                raise damaged(self.archive.store, span.manifest, str(error)) from error
+
+    def _records(self, span: Span, at: int, end: int) -> Iterator[pa.RecordBatch]:
+        """Read a part of one segment, and check that these are the records that it should hold."""
+        file = self.archive.manifest(span).file
+        for batch in read_file(self.archive.store, file, at - span.first, end - span.first):
+            if (batch["partition"][0].as_py(), batch["offset"][0].as_py()) != (span.partition, at):
+                raise damaged(self.archive.store, file, f"other records than offset {at} and on")
+            at += len(batch)
+            yield batch
+        if at < end:
+            raise damaged(self.archive.store, file, f"no record of offset {at}")
+
+
+def _place(spans: list[Span], offset: int) -> int:
+    """Return which segment is the last to begin at or before an offset; -1 where none does."""
+    return bisect_right(spans, offset, key=attrgetter("first")) - 1
