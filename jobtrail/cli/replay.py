@@ -135,20 +135,14 @@ def _to_duckdb(
     opened: Replay, to: Path, filters: Filters, since: str | None, until: str | None
 ) -> int:
     """Write a database, or add to it what came since; return how many events."""
-    from jobtrail.replay.database import add_events, open_database, position_of
-    from jobtrail.replay.export import whole
+    from jobtrail.replay.export import grow_duckdb, to_duckdb, whole
 
     if since == LAST:
         if filters or until:
             raise click.UsageError("--since last takes up all that came since.")
-        if not to.exists():
-            raise click.UsageError(f"There is no {to} to go on with.")
-        with open_database(to) as database:
-            new = opened.event_batches(since=position_of(database))
-            return add_events(database, new, opened.ends).events
-    with whole(to) as draft, open_database(draft) as database:
-        chosen = opened.event_batches(filters, since=since, until=until)
-        return add_events(database, chosen, opened.ends).events
+        return grow_duckdb(opened, to)
+    with whole(to) as draft:
+        return to_duckdb(opened, draft, filters, since=since, until=until)
 
 
 def _write(

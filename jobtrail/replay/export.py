@@ -17,6 +17,11 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from jobtrail.errors import UsageError
+from jobtrail.position import format_position
+from jobtrail.replay.database import add_events, open_database
+from jobtrail.replay.database import position_of as held_position
+from jobtrail.replay.filters import Filters
+from jobtrail.replay.replay import Replay, When, position_of
 
 #: Rows of a Parquet row group: enough to compress well, few enough to be held.
 _GROUP: Final = 100_000
@@ -114,8 +119,62 @@ def to_parquet(schema: pa.Schema, batches: Iterable[pa.RecordBatch], path: Path)
     return rows
 
 
+def to_duckdb(
+    replay: Replay,
+    path: Path,
+    filters: Filters,
+    *,
+    since: When | None = None,
+    until: When | None = None,
+) -> int:
+    """Write a database with `events`, `jobs`, `transitions` and views of them.
+
+    Args:
+        replay: What to read.
+        path: Of the database.
+        filters: As of `Replay.event_batches`.
+        since: The same.
+        until: The same.
+
+    Returns:
+        How many events.
+    """
+    position = position_of(until)
+    # Others can't be added to: what they left out would be left out for ever.
+    whole_log = not filters and since is None and (until is None or position is not None)
+    ends = {p: min(end, (position or {}).get(p, end)) for p, end in replay.ends.items()}
+    batches = replay.event_batches(filters, since=since, until=until)
+    with open_database(path) as database:
+        return add_events(database, batches, ends if whole_log else None).events
+
+
+def grow_duckdb(replay: Replay, path: Path) -> int:
+    """Add to a database of a whole log what came since, in one transaction.
+
+    Returns:
+        How many events.
+
+    Raises:
+        UsageError: There is no such database.
+    """
+    found = "none"
+    if path.exists():
+        with open_database(path) as database:
+            position = held_position(database)
+            if position and all(replay.ends.get(p, 0) >= at for p, at in position.items()):
+                new = replay.event_batches(since=position)
+                return add_events(database, new, replay.ends).events
+        found = f"one at {format_position(position)}" if position else "a part of one"
+    raise UsageError(
+        "There is nothing to go on from.",
+        expected=f"a database of the whole log up to {format_position(replay.ends)} at most",
+        found=found,
+        where=str(path),
+    )
+
+
 Writer = Callable[[pa.Schema, Iterable[pa.RecordBatch], Path], int]
-#: By the ending of a file's name; a DuckDB file is written by `jobtrail.replay.database`.
+#: By the ending of a file's name; a DuckDB file is written by `to_duckdb`.
 WRITERS: Final[dict[str, Writer]] = {
     ".ndjson": to_ndjson,
     ".jsonl": to_ndjson,

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 from pyarrow import csv, parquet
@@ -17,7 +18,7 @@ from jobtrail.errors import EventError, UsageError
 from jobtrail.partitions import partition_of
 from jobtrail.replay import Filters, Replay
 from jobtrail.replay.decode import decode
-from jobtrail.replay.export import WRITERS, check_ending, whole
+from jobtrail.replay.export import WRITERS, check_ending, grow_duckdb, to_duckdb, whole
 from jobtrail.replay.schemas import EVENTS, RECORDS
 from tests.replay_rows import Logged, batch_of, expected
 
@@ -230,6 +231,43 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     ]
     with pytest.raises(UsageError, match="ending"):
         check_ending(tmp_path / "jobs.xlsx")
+
+
+def in_database(path: Path) -> list[tuple[Any, ...]]:
+    with duckdb.connect(str(path), read_only=True) as database:
+        return database.execute("SELECT id, state, events FROM jobs ORDER BY id").fetchall()
+
+
+def test_a_database_grows_where_it_ended(replay: Replay, tmp_path: Path) -> None:
+    path = tmp_path / "log.duckdb"
+    with pytest.raises(UsageError, match="Found: none"):
+        grow_duckdb(replay, path)
+    half = {partition: end // 2 for partition, end in replay.ends.items()}
+    first = to_duckdb(replay, path, Filters(), until=half)
+    at_half = replay.state_at(half).to_arrow().to_pylist()
+    assert sorted(in_database(path)) == sorted((j["id"], j["state"], j["events"]) for j in at_half)
+    assert first + grow_duckdb(replay, path) == 18
+    assert in_database(path) == [("a", "completed", 6), ("b", "failed", 6), ("d", "completed", 6)]
+    assert grow_duckdb(replay, path) == 0
+    with Replay(log_of(LOG[:6])) as shorter, pytest.raises(UsageError, match="Found: one at 0:"):
+        grow_duckdb(shorter, path)
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"filters": Filters(users=("bob",))},
+        {"since": {0: 2, 1: 2, 2: 2}},
+        {"until": datetime(2026, 11, 23, 13, 0, 5, tzinfo=UTC)},
+    ],
+)
+def test_a_database_of_a_part_does_not_grow(
+    replay: Replay, tmp_path: Path, chosen: dict[str, Any]
+) -> None:
+    path = tmp_path / "log.duckdb"
+    assert 0 < to_duckdb(replay, path, **{"filters": Filters(), **chosen}) < 18
+    with pytest.raises(UsageError, match="a part of one"):
+        grow_duckdb(replay, path)
 
 
 def test_what_is_read_is_told(replay: Replay) -> None:
