@@ -79,6 +79,7 @@ def tell(history: Iterable[HistoryEntry], now: datetime) -> Story:
     """
     job: Job | None = None
     whole = True
+    places: dict[str, str] = {}
     told: list[Told] = []
     spans: list[Span] = []
     for entry in history:
@@ -92,7 +93,10 @@ def tell(history: Iterable[HistoryEntry], now: datetime) -> Story:
         attempt = job.attempt if job is not None else None
         words = _happened(event) if event is not None else "the log no longer holds the event"
         if why := _ignored(entry, event, before):
-            words = f"{words}; ignored: {why}"
+            seen = places.get(event.id) if event and entry.verdict is Verdict.DUPLICATE else None
+            words = f"{words}; ignored: {why}{_if(', at ', seen)}"
+        if event is not None:
+            places.setdefault(event.id, f"{entry.partition}:{entry.offset}")
         told.append(
             Told(
                 time=entry.time,

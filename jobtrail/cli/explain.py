@@ -20,8 +20,11 @@ from jobtrail.explain import Span, Story, tell
 from jobtrail.job import Verdict
 from jobtrail.states import ENDED, State
 
-#: Columns of the chart.
-_WIDTH: Final = 40
+#: Columns of the terminal that the chart leaves to names, figures and what separates them.
+_BESIDE: Final = 34
+_NARROWEST: Final = 12
+#: The most spans that are drawn, half of them from the beginning.
+_MOST_SPANS: Final = 16
 _SPENT: Final = {
     State.CREATED: "waiting",
     State.ACTIVE: "running",
@@ -42,7 +45,7 @@ def explain(
         job = asked.job(job_id)
         story = tell(asked.history(job_id), now)
     if tabular(as_json):
-        _show(job, story)
+        show(job, story, Console())
     else:
         click.echo(msgspec.json.encode(_plain(job, story)))
 
@@ -57,8 +60,14 @@ def _plain(job: Job, story: Story) -> dict[str, Any]:
     }
 
 
-def _show(job: Job, story: Story) -> None:
-    console = Console()
+def show(job: Job, story: Story, console: Console) -> None:
+    """Print what became of a job for people.
+
+    Args:
+        job: As the service has it.
+        story: What its history says.
+        console: Where to.
+    """
     owner = f" of {job.owner}" if job.owner else ""
     console.print(Text(f"{job.id}: {job.job_type or 'a job of unknown type'}{owner}, {job.state}"))
     table = Table("time (UTC)", "after", "place", "state", "what happened", box=SIMPLE)
@@ -67,34 +76,43 @@ def _show(job: Job, story: Story) -> None:
         style = "" if told.verdict is Verdict.APPLIED else "dim"
         table.add_row(
             told.time.astimezone(UTC).isoformat(sep=" ", timespec="milliseconds")[:-6],
-            f"{'' if after < 0 else '+'}{duration(after)}",
+            f"{'+' if after >= 0 else ''}{duration(after)}",
             f"{told.partition}:{told.offset}",
             told.state,
             Text(told.words),
             style=style,
         )
     console.print(table)
-    _show_time(console, story)
-
-
-def _show_time(console: Console, story: Story) -> None:
     spans = [span for span in story.spans if span.ended is not None or span.state not in ENDED]
+    if spans:
+        console.print(_where_time_went(spans, console.width))
+
+
+def _where_time_went(spans: list[Span], width: int) -> Table:
+    """Draw each span as a bar on the axis of the job's whole time."""
     total = sum(span.seconds for span in spans)
-    if not spans:
-        return
+    names = [_name(span) for span in spans]
+    room = max(width - max(map(len, names)) - _BESIDE, _NARROWEST)
     table = Table("where time went", "", "", "", box=SIMPLE)
     table.columns[2].justify = table.columns[3].justify = "right"
-    before = 0.0
-    for span in spans:
+    for column in table.columns:
+        column.no_wrap = True
+    hidden = range(_MOST_SPANS // 2, len(spans) - _MOST_SPANS // 2)
+    gone = 0.0
+    for number, (span, name) in enumerate(zip(spans, names, strict=True)):
         share = span.seconds / total if total else 0.0
-        begin = round(before / total * _WIDTH) if total else 0
-        length = max(1, round(share * _WIDTH))
-        bar = Text(" " * min(begin, _WIDTH - 1) + "█" * length, _COLOURS.get(span.state, "dim"))
-        before += span.seconds
-        table.add_row(_name(span), bar, duration(span.seconds), f"{share:.1%}")
+        begin = min(round(gone * room), room - 1)
+        gone += share
+        if number in hidden:
+            if number == hidden[0]:
+                table.add_row(f"... {len(hidden)} more", style="dim")
+            continue
+        length = max(1, round(gone * room) - begin)
+        bar = Text(" " * begin + "█" * length, _COLOURS.get(span.state, "dim"))
+        table.add_row(name, bar, duration(span.seconds), f"{share:.1%}")
     table.add_section()
     table.add_row("in all", "", duration(total), "")
-    console.print(table)
+    return table
 
 
 def _name(span: Span) -> str:

@@ -2,44 +2,56 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
+import orjson
 
 from jobtrail.cli.common import archive_option, log_options, needed
 from jobtrail.cli.reading import reading
+from jobtrail.position import format_position
 
 if TYPE_CHECKING:
     from jobtrail.replay.report import Report
+
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 @click.command()
 @click.option(
     "--to",
-    required=True,
     type=click.Path(path_type=Path, dir_okay=False),
     help="The page: one HTML file that needs no other.",
 )
-@click.option("--from", "since", metavar="WHEN", help="Begin at an instant or a position.")
-@click.option("--until", metavar="WHEN", help="End at an instant or a position.")
+@click.option(
+    "--from", "since", metavar="WHEN", help="Only what changed at or after an instant or position."
+)
+@click.option(
+    "--until", metavar="WHEN", help="Up to an instant, a date's last one, or before a position."
+)
 @click.option("--user", "users", multiple=True, help="Only jobs of this owner; repeatable.")
 @click.option("--job-type", "job_types", multiple=True, help="Only this type; repeatable.")
 @click.option(
     "--csv",
     "csv_folder",
     type=click.Path(path_type=Path, file_okay=False),
-    help="A folder for each figure as CSV.",
+    help="Write each figure as a CSV file into this folder.",
 )
-@click.option("--png", type=click.Path(path_type=Path, dir_okay=False), help="One plot as PNG.")
-@click.option("--plot", help="Which plot --png is of.")
+@click.option(
+    "--png", type=click.Path(path_type=Path, dir_okay=False), help="Write the plot of --plot here."
+)
+@click.option("--plot", help="types, arrivals, flow, waiting, running, rates, slowest or users.")
 @click.option("--max-rate", type=click.FloatRange(min=1), help="Records read a second at most.")
+@click.option("--json", "as_json", is_flag=True, help="Say what was written in JSON.")
 @archive_option
 @log_options
 def report(
-    to: Path,
+    to: Path | None,
     since: str | None,
     until: str | None,
     users: tuple[str, ...],
@@ -48,6 +60,7 @@ def report(
     png: Path | None,
     plot: str | None,
     max_rate: float | None,
+    as_json: bool,
     archive: str | None,
     bootstrap_servers: str | None,
     data_dir: Path | None,
@@ -58,6 +71,10 @@ def report(
     """
     if (png is None) is not (plot is None):
         raise click.UsageError("--png and --plot go together.")
+    if to is None and csv_folder is None and png is None:
+        raise click.UsageError("Nothing is to be written: give --to, --csv or --png.")
+    if until is not None and _DATE.fullmatch(until):
+        until = f"{until}T23:59:59.999999Z"
     with needed("replay"):
         from jobtrail.replay import Filters
         from jobtrail.replay.database import open_database
@@ -80,24 +97,44 @@ def report(
         with opened.fold(until, Filters(users=users, job_types=job_types)) as folded:
             folded.jobs.to_duckdb(database, "jobs")
             folded.transitions.to_duckdb(database, "transitions")
-        asked = [f"{word} {when}" for word, when in (("from", since), ("until", until)) if when]
         about = About(
             log=opened.name,
             position={**opened.ends, **(position_of(until) or {})},
-            asked=" ".join(asked) or "the whole log",
+            asked=_asked(since, until),
             filters=(*(f"user {u}" for u in users), *(f"type {name}" for name in job_types)),
             made=datetime.now(UTC),
         )
         found = Report.of(database, range_, about)
-    _write(found, to, csv_folder, png, plot)
-    click.echo(str(to))
+    _say(found, list(_write(found, to, csv_folder, png, plot)), as_json)
+
+
+def _asked(since: str | None, until: str | None) -> str:
+    """Say which range was asked for."""
+    asked = [f"{word} {when}" for word, when in (("from", since), ("until", until)) if when]
+    return " ".join(asked) or "the whole log"
+
+
+def _say(found: Report, written: list[Path], as_json: bool) -> None:
+    """Name the files that were written."""
+    if not as_json:
+        for file in written:
+            click.echo(str(file))
+        return
+    counts = {name: found.figures["totals"].column(name)[0] for name in ("jobs", "events")}
+    files = [str(file) for file in written]
+    position = format_position(found.about.position)
+    click.echo(orjson.dumps({"files": files, "position": position, **counts}))
 
 
 def _write(
-    found: Report, to: Path, csv_folder: Path | None, png: Path | None, plot: str | None
-) -> None:
-    found.write_page(to)
+    found: Report, to: Path | None, csv_folder: Path | None, png: Path | None, plot: str | None
+) -> Iterator[Path]:
+    """Write what is wanted; yield each file."""
+    if to is not None:
+        found.write_page(to)
+        yield to
     if csv_folder is not None:
-        found.write_csv(csv_folder)
+        yield from found.write_csv(csv_folder)
     if png is not None and plot is not None:
         found.write_png(plot, png)
+        yield png

@@ -1,62 +1,95 @@
-"""The notebook in docs runs from its first cell to its last, and finds what is in the log."""
+"""The notebook of the docs, run against a log, is what the report says of the same log."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-import os
-import re
-from collections.abc import Iterator
+import random
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import nbformat
-import pytest
 from nbclient import NotebookClient
 
+from jobtrail import events as ev
+from jobtrail.demo import life
+from jobtrail.process import child_environment
+from jobtrail.producer import LogWriter
 from jobtrail.settings import Settings
 from tests.conftest import MakeLog
-from tests.e2e.test_replay import event, write
 
-JOBS = 40
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebooks" / "history.ipynb"
+JOBS = 150
+#: What only the report's figure and the notebook's own SQL say, each by itself.
+CHECKS = """
+import json
+
+figures = {name: report.figures[name].rows for name in ("types", "waiting", "running", "totals")}
+own = {row["phase"] + row["job_type"]: [row[p] for p in ("times", "p50", "p90", "p99", "longest")]
+       for row in lengths.to_dicts()}
+print(json.dumps([figures, own, len(jobs), by_type.to_dicts(), over_time["arrived"].sum(),
+                  over_time["ended"].sum()]))
+"""
 
 
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    """Return what a kernel gets: none of our settings but those of the log."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("JOBTRAIL_")}
-    places = {name: str(tmp_path) for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "MPLCONFIGDIR")}
-    return {**ours, **places, "JOBTRAIL_DATA_DIR": str(tmp_path), "MPLBACKEND": "agg"}
+async def fill(settings: Settings) -> None:
+    chance = random.Random(7)
+    noon = datetime(2026, 11, 23, 12, tzinfo=UTC)
+    async with LogWriter(settings) as writer:
+        for number in range(JOBS):
+            begin = noon + timedelta(seconds=chance.uniform(0, 600))
+            for after, kind, data in life(chance):
+                event = kind(
+                    specversion="1.0",
+                    id=f"{number}.{after}.{kind.__name__}",
+                    source="//tests",
+                    subject=f"job-{number}",
+                    time=begin + timedelta(seconds=after),
+                    data=data,
+                )
+                await writer.append(event.subject, ev.encode(event))
+        await writer.settle()
 
 
-def life() -> list[dict[str, Any]]:
-    """Return the events of some jobs; all of them wait for 10 s."""
-    found = []
-    for n in range(JOBS):
-        found.append(event("created", f"j{n}", n, jobType="etl", owner=f"u{n % 5}"))
-        found.append(event("active", f"j{n}", n + 10))
-        found.append(event("failed" if n % 4 == 0 else "completed", f"j{n}", n + 20 + n % 7))
-    return found
-
-
-def texts(notebook: nbformat.NotebookNode) -> Iterator[str]:
-    for cell in notebook.cells:
-        for output in cell.get("outputs", ()):
-            yield output.get("text", "") or output.get("data", {}).get("text/plain", "")
-
-
-async def test_the_notebook_runs(make_log: MakeLog, environment: dict[str, str]) -> None:
-    settings: Settings = await make_log()
-    await write(settings, [(e["subject"], json.dumps(e).encode()) for e in life()])
+def execute(settings: Settings, folder: Path) -> Any:
+    """Run the notebook and then the checks; return what those print."""
+    # Nothing of whoever runs the tests.
+    own = {name: str(folder) for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "MPLCONFIGDIR")}
+    root = str(NOTEBOOK.parents[2])
+    environment = {**child_environment(settings), **own, "PYTHONPATH": root}
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    assert not any(cell.get("outputs") for cell in notebook.cells), "keep it without outputs"
-    client = NotebookClient(notebook, timeout=60, kernel_name="python3")
-    log = {
-        "JOBTRAIL_BOOTSTRAP_SERVERS": settings.bootstrap_servers,
-        "JOBTRAIL_TOPIC": settings.topic,
+    assert all(not cell.get("outputs") for cell in notebook.cells)
+    notebook.cells.append(nbformat.v4.new_code_cell(CHECKS))
+    client = NotebookClient(notebook, timeout=120, kernel_name="python3")
+    with client.setup_kernel(env=environment):
+        for number, cell in enumerate(notebook.cells):
+            client.execute_cell(cell, number)
+    plots = [
+        output
+        for cell in notebook.cells
+        for output in cell.get("outputs", ())
+        if "image/png" in output.get("data", {})
+    ]
+    assert len(plots) == 2
+    return json.loads(notebook.cells[-1].outputs[0].text)
+
+
+async def test_the_notebook_runs_and_agrees_with_the_report(
+    make_log: MakeLog, tmp_path: Path
+) -> None:
+    settings = await make_log()
+    await fill(settings)
+    figures, own, jobs, by_type, arrived, ended = await asyncio.to_thread(
+        execute, settings, tmp_path
+    )
+    assert jobs == arrived == JOBS
+    (totals,) = figures["totals"]
+    assert ended == sum(totals[5:9])
+    assert {row[0]: row[1] for row in figures["types"]} == {
+        row["job_type"]: sum(value for name, value in row.items() if name != "job_type")
+        for row in by_type
     }
-    await client.async_execute(env={**environment, **log})
-    shown = "\n".join(texts(notebook))
-    assert settings.topic in shown
-    assert re.search(rf"waiting\W+{JOBS}\W+\[10\.0", shown)
-    assert "Created" in shown
+    for phase in ("waiting", "running"):
+        for job_type, stays, _total, *lengths in figures[phase][1:]:
+            assert own[phase + job_type] == [stays, *lengths]

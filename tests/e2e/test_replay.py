@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import duckdb
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from click.testing import CliRunner
 from pyarrow import parquet
 
+from jobtrail.cli import main
 from jobtrail.errors import LogGapError, LogUnavailable
 from jobtrail.producer import LogWriter
 from jobtrail.replay import Filters, Replay
@@ -149,17 +152,52 @@ async def test_the_command_exports(settings: Settings, tmp_path: Path) -> None:
 
 
 async def test_the_command_reports(settings: Settings, tmp_path: Path) -> None:
-    page, picture = tmp_path / "report.html", tmp_path / "flow.png"
+    page, figures, picture = (tmp_path / name for name in ("report.html", "csv", "flow.png"))
     status, out, err = await run(
-        settings, "--to", str(page), "--csv", str(tmp_path / "csv"), "--user", "u1",
+        settings, "--to", str(page), "--csv", str(figures), "--user", "u1",
         "--png", str(picture), "--plot", "flow", name="report",
     )  # fmt: skip
-    assert (status, out, err) == (0, f"{page}\n", "")
+    assert (status, err) == (0, "")
+    assert {*out.split()} == {str(page), str(picture), *map(str, figures.iterdir())}
     assert "user u1" in page.read_text()
     assert picture.read_bytes().startswith(b"\x89PNG")
-    totals = (tmp_path / "csv" / "totals.csv").read_text().splitlines()
-    assert totals[1].split(",")[0] == str(JOBS // 5)
-    assert (await run(settings, "--to", str(page), "--png", str(picture), name="report"))[0] == 2
+    assert arrived(figures) == JOBS // 5
+
+
+async def test_a_report_is_of_a_range(settings: Settings, tmp_path: Path) -> None:
+    runner = CliRunner(env={"JOBTRAIL_TOPIC": settings.topic})
+    servers = ("--bootstrap-servers", settings.bootstrap_servers)
+
+    def report(*options: str) -> tuple[int, str]:
+        found = runner.invoke(main, ["report", *servers, *options])
+        return found.exit_code, found.stdout
+
+    def of(*options: str) -> int:
+        status, out = report("--csv", str(tmp_path), "--json", *options)
+        told = json.loads(out)
+        assert (status, str(tmp_path / "totals.csv") in told["files"]) == (0, True)
+        return arrived(tmp_path)
+
+    def ask() -> None:
+        # A date as an end is its last instant; a position as a beginning is one in the log.
+        assert of("--until", "2026-11-23") == JOBS
+        assert of("--until", "2026-11-23T13:00:09Z") == 10
+        assert of("--from", "2026-11-23T13:00:09Z", "--job-type", "t1") == (JOBS - 9) // 2 + 1
+        assert 0 < of("--from", "0:999999,1:999999") < JOBS
+        page, picture = str(tmp_path / "x.html"), str(tmp_path / "x.png")
+        assert report("--to", page, "--png", picture)[0] == 2
+        assert report("--to", page, "--from", "yesterday")[0] == 2
+        assert report("--png", picture, "--plot", "pie")[0] == 2
+        assert report()[0] == 2
+
+    await asyncio.to_thread(ask)
+
+
+def arrived(folder: Path) -> int:
+    """Return how many jobs arrived, as a report's files say."""
+    with (folder / "totals.csv").open(newline="") as lines:
+        (totals,) = csv.DictReader(lines)
+    return int(totals["arrived"])
 
 
 async def test_the_command_compares(settings: Settings) -> None:

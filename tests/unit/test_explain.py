@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from jobtrail import events as ev
+from jobtrail.cli.explain import show
 from jobtrail.client import HistoryEntry
+from jobtrail.client import Job as Answer
 from jobtrail.durations import duration
 from jobtrail.explain import Span, tell
 from jobtrail.fold import fold
@@ -108,7 +112,7 @@ def test_what_did_not_count_says_why(happened: list[Any], why: str) -> None:
 
 def test_a_duplicate_and_a_late_creation_say_so() -> None:
     again = tell(history(CREATED, CREATED, same_id=1), at(9)).events[-1]
-    assert again.words.endswith("; ignored: the job has seen an event of this id")
+    assert again.words.endswith("; ignored: the job has seen an event of this id, at 3:10")
     late = tell(history(("active", 5, {}), CREATED), at(9)).events[-1]
     assert late.words.endswith(
         "; ignored: it came after the fact, and only says what the job is and whose"
@@ -143,16 +147,63 @@ def test_what_the_log_has_lost_is_told_as_far_as_the_trail_knows() -> None:
     assert [span.state for span in story.spans] == ["created", "active"]
 
 
+def printed(*happened: Any, now: float, width: int) -> str:
+    """Return what a terminal shows of a job."""
+    entries = history(*happened)
+    state, end = entries[-1].state, entries[-1].time
+    job = Answer("j", state, None, "[b]etl[/]", "alice", None, NOON, None, end, None, 0, None, None,
+                 {}, ())  # fmt: skip
+    file = io.StringIO()
+    show(job, tell(entries, at(now)), Console(file=file, width=width, color_system=None))
+    return file.getvalue()
+
+
+def test_a_terminal_shows_every_event_and_bars_as_long_as_the_times() -> None:
+    steps = [("active", 10, {}), ("active", 12, {}), ("retry", 30, {}), ("active", 90, {})]
+    text = printed(CREATED, *steps, ("completed", 100, {}), now=999, width=150)
+    assert "j: [b]etl[/] of alice, completed" in text
+    assert "ignored: from active to active takes an attempt above 0" in text
+    bars = {
+        line.split("█")[0].strip(): line.count("█") for line in text.splitlines() if "█" in line
+    }
+    names = ["waiting", "running, attempt 0", "waiting for another attempt", "running, attempt 1"]
+    assert list(bars) == names
+    whole = sum(bars.values())
+    assert whole >= 60
+    assert [abs(bars[name] - share * whole) <= 1 for name, share in
+            zip(names, (0.1, 0.2, 0.6, 0.1), strict=True)] == [True] * 4  # fmt: skip
+    assert "1 min 40 s" in text
+
+
+def test_many_spans_leave_the_chart_readable() -> None:
+    steps: list[Any] = []
+    for n in range(40):
+        steps += [("active", 2 * n + 1, {}), ("retry", 2 * n + 2, {})]
+    text = printed(CREATED, *steps, now=100, width=80)
+    assert "... 65 more" in text
+    assert sum("█" in line for line in text.splitlines()) == 16
+    assert "waiting for another attempt, still" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
 @pytest.mark.parametrize(
-    ("seconds", "text"),
+    ("seconds", "words"),
     [
         (0, "0 s"),
+        (0.000_4, "0.4 ms"),
+        (0.0123, "12.3 ms"),
         (0.25, "0.25 s"),
-        (1.5, "1.5 s"),
-        (75, "1 min 15 s"),
-        (7265, "2 h 1 min"),
-        (90_000, "1 d 1 h"),
+        (0.9999, "1 s"),
+        (1.94, "1.94 s"),
+        (59.97, "1 min"),
+        (61, "1 min 1 s"),
+        (3599.9, "1 h"),
+        (7500, "2 h 5 min"),
+        (86_399, "1 d"),
+        (93_600, "1 d 2 h"),
+        (8_640_000_000, "100,000 d"),
+        (-61, "-1 min 1 s"),
     ],
 )
-def test_durations_read_like_speech(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+def test_lengths_of_time_are_said_as_people_do(seconds: float, words: str) -> None:
+    assert duration(seconds) == words

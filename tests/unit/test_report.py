@@ -130,6 +130,16 @@ def test_waiting_and_running_are_what_the_page_says_they_are() -> None:
     assert (rates["failure_rate"], rates["retry_rate"]) == (1 / 3, 1 / 4)
 
 
+def test_a_job_of_which_only_progress_is_known_is_there_and_has_not_arrived() -> None:
+    report = Steps().add("a", "progress", 0).add("b", "created", 1).report()
+    (totals,) = rows(report, "totals")
+    assert (totals["jobs"], totals["arrived"], totals["open"]) == (2, 1, 2)
+    assert [(row["job_type"], row["created"]) for row in rows(report, "types")] == [
+        ("(no type)", 1),
+        ("nightly", 1),
+    ]
+
+
 def test_a_range_counts_what_changed_in_it_and_stands_on_what_was_before() -> None:
     steps = Steps().add("a", "created", 0).add("a", "active", 10).add("b", "created", 20)
     steps.add("a", "completed", 30).add("b", "active", 40)

@@ -85,8 +85,7 @@ def _where(since: datetime | Mapping[int, int] | None) -> str:
 _TYPES: Final = f"""
 CREATE OR REPLACE TEMP TABLE report_types AS
 WITH counted AS (
-  SELECT coalesce(job_type, '') AS job_type, count(*) AS jobs FROM transitions
-  WHERE from_state IS NULL GROUP BY 1),
+  SELECT coalesce(job_type, '') AS job_type, count(*) AS jobs FROM jobs GROUP BY 1),
 ranked AS (
   SELECT job_type, row_number() OVER (ORDER BY jobs DESC, job_type) AS rank,
     count(*) OVER () AS types FROM counted)

@@ -37,25 +37,25 @@ def totals(changes: Changes) -> Figure:
     ends = ", ".join(f"count(*) FILTER (inside AND to_state = '{end}')" for end in ENDS)
     sql = f"""
       WITH counted AS (
-        SELECT count(*) FILTER (inside AND from_state IS NULL), count(*) FILTER (inside), {ends},
-          count(*) FILTER (to_state NOT IN {ENDED})
-            - count(*) FILTER (from_state NOT IN {ENDED}) AS open
-        FROM report_changes)
-      SELECT (SELECT count(*) FROM jobs), (SELECT coalesce(sum(events), 0)::BIGINT FROM jobs),
-        (SELECT coalesce(sum(ignored), 0)::BIGINT FROM jobs), counted.*,
-        (SELECT count(*) FROM transitions WHERE seconds < 0) FROM counted"""  # noqa: S608
+        SELECT count(*) FILTER (inside AND from_state IS NULL), count(*) FILTER (inside), {ends}
+        FROM report_changes),
+      known AS (
+        SELECT count(*) AS jobs, coalesce(sum(events), 0)::BIGINT AS events,
+          coalesce(sum(ignored), 0)::BIGINT AS ignored,
+          count(*) FILTER (state NOT IN {ENDED}) AS open FROM jobs)
+      SELECT jobs, events, ignored, counted.*, open,
+        (SELECT count(*) FROM transitions WHERE seconds < 0) FROM known, counted"""  # noqa: S608
     return Figure("totals", columns, ask(changes, sql))
 
 
 def types(changes: Changes) -> Figure:
     """Count jobs by type and state, as they are at the end of the range."""
     columns = (TYPE, Column("jobs", "Jobs"), *(Column(str(s), s.capitalize()) for s in STATES))
-    states = ", ".join(
-        f"count(*) FILTER (to_state = '{s}') - count(*) FILTER (from_state = '{s}')" for s in STATES
-    )
+    states = ", ".join(f"count(*) FILTER (state = '{s}')" for s in STATES)
     sql = f"""
-      SELECT label, count(*) FILTER (from_state IS NULL), {states} FROM report_changes
-      GROUP BY label, rank ORDER BY rank"""  # noqa: S608
+      SELECT label, count(*), {states} FROM (
+        SELECT coalesce(job_type, '') AS job_type, state FROM jobs)
+      JOIN report_types USING (job_type) GROUP BY label, rank ORDER BY rank"""  # noqa: S608
     return Figure("types", columns, ask(changes, sql))
 
 

@@ -172,7 +172,9 @@ def slowest(figures: Figures) -> Canvas:
         axes.barh(places, width, left=left, color=colour, label=label)
         left += width
     for place, total, end in zip(range(len(names)), figure.numbers("total"), left, strict=True):
-        axes.text(end, place, f" {duration(total)}", va="center")
+        axes.annotate(
+            duration(total), (end, place), (4, 0), textcoords="offset points", va="center"
+        )
     axes.set_xlim(0, max(left.max() * 1.12, 1e-9))
     axes.set_xlabel(unit)
     _name_rows(axes, names)

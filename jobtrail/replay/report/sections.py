@@ -38,9 +38,9 @@ SECTIONS: Final = (
     Section(
         "arrivals",
         "Arrivals and ends",
-        "A job arrives with its first event. It ends each time that an event puts it into one of "
-        "the states completed, failed, cancelled and expired: a job that is taken up again can end "
-        "more than once.",
+        "A job arrives with the first event that sets its state. It ends each time that an event "
+        "puts it into one of the states completed, failed, cancelled and expired: a job that is "
+        "taken up again can end more than once.",
         "arrivals",
         (("arrivals", "Arrivals and ends by time"),),
     ),
