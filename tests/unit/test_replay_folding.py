@@ -117,7 +117,7 @@ def rows(folded: Folded) -> tuple[dict[str, Any], dict[str, Any]]:
 def test_both_ways_of_folding_equal_the_pure_fold() -> None:
     ways: Counter[str] = Counter()
 
-    @settings(max_examples=300)
+    @settings(max_examples=200)
     @given(asked(), st.integers(1, 9))
     def check(question: tuple[list[Logged], datetime | None], size: int) -> None:
         log, when = question
@@ -182,6 +182,24 @@ def test_jobs_are_chosen_by_what_they_are_at_the_instant() -> None:
             {name: jobs[name] for name in wanted},
             {name: moves[name] for name in wanted},
         )
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["in columns", "event by event"])
+def test_an_attempt_beyond_what_an_event_can_name_is_told_as_the_last(again: bool) -> None:
+    events = [
+        {**body, "specversion": "1.0", "source": "//s", "subject": "a", "id": body["type"]}
+        for body in (
+            {"type": "job.retry", "data": {"attempt": 2**31 - 1}},
+            {"type": "job.active", "data": {}},
+        )
+    ]
+    events += events[:1] if again else []
+    log = [Logged(Place(0, n, CLOCK), decode(wire(event))) for n, event in enumerate(events)]
+    assert expected(log)[0]["a"]["attempt"] == 2**31
+    with fold_tables([batch_of(log)]) as folded:
+        assert folded.one_by_one == (3 if again else 0)
+        assert folded.jobs.to_arrow()["attempt"].to_pylist() == [2**31 - 1]
+        assert folded.transitions.to_arrow()["attempt"].to_pylist() == [2**31 - 1] * 2
 
 
 def test_no_events_make_empty_tables() -> None:
