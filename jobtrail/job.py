@@ -84,9 +84,9 @@ class TrailEntry(NamedTuple):
     verdict: Verdict
 
 
-# Key of the event's id, offset, time, state, type * 16 + verdict: 26 bytes, little endian.
-_LAYOUT: Final = Layout("<8sqqBB")
-ENTRY_BYTES: Final = _LAYOUT.size
+#: Key of the event's id, offset, time, state, type * 16 + verdict: 26 bytes, little endian.
+TRAIL_LAYOUT: Final = Layout("<8sqqBB")
+ENTRY_BYTES: Final = TRAIL_LAYOUT.size
 STATE_CODES: Final = {state: code for code, state in enumerate(STATES)}
 _VERDICT_CODES: Final = {verdict: code for code, verdict in enumerate(VERDICTS)}
 
@@ -113,7 +113,7 @@ def trail_entry(
     key: bytes, offset: int, time: int, state: State, type_code: int, verdict: Verdict
 ) -> bytes:
     """Pack one entry; a trail is the concatenation of its entries in log order."""
-    return _LAYOUT.pack(
+    return TRAIL_LAYOUT.pack(
         key, offset, time, STATE_CODES[state], type_code << 4 | _VERDICT_CODES[verdict]
     )
 
@@ -122,7 +122,7 @@ def read_trail(trail: bytes) -> list[TrailEntry]:
     """Unpack a trail, oldest event first."""
     return [
         TrailEntry(key, offset, time, STATES[state], code >> 4, VERDICTS[code & 15])
-        for key, offset, time, state, code in _LAYOUT.iter_unpack(trail)
+        for key, offset, time, state, code in TRAIL_LAYOUT.iter_unpack(trail)
     ]
 
 
@@ -131,7 +131,7 @@ def entry_at(trail: bytes, offset: int) -> TrailEntry | None:
     low, high = 0, len(trail) // ENTRY_BYTES
     while low < high:
         middle = (low + high) // 2
-        key, found, time, state, code = _LAYOUT.unpack_from(trail, middle * ENTRY_BYTES)
+        key, found, time, state, code = TRAIL_LAYOUT.unpack_from(trail, middle * ENTRY_BYTES)
         if found == offset:
             return TrailEntry(key, found, time, STATES[state], code >> 4, VERDICTS[code & 15])
         if found < offset:

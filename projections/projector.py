@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from jobtrail.decoding import accept
 from jobtrail.errors import EventError, FencedError, LogGapError, StoreError
+from jobtrail.events import Created
 from jobtrail.fold import fold
 from jobtrail.job import Place, Verdict
 from jobtrail.states import ENDED
@@ -342,7 +343,10 @@ def _fold_all(
             job, verdict = fold(None, event, place)
             entry = jobs[job_id] = Entry(job)
         else:
-            entry.job, verdict = fold(entry.job, event, place)
+            before = entry.job
+            entry.job, verdict = fold(before, event, place)
+            if type(event) is Created:
+                entry.note(before, place.offset)
         touched[job_id] = entry
         verdicts[verdict] += 1
     last = records[-1]

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import orjson
 
+from jobtrail.asof import Cut, Event
 from jobtrail.job import STATE_CODES, Job
 from jobtrail.states import STATES, State
 
@@ -149,6 +150,28 @@ class Cursor(NamedTuple):
     id: str
 
 
+class Then(NamedTuple):
+    """A job as it was, as far as a store knows it."""
+
+    place: Cursor
+    #: It is still the same, without its trail; None where its events have to be folded.
+    job: Job | None
+    #: Where they lie, and which they are.
+    partition: int
+    events: tuple[Event, ...]
+
+
+class Looked(NamedTuple):
+    """What a look into the past has found."""
+
+    #: In the order of a listing. Of jobs that have to be folded the tags are not looked at.
+    found: list[Then]
+    #: How many were passed over before.
+    skipped: int
+    #: Behind which job the rest begins; None where there is no more.
+    reached: Cursor | None
+
+
 class Held(NamedTuple):
     """What a snapshot of a store holds."""
 
@@ -198,6 +221,32 @@ class Snapshot(Protocol):
             Per job type, sorted by name, its counts in the order of `STATES`. A job whose type is
             not known yet stands under None.
         """
+
+    def search_at(
+        self,
+        caller: Caller,
+        filters: Filters,
+        cut: Cut,
+        *,
+        size: int,
+        after: Cursor | None = None,
+        skip: int = 0,
+    ) -> Looked:
+        """Look for jobs that matched at a cut, newest first, as all of them were then.
+
+        It ends before that where too many had to be looked at, or too many events to be read.
+
+        Args:
+            caller: Who asks.
+            filters: What matches.
+            cut: Up to where the log counts.
+            size: How many, at most.
+            after: Where to begin.
+            skip: How many to pass over; not together with a filter on tags.
+        """
+
+    def summary_at(self, caller: Caller, filters: Filters, cut: Cut) -> dict[str | None, list[int]]:
+        """Count jobs by type and state as `summary` does, as they were at a cut."""
 
     def verdicts(self) -> dict[str, int]:
         """Count the records that are applied, by the fold's verdict; `dead` is no valid event."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from jobtrail.asof import NEVER
 from jobtrail.job import Job
 
 
@@ -34,7 +35,7 @@ class Entry:
     batch is committed.
     """
 
-    __slots__ = ("filling", "job", "row", "spilled", "stored")
+    __slots__ = ("filling", "former", "job", "reached", "row", "spilled", "stored", "written")
 
     def __init__(
         self,
@@ -45,6 +46,14 @@ class Entry:
         filling: str | None = None,
     ) -> None:
         self.job = job
+        #: What the job was before an event at this offset said anew what it is and whose, since
+        #: the last commit: such events are rare, and the trail does not hold what they say.
+        self.former: tuple[tuple[int, Job], ...] = ()
+        #: How many bytes of the trail are stored.
+        self.written = 0 if stored is None else len(job.trail)
+        #: The effective time of the last applied event that is stored; None where the trail has to
+        #: be asked.
+        self.reached: int | None = NEVER if stored is None else None
         #: The row's number, None before the first commit.
         self.row = row
         #: (audience, type, creation time, bulk id, state code) as stored.
@@ -53,6 +62,15 @@ class Entry:
         self.spilled = spilled
         #: Of which filling of the store the other fields speak: a reset begins another one.
         self.filling = filling
+
+    def note(self, before: Job, offset: int) -> None:
+        """Keep what the job was, after a `job.created` at this offset, where that has changed."""
+        if _description(before) != _description(self.job):
+            self.former += ((offset, before),)
+
+
+def _description(job: Job) -> tuple[object, ...]:
+    return job.owner, job.viewers, job.job_type, job.created_at, job.bulk_id
 
 
 class Tally(NamedTuple):

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobtrail.cli.common import chosen_data_dir, data_dir_option, url_option
-from jobtrail.client import Job, Status, SyncClient, TypeCount
+from jobtrail.client import ApiError, Job, Status, SyncClient, TypeCount
 from jobtrail.local import read_running
 from jobtrail.settings import load
 from jobtrail.states import ENDED, STATES
@@ -60,6 +60,13 @@ def ranging(command: _F) -> _F:
     return command
 
 
+as_of_option = click.option(
+    "--as-of",
+    metavar="INSTANT|POSITION",
+    help="What was true then: ISO 8601 (a date is its last instant), or a position of the log.",
+)
+
+
 def client(url: str | None, token: str | None, data_dir: Path | None) -> SyncClient:
     """Return a client of the named or the local service."""
     settings = load(data_dir=chosen_data_dir(data_dir))
@@ -83,6 +90,7 @@ def client(url: str | None, token: str | None, data_dir: Path | None) -> SyncCli
 @click.option("--owner", help="Only jobs of this owner.")
 @click.option("--bulk-id", help="Only jobs of this bulk.")
 @click.option("--tag", "tags", multiple=True, metavar="KEY:VALUE", help="Only with this tag.")
+@as_of_option
 @click.option("--limit", type=click.IntRange(1), help="How many; on a terminal 50, else all.")
 @asking
 def search(
@@ -93,6 +101,7 @@ def search(
     owner: str | None,
     bulk_id: str | None,
     tags: tuple[str, ...],
+    as_of: str | None,
     limit: int | None,
     as_json: bool,
     token: str | None,
@@ -112,6 +121,7 @@ def search(
             owner=owner,
             bulk_id=bulk_id,
             tags=chosen,
+            as_of=as_of,
             page_size=min(most or 500, 500),
         )
         found = islice(jobs, most)
@@ -124,11 +134,13 @@ def search(
 
 @click.command()
 @ranging
+@as_of_option
 @asking
 def summary(
     job_types: tuple[str, ...],
     start: str | None,
     end: str | None,
+    as_of: str | None,
     as_json: bool,
     token: str | None,
     url: str | None,
@@ -136,7 +148,7 @@ def summary(
 ) -> None:
     """Count jobs by type and state."""
     with client(url, token, data_dir) as asked:
-        counts = asked.summary(job_types=job_types, start=start, end=end)
+        counts = asked.summary(job_types=job_types, start=start, end=end, as_of=as_of)
     if not tabular(as_json):
         click.echo(msgspec.json.encode(counts))
         return
@@ -151,9 +163,11 @@ def summary(
 
 @click.command()
 @click.argument("job_ids", nargs=-1, required=True)
+@as_of_option
 @asking
 def get(
     job_ids: tuple[str, ...],
+    as_of: str | None,
     as_json: bool,
     token: str | None,
     url: str | None,
@@ -161,7 +175,10 @@ def get(
 ) -> None:
     """Show the states of jobs; the exit status is 1 where one is unknown."""
     with client(url, token, data_dir) as asked:
-        found = asked.statuses(job_ids, include_unknown=True)
+        if as_of is None:
+            found = asked.statuses(job_ids, include_unknown=True)
+        else:
+            found = {job_id: _status_then(asked, job_id, as_of) for job_id in job_ids}
     _print_statuses(found, as_json)
     if any(status.state is None for status in found.values()):
         sys.exit(1)
@@ -205,6 +222,16 @@ def tags_of(given: Iterable[str]) -> dict[str, str]:
 def tabular(as_json: bool) -> bool:
     """Tell whether to answer with a table: on a terminal, unless JSON was asked for."""
     return not as_json and sys.stdout.isatty()
+
+
+def _status_then(asked: SyncClient, job_id: str, as_of: str) -> Status:
+    try:
+        job = asked.job(job_id, as_of=as_of)
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        return Status(job_id, None, None)
+    return Status(job_id, job.state, job.output)
 
 
 def _total(counts: list[TypeCount]) -> TypeCount:

@@ -78,6 +78,7 @@ class Client:
         bulk_id: str | None = None,
         tags: Mapping[str, str] = {},
         updated_since: Instant | None = None,
+        as_of: Instant | None = None,
         page_size: int = 500,
     ) -> AsyncGenerator[Job]:
         """Iterate over all jobs that match, newest first, page by page.
@@ -91,6 +92,8 @@ class Client:
             bulk_id: Only jobs of this bulk.
             tags: Only jobs with all these tags.
             updated_since: Only jobs that changed then or later.
+            as_of: What was true then, everything as it was: an instant, the last one of a date, or
+                a position of the log in its text form.
             page_size: Jobs fetched at a time, 1 to 1000.
 
         Raises:
@@ -100,6 +103,7 @@ class Client:
             "/jobs/search",
             **_filters(job_types, states, start, end, owner, bulk_id, tags),
             updatedSince=updated_since,
+            asOf=as_of,
             size=page_size,
         )
         while following is not None:
@@ -108,13 +112,19 @@ class Client:
                 yield job
             following = page.next
 
-    async def job(self, job_id: str) -> Job:
+    async def job(self, job_id: str, *, as_of: Instant | None = None) -> Job:
         """Return one whole job.
 
+        Args:
+            job_id: The job.
+            as_of: As it was then; see `search`.
+
         Raises:
-            ApiError: 404 where you see no such job; else as for `search`.
+            ApiError: 404 where you see no such job; 410 where it has changed since and the log has
+                lost its events; else as for `search`.
         """
-        return await self._ask("GET", f"/jobs/{quote(job_id, safe='')}", Job)
+        query = _relative("/", asOf=as_of).removeprefix("/")
+        return await self._ask("GET", f"/jobs/{quote(job_id, safe='')}{query}", Job)
 
     async def history(self, job_id: str, *, page_size: int = 500) -> AsyncGenerator[HistoryEntry]:
         """Iterate over a job's events in their order in the log, those that were ignored too.
@@ -139,6 +149,7 @@ class Client:
         job_types: Iterable[str] = (),
         start: Instant | None = None,
         end: Instant | None = None,
+        as_of: Instant | None = None,
     ) -> list[TypeCount]:
         """Count jobs by type and state.
 
@@ -146,11 +157,14 @@ class Client:
             job_types: Only these types.
             start: Only jobs created then or later; a date is its first instant.
             end: Only jobs created then or earlier; a date is its last instant.
+            as_of: What was true then; see `search`.
 
         Raises:
             ApiError: The service refused; `ServiceUnavailable` where it can't answer now.
         """
-        path = _relative("/jobs/summary", jobType=job_types, startDate=start, endDate=end)
+        path = _relative(
+            "/jobs/summary", jobType=job_types, startDate=start, endDate=end, asOf=as_of
+        )
         return (await self._ask("GET", path, Summary)).job_type
 
     async def bulk(self, bulk_id: str, *, job_types: Iterable[str] = ()) -> dict[str, Status]:

@@ -37,6 +37,8 @@ class Source(NamedTuple):
     audiences: Audiences
     #: The numbers of the types that are asked for; empty for all.
     types: tuple[int, ...]
+    #: What is listed: jobs, or what jobs have been.
+    table: str = "jobs"
 
 
 class _Part(NamedTuple):
@@ -45,6 +47,7 @@ class _Part(NamedTuple):
     #: Its place among all sources, also where a statement has only some of them.
     number: int
     shard: str
+    table: str
     #: How many audiences there is room for; None for all jobs.
     audiences: int | None
     #: How many types there is room for.
@@ -113,6 +116,7 @@ def listings(sources: Sequence[Source], filters: Filters, after: Cursor | None) 
                 _Part(
                     number,
                     source.shard,
+                    source.table,
                     None
                     if audiences is None
                     else put(mine, f"audience{number}", audiences, json=bulk),
@@ -190,7 +194,7 @@ def _texts(shape: _Shape) -> tuple[str, str]:
 
 def _terms(shape: _Shape, part: _Part) -> list[str]:
     """Return one SELECT for each range of an index; two exact ones lead behind a cursor."""
-    number = part.number
+    number, table = part.number, part.table
     asked = [_BOUNDS[name] for name in shape.bounds]
     if part.types:
         asked.append(among("type", f"type{number}", part.types))
@@ -199,18 +203,18 @@ def _terms(shape: _Shape, part: _Part) -> list[str]:
         for tag in range(shape.tags)
     ]
     if shape.bulk:
-        index, streams = "jobs_by_bulk", ["bulk_id=:bulk"]
+        index, streams = "by_bulk", ["bulk_id=:bulk"]
         if part.audiences is not None:
             asked.append(among("audience", f"audience{number}", part.audiences))
     elif part.audiences is None:
-        index, streams = "jobs_by_creation", ["1"]
+        index, streams = "by_creation", ["1"]
     else:
-        index = "jobs_by_audience"
+        index = "by_audience"
         streams = [f"audience=:audience{number}_{at}" for at in range(part.audiences)]
     ranges = ("created_at=:after AND id>:after_id", "created_at<:after") if shape.behind else ("1",)
     return [
-        f"SELECT created_at, id, row, {number} AS source FROM {part.shard}.jobs "  # noqa: S608
-        f"INDEXED BY {index} WHERE {' AND '.join((stream, behind, *asked))}"
+        f"SELECT created_at, id, row, {number} AS source FROM {part.shard}.{table} "  # noqa: S608
+        f"INDEXED BY {table}_{index} WHERE {' AND '.join((stream, behind, *asked))}"
         for stream in streams
         for behind in ranges
     ]

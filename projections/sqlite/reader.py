@@ -18,14 +18,17 @@ from typing import Any, Final
 
 import orjson
 
+from jobtrail.asof import Cut
 from jobtrail.errors import StoreError
 from jobtrail.job import VERDICTS, Job
 from jobtrail.partitions import partition_of
 from jobtrail.states import STATES
-from projections.reading import Caller, Cursor, Filters, Held, Make, T
+from projections.reading import Caller, Cursor, Filters, Held, Looked, Make, T
 from projections.sqlite import counting, schema
 from projections.sqlite.files import TOGETHER, Files, Shard
 from projections.sqlite.listing import Listing, Source, among, listings, put
+from projections.sqlite.past import PastCounts
+from projections.sqlite.past_listing import PastListing, streams
 from projections.sqlite.rows import COLUMNS
 from projections.sqlite.writer import read_chunks
 
@@ -229,9 +232,44 @@ class SqliteSnapshot:
                     if filters.job_types and name not in filters.job_types:
                         continue
                     totals.setdefault(name, [0] * len(STATES))[state] += count
-        present = [name for name in totals if any(totals[name])]
-        present.sort(key=lambda name: (name is None, name or ""))
-        return {name: totals[name] for name in present}
+        return _present(totals)
+
+    def search_at(
+        self,
+        caller: Caller,
+        filters: Filters,
+        cut: Cut,
+        *,
+        size: int,
+        after: Cursor | None = None,
+        skip: int = 0,
+    ) -> Looked:
+        """Look for jobs that matched at a cut, newest first, as all of them were then."""
+        asked = [
+            stream
+            for files in self._files
+            for stream in streams(
+                files,
+                *_sources(files, caller, filters.job_types, filters.owner),
+                filters,
+                cut,
+                after,
+            )
+        ]
+        return PastListing(asked, self._partitions, filters, cut).look(size, skip)
+
+    def summary_at(self, caller: Caller, filters: Filters, cut: Cut) -> dict[str | None, list[int]]:
+        """Count jobs by type and state as they were at a cut."""
+        totals: dict[str | None, list[int]] = {}
+        for files in self._files:
+            shards, sources = _sources(files, caller, filters.job_types)
+            for shard, source in zip(shards, sources, strict=True):
+                counted = PastCounts(files.db, source, filters, cut).count()
+                for job_type, counts in counted.items():
+                    name = shard.names.type_name(job_type)
+                    before = totals.get(name, [0] * len(STATES))
+                    totals[name] = [a + b for a, b in zip(before, counts, strict=True)]
+        return _present(totals)
 
     def verdicts(self) -> dict[str, int]:
         """Count the records that are applied, by the fold's verdict; `dead` is no valid event."""
@@ -245,6 +283,13 @@ class SqliteSnapshot:
         return {
             name: sum(counts) for name, counts in zip(names, zip(*rows, strict=True), strict=True)
         }
+
+
+def _present(totals: dict[str | None, list[int]]) -> dict[str | None, list[int]]:
+    """Return the types of which there are jobs, by name."""
+    names = [name for name in totals if any(totals[name])]
+    names.sort(key=lambda name: (name is None, name or ""))
+    return {name: totals[name] for name in names}
 
 
 def _found(files: Files, caller: Caller, asked: list[list[str]]) -> Iterator[Job]:

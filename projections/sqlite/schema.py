@@ -20,14 +20,16 @@ from filelock import FileLock
 from jobtrail.errors import StoreError, StoreNotReady
 
 #: Raised with every change of the tables or of what the fold writes into them.
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 DAY: Final = 86_400_000_000
 #: The audience of jobs that nobody owns yet, and the one that stands for all jobs in counters.
 NOBODY: Final = 0
 EVERYBODY: Final = -1
 
 # Integers stand for names everywhere; a job's row is appended once and then updated in place, so
-# that the jobs under way lie together. `jobs_by_*` end in the order of every listing.
+# that the jobs under way lie together. `jobs_by_*` end in the order of every listing. Of `change_*`
+# see `projections.sqlite.changes`. A job that was said anew to be another's, or of another kind,
+# stands in `incarnations`, once for each that it has been, the last one without an end.
 TABLES: Final = """
 CREATE TABLE checkpoints(
   partition INTEGER PRIMARY KEY, next_offset INTEGER NOT NULL, last_event_id TEXT NOT NULL,
@@ -60,12 +62,33 @@ CREATE TABLE counters(
   completed INTEGER NOT NULL, failed INTEGER NOT NULL, cancelled INTEGER NOT NULL,
   expired INTEGER NOT NULL, PRIMARY KEY(audience, day, type)
 ) WITHOUT ROWID;
+CREATE TABLE change_runs(
+  run INTEGER PRIMARY KEY, level INTEGER NOT NULL, low INTEGER NOT NULL, high INTEGER NOT NULL,
+  totalled INTEGER NOT NULL, directory BLOB NOT NULL, offsets BLOB NOT NULL);
+CREATE INDEX change_runs_by_level ON change_runs(level);
+CREATE TABLE change_blocks(block INTEGER PRIMARY KEY, rows BLOB NOT NULL);
+CREATE TABLE change_totals(
+  audience INTEGER NOT NULL, run INTEGER NOT NULL, type INTEGER NOT NULL, day INTEGER NOT NULL,
+  created INTEGER NOT NULL, active INTEGER NOT NULL, retry INTEGER NOT NULL,
+  completed INTEGER NOT NULL, failed INTEGER NOT NULL, cancelled INTEGER NOT NULL,
+  expired INTEGER NOT NULL, PRIMARY KEY(audience, run, type, day)
+) WITHOUT ROWID;
+CREATE INDEX change_totals_by_run ON change_totals(run);
+CREATE TABLE incarnations(
+  row INTEGER PRIMARY KEY, job INTEGER NOT NULL, id TEXT NOT NULL, audience INTEGER NOT NULL,
+  type INTEGER NOT NULL, created_at INTEGER NOT NULL, bulk_id TEXT, since INTEGER NOT NULL,
+  since_offset INTEGER NOT NULL, until INTEGER, until_offset INTEGER);
+CREATE INDEX incarnations_by_job ON incarnations(job);
+CREATE INDEX incarnations_by_audience ON incarnations(audience, created_at DESC, id);
+CREATE INDEX incarnations_by_creation ON incarnations(created_at DESC, id);
+CREATE INDEX incarnations_by_bulk ON incarnations(bulk_id, created_at DESC, id)
+  WHERE bulk_id IS NOT NULL;
 CREATE TABLE filling(filling TEXT NOT NULL);
 INSERT INTO filling VALUES(lower(hex(randomblob(16))));
 """
 TABLE_NAMES: Final = (
     "checkpoints", "types", "audiences", "audience_members", "jobs", "trail_chunks", "counters",
-    "filling",
+    "change_runs", "change_blocks", "change_totals", "incarnations", "filling",
 )  # fmt: skip
 
 

@@ -18,7 +18,8 @@ from jobtrail.errors import FencedError, StoreError
 from jobtrail.job import ENTRY_BYTES, STATE_CODES, Job
 from jobtrail.states import STATES
 from projections.reading import job_of
-from projections.sqlite import schema
+from projections.sqlite import changes, schema
+from projections.sqlite.changes import Key, Placed
 from projections.sqlite.rows import COLUMNS, MAX_NAMES, Names, changing_columns
 from projections.sqlite.schema import DAY, EVERYBODY, NOBODY
 from projections.store import Batch, Checkpoint, Entry
@@ -50,9 +51,6 @@ _MOVE: Final = (
     "applied=applied+?, duplicate=duplicate+?, late=late+?, not_allowed=not_allowed+?, "
     "dead=dead+? WHERE partition=? AND next_offset=?"
 )
-
-#: (audience, type, creation time, bulk id, state code) of a row.
-_Key = tuple[int, int, int, str | None, int]
 
 
 class SqliteWriter:
@@ -174,10 +172,12 @@ class _Shard:
             ]
             self._write_rows(placed)
             self._count(placed)
-        for entry, _job, key, spilled in placed:
+            times = changes.record(self.db, batches, placed, self._key)
+        for (entry, job, key, spilled), time in zip(placed, times, strict=True):
             entry.stored = key
             entry.spilled = spilled
             entry.filling = filling
+            entry.written, entry.reached, entry.former = len(job.trail), time, ()
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -238,7 +238,7 @@ class _Shard:
                 expected="jobs that were read from it since",
             )
 
-    def _key(self, job: Job) -> _Key:
+    def _key(self, job: Job) -> Key:
         return (
             self._audiences[job.owner, job.viewers],
             self._type(job.job_type),
@@ -262,6 +262,8 @@ class _Shard:
     def _learn_audiences(self, batches: Sequence[Batch]) -> None:
         """Give numbers to the audiences of batches, all of those that have none yet at once."""
         met = {(job.owner, job.viewers) for batch in batches for _entry, job in batch.changes}
+        moved = [entry for batch in batches for entry, _job in batch.changes if entry.former]
+        met.update((job.owner, job.viewers) for entry in moved for _offset, job in entry.former)
         if len(self._audiences) + len(met) > MAX_NAMES:
             self._forget()
         fresh: list[tuple[int, str | None, str]] = []
@@ -284,7 +286,7 @@ class _Shard:
             self.db.executemany("INSERT INTO audiences VALUES(?, ?, ?)", fresh)
             self.db.executemany("INSERT INTO audience_members VALUES(?, ?)", members)
 
-    def _write_rows(self, placed: Sequence[tuple[Entry, Job, _Key, int]]) -> None:
+    def _write_rows(self, placed: Sequence[Placed]) -> None:
         inserts: list[tuple[Any, ...]] = []
         updates: list[tuple[Any, ...]] = []
         moves: list[tuple[Any, ...]] = []
@@ -318,7 +320,7 @@ class _Shard:
             if rows:
                 self.db.executemany(statement, rows)
 
-    def _count(self, placed: Sequence[tuple[Entry, Job, _Key, int]]) -> None:
+    def _count(self, placed: Sequence[Placed]) -> None:
         """Move counts by how jobs changed, never by how many events there were."""
         changes: dict[tuple[int, int, int], list[int]] = {}
         for entry, _job, key, _spilled in placed:
@@ -345,7 +347,7 @@ class _Shard:
         self._forget()
 
 
-def _counts(changes: dict[tuple[int, int, int], list[int]], key: _Key) -> list[int]:
+def _counts(changes: dict[tuple[int, int, int], list[int]], key: Key) -> list[int]:
     """Return the changes by state of the audience, day and type that a row counts in."""
     bucket = (key[0], key[2] // DAY, key[1])
     counts = changes.get(bucket)

@@ -26,6 +26,7 @@ from services.api.keys import Keys
 from services.api.limits import Bounds, Patience, Rate
 from services.api.metrics import Metrics
 from services.api.overlay import Overlay
+from services.api.past import Past
 from services.api.problems import unreadable
 from services.api.progress import Progress
 from services.api.provider import Provider
@@ -59,6 +60,7 @@ def make_service(
     provider = Provider(settings, patience) if settings.oidc_issuer else None
     keys = Keys(settings.keys_path, patience.keys)
     store = Store(open_reader)
+    bodies = Bodies(settings.topic, kafka)
     buffer = Buffer(settings.tail_buffer_bytes)
     waits = Waits(buffer, Limits(settings.max_waits, settings.max_waits_per_caller), patience)
     feed = Feed(buffer, FeedLimits(settings.max_feeds, settings.max_feeds_per_caller))
@@ -72,7 +74,8 @@ def make_service(
         waits=waits,
         tail=Tail(settings.topic, kafka, buffer, waits.watches, patience),
         ingest=Ingest(settings),
-        bodies=Bodies(settings.topic, kafka),
+        bodies=bodies,
+        past=Past(Store(open_reader), bodies),
         gate=Gate(secret, provider, keys, patience.reverify),
         cursors=Cursors(secret),
         metrics=Metrics(),
@@ -134,6 +137,7 @@ async def _follow_log(app: web.Application) -> AsyncIterator[None]:
     await service.gate.close()
     await service.ingest.close()
     await service.bodies.close()
+    service.past.close()
     service.store.close()
 
 

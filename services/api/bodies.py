@@ -38,7 +38,7 @@ class Bodies:
         self._one_at_a_time = asyncio.Lock()
 
     async def read(self, partition: int, offsets: Sequence[int]) -> dict[int, bytes | None]:
-        """Return the values of records.
+        """Return the values of records; without those that the log has lost.
 
         Args:
             partition: Where they lie.
@@ -69,7 +69,13 @@ class Bodies:
                 consumer.seek(tp, offset)
                 position = offset
             while position <= offset:
-                batch = (await consumer.getmany(timeout_ms=_POLL_MS, max_records=_AT_ONCE)).get(tp)
+                try:
+                    some = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_AT_ONCE)
+                except OffsetOutOfRangeError:
+                    # The log does not reach back, or on, to there; maybe to the next one.
+                    position = -_READ_ON - 1
+                    break
+                batch = some.get(tp)
                 for record in batch or ():
                     if record.offset in wanted:
                         found[record.offset] = record.value

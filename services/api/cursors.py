@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import orjson
 
+from jobtrail.position import format_position
 from projections.reading import Cursor, Filters
 from services.api.instants import as_text
 from services.api.problems import Fault, invalid
@@ -36,22 +37,28 @@ class Cursors:
     def __init__(self, secret: bytes) -> None:
         self._key = hmac.digest(secret, b"jobtrail cursor", "sha256")
 
-    def next_page(self, query: SearchQuery, last: Cursor) -> str:
-        """Return the relative URL of the page behind a job, with the same filters."""
-        place = orjson.dumps([last.created_at, last.id])
-        filters = _filters(query.filters())
+    def next_page(self, query: SearchQuery, last: Cursor, skip: int = 0) -> str:
+        """Return the relative URL of the page behind a job, with the same filters.
+
+        Args:
+            query: Of the page before.
+            last: The job.
+            skip: How many matches behind it are still to be passed over.
+        """
+        place = orjson.dumps([last.created_at, last.id, *([skip] if skip else [])])
+        filters = _asked(query)
         cursor = urlsafe_b64encode(self._seal(filters, place) + place).rstrip(b"=").decode()
         size = "" if query.size == DEFAULT_SIZE else f"size={query.size}&"
         return f"{_SEARCH}?{filters}{'&' if filters else ''}{size}cursor={cursor}"
 
-    def place(self, query: SearchQuery) -> Cursor | None:
-        """Return where a query's page begins.
+    def place(self, query: SearchQuery) -> tuple[Cursor | None, int]:
+        """Return where a query's page begins, and how many matches are to be passed over there.
 
         Raises:
             Problem: 400 where the service has not made this cursor for these filters.
         """
         if query.cursor is None:
-            return None
+            return None, query.offset
         if query.offset:
             raise invalid([Fault("parameter", "offset", "It can't go together with `cursor`.")])
         try:
@@ -59,16 +66,27 @@ class Cursors:
         except ValueError:
             sealed = b""
         seal, place = sealed[:_SEAL_BYTES], sealed[_SEAL_BYTES:]
-        if not hmac.compare_digest(seal, self._seal(_filters(query.filters()), place)):
+        if not hmac.compare_digest(seal, self._seal(_asked(query), place)):
             raise invalid(
                 [Fault("parameter", "cursor", "It was not given out for a search like this one.")]
             )
-        return Cursor(*orjson.loads(place))
+        created_at, job_id, *rest = orjson.loads(place)
+        return Cursor(created_at, job_id), rest[0] if rest else 0
 
     def _seal(self, filters: str, place: bytes) -> bytes:
         # No filter can hold a line feed: what is sealed can't be read in two ways.
         text = b"%b\n%b" % (filters.encode(), place)
         return blake2b(text, key=self._key, digest_size=_SEAL_BYTES).digest()
+
+
+def _asked(query: SearchQuery) -> str:
+    """Return what was asked for, wherever in the listing."""
+    filters = _filters(query.filters())
+    cut = query.as_of
+    if cut is None:
+        return filters
+    then = format_position(cut.position) if cut.instant is None else as_text(cut.instant)
+    return f"{filters}{'&' if filters else ''}asOf={then}"
 
 
 @lru_cache(maxsize=512)  # A query has 16 KiB at most: 8 MiB.

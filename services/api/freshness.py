@@ -92,8 +92,17 @@ def wanted_position(header: str | None, partitions: int, name: str = POSITION) -
         wanted = parse_position(header)
     except UsageError as error:
         raise invalid([Fault("parameter", name, str(error))]) from None
-    beyond = [partition for partition in wanted if partition >= partitions]
+    check_partitions(wanted, partitions, name)
+    return wanted
+
+
+def check_partitions(position: Mapping[int, int], partitions: int, name: str) -> None:
+    """Check that a position names no partition that the log has not.
+
+    Raises:
+        Problem: 400 where it does.
+    """
+    beyond = [partition for partition in position if partition >= partitions]
     if beyond:
         detail = f"The log has {partitions} partitions; found partition {beyond[0]}."
         raise invalid([Fault("parameter", name, detail)])
-    return wanted

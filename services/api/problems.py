@@ -47,6 +47,7 @@ NOT_FOUND: Final = Kind(404, "not-found", "There is no such thing.")
 METHOD_NOT_ALLOWED: Final = Kind(405, "method-not-allowed", "This can't be done here.", ("Allow",))
 TIMEOUT: Final = Kind(408, "timeout", "The request took too long.")
 POSITION_GONE: Final = Kind(410, "position-gone", "The log does not reach back that far.")
+PAST_GONE: Final = Kind(410, "past-gone", "The log has lost what was then.")
 TOO_LARGE: Final = Kind(413, "too-large", "The body is too large.")
 URI_TOO_LONG: Final = Kind(414, "uri-too-long", "The URL is too long.")
 UNSUPPORTED: Final = Kind(415, "unsupported-media-type", "The body's form is not understood.")
@@ -249,6 +250,15 @@ def position_gone(position: str) -> Problem:
     return Problem(
         POSITION_GONE,
         f"The log begins after {position}. Begin without a position, and search for what was.",
+    )
+
+
+def past_gone(job_id: str) -> Problem:
+    """A job as it was can't be folded: the log does not hold its events any more."""
+    return Problem(
+        PAST_GONE,
+        f"The job {job_id!r} has changed since, and the log does not hold all the events any more "
+        "that made it what it was. Counts of the past are still answered.",
     )
 
 

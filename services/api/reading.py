@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
+from jobtrail.asof import Cut
 from jobtrail.position import format_position, holds
-from services.api.freshness import POSITION, wanted_position
+from services.api.freshness import POSITION, check_partitions, wanted_position
 from services.api.problems import behind, too_large
 from services.api.service import Service
 
@@ -33,14 +34,32 @@ async def reach_position(
     header = request.headers.get(name)
     if header is None:
         return {}
+    with service.store.some():
+        wanted = wanted_position(header, service.store.partitions, name)
+    await _reach(service, wanted, live=live)
+    return wanted
+
+
+async def reach_cut(service: Service, cut: Cut, *, live: bool = False) -> None:
+    """Wait until a read can tell what was true at a position.
+
+    Raises:
+        Problem: 400 for what is no position in this log; 503 where the projections don't get there
+            in time.
+    """
+    if cut.instant is None:
+        with service.store.some():
+            check_partitions(cut.position, service.store.partitions, "asOf")
+        await _reach(service, cut.position, live=live)
+
+
+async def _reach(service: Service, wanted: Mapping[int, int], *, live: bool) -> None:
     with service.store.some() as snapshot:
         held = snapshot.held
-        wanted = wanted_position(header, service.store.partitions, name)
     if live:
         held = service.freshness.with_tail(held)
     if not holds(held.position, wanted) and not await service.progress.reaches(wanted):
         raise behind(f"The projections did not reach {format_position(wanted)} in time.")
-    return wanted
 
 
 async def read_all(service: Service, request: web.Request) -> bytes:

@@ -16,12 +16,16 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     ValidationError,
     WithJsonSchema,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from jobtrail.asof import Cut
+from jobtrail.errors import UsageError
 from jobtrail.events import NO_CONTROL_CHARACTERS
+from jobtrail.position import PATTERN, parse_position
 from jobtrail.states import State
 from projections.reading import Filters
 from services.api import instants
@@ -41,7 +45,7 @@ _DIGITS: Final = re.compile(r"-?[0-9]{1,4000}")
 _SHORT: Final = 256
 #: What the service makes cursors of.
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]+")
-_DATE_SCHEMA: Final = {
+_DATE_SCHEMA: Final[dict[str, Any]] = {
     "type": "string",
     "anyOf": [{"format": "date"}, {"format": "date-time"}],
     "examples": ["2026-11-23", "2026-11-23T13:00:00Z"],
@@ -82,6 +86,15 @@ def _instant(value: str, *, last: bool) -> int:
         ) from None
 
 
+def _cut(value: str) -> Cut:
+    if ":" in value and "T" not in value.upper():
+        try:
+            return Cut(None, parse_position(value))
+        except UsageError as error:
+            raise PydanticCustomError("position", "{reason}", {"reason": str(error)}) from None
+    return Cut(_instant(value, last=True))
+
+
 def _tag(value: Any) -> Any:
     key, colon, text = value.partition(":")
     if not key or not colon:
@@ -98,6 +111,17 @@ Tag = Annotated[
     tuple[str, str],
     BeforeValidator(_tag),
     WithJsonSchema({"type": "string", "pattern": "^[^:]+:", "examples": ["tenant:acme"]}),
+]
+AsOf = Annotated[
+    Cut,
+    PlainValidator(_cut),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "anyOf": [*_DATE_SCHEMA["anyOf"], {"pattern": PATTERN}],
+            "examples": ["2026-11-23T13:00:00Z", "0:10,1:7"],
+        }
+    ),
 ]
 Start = Annotated[int, BeforeValidator(_start), WithJsonSchema(_DATE_SCHEMA)]
 End = Annotated[int, BeforeValidator(_end), WithJsonSchema(_DATE_SCHEMA)]
@@ -151,9 +175,21 @@ class BulkQuery(_OfTypes):
         return Filters(bulk_id=self.bulk_id, job_types=self.job_types)
 
 
-class SummaryQuery(_OfTypes):
-    """`GET /jobs/summary`: counts by type and state."""
+class _AsOf(Query):
+    as_of: AsOf | None = Field(
+        None,
+        alias="asOf",
+        description="What was true then: at this instant, by the events' times (a date is its last "
+        "instant), or at this position of the log, `partition:next` pairs; nothing counts of a "
+        "partition that is not named.",
+    )
 
+
+class JobQuery(_AsOf):
+    """`GET /jobs/{id}`: one job."""
+
+
+class _Ranged(_OfTypes):
     created_from: Start | None = Field(
         None, alias="startDate", description="Only jobs created then or later."
     )
@@ -168,7 +204,11 @@ class SummaryQuery(_OfTypes):
         )
 
 
-class _Filtered(SummaryQuery):
+class SummaryQuery(_Ranged, _AsOf):
+    """`GET /jobs/summary`: counts by type and state."""
+
+
+class _Filtered(_Ranged):
     """All the filters that there are."""
 
     states: tuple[Annotated[State, Field(strict=False)], ...] = Field(
@@ -199,7 +239,7 @@ class FeedQuery(_Filtered):
     """`GET /jobs/events`: what happens to jobs, as it happens."""
 
 
-class SearchQuery(_Filtered):
+class SearchQuery(_Filtered, _AsOf):
     """`GET /jobs/search`: a page of jobs, newest first."""
 
     offset: Annotated[int, _InQuery] = Field(

@@ -17,6 +17,7 @@ from services.api.ingest import Ingest
 from services.api.limits import Bounds, Patience, Rate
 from services.api.metrics import Metrics
 from services.api.overlay import Overlay
+from services.api.past import Past
 from services.api.progress import Progress
 from services.api.store import Store
 from services.api.tail import Tail
@@ -36,6 +37,7 @@ class Service:
     waits: Waits
     tail: Tail
     ingest: Ingest
+    past: Past
     bodies: Bodies
     gate: Gate
     cursors: Cursors

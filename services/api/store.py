@@ -149,7 +149,7 @@ class _Answering:
         try:
             snapshot = self._store.of_this_turn()
         except StoreError as error:
-            raise _problem(error) from error
+            raise as_problem(error) from error
         if self._whole and snapshot.held.recovering:
             raise is_recovering(snapshot.held)
         return snapshot
@@ -165,12 +165,13 @@ class _Answering:
         try:
             self._store.fail(kind, error, trace)
         except StoreError as found:
-            raise _problem(found) from found
+            raise as_problem(found) from found
         if isinstance(error, StoreError):
-            raise _problem(error) from error
+            raise as_problem(error) from error
 
 
-def _problem(error: StoreError) -> Problem:
+def as_problem(error: StoreError) -> Problem:
+    """Return the answer where a store can't be read."""
     if isinstance(error, StoreNotReady):
         return recovering("The projections are about to be made.", str(error))
     return store_unavailable(str(error))

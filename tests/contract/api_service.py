@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,8 +28,12 @@ from projections.sqlite import schema
 from projections.sqlite.reader import SqliteReader
 from projections.sqlite.writer import SqliteWriter
 from services.api.app import make_app, make_service
+from services.api.bodies import Bodies
 from services.api.limits import Patience
+from services.api.past import Past
+from services.api.problems import log_unavailable
 from services.api.protocol import Runner
+from services.api.store import Store
 from tests.contract.conformance import assert_documented
 
 PARTITIONS = 3
@@ -68,6 +73,22 @@ class Answer(NamedTuple):
         return found
 
 
+class ListedBodies(Bodies):
+    """Reads the log that is a list in this process."""
+
+    def __init__(self, api: Api) -> None:
+        super().__init__("log", {})
+        self._api = api
+
+    async def read(self, partition: int, offsets: Sequence[int]) -> dict[int, bytes | None]:
+        """Return the values of records; without those that the log has lost."""
+        lost = self._api.lost
+        if lost is None:
+            raise log_unavailable("it is away")
+        records = self._api.records[partition]
+        return {n: records[n].value for n in offsets if (partition, n) not in lost}
+
+
 class Api:
     """A running service, and the log that it answers from."""
 
@@ -84,13 +105,21 @@ class Api:
         self.seconds = 0
         self.dead: list[Any] = []
         self.projector: Projector | None = None
-        self.service = make_service(
+        #: Offsets of the log, by partition, that it does not hold any more; None: it is away.
+        self.lost: set[tuple[int, int]] | None = set()
+
+        def open_reader() -> SqliteReader:
+            return SqliteReader(self.settings.store_folder)
+
+        service = make_service(
             self.settings,
             secret=self.secret,
-            open_reader=lambda: SqliteReader(self.settings.store_folder),
+            open_reader=open_reader,
             kafka={"bootstrap_servers": NOBODY_LISTENS},
             patience=patience,
         )
+        past = Past(Store(open_reader), ListedBodies(self))
+        self.service = dataclasses.replace(service, past=past)
 
     # --- the log
 

@@ -89,7 +89,8 @@ def batch_of(writer: ProjectionWriter, partition: int, records: Sequence[Record]
         place = Place(partition, record.offset, record.timestamp * 1000)
         job, verdict = fold(entry.job if entry else None, event, place)
         if entry:
-            entry.job = job
+            before, entry.job = entry.job, job
+            entry.note(before, place.offset)
         else:
             held[job.id] = Entry(job)
         tally[verdict.replace("-", "_")] += 1

@@ -41,6 +41,8 @@ def before_call(_context: Any, case: Any, _kwargs: Any) -> None:
         if isinstance(position, str) and (_is_positive(case) or _A_POSITION.fullmatch(position)):
             # Any other is waited for in vain, for 5 s.
             case.headers[name] = os.environ[POSITION]
+    if isinstance(case.query, dict) and _A_POSITION.fullmatch(str(case.query.get("asOf"))):
+        case.query["asOf"] = os.environ[POSITION]
     for place in (case.query, case.body):
         if isinstance(place, dict) and _is_wait(place.get("wait")):
             # 1 s now and then: a drawn one may take a day.

@@ -15,16 +15,19 @@ import duckdb
 START = datetime(2011, 5, 1, 22, 50, tzinfo=UTC)
 STATES = ("created", "active", "retry", "completed", "failed", "cancelled", "expired")
 
-_JOBS = """
+_EVENTS = """
 CREATE TABLE events AS SELECT row_number() OVER () AS line, * FROM (
   SELECT * FROM read_csv(?, header=true, parallel=false, columns={
     'time_us': 'BIGINT', 'job_id': 'VARCHAR', 'event_type': 'INTEGER', 'user': 'VARCHAR',
-    'scheduling_class': 'VARCHAR', 'logical_job_name': 'VARCHAR'}) LIMIT ?);
-CREATE TABLE jobs AS
+    'scheduling_class': 'VARCHAR', 'logical_job_name': 'VARCHAR'}) LIMIT ?)
+"""
+# A later SUBMIT is of a job that failed: it changes nothing until it is scheduled.
+_JOBS = """
+CREATE TEMP TABLE jobs AS
 SELECT job_id AS id,
   arg_max(CASE event_type WHEN 0 THEN 'created' WHEN 1 THEN 'active' WHEN 2 THEN 'retry'
     WHEN 3 THEN 'failed' WHEN 4 THEN 'completed' WHEN 5 THEN 'cancelled' WHEN 6 THEN 'expired'
-    END, line) FILTER (event_type < 7) AS state,
+    END, line) FILTER (event_type < 7 AND (event_type > 0 OR line = first)) AS state,
   min(time_us) AS created_us,
   max(time_us) AS updated_us,
   min(time_us) FILTER (event_type = 1) AS started_us,
@@ -34,8 +37,10 @@ SELECT job_id AS id,
   arg_min(logical_job_name, line) AS bulk_id,
   count(*) FILTER (event_type = 0) - 1 AS attempt,
   count(*) AS events
-FROM events GROUP BY job_id;
+FROM (SELECT *, min(line) OVER (PARTITION BY job_id) AS first FROM events WHERE time_us <= ?)
+GROUP BY job_id
 """
+_EVER = 2**62
 
 
 class Oracle:
@@ -47,10 +52,17 @@ class Oracle:
 
     def __init__(self, trace: Path, events: int) -> None:
         self.db = duckdb.connect()
-        create, jobs = _JOBS.strip().removesuffix(";").split(";")
-        self.db.execute(create, [str(trace), events])
-        self.db.execute(jobs)
+        self.db.execute(_EVENTS, [str(trace), events])
+        self.db.execute(_JOBS, [_EVER])
         self.check_assumptions()
+
+    def at(self, time_us: int) -> Oracle:
+        """Return one that knows the rows up to an instant, in microseconds of the trace."""
+        past = object.__new__(Oracle)
+        # A connection of its own, with jobs of its own.
+        past.db = self.db.cursor()
+        past.db.execute(_JOBS, [time_us])
+        return past
 
     def check_assumptions(self) -> None:
         """Fail where the rows are not of the shape that the SQL takes for granted."""
@@ -66,7 +78,12 @@ class Oracle:
             "SELECT count(*) FROM (SELECT arg_max(event_type, line) AS last, count(*) AS n "
             "FROM events GROUP BY job_id) WHERE last = 0 AND n > 1"
         )
-        assert (unordered, not_submitted, submitted_last) == (0, 0, 0)
+        (resumed,) = self._one(
+            "SELECT count(*) FROM (SELECT event_type, lag(event_type) OVER (PARTITION BY job_id "
+            "ORDER BY line) AS before FROM events WHERE event_type < 7) "
+            "WHERE event_type = 0 AND before NOT IN (3)"
+        )
+        assert (unordered, not_submitted, submitted_last, resumed) == (0, 0, 0, 0)
 
     def _one(self, sql: str, *values: Any) -> Any:
         return self.db.execute(sql, list(values)).fetchone()

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobtrail.states import State
-from projections.reading import Cursor, Filters
-from services.api.cursors import Cursors
+from projections.reading import Filters
 from services.api.instants import as_text, first_instant, last_instant
 from services.api.problems import Problem
 from services.api.query import parse_query
@@ -319,76 +318,3 @@ def test_every_instant_is_read_as_it_was_written(instant: int) -> None:
     text = as_text(instant)
     assert text is not None
     assert first_instant(text) == last_instant(text) == instant
-
-
-# --- cursors
-
-CURSORS = Cursors(b"k" * 32)
-PLACE = Cursor(NOON, "cefb58a0-cd71-11ec-8e29-81c20d280994")
-
-
-def next_of(raw: str, cursors: Cursors = CURSORS) -> str:
-    return cursors.next_page(read_query(SearchQuery, raw), PLACE).partition("?")[2]
-
-
-def place_in(raw: str, cursors: Cursors = CURSORS) -> Cursor | None:
-    return cursors.place(read_query(SearchQuery, raw))
-
-
-def as_sets(filters: Filters) -> list[object]:
-    """Return filters without the order in which the values of one were given."""
-    return [frozenset(value) if isinstance(value, tuple) else value for value in filters]
-
-
-EVERY_FILTER = (
-    "jobType=b,a&state=failed,active&startDate=2026-11-01&endDate=2026-11-30&owner=al%26ice"
-    "&bulkId=a,b&tag=k%2C:v,x:y&updatedSince=2026-11-23T13:00:00.5%2B01:00&size=7&offset=3"
-)
-
-
-@pytest.mark.parametrize("raw", ["", "size=20", "offset=3", EVERY_FILTER])
-def test_the_next_page_has_the_same_filters_and_knows_its_place(raw: str) -> None:
-    following = read_query(SearchQuery, next_of(raw))
-    before = read_query(SearchQuery, raw)
-    assert CURSORS.place(following) == PLACE
-    assert following.size == before.size
-    assert following.offset == 0
-    assert as_sets(following.filters()) == as_sets(before.filters())
-
-
-def test_a_filter_may_be_spelled_otherwise_on_the_next_page() -> None:
-    cursor = next_of("jobType=a,b&startDate=2026-11-23").rpartition("cursor=")[2]
-    same = f"startDate=2026-11-23T01:00:00%2B01:00&jobType[]=b&jobType[]=a&size=5&cursor={cursor}"
-    assert place_in(same) == PLACE
-
-
-def refused(raw: str, cursors: Cursors = CURSORS) -> str:
-    with pytest.raises(Problem) as caught:
-        place_in(raw, cursors)
-    assert caught.value.status == 400
-    (fault,) = caught.value.faults
-    return fault.place
-
-
-def test_a_cursor_is_good_for_its_own_filters_only() -> None:
-    cursor = next_of("jobType=a").rpartition("cursor=")[2]
-    for other in ("", "jobType=b&", "jobType=a&owner=x&", "jobType=a,b&", "owner=a&"):
-        assert refused(f"{other}cursor={cursor}") == "cursor"
-    assert refused(f"jobType=a&offset=1&cursor={cursor}") == "offset"
-
-
-def test_a_cursor_of_another_service_is_refused() -> None:
-    assert refused(next_of("", Cursors(b"x" * 32))) == "cursor"
-
-
-@given(st.data())
-def test_a_cursor_that_was_tampered_with_is_refused(data: st.DataObject) -> None:
-    cursor = next_of("").rpartition("cursor=")[2]
-    at = data.draw(st.integers(0, len(cursor) - 2))
-    other = data.draw(st.sampled_from("ABCDEFabcdef0123456789-_").filter(lambda c: c != cursor[at]))
-    assert refused(f"cursor={cursor[:at]}{other}{cursor[at + 1 :]}") == "cursor"
-
-
-@given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_what_is_no_cursor_is_refused(text: str) -> None:
-    assert refused(f"cursor={quote(text, safe='')}") == "cursor"

@@ -7,29 +7,38 @@ from urllib.parse import quote
 
 from aiohttp import web
 
+from jobtrail.asof import Cut, prefix, was_for_others
 from jobtrail.client import results
 from jobtrail.events import Name
 from jobtrail.job import Job, read_trail
 from jobtrail.partitions import partition_of
+from projections.reading import Caller, Cursor, Then
 from services.api.answers import answer, entry_answer, job_answer
 from services.api.auth import Identity
 from services.api.endpoint import FRESHNESS, READS, Answer, Endpoint, Link, Parameter
-from services.api.problems import LOG_UNAVAILABLE, NOT_FOUND, not_found
-from services.api.reading import reach_position
-from services.api.requests import HistoryQuery, NoQuery, page_size, read_query
+from services.api.problems import LOG_UNAVAILABLE, NOT_FOUND, PAST_GONE, not_found
+from services.api.reading import reach_cut, reach_position
+from services.api.requests import HistoryQuery, JobQuery, page_size, read_query
 from services.api.service import Service
 from services.api.store import is_recovering
 
+_UNSEEN: Final = "You see no job of this id."
+#: Who sees a job may have changed: what he saw then is decided by the job as it was.
+_EVERYBODY: Final = Caller("", reads_all=True)
+
 
 async def job(service: Service, request: web.Request, identity: Identity) -> web.StreamResponse:
-    """Answer with one job as it is at the end of the log.
+    """Answer with one job as it is at the end of the log, or with `asOf` as it was then.
 
     The ids `search`, `summary`, `statuses` and `events` are paths of their own: ask for such jobs
     by `POST /jobs/statuses`.
     """
-    read_query(NoQuery, request.rel_url.raw_query_string)
+    query = read_query(JobQuery, request.rel_url.raw_query_string)
     await reach_position(service, request, live=True)
-    found, _partition, headers = _find(service, identity, request.match_info["id"])
+    if query.as_of is not None:
+        await reach_cut(service, query.as_of, live=True)
+        return await _job_then(service, request, identity, query.as_of)
+    found, _partition, headers = _find(service, identity.caller, request.match_info["id"])
     return answer(job_answer(found), headers)
 
 
@@ -38,7 +47,7 @@ async def history(service: Service, request: web.Request, identity: Identity) ->
     query = read_query(HistoryQuery, request.rel_url.raw_query_string)
     size = page_size(query, service.bounds.page)
     await reach_position(service, request, live=True)
-    found, partition, headers = _find(service, identity, request.match_info["id"])
+    found, partition, headers = _find(service, identity.caller, request.match_info["id"])
     entries = [entry for entry in read_trail(found.trail) if entry.offset >= query.from_offset]
     page = entries[:size]
     bodies = await service.bodies.read(partition, [entry.offset for entry in page])
@@ -51,19 +60,35 @@ async def history(service: Service, request: web.Request, identity: Identity) ->
     return answer({"id": found.id, "events": events, "next": following}, headers)
 
 
-def _find(service: Service, identity: Identity, job_id: str) -> tuple[Job, int, dict[str, str]]:
+async def _job_then(
+    service: Service, request: web.Request, identity: Identity, cut: Cut
+) -> web.StreamResponse:
+    caller = identity.caller
+    found, partition, headers = _find(service, _EVERYBODY, request.match_info["id"])
+    then = prefix(found.trail, partition, cut)
+    if then is None or not (caller.sees(found) or was_for_others(found.trail, then)):
+        # Before anything is read that may fail: nothing tells him that there is such a job.
+        raise not_found(_UNSEEN)
+    if not then.whole:
+        place = Cursor(found.created_at, found.id)
+        (found,) = await service.past.fold([Then(place, None, partition, then.events)])
+    if not caller.sees(found):
+        raise not_found(_UNSEEN)
+    return answer(job_answer(found), headers)
+
+
+def _find(service: Service, caller: Caller, job_id: str) -> tuple[Job, int, dict[str, str]]:
     """Return a job with its trail, its partition, and the headers of an answer about it."""
     with service.store.some() as snapshot:
         partitions = service.store.partitions
         partition = partition_of(job_id, partitions)
         if partition in snapshot.held.recovering:
             raise is_recovering(snapshot.held)
-        caller = identity.caller
         jobs = {k: v for k, v in snapshot.watched([job_id]).items() if caller.sees(v)}
         service.overlay.lay_over(snapshot, caller, [job_id], jobs, partitions)
         headers = service.freshness.headers(service.freshness.with_tail(snapshot.held))
     if job_id not in jobs:
-        raise not_found("You see no job of this id.")
+        raise not_found(_UNSEEN)
     return jobs[job_id], partition, headers
 
 
@@ -74,7 +99,7 @@ JOB: Final = Endpoint(
     "/jobs/{id}",
     "job",
     job,
-    NoQuery,
+    JobQuery,
     answers=(
         Answer(
             "The job.",
@@ -86,7 +111,7 @@ JOB: Final = Endpoint(
             },
         ),
     ),
-    problems=(*READS, NOT_FOUND),
+    problems=(*READS, NOT_FOUND, PAST_GONE, LOG_UNAVAILABLE),
     places=(_ID,),
 )
 HISTORY: Final = Endpoint(

@@ -8,12 +8,14 @@ from typing import Any, Final, NamedTuple
 
 from aiohttp import web
 
+from jobtrail.asof import Cut
 from jobtrail.client.results import Page
 from projections.reading import Audience, Cursor
-from services.api.answers import answer, row_answer
+from services.api.answers import answer, job_answer, row_answer
 from services.api.auth import Identity
 from services.api.endpoint import FRESHNESS, READS, Answer, Endpoint, Link
-from services.api.reading import reach_position
+from services.api.problems import LOG_UNAVAILABLE, PAST_GONE
+from services.api.reading import reach_cut, reach_position
 from services.api.requests import SearchQuery, page_size, read_search
 from services.api.service import Service
 
@@ -26,11 +28,18 @@ async def search(service: Service, request: web.Request, identity: Identity) -> 
 
     `next` of a page leads to the one behind it, with the same filters: no job is skipped or shown
     twice while new ones arrive. The order is that of `createdAt`, descending, then that of `id`.
+
+    With `asOf` everything is as it was then: who saw what, the order, and what the filters are held
+    against. A page may then have fewer jobs than asked for, or none, although there is a `next`:
+    one request looks at 10,000 jobs at most.
     """
     query = read_search(request.rel_url.raw_query_string)
     size = page_size(query, service.bounds.page)
-    after = service.cursors.place(query)
+    after, skip = service.cursors.place(query)
     await reach_position(service, request)
+    if query.as_of is not None:
+        await reach_cut(service, query.as_of)
+        return await _search_past(service, identity, query, query.as_of, size, after, skip)
     began = perf_counter()
     with service.store.snapshot() as snapshot:
         lines = snapshot.search(
@@ -39,7 +48,7 @@ async def search(service: Service, request: web.Request, identity: Identity) -> 
             make=_line,
             size=size + 1,
             after=after,
-            offset=min(query.offset, _FARTHEST),
+            offset=min(skip, _FARTHEST),
         )
         held = snapshot.held
     read = perf_counter() - began
@@ -51,6 +60,28 @@ async def search(service: Service, request: web.Request, identity: Identity) -> 
         following = service.cursors.next_page(query, lines[-1].place)
         headers["Link"] = f'<{following}>; rel="next"'
     return answer({"jobs": [line.job for line in lines], "next": following}, headers)
+
+
+async def _search_past(
+    service: Service,
+    identity: Identity,
+    query: SearchQuery,
+    cut: Cut,
+    size: int,
+    after: Cursor | None,
+    skip: int,
+) -> web.StreamResponse:
+    began = perf_counter()
+    page = await service.past.search(
+        identity.caller, query.filters(), cut, size=size, after=after, skip=min(skip, _FARTHEST)
+    )
+    headers = service.freshness.headers(page.held)
+    headers["Server-Timing"] = f"past;dur={(perf_counter() - began) * 1000:.3f}"
+    following = None
+    if page.reached is not None:
+        following = service.cursors.next_page(query, page.reached, page.skip)
+        headers["Link"] = f'<{following}>; rel="next"'
+    return answer({"jobs": [job_answer(job) for job in page.jobs], "next": following}, headers)
 
 
 class _Line(NamedTuple):
@@ -84,5 +115,5 @@ ENDPOINT: Final = Endpoint(
             },
         ),
     ),
-    problems=READS,
+    problems=(*READS, PAST_GONE, LOG_UNAVAILABLE),
 )

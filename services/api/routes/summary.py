@@ -13,7 +13,7 @@ from jobtrail.states import STATES
 from services.api.answers import answer
 from services.api.auth import Identity
 from services.api.endpoint import FRESHNESS, READS, Answer, Endpoint, Link
-from services.api.reading import reach_position
+from services.api.reading import reach_cut, reach_position
 from services.api.requests import SummaryQuery, read_query
 from services.api.service import Service
 
@@ -22,13 +22,21 @@ _COLUMNS: Final = [(str(state), STATE_CODES[state]) for state in sorted(STATES)]
 
 
 async def summary(service: Service, request: web.Request, identity: Identity) -> web.StreamResponse:
-    """Count jobs by type and state: those that the caller sees, each once."""
+    """Count jobs by type and state: those that the caller sees, each once.
+
+    With `asOf`, those that he saw then, as they were.
+    """
     query = read_query(SummaryQuery, request.rel_url.raw_query_string)
     await reach_position(service, request)
     began = perf_counter()
-    with service.store.snapshot() as snapshot:
-        counts = snapshot.summary(identity.caller, query.filters())
-        held = snapshot.held
+    if query.as_of is not None:
+        await reach_cut(service, query.as_of)
+        began = perf_counter()
+        counts, held = await service.past.summary(identity.caller, query.filters(), query.as_of)
+    else:
+        with service.store.snapshot() as snapshot:
+            counts = snapshot.summary(identity.caller, query.filters())
+            held = snapshot.held
     headers = service.freshness.headers(held)
     headers["Server-Timing"] = f"store;dur={(perf_counter() - began) * 1000:.3f}"
     return answer({"jobType": [_entry(name, of) for name, of in counts.items()]}, headers)

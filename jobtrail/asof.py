@@ -1,0 +1,129 @@
+"""What of a job's history counts as of an instant or a position of the log.
+
+As of an instant a job is the fold of its events in log order up to the first *applied* one whose
+time is later; as of a position, of those before that position. So every applied event counts from
+its effective time on: the largest time of the job's applied events up to and including itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+from jobtrail.events import TYPE_NAMES, decode
+from jobtrail.fold import fold
+from jobtrail.job import TRAIL_LAYOUT, VERDICTS, Job, Place, Verdict
+from jobtrail.states import STATES, State
+
+_APPLIED: Final = VERDICTS.index(Verdict.APPLIED)
+_DUPLICATE: Final = VERDICTS.index(Verdict.DUPLICATE)
+_NOT_ALLOWED: Final = VERDICTS.index(Verdict.NOT_ALLOWED)
+CREATED_TYPE: Final = TYPE_NAMES.index("job.created")
+#: Before every instant.
+NEVER: Final = -(2**63)
+
+
+class Cut(NamedTuple):
+    """Where the past ends; one of the two."""
+
+    #: Microseconds since the epoch, inclusive.
+    instant: int | None = None
+    #: Per partition the offset before which events count; none of a partition that is not named.
+    position: Mapping[int, int] = {}
+
+
+#: (offset, the event's time) of an event that counts.
+Event = tuple[int, int]
+
+
+class Prefix(NamedTuple):
+    """What of a trail lies before a cut, where anything does."""
+
+    #: The job's state then, and the time of its last change.
+    state: State
+    updated_at: int
+    #: Offset and time of the events that made it what it was.
+    events: tuple[Event, ...]
+    #: Whether nothing behind the cut has changed the job.
+    whole: bool
+
+
+def prefix(trail: bytes, partition: int, cut: Cut) -> Prefix | None:
+    """Return what of a job lies before a cut; None where the job was not there yet.
+
+    Args:
+        trail: Of the job, packed.
+        partition: Where its events lie.
+        cut: Up to where.
+    """
+    end = cut.position.get(partition, 0)
+    instant = cut.instant
+    last_state, updated_at, whole = 0, 0, True
+    events: list[Event] = []
+    for _key, offset, time, state, code in TRAIL_LAYOUT.iter_unpack(trail):
+        verdict = code & 15
+        if verdict != _APPLIED and not _may_describe(code):
+            continue
+        if offset >= end if instant is None else (verdict == _APPLIED and time > instant):
+            whole = False
+            break
+        events.append((offset, time))
+        last_state = state
+        if verdict == _APPLIED:
+            updated_at = time
+    if not events:
+        return None
+    return Prefix(STATES[last_state], updated_at, tuple(events), whole)
+
+
+def was_for_others(trail: bytes, then: Prefix) -> bool:
+    """Tell whether a job, by its trail, may have been seen by others than those who see it now.
+
+    Args:
+        trail: Of the job.
+        then: What of it counts.
+    """
+    last = then.events[-1][0]
+    said = [
+        offset
+        for _key, offset, _time, _state, code in TRAIL_LAYOUT.iter_unpack(trail)
+        if code >> 4 == CREATED_TYPE and (code & 15 == _APPLIED or _may_describe(code))
+    ]
+    return any(offset <= last for offset in said) and any(offset > last for offset in said)
+
+
+def fold_again(
+    partition: int, events: Iterable[Event], bodies: Mapping[int, bytes | None]
+) -> Job | None:
+    """Fold the events that made a job what it was.
+
+    Args:
+        partition: Where they lie.
+        events: From the job's `Prefix`.
+        bodies: By offset, as they came.
+
+    Returns:
+        The job as it was; None where an event is not there any more.
+    """
+    job: Job | None = None
+    for offset, time in events:
+        body = bodies.get(offset)
+        if body is None:
+            return None
+        # The time that an event without one was given stands in the trail.
+        job, _verdict = fold(job, decode(body), Place(partition, offset, time))
+    return job
+
+
+def reached(trail: bytes) -> int:
+    """Return the effective time of a job's last applied event; `NEVER` for an empty trail."""
+    latest = NEVER
+    for _key, _offset, time, _state, code in TRAIL_LAYOUT.iter_unpack(trail):
+        if time > latest and code & 15 == _APPLIED:
+            latest = time
+    return latest
+
+
+def _may_describe(code: int) -> bool:
+    """Tell of an entry that is not applied whether it may have said what the job is and whose."""
+    return code >> 4 == CREATED_TYPE and code & 15 not in (_DUPLICATE, _NOT_ALLOWED)
