@@ -31,6 +31,7 @@ class Options:
         hostile_seconds: Seconds for which it asks, before the others come and again while they
             are there.
         sized_jobs: Jobs of `size`, of two events each.
+        replayed: Events of `replay`.
     """
 
     runs: int = 3
@@ -49,6 +50,7 @@ class Options:
     half_open: int = 1_000
     hostile_seconds: float = 10.0
     sized_jobs: int = 5_000_000
+    replayed: int = 1_000_000
 
 
 #: Sizes so small that they only show whether everything works.
@@ -69,4 +71,5 @@ QUICK: Final = Options(
     half_open=100,
     hostile_seconds=1.0,
     sized_jobs=20_000,
+    replayed=20_000,
 )

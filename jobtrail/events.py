@@ -253,6 +253,21 @@ def decode(value: bytes | None) -> Event:
     return event
 
 
+def decode_lines(values: bytes) -> list[Event]:
+    """Decode many values at one go: for whoever makes sure of all else that `decode` looks at.
+
+    Args:
+        values: One value a line.
+
+    Returns:
+        The events; fewer than there are lines where a value stretches over several, or over none.
+
+    Raises:
+        msgspec.MsgspecError: One breaks the schema, or is not JSON.
+    """
+    return _decoder.decode_lines(values)
+
+
 def _check_text(event: Event) -> None:
     """Refuse control characters in what names a thing.
 

@@ -23,9 +23,9 @@ _CREATED: Final = State.CREATED
 _ACTIVE: Final = State.ACTIVE
 _RETRY: Final = State.RETRY
 _copy: Final[Callable[[Job], Job]] = Job.__copy__  # type: ignore[attr-defined]
-# What a record's timestamp, which its producer chooses, is kept between: years 2 to 9998.
-_FIRST: Final = -62_104_060_800_000_000
-_LAST: Final = 253_370_764_799_999_999
+#: What a record's timestamp, which its producer chooses, is kept between: years 2 to 9998.
+FIRST: Final = -62_104_060_800_000_000
+LAST: Final = 253_370_764_799_999_999
 _TYPE_CODES: Final = {cls: code for code, cls in enumerate(ev.EVENT_TYPES)}
 
 
@@ -69,7 +69,7 @@ def fold(job: Job | None, event: ev.Event, place: Place) -> tuple[Job, Verdict]:
 
 def within_years(timestamp: int) -> int:
     """Return a record's timestamp, in microseconds since 1970, kept within the years 2 to 9998."""
-    return min(max(timestamp, _FIRST), _LAST)
+    return min(max(timestamp, FIRST), LAST)
 
 
 def _attempt_of(event: ev.Event, job: Job) -> int:

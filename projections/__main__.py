@@ -17,7 +17,7 @@ from aiokafka.errors import KafkaError
 
 from jobtrail.errors import JobtrailError
 from jobtrail.process import end_with_parent, set_up_logging
-from jobtrail.records import read_any_header_name
+from jobtrail.records import fetch_plain_records, read_any_header_name
 from jobtrail.settings import Settings, load
 from projections.app import build_app
 from projections.dead_letters import DeadLetters
@@ -25,7 +25,6 @@ from projections.log import Log, check
 from projections.projector import Projector
 from projections.sqlite import schema
 from projections.sqlite.writer import SqliteWriter
-from projections.transport import fetch_plain_records
 from projections.watchdog import watch
 
 logger = logging.getLogger(__name__)

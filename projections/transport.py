@@ -15,7 +15,6 @@ import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
-from aiokafka.consumer import fetcher
 from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
@@ -154,22 +153,6 @@ def _as_message(tp: TP, fetched: Fetched, generation: int) -> ConsumerMessage:
         tp=tp,
         generation_id=generation,
     )
-
-
-class _PlainRecords(fetcher.PartitionRecords):
-    """What one fetch brought of one partition, without an object more for each record."""
-
-    def _consumer_record(self, _tp: TP, record: Any) -> Any:
-        return record
-
-
-def fetch_plain_records() -> None:
-    """Let every aiokafka consumer of this process yield records as its parser makes them.
-
-    They have `offset`, `timestamp`, `key`, `value` and `headers`, but neither topic nor partition,
-    which a batch has but once. Copying each into a `ConsumerRecord` takes over 1 microsecond.
-    """
-    fetcher.PartitionRecords = _PlainRecords
 
 
 class RecordBatchTransport(driver.Transport):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -75,6 +76,10 @@ def log_settings(data_dir: Path | None, bootstrap_servers: str | None) -> Settin
 def needed(extra: str) -> Iterator[None]:
     """Say what to install where an import inside fails.
 
+    From then on the collector of cycles comes less often: a command that reads a log makes millions
+    of objects and no cycles, and looking for some cost a microsecond for each event. Nothing is
+    frozen: DuckDB would complain of what is left at the end.
+
     Args:
         extra: The extra of jobtrail that brings it.
 
@@ -89,6 +94,7 @@ def needed(extra: str) -> Iterator[None]:
             found=str(error),
             mend=f"Install it: pip install 'jobtrail[{extra}]'",
         ) from None
+    gc.set_threshold(100_000, 20, 50)
 
 
 @contextlib.contextmanager

@@ -1,22 +1,34 @@
-"""From records to events, in columns: what `jobtrail.decoding.accept` refuses is left out."""
+"""From records to events, in columns: what `jobtrail.decoding.accept` refuses is left out.
+
+Nearly all records of a log are clear: a few looks at all of them together, and one call of the
+decoder for hundreds, tell that `accept` would take each. The others are put before it one by one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
 
-import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobtrail import events as ev
-from jobtrail.decoding import accept
+from jobtrail.decoding import accept, decode_clear
 from jobtrail.errors import EventError
-from jobtrail.fold import within_years
+from jobtrail.fold import FIRST, LAST, within_years
 from jobtrail.job import Place
+from jobtrail.placing import partitions_within
 from jobtrail.records import Misnamed
+from jobtrail.replay.event_columns import columns_of
 from jobtrail.replay.schemas import EVENTS
+
+_INSTANT: Final = EVENTS.field("time").type
+#: Records that are decoded at one go.
+_PIECE: Final = 512
+
+_Flags: TypeAlias = np.ndarray[tuple[int], np.dtype[np.bool_]]
+_Numbers: TypeAlias = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
 class Decoded(NamedTuple):
@@ -49,13 +61,11 @@ def in_turn(records: pa.RecordBatch) -> Iterator[Record]:
 
 def _plain(records: pa.RecordBatch) -> Iterator[tuple[int, int, bytes | None, bytes | None]]:
     """Return partition, timestamp, key and value of each record."""
-    headers = records.column("headers")
     values = records.column("value").to_pylist()
-    if headers.null_count < len(headers):
-        values = [
-            Misnamed(value) if value is not None and _is_misnamed(found) else value
-            for value, found in zip(values, headers.to_pylist(), strict=True)
-        ]
+    misnamed = _misnamed(records.column("headers"))
+    for row in np.flatnonzero(misnamed).tolist():
+        if values[row] is not None:
+            values[row] = Misnamed(values[row])
     return zip(
         records.column("partition").to_pylist(),
         records.column("logged_at").cast(pa.int64()).to_pylist(),
@@ -72,94 +82,94 @@ def decode(records: pa.RecordBatch, partitions: int) -> Decoded:
         records: Of `schemas.RECORDS`, of one partition or several.
         partitions: How many partitions the log has.
     """
-    events: list[ev.Event] = []
-    refused: list[int] = []
-    times: list[Any] = []
-    for number, (partition, logged_at, key, value) in enumerate(_plain(records)):
+    events = _clear_events(records)
+    doubtful = np.flatnonzero(~_well_placed(records, events, partitions))
+    refused = 0
+    if len(doubtful):
+        refused = _judge(records, events, doubtful, partitions)
+        if refused:
+            kept = np.array([event is not None for event in events])
+            records = records.filter(pa.array(kept))
+    known = [event for event in events if event is not None]
+    times = pa.array([event.time for event in known], _INSTANT)
+    clocks = records.column("logged_at").cast(pa.int64()).to_numpy()
+    logged_at = pa.array(np.clip(clocks, FIRST, LAST)).cast(_INSTANT)
+    columns = {
+        **columns_of(known),
+        "partition": records.column("partition"),
+        "offset": records.column("offset"),
+        "logged_at": logged_at,
+        "job_id": records.column("key").cast(pa.string()),
+        "time": pc.coalesce(times, logged_at),
+    }
+    batch = pa.RecordBatch.from_arrays([columns[name] for name in EVENTS.names], schema=EVENTS)
+    return Decoded(batch, refused)
+
+
+def _clear_events(records: pa.RecordBatch) -> list[ev.Event | None]:
+    """Decode the clear records; None stands for each of the others."""
+    values = records.column("value").to_pylist()
+    events: list[ev.Event | None] = []
+    for begin in range(0, len(values), _PIECE):
+        events += decode_clear(values[begin : begin + _PIECE])
+    for row in np.flatnonzero(_misnamed(records.column("headers"))).tolist():
+        events[row] = None
+    return events
+
+
+def _well_placed(
+    records: pa.RecordBatch, events: Sequence[ev.Event | None], partitions: int
+) -> _Flags:
+    """Tell whose key is its job's id, in the partition of that key."""
+    keys = records.column("key")
+    subjects = pa.array([event and event.subject for event in events], pa.string())
+    same = pc.fill_null(pc.equal(keys, subjects.cast(pa.binary())), False)
+    there = _partitions_of(keys, partitions) == records.column("partition").to_numpy()
+    placed: _Flags = same.to_numpy(zero_copy_only=False) & there
+    return placed
+
+
+def _partitions_of(keys: pa.BinaryArray, partitions: int) -> _Numbers:
+    """Return the partition of each key; what is returned for a null has no meaning."""
+    _, offsets, data = keys.buffers()
+    begins = np.frombuffer(offsets, np.int32)[keys.offset : keys.offset + len(keys) + 1]
+    content = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
+    return partitions_within(content, begins.astype(np.int64), partitions)
+
+
+def _judge(
+    records: pa.RecordBatch,
+    events: list[ev.Event | None],
+    rows: np.ndarray[tuple[int], np.dtype[np.int64]],
+    partitions: int,
+) -> int:
+    """Put doubtful records before `accept`; return how many it refuses."""
+    refused = 0
+    judged = records if len(rows) == len(records) else records.take(pa.array(rows))
+    for row, (partition, _, key, value) in zip(rows.tolist(), _plain(judged), strict=True):
         try:
-            event = accept(key, value, partition, partitions)
+            events[row] = accept(key, value, partition, partitions)
         except EventError:
-            refused.append(number)
-            continue
-        events.append(event)
-        # A datetime or microseconds: Arrow takes both.
-        time = event.time
-        times.append(within_years(logged_at) if time is None else time)
-    whole = records
-    if refused:
-        kept = np.delete(np.arange(len(records)), refused)
-        whole = records.take(pa.array(kept))
-    own = {"time": times, **_columns(events)}
-    batch = pa.RecordBatch.from_arrays(
-        [
-            *(whole.column(name) for name in EVENTS.names[:3]),
-            *(pa.array(own[field.name], field.type) for field in list(EVENTS)[3:]),
-        ],
-        schema=EVENTS,
-    )
-    return Decoded(batch, len(refused))
+            events[row] = None
+            refused += 1
+    return refused
 
 
-def _is_misnamed(headers: Sequence[dict[str, bytes]] | None) -> bool:
+def _misnamed(headers: pa.ListArray) -> _Flags:
+    """Tell which records have a header whose name is no UTF-8."""
+    found = np.zeros(len(headers), bool)
+    if headers.null_count < len(headers):
+        try:
+            pc.struct_field(headers.flatten(), "name").cast(pa.string())
+        except pa.ArrowInvalid:
+            found[:] = [_is_misnamed(one) for one in headers.to_pylist()]
+    return found
+
+
+def _is_misnamed(headers: Sequence[dict[str, Any]] | None) -> bool:
     try:
         for header in headers or ():
             header["name"].decode()
     except UnicodeDecodeError:
         return True
     return False
-
-
-def _columns(events: list[ev.Event]) -> dict[str, list[Any]]:
-    """Return what events say by the names of `EVENTS`, but for their places and times.
-
-    Column by column, since a row for each event would take three times as long; most events say
-    nothing in most columns.
-    """
-    data = [event.data for event in events]
-    found: dict[str, list[Any]] = {
-        "id": [event.id for event in events],
-        "source": [event.source for event in events],
-        "type": [_TYPES[type(event)] for event in events],
-        "job_id": [event.subject for event in events],
-        "attempt": [said.attempt for said in data],
-        "tags": [None if said.tags is None else list(said.tags.items()) for said in data],
-        **{name: [None] * len(events) for name in _SELDOM},
-    }
-    for row, said in enumerate(data):
-        for name, of in _SAID[type(said)]:
-            found[name][row] = of(said)
-    return found
-
-
-def _json(name: str) -> Callable[[Any], str | None]:
-    return lambda said: bytes(getattr(said, name)).decode() or None
-
-
-def _told(name: str, called: str) -> Callable[[Any], str | None]:
-    return lambda said: _details(**{called: getattr(said, name)})
-
-
-def _details(**said: Any) -> str | None:
-    found = {name: value for name, value in said.items() if value is not None}
-    return msgspec.json.encode(found).decode() if found else None
-
-
-_TYPES: Final = dict(zip(ev.EVENT_TYPES, ev.TYPE_NAMES, strict=True))
-_SELDOM: Final = (
-    "job_type", "owner", "bulk_id", "viewers", "progress", "error", "output", "details",
-)  # fmt: skip
-#: What each type of data says beyond what all say: the column, and how to read it.
-_SAID: Final[dict[type, tuple[tuple[str, Callable[[Any], Any]], ...]]] = {
-    ev.CreatedData: tuple(
-        (name, attrgetter(name)) for name in ("job_type", "owner", "bulk_id", "viewers")
-    ),
-    ev.ActiveData: (("details", _told("worker", "worker")),),
-    ev.ProgressData: (
-        ("progress", attrgetter("progress")),
-        ("details", _told("message", "message")),
-    ),
-    ev.RetryData: (("error", _json("error")), ("details", _told("retry_at", "retryAt"))),
-    ev.CompletedData: (("output", _json("output")),),
-    ev.FailedData: (("error", _json("error")), ("output", _json("output"))),
-    ev.ReasonData: (("details", _told("reason", "reason")),),
-}

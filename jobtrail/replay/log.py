@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
@@ -14,17 +15,18 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from jobtrail.blocking import LoopThread
 from jobtrail.errors import LogGapError, LogUnavailable
 from jobtrail.kafka import kafka_security, stop_client
-from jobtrail.records import read_any_header_name
+from jobtrail.records import fetch_groups, in_groups, read_any_header_name
 from jobtrail.replay.schemas import RECORDS
 from jobtrail.settings import Settings
 
-_AT_ONCE: Final = 10_000
 _POLL_MS: Final = 500
 #: Seconds without an answer after which the log counts as away.
 _WITHIN: Final = 30.0
 #: Bytes that are fetched ahead of a partition: 16 MiB with 8 of them.
 _AHEAD: Final = 2 * 1024 * 1024
 _HEADERS: Final = RECORDS.field("headers").type
+#: Milliseconds that still are a number of microseconds: a record's timestamp is its producer's.
+_FAR: Final = 2**63 // 1000 - 1
 
 
 class LogSource:
@@ -41,6 +43,7 @@ class LogSource:
 
     def __init__(self, settings: Settings, max_rate: float | None = None) -> None:
         read_any_header_name()
+        fetch_groups()
         self._settings = settings
         self._max_rate = max_rate
         self._thread = LoopThread("jobtrail-replay")
@@ -142,6 +145,7 @@ class LogSource:
             enable_auto_commit=False,
             auto_offset_reset="none",
             max_partition_fetch_bytes=_AHEAD,
+            value_deserializer=in_groups,
         )
         try:
             async with asyncio.timeout(_WITHIN):
@@ -161,10 +165,10 @@ class LogSource:
         self._consumer.pause(tp)
 
     async def _fetch(self) -> dict[TopicPartition, list[Any]]:
-        found: dict[TopicPartition, list[Any]] = await self._consumer.getmany(
-            timeout_ms=_POLL_MS, max_records=_AT_ONCE
+        found: dict[TopicPartition, list[list[Any]]] = await self._consumer.getmany(
+            timeout_ms=_POLL_MS, max_records=1
         )
-        return found
+        return {tp: groups[0] for tp, groups in found.items()}
 
 
 def _away(found: str) -> LogUnavailable:
@@ -187,14 +191,14 @@ def _check(partition: int, records: Sequence[Any], expected: int) -> None:
 
 
 def _batch(partition: int, records: Sequence[Any]) -> pa.RecordBatch:
-    count = len(records)
+    first = records[0].offset
+    timestamps = np.array([record.timestamp for record in records], np.int64)
+    logged_at = np.clip(timestamps, -_FAR, _FAR) * 1000
     return pa.RecordBatch.from_arrays(
         [
-            pa.repeat(pa.scalar(partition, pa.int32()), count),
-            pa.array([record.offset for record in records], pa.int64()),
-            pa.array(
-                [record.timestamp * 1000 for record in records], RECORDS.field("logged_at").type
-            ),
+            pa.array(np.full(len(records), partition, np.int32)),
+            pa.array(np.arange(first, first + len(records))),
+            pa.array(logged_at).cast(RECORDS.field("logged_at").type),
             pa.array([record.key for record in records], pa.binary()),
             pa.array([record.value for record in records], pa.binary()),
             _headers(records),

@@ -14,7 +14,14 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder, _DefaultR
 from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
 
-from jobtrail.records import Misnamed, _Batch, read_any_header_name
+from jobtrail.records import (
+    GROUP,
+    Misnamed,
+    _Batch,
+    fetch_groups,
+    in_groups,
+    read_any_header_name,
+)
 
 HEADER = _DefaultRecordBatchPy.HEADER_STRUCT.size
 TP = TopicPartition("log", 0)
@@ -31,10 +38,10 @@ RECORDS: list[tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]]
 
 @pytest.fixture(autouse=True)
 def _installed() -> Iterator[None]:
-    before = fetcher.MemoryRecords
+    before = fetcher.MemoryRecords, fetcher.PartitionRecords
     read_any_header_name()
     yield
-    fetcher.MemoryRecords = before
+    fetcher.MemoryRecords, fetcher.PartitionRecords = before
 
 
 def batch(base: int, compressed: bool = False, *, appended_at: int | None = None) -> bytes:
@@ -116,3 +123,30 @@ def test_a_broken_batch_is_still_refused() -> None:
     struct.pack_into(">I", data, 17, calc_crc32c(bytes(data[21:])))
     with pytest.raises(CorruptRecordException):
         fetched(bytes(data))
+
+
+@pytest.mark.parametrize("begin", [0, 3, 6])
+def test_who_wishes_for_groups_gets_lists_and_nobody_else(begin: int) -> None:
+    count = GROUP // len(RECORDS) + 3
+    data = b"".join(batch(number * len(RECORDS)) for number in range(count))
+    wanted = [record.offset for record in fetched(data, begin)]
+    fetch_groups()
+    assert [record.offset for record in fetched(data, begin)] == wanted
+    records = fetcher.MemoryRecords(data)
+    partition = fetcher.PartitionRecords(TP, records, [], begin, None, in_groups, True, 0)
+    groups = []
+    for group in partition:
+        assert partition.next_fetch_offset == group[-1].offset + 1
+        groups.append(group)
+    assert [record.offset for group in groups for record in group] == wanted
+    assert all(GROUP <= len(group) < GROUP + len(RECORDS) for group in groups[:-1])
+    assert len(groups) == 2
+
+
+def test_a_broken_batch_ends_a_group_too() -> None:
+    data = bytearray(batch(0))
+    data[-1] ^= 1
+    fetch_groups()
+    records = fetcher.MemoryRecords(bytes(data))
+    with pytest.raises(CorruptRecordException, match="CRC"):
+        list(fetcher.PartitionRecords(TP, records, [], 0, None, in_groups, True, 0))
