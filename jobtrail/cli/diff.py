@@ -49,15 +49,16 @@ def diff(
     with needed("replay"):
         from jobtrail.replay import Filters
         from jobtrail.replay.diff import diff_tables
-        from jobtrail.replay.replay import meant
+        from jobtrail.replay.replay import meant, position_of
     filters = Filters(users=users, job_types=job_types)
     with reading(
         "events", bootstrap_servers=bootstrap_servers, data_dir=data_dir, archive=archive
     ) as opened:
         found = diff_tables(
-            opened.event_batches(),
-            meant(before),
-            meant(after),
+            # What lies behind a position can't change what was true before it.
+            opened.event_batches(until=position_of(after)),
+            meant(before, last=True),
+            meant(after, last=True),
             keep=filters.keep if filters else None,
         )
     if tabular(as_json):

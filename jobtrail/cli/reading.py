@@ -21,6 +21,7 @@ def reading(
     data_dir: Path | None,
     archive: str | None,
     max_rate: float | None = None,
+    shown: bool = True,
 ) -> Iterator[Replay]:
     """Open the log, and show on a terminal how much of it is read.
 
@@ -30,6 +31,7 @@ def reading(
         data_dir: As the command was given it.
         archive: The same.
         max_rate: The same.
+        shown: Whether to show progress.
     """
     with needed("replay"):
         from jobtrail.replay import Replay
@@ -39,6 +41,9 @@ def reading(
         archive=archive,
         max_rate=max_rate,
     ) as opened:
+        if not shown:
+            yield opened
+            return
         total = sum(opened.ends[p] - begin for p, begin in opened.begins.items())
         with progress(f"reading {what}", total) as told:
             opened.progress = lambda done, _total: told(done)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 import orjson
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from jobtrail.cli.ask import ROWS, tabular, tags_of
 from jobtrail.cli.common import archive_option, log_options, needed
+from jobtrail.cli.following import follow as follow_log
 from jobtrail.cli.reading import reading
 from jobtrail.position import format_position
 from jobtrail.states import STATES
@@ -28,11 +30,26 @@ if TYPE_CHECKING:
 
 #: As `--since`: where the last export to this file ended.
 LAST: Final = "last"
+#: As `--state-at`: the log's end.
+_NOW: Final = "now"
 _SHOWN: Final = {
     "events": ("partition", "offset", "time", "type", "job_id", "attempt"),
     "jobs": ("id", "job_type", "state", "owner", "created_at", "ended_at", "attempt"),
     "transitions": ("job_id", "time", "from_state", "to_state", "attempt", "seconds"),
 }
+
+
+class _Asked(NamedTuple):
+    """What the command was told, but for where the log is and which jobs are wanted."""
+
+    what: str
+    to: Path | None = None
+    state_at: str | None = None
+    since: str | None = None
+    until: str | None = None
+    limit: int | None = None
+    by_day: bool = False
+    as_json: bool = False
 
 
 @click.command()
@@ -50,7 +67,11 @@ _SHOWN: Final = {
     metavar="WHEN",
     help="Events from this instant or position on; `last`: add to a .duckdb what came since.",
 )
-@click.option("--until", metavar="WHEN", help="Events before this instant or position.")
+@click.option(
+    "--until",
+    metavar="WHEN",
+    help="Events before this instant or position; a date is the last day.",
+)
 @click.option("--user", "users", multiple=True, help="Only jobs of this owner; repeatable.")
 @click.option("--job-type", "job_types", multiple=True, help="Only this type; repeatable.")
 @click.option("--bulk-id", "bulk_ids", multiple=True, help="Only this bulk; repeatable.")
@@ -64,6 +85,8 @@ _SHOWN: Final = {
 )
 @click.option("--tag", "tags", multiple=True, metavar="KEY:VALUE", help="Only with this tag.")
 @click.option("--limit", type=click.IntRange(1), help="How many rows; on a terminal 50, else all.")
+@click.option("--by-day", is_flag=True, help="Parquet in a folder, a day in a folder of its own.")
+@click.option("--follow", is_flag=True, help="Go on with events as they come, until Ctrl-C.")
 @click.option("--max-rate", type=click.FloatRange(min=1), help="Records read a second at most.")
 @click.option("--json", "as_json", is_flag=True, help="JSON, also on a terminal.")
 @archive_option
@@ -76,6 +99,8 @@ def replay(
     until: str | None,
     tags: tuple[str, ...],
     limit: int | None,
+    by_day: bool,
+    follow: bool,
     max_rate: float | None,
     as_json: bool,
     archive: str | None,
@@ -87,44 +112,96 @@ def replay(
 
     An instant is ISO 8601, a position is what every command and answer calls one, as 0:10,1:7.
     """
-    tagged = tags_of(tags)
     what = "jobs" if state_at else "transitions" if of_transitions else "events"
     if state_at and of_transitions:
         raise click.UsageError("--state-at and --transitions ask for different tables.")
-    if what != "events" and since:
-        raise click.UsageError("--since is for events: a state rests on all that came before.")
+    asked = _Asked(what, to, state_at, since, until, limit, by_day, as_json)
     with needed("replay"):
         from jobtrail.replay import Filters
-        from jobtrail.replay.export import DUCKDB, check_ending
-    if to is not None and check_ending(to) == DUCKDB and (what != "events" or limit):
-        raise click.UsageError("A DuckDB file has all three tables, whole.")
-    if since == LAST and (to is None or check_ending(to) != DUCKDB):
-        raise click.UsageError("--since last is for a .duckdb file: others are given a position.")
-    filters = Filters(**chosen, tags=tagged)
+    filters = Filters(**chosen, tags=tags_of(tags))
+    _check(asked)
+    if follow:
+        _check_followed(asked, filters)
     with reading(
         what,
         bootstrap_servers=bootstrap_servers,
         data_dir=data_dir,
         archive=archive,
         max_rate=max_rate,
+        shown=not follow,
     ) as opened:
-        position = format_position(opened.ends)
-        if to is not None and to.suffix.lower() == DUCKDB:
-            rows = _to_duckdb(opened, to, filters, since, until)
-        else:
-            if what == "jobs":
-                at = None if state_at == "now" else state_at
-                batches = opened.state_at(at, filters).batches()
-            elif what == "transitions":
-                batches = opened.transitions(until, filters).batches()
-            else:
-                batches = opened.event_batches(filters, since=since, until=until)
-            rows = _write(what, batches, to, limit, as_json=as_json)
-    refused = opened.refused
+        if follow:
+            follow_log(opened, since, filters.job_ids)
+            return
+        rows = _read(opened, asked, filters)
+        position = _position(opened, asked)
     if to is not None:
         _report(to, what, rows, position, as_json=as_json)
-    if refused:
-        click.echo(f"{refused} records of the log are no valid events and were left out", err=True)
+    if opened.refused:
+        click.echo(
+            f"{opened.refused} records of the log are no valid events and were left out", err=True
+        )
+
+
+def _check(asked: _Asked) -> None:
+    """Refuse what does not go together.
+
+    Raises:
+        UsageError: It does not.
+    """
+    from jobtrail.replay.export import DUCKDB, PARQUET, check_ending
+
+    ending = None if asked.to is None else check_ending(asked.to)
+    if asked.state_at and asked.until:
+        raise click.UsageError("--state-at says already up to where.")
+    if asked.what != "events" and asked.since:
+        raise click.UsageError("--since is for events: a state rests on all that came before.")
+    if ending == DUCKDB and (asked.what != "events" or asked.limit):
+        raise click.UsageError("A DuckDB file has all three tables, whole.")
+    if asked.by_day and (asked.to is None or ending != PARQUET or asked.to.exists()):
+        raise click.UsageError("--by-day makes a new folder: give --to a free name in .parquet.")
+    if asked.since == LAST and ending != DUCKDB:
+        raise click.UsageError("--since last is for a .duckdb file: others are given a position.")
+
+
+def _check_followed(asked: _Asked, filters: Filters) -> None:
+    """Refuse what can't be told of events as they come.
+
+    Raises:
+        UsageError: It can't.
+    """
+    only = asked._replace(since=None, as_json=False) == _Asked("events")
+    if not only or dataclasses.replace(filters, job_ids=()):
+        raise click.UsageError(
+            "--follow prints events; only --since and --job go with it: what else a job is, and "
+            "how it ends, is not known yet."
+        )
+
+
+def _read(opened: Replay, asked: _Asked, filters: Filters) -> int:
+    """Write or print what is asked for; return how many rows."""
+    from jobtrail.replay.export import DUCKDB
+
+    if asked.to is not None and asked.to.suffix.lower() == DUCKDB:
+        return _to_duckdb(opened, asked.to, filters, asked.since, asked.until)
+    if asked.what == "jobs":
+        at = None if asked.state_at == _NOW else asked.state_at
+        batches = opened.state_at(at, filters).batches()
+    elif asked.what == "transitions":
+        batches = opened.transitions(asked.until, filters).batches()
+    else:
+        batches = opened.event_batches(filters, since=asked.since, until=asked.until)
+    return _write(asked, batches)
+
+
+def _position(opened: Replay, asked: _Asked) -> str | None:
+    """Return where the read ended; None where nobody can go on from there."""
+    from jobtrail.replay.replay import instant_of
+
+    if asked.limit is not None or instant_of(asked.until) is not None:
+        return None
+    until = asked.until if asked.state_at in (None, _NOW) else asked.state_at
+    return format_position(opened.end_of(until))
 
 
 def _to_duckdb(
@@ -142,29 +219,24 @@ def _to_duckdb(
         return to_duckdb(opened, draft, filters, since=since, until=until)
 
 
-def _write(
-    what: str,
-    batches: Iterator[pa.RecordBatch],
-    to: Path | None,
-    limit: int | None,
-    *,
-    as_json: bool,
-) -> int:
+def _write(asked: _Asked, batches: Iterator[pa.RecordBatch]) -> int:
     from jobtrail.replay import schemas
-    from jobtrail.replay.export import WRITERS, ndjson
+    from jobtrail.replay.export import WRITERS, ndjson, to_parquet_by_day
     from jobtrail.replay.files import whole
 
-    shown = to is None and tabular(as_json)
+    to, limit = asked.to, asked.limit
+    shown = to is None and tabular(asked.as_json)
     if shown and limit is None:
         limit = ROWS
     if limit is not None:
         batches = _first(batches, limit)
     if to is not None:
-        schema, ending = getattr(schemas, what.upper()), to.suffix.lower()
+        schema, ending = getattr(schemas, asked.what.upper()), to.suffix.lower()
         with whole(to) as draft:
-            return WRITERS[ending](schema, batches, draft)
+            write = to_parquet_by_day if asked.by_day else WRITERS[ending]
+            return write(schema, batches, draft)
     if shown:
-        return _show(what, batches)
+        return _show(asked.what, batches)
     rows = 0
     for batch in batches:
         click.get_binary_stream("stdout").writelines(ndjson(batch))
@@ -196,8 +268,9 @@ def _text(value: Any) -> str:
     return value.isoformat(sep=" ")[:23] if hasattr(value, "isoformat") else str(value)
 
 
-def _report(to: Path, what: str, rows: int, position: str, *, as_json: bool) -> None:
+def _report(to: Path, what: str, rows: int, position: str | None, *, as_json: bool) -> None:
     if as_json:
         click.echo(orjson.dumps({"file": str(to), "rows": rows, "position": position}))
     else:
-        click.echo(f"{rows:,} {what} to {to}, position {position}")
+        at = "" if position is None else f", position {position}"
+        click.echo(f"{rows:,} {what} to {to}{at}")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 import orjson
@@ -18,8 +17,6 @@ from jobtrail.position import format_position
 
 if TYPE_CHECKING:
     from jobtrail.replay.report import Report
-
-_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 @click.command()
@@ -73,16 +70,14 @@ def report(
         raise click.UsageError("--png and --plot go together.")
     if to is None and csv_folder is None and png is None:
         raise click.UsageError("Nothing is to be written: give --to, --csv or --png.")
-    if until is not None and _DATE.fullmatch(until):
-        until = f"{until}T23:59:59.999999Z"
     with needed("replay"):
         from jobtrail.replay import Filters
         from jobtrail.replay.database import open_database
-        from jobtrail.replay.replay import instant_of, meant, position_of
+        from jobtrail.replay.replay import instant_of, meant
         from jobtrail.replay.report import PLOTS, About, Range, Report
     if plot is not None and plot not in PLOTS:
         raise click.BadParameter(f"expected one of {', '.join(PLOTS)}", param_hint="--plot")
-    range_ = Range(meant(since), instant_of(until))
+    range_ = Range(meant(since), instant_of(until, last=True))
     with (
         reading(
             "events",
@@ -99,7 +94,7 @@ def report(
             folded.transitions.to_duckdb(database, "transitions")
         about = About(
             log=opened.name,
-            position={**opened.ends, **(position_of(until) or {})},
+            position=opened.end_of(until),
             asked=_asked(since, until),
             filters=(*(f"user {u}" for u in users), *(f"type {name}" for name in job_types)),
             made=datetime.now(UTC),

@@ -10,6 +10,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from jobtrail.errors import UsageError
@@ -23,6 +24,9 @@ from jobtrail.replay.replay import Replay, When, position_of
 _GROUP: Final = 100_000
 #: How hard Parquet's pages are compressed; further levels cost more than they save.
 _LEVEL: Final = 3
+#: Of files by day: how many are open at a time, and the rows that wait for each.
+_DAYS: Final = 32
+_LEAST: Final = 10_000
 
 
 def to_ndjson(schema: pa.Schema, batches: Iterable[pa.RecordBatch], path: Path) -> int:
@@ -97,6 +101,38 @@ def to_parquet(schema: pa.Schema, batches: Iterable[pa.RecordBatch], path: Path)
     return rows
 
 
+def to_parquet_by_day(schema: pa.Schema, batches: Iterable[pa.RecordBatch], path: Path) -> int:
+    """Write a folder with a folder for each day, named as in Hive; return how many rows.
+
+    The day is that of the event or transition, or of the job's creation, in UTC. A day whose rows
+    do not come together has several files.
+    """
+    time = "time" if "time" in schema.names else "created_at"
+    day = pa.field("date", pa.date32())
+    rows = 0
+
+    def dated() -> Iterator[pa.RecordBatch]:
+        nonlocal rows
+        for batch in batches:
+            rows += len(batch)
+            yield batch.append_column(day, batch.column(time).cast(day.type))
+
+    path.mkdir()
+    file_format = ds.ParquetFileFormat()
+    ds.write_dataset(
+        dated(),
+        path,
+        schema=schema.append(day),
+        format=file_format,
+        file_options=file_format.make_write_options(compression="zstd", compression_level=_LEVEL),
+        partitioning=ds.partitioning(pa.schema([day]), flavor="hive"),
+        max_open_files=_DAYS,
+        min_rows_per_group=_LEAST,
+        max_rows_per_group=_GROUP,
+    )
+    return rows
+
+
 def to_duckdb(
     replay: Replay,
     path: Path,
@@ -117,13 +153,11 @@ def to_duckdb(
     Returns:
         How many events.
     """
-    position = position_of(until)
     # Others can't be added to: what they left out would be left out for ever.
-    whole_log = not filters and since is None and (until is None or position is not None)
-    ends = {p: min(end, (position or {}).get(p, end)) for p, end in replay.ends.items()}
+    whole_log = not filters and since is None and (until is None or position_of(until) is not None)
     batches = replay.event_batches(filters, since=since, until=until)
     with open_database(path) as database:
-        return add_events(database, batches, ends if whole_log else None).events
+        return add_events(database, batches, replay.end_of(until) if whole_log else None).events
 
 
 def grow_duckdb(replay: Replay, path: Path) -> int:
@@ -151,13 +185,14 @@ def grow_duckdb(replay: Replay, path: Path) -> int:
     )
 
 
+PARQUET: Final = ".parquet"
 Writer = Callable[[pa.Schema, Iterable[pa.RecordBatch], Path], int]
 #: By the ending of a file's name; a DuckDB file is written by `to_duckdb`.
 WRITERS: Final[dict[str, Writer]] = {
     ".ndjson": to_ndjson,
     ".jsonl": to_ndjson,
     ".csv": to_csv,
-    ".parquet": to_parquet,
+    PARQUET: to_parquet,
 }
 DUCKDB: Final = ".duckdb"
 

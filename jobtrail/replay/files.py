@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files, and folders of files, that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -18,11 +18,16 @@ def whole(path: Path) -> Iterator[Path]:
     try:
         draft = folder / path.name
         yield draft
-        descriptor = os.open(draft, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        for written in (*draft.rglob("*"), draft):
+            _sync(written)
         draft.replace(path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

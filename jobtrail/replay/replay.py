@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self, TypeAlias
+from typing import Final, NamedTuple, Self, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,11 +29,13 @@ from jobtrail.replay.source import Source
 from jobtrail.replay.tables import Table
 from jobtrail.settings import load
 
-#: An instant, as a datetime or in ISO 8601; or a position, as a mapping or in its text form.
+#: An instant, as a datetime or in ISO 8601; or a position, as a mapping or in its text form. A
+#: date alone is that day's first instant where something begins, its last one where it ends.
 When: TypeAlias = datetime | str | Mapping[int, int]
 #: Is told how many records were read so far, of how many.
 Progress: TypeAlias = Callable[[int, int], None]
 _EVERYTHING = Filters()
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 class LoggedEvent(NamedTuple):
@@ -124,6 +128,27 @@ class Replay:
         self.begins = self._source.begins()
         self.ends = self._source.ends()
 
+    def end_of(self, until: When | None) -> dict[int, int]:
+        """Return where a read ends that goes up to here: where the log does, unless at a position.
+
+        Args:
+            until: A position has nothing of a partition that it does not name.
+
+        Raises:
+            UsageError: The position names a partition that the log has not.
+        """
+        position = position_of(until)
+        if position is None:
+            return dict(self.ends)
+        for partition in position:
+            if partition not in self.ends:
+                raise UsageError(
+                    "The position names a partition that the log has not.",
+                    expected=f"partitions 0 to {len(self.ends) - 1}",
+                    found=str(partition),
+                )
+        return {p: min(end, position.get(p, 0)) for p, end in self.ends.items()}
+
     def record_batches(
         self, *, since: When | None = None, until: When | None = None
     ) -> Iterator[pa.RecordBatch]:
@@ -134,15 +159,7 @@ class Replay:
             until: A position to stop before.
         """
         start = {**self.begins, **(position_of(since) or {})}
-        end = {**self.ends, **(position_of(until) or {})}
-        for partition in end:
-            if partition not in self.ends:
-                raise UsageError(
-                    "The position names a partition that the log has not.",
-                    expected=f"partitions 0 to {len(self.ends) - 1}",
-                    found=str(partition),
-                )
-            end[partition] = min(end[partition], self.ends[partition])
+        end = self.end_of(until)
         total = sum(max(0, end[p] - start.get(p, 0)) for p in end)
         done = 0
         for batch in self._source.read(start, end):
@@ -164,10 +181,11 @@ class Replay:
             filters: Only events of jobs that are so at the end of what is read. The log is then
                 read twice, and the ids of these jobs are held in memory.
             since: Where to begin: a position, or the first instant that an event may name.
-            until: Where to stop: a position, or the first instant that no event may name.
+            until: Where to stop: a position, or the first instant that no event may name; a date
+                alone is the last day that it may name.
         """
         wanted = self._ids(filters, until) if filters else None
-        first, behind = instant_of(since), instant_of(until)
+        first, behind = instant_of(since), _behind(until)
         self.refused = 0
         for records in self.record_batches(since=since, until=until):
             events, refused = decode(records, len(self.ends))
@@ -190,7 +208,7 @@ class Replay:
     ) -> Iterator[LoggedEvent]:
         """Yield valid events as typed objects; all else is as of `event_batches`."""
         wanted = set(self._ids(filters, until).to_pylist()) if filters else None
-        first, behind = instant_of(since), instant_of(until)
+        first, behind = instant_of(since), _behind(until)
         self.refused = 0
         for records in self.record_batches(since=since, until=until):
             for record in in_turn(records):
@@ -219,7 +237,9 @@ class Replay:
             The tables `jobs` and `transitions`; to be closed.
         """
         batches = self.event_batches(until=position_of(when))
-        return fold_tables(batches, instant_of(when), keep=filters.keep if filters else None)
+        return fold_tables(
+            batches, instant_of(when, last=True), keep=filters.keep if filters else None
+        )
 
     def state_at(self, when: When | None = None, filters: Filters = _EVERYTHING) -> Table:
         """Return the jobs as they were at an instant or a position; see `fold`.
@@ -247,8 +267,12 @@ class Replay:
         return pa.concat_arrays(found) if found else pa.array([], pa.string())
 
 
-def meant(when: When | None) -> datetime | Mapping[int, int] | None:
+def meant(when: When | None, *, last: bool = False) -> datetime | Mapping[int, int] | None:
     """Return the instant, in UTC where it does not say, or the position that is meant.
+
+    Args:
+        when: What a user said.
+        last: Whether a date alone means its day's last instant, and not the first.
 
     Raises:
         UsageError: The text is neither.
@@ -259,6 +283,8 @@ def meant(when: When | None) -> datetime | Mapping[int, int] | None:
         except UsageError:
             pass
         try:
+            if last and _DATE.fullmatch(when):
+                return datetime.combine(date.fromisoformat(when), time.max, UTC)
             when = datetime.fromisoformat(when)
         except ValueError:
             raise UsageError(
@@ -277,10 +303,19 @@ def position_of(when: When | None) -> Mapping[int, int] | None:
     return None if isinstance(found, datetime) else found
 
 
-def instant_of(when: When | None) -> datetime | None:
+def instant_of(when: When | None, *, last: bool = False) -> datetime | None:
     """Return an instant; None where a position is meant, or nothing; see `meant`."""
-    found = meant(when)
+    found = meant(when, last=last)
     return found if isinstance(found, datetime) else None
+
+
+def _behind(until: When | None) -> datetime | None:
+    """Return the first instant that is not meant any more."""
+    behind = instant_of(until, last=True)
+    if behind is not None and isinstance(until, str) and _DATE.fullmatch(until):
+        with contextlib.suppress(OverflowError):
+            behind += timedelta(microseconds=1)
+    return behind
 
 
 def _scalar(instant: datetime) -> pa.Scalar:

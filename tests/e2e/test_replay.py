@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,74 @@ async def run(settings: Settings, *arguments: str, name: str = "replay") -> tupl
     )
     out, err = await process.communicate()
     return process.returncode or 0, out.decode(), err.decode()
+
+
+async def test_the_command_follows_the_log(settings: Settings) -> None:
+    with_log = ("--bootstrap-servers", settings.bootstrap_servers, "--follow")
+    env = {**clean_environment(), "JOBTRAIL_TOPIC": settings.topic}
+
+    async def follow(*arguments: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *command("--data-dir", str(settings.data_dir), "replay", *with_log, *arguments),
+            env=env,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+
+    async def told(process: asyncio.subprocess.Process) -> str:
+        assert process.stdout is not None
+        async with asyncio.timeout(60):
+            found: str = json.loads(await process.stdout.readline())["id"]
+        return found
+
+    process = await follow()
+    for _ in range(JOBS * 2 + JOBS * 2 // 3):
+        await told(process)
+    ids = []
+    for number, second in (("new", 1), ("new2", 2)):
+        new = event("created", number, second, jobType="t", owner="u")
+        await write(settings, [(number, json.dumps(new).encode()), ("j1", b"no event")])
+        ids.append(await told(process))
+    assert ids == ["new.created", "new2.created"]
+    process.send_signal(signal.SIGTERM)
+    out, err = await process.communicate()
+    assert (process.returncode, out) == (0, b"")
+    word, position = err.decode().split()
+    assert word == "position"
+    one = await follow("--since", position, "--job", "new")
+    last = event("active", "new", 3)
+    others = [("j2", json.dumps(event("progress", "j2", 4)).encode())]
+    await write(settings, [*others, ("new", json.dumps(last).encode())])
+    assert await told(one) == "new.active"
+    one.send_signal(signal.SIGINT)
+    out, _ = await one.communicate()
+    assert (one.returncode, out) == (0, b"")
+    status, _, err = await run(settings, "--follow", "--user", "u1")
+    assert (status, "only --since and --job" in err) == (2, True)
+
+
+async def test_the_command_exports_by_day_and_says_where_it_stopped(
+    settings: Settings, tmp_path: Path
+) -> None:
+    to = tmp_path / "days.parquet"
+    status, out, _ = await run(settings, "--to", str(to), "--by-day", "--json")
+    assert (status, json.loads(out)["rows"]) == (0, JOBS * 2 + JOBS * 2 // 3)
+    assert len(parquet.read_table(to / "date=2026-11-23")) == JOBS * 2 + JOBS * 2 // 3
+    end = json.loads(out)["position"]
+    status, out, _ = await run(
+        settings, "--to", str(tmp_path / "rest.csv"), "--since", end, "--json"
+    )
+    assert (status, json.loads(out)["rows"], json.loads(out)["position"]) == (0, 0, end)
+    part = end.split(",")[0]
+    status, out, _ = await run(settings, "--to", str(tmp_path / "a.csv"), "--until", part, "--json")
+    stopped = dict(pair.split(":") for pair in json.loads(out)["position"].split(","))
+    assert status == 0
+    assert {partition for partition, offset in stopped.items() if offset != "0"} == {part[0]}
+    for cut in (("--until", "2026-11-23"), ("--limit", "3")):
+        status, out, _ = await run(settings, "--to", str(tmp_path / "b.csv"), *cut, "--json")
+        assert (status, json.loads(out)["position"]) == (0, None)
+    status, _, err = await run(settings, "--state-at", "now", "--until", end)
+    assert (status, "already up to where" in err) == (2, True)
 
 
 async def test_the_command_exports(settings: Settings, tmp_path: Path) -> None:

@@ -18,9 +18,15 @@ from jobtrail.errors import EventError, UsageError
 from jobtrail.partitions import partition_of
 from jobtrail.replay import Filters, Replay
 from jobtrail.replay.decode import decode
-from jobtrail.replay.export import WRITERS, check_ending, grow_duckdb, to_duckdb
+from jobtrail.replay.export import (
+    WRITERS,
+    check_ending,
+    grow_duckdb,
+    to_duckdb,
+    to_parquet_by_day,
+)
 from jobtrail.replay.files import whole
-from jobtrail.replay.schemas import EVENTS, RECORDS
+from jobtrail.replay.schemas import EVENTS, JOBS, RECORDS
 from tests.replay_rows import Logged, batch_of, expected
 
 PARTITIONS = 3
@@ -195,6 +201,62 @@ def test_events_of_a_range(replay: Replay) -> None:
         replay.state_at("yesterday")
     with pytest.raises(UsageError, match="partition"):
         list(replay.events(until={7: 1}))
+
+
+def test_a_date_alone_is_a_whole_day(replay: Replay) -> None:
+    every = sorted(event.id for _, event in replay.events())
+    day = "2026-11-23"
+    assert sorted(event.id for _, event in replay.events(since=day, until=day)) == every
+    assert not list(replay.events(until="2026-11-22"))
+    assert not list(replay.events(since="2026-11-24"))
+    assert list(replay.events(until="9999-12-31"))
+    assert sum(map(len, replay.event_batches(since=day, until=day))) == len(every)
+    assert len(replay.state_at(day).to_arrow()) == len(replay.state_at().to_arrow()) > 0
+    assert len(replay.state_at("2026-11-22").to_arrow()) == 0
+
+
+def test_a_position_has_nothing_of_a_partition_that_it_does_not_name(replay: Replay) -> None:
+    places = [place for place, _ in replay.events()]
+    for partition, end in replay.ends.items():
+        found = [place for place, _ in replay.events(until={partition: end})]
+        assert found == [place for place in places if place.partition == partition]
+        found = {
+            row["partition"] for row in replay.state_at({partition: end}).to_arrow().to_pylist()
+        }
+        assert found <= {partition}
+        wanted = {p: end if p == partition else 0 for p in replay.ends}
+        assert replay.end_of(f"{partition}:{end + 5}") == wanted
+    assert replay.end_of("2026-11-23") == replay.end_of(None) == replay.ends
+
+
+def test_days_lie_in_folders_of_their_own(tmp_path: Path) -> None:
+    lives = [(*life(f"j{n}", n, "alice", "etl"), n % 3) for n in range(40)]
+    written = [
+        (job, {**body, "time": body["time"].replace("-23T", f"-{20 + day}T")}, headers)
+        for *its, day in lives
+        for job, body, headers in its
+    ]
+    replay = Replay(log_of(written))
+    with whole(tmp_path / "days.parquet") as draft:
+        assert to_parquet_by_day(EVENTS, replay.event_batches(), draft) == len(written)
+    folders = sorted(folder.name for folder in (tmp_path / "days.parquet").iterdir())
+    assert folders == ["date=2026-11-20", "date=2026-11-21", "date=2026-11-22"]
+    query = f"FROM read_parquet('{tmp_path}/days.parquet/*/*.parquet', hive_partitioning = true)"
+    with duckdb.connect() as database:
+        database.execute("SET TimeZone = 'UTC'")
+        found = database.execute(
+            f"SELECT id, job_id, time::DATE = date::DATE {query} ORDER BY job_id, id"
+        ).fetchall()
+    assert found == sorted(
+        ((event.id, event.subject, True) for _, event in replay.events()),
+        key=lambda row: (row[1], row[0]),
+    )
+    table = parquet.read_table(tmp_path / "days.parquet")
+    assert table.select(EVENTS.names).schema.names == EVENTS.names
+    assert len(table) == len(written)
+    with whole(tmp_path / "jobs.parquet") as draft:
+        jobs = replay.state_at()
+        assert to_parquet_by_day(JOBS, jobs.batches(), draft) == 40
 
 
 @pytest.mark.parametrize("ending", [".ndjson", ".csv", ".parquet"])
