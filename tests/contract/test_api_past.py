@@ -174,6 +174,26 @@ async def test_who_saw_a_job_then_is_told_and_nobody_else(api: Api) -> None:
     assert (await job_at(api, "late", at(0), "alice"))["owner"] == "alice"
 
 
+async def test_a_log_that_fails_tells_strangers_of_no_job(api: Api) -> None:
+    api.emit("moved", "created", at=NOON, owner="alice")
+    api.emit("moved", "cancelled", at=NOON + 10)
+    api.emit("moved", "created", at=NOON + 20, owner="bob")
+    await api.project()
+    for lost in ({(partition_of("moved", PARTITIONS), n) for n in range(9)}, None):
+        api.lost = lost
+        for user in ("eve", "alice"):
+            told = [
+                await api.get(f"/jobs/{name}?asOf={at(15)}", api.bearer(user))
+                for name in ("moved", UNKNOWN)
+            ]
+            assert [answer.status for answer in told] == [404, 404]
+            assert told[0].body.replace(b"moved", b"") == told[1].body.replace(
+                UNKNOWN.encode(), b""
+            )
+        own = await api.get(f"/jobs/moved?asOf={at(15)}", api.bearer("bob"))
+        assert own.status == (410 if lost else 503)
+
+
 async def test_a_job_of_others_can_not_be_told_from_none(api: Api) -> None:
     live(api)
     await api.project()

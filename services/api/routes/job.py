@@ -16,7 +16,7 @@ from projections.reading import Caller, Cursor, Then
 from services.api.answers import answer, entry_answer, job_answer
 from services.api.auth import Identity
 from services.api.endpoint import FRESHNESS, READS, Answer, Endpoint, Link, Parameter
-from services.api.problems import LOG_UNAVAILABLE, NOT_FOUND, PAST_GONE, not_found
+from services.api.problems import LOG_UNAVAILABLE, NOT_FOUND, PAST_GONE, Problem, not_found
 from services.api.reading import reach_cut, reach_position
 from services.api.requests import HistoryQuery, JobQuery, page_size, read_query
 from services.api.service import Service
@@ -71,7 +71,13 @@ async def _job_then(
         raise not_found(_UNSEEN)
     if not then.whole:
         place = Cursor(found.created_at, found.id)
-        (found,) = await service.past.fold([Then(place, None, partition, then.events)])
+        try:
+            (found,) = await service.past.fold([Then(place, None, partition, then.events)])
+        except Problem:
+            if caller.sees(found):
+                raise
+            # Whether it was his nobody can tell now; that it is there, nobody may tell.
+            raise not_found(_UNSEEN) from None
     if not caller.sees(found):
         raise not_found(_UNSEEN)
     return answer(job_answer(found), headers)
