@@ -7,7 +7,6 @@ renamed (in a folder) or copied (by the store itself) when it is complete.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 import uuid
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from jobtrail.errors import ArchiveError, UsageError
+from jobtrail.replay.files import sync
 
 #: The folder of drafts. What an interrupted run left there is deleted when it is a day old: nobody
 #: writes at one file for so long without adding to it.
@@ -137,7 +137,7 @@ class ArchiveStore:
                 self.delete(name)
                 raise
             if self._local:
-                _sync(Path(self._path(name)))
+                sync(Path(self._path(name)))
 
     def publish(self, draft: str, name: str) -> None:
         """Give a complete draft its name; a file that had it is replaced in one step."""
@@ -148,8 +148,8 @@ class ArchiveStore:
             target = Path(self._path(name))
             target.parent.mkdir(parents=True, exist_ok=True)
             Path(self._path(draft)).replace(target)
-            _sync(target.parent)
-            _sync(target.parent.parent)
+            sync(target.parent)
+            sync(target.parent.parent)
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small file in one step."""
@@ -164,15 +164,6 @@ class ArchiveStore:
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
-
-
-def _sync(path: Path) -> None:
-    """Have a file's content, or a folder's names, on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextlib.contextmanager

@@ -19,13 +19,14 @@ def whole(path: Path) -> Iterator[Path]:
         draft = folder / path.name
         yield draft
         for written in (*draft.rglob("*"), draft):
-            _sync(written)
+            sync(written)
         draft.replace(path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file's content, or a folder's names, on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
