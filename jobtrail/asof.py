@@ -18,7 +18,7 @@ from jobtrail.states import STATES, State
 _APPLIED: Final = VERDICTS.index(Verdict.APPLIED)
 _DUPLICATE: Final = VERDICTS.index(Verdict.DUPLICATE)
 _NOT_ALLOWED: Final = VERDICTS.index(Verdict.NOT_ALLOWED)
-CREATED_TYPE: Final = TYPE_NAMES.index("job.created")
+_CREATED: Final = TYPE_NAMES.index("job.created")
 #: Before every instant.
 NEVER: Final = -(2**63)
 
@@ -87,7 +87,7 @@ def was_for_others(trail: bytes, then: Prefix) -> bool:
     said = [
         offset
         for _key, offset, _time, _state, code in TRAIL_LAYOUT.iter_unpack(trail)
-        if code >> 4 == CREATED_TYPE and (code & 15 == _APPLIED or _may_describe(code))
+        if _may_describe(code)
     ]
     return any(offset <= last for offset in said) and any(offset > last for offset in said)
 
@@ -125,5 +125,5 @@ def reached(trail: bytes) -> int:
 
 
 def _may_describe(code: int) -> bool:
-    """Tell of an entry that is not applied whether it may have said what the job is and whose."""
-    return code >> 4 == CREATED_TYPE and code & 15 not in (_DUPLICATE, _NOT_ALLOWED)
+    """Tell of an entry whether it may have said what the job is and whose."""
+    return code >> 4 == _CREATED and code & 15 not in (_DUPLICATE, _NOT_ALLOWED)

@@ -6,13 +6,20 @@ refuse the same records, or their folds would differ.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import MAXYEAR, MINYEAR
+from collections.abc import Sequence
 
 import msgspec
 
 from jobtrail.errors import EventError
-from jobtrail.events import MAX_NESTING, MAX_PAYLOAD_BYTES, Event, decode, decode_lines
+from jobtrail.events import (
+    MAX_PAYLOAD_BYTES,
+    Event,
+    decode,
+    decode_lines,
+    is_plain,
+    is_told_by_all,
+    may_be_deep,
+)
 from jobtrail.partitions import partition_of
 from jobtrail.records import Misnamed
 
@@ -74,59 +81,44 @@ def decode_clear(values: Sequence[bytes | None]) -> list[Event | None]:
         Per value its event, the same as `decode` makes of it; None for a value that `accept` has to
         judge.
     """
-    if set(map(type, values)) == {bytes}:
-        text = b"\n".join(values)  # type: ignore[arg-type]
-        if _is_clear(text, len(values)) and _are_flat(values):  # type: ignore[arg-type]
-            return _decode_together(text, len(values))
-    rows = [row for row, value in enumerate(values) if _is_clear_alone(value)]
-    clear = b"\n".join([values[row] for row in rows])  # type: ignore[misc]
+    plain = [value for value in values if type(value) is bytes]
+    if len(plain) == len(values) and _are_clear(plain):
+        return _decode_together(plain)
+    rows = [row for row, value in enumerate(values) if type(value) is bytes and _are_clear([value])]
     events: list[Event | None] = [None] * len(values)
-    for row, event in zip(rows, _decode_together(clear, len(rows)), strict=True):
+    clear = [value for value in map(values.__getitem__, rows) if value is not None]
+    for row, event in zip(rows, _decode_together(clear), strict=True):
         events[row] = event
     return events
 
 
-def _is_clear_alone(value: bytes | None) -> bool:
-    return type(value) is bytes and _is_clear(value, 1) and _are_flat([value])
-
-
-def _is_clear(text: bytes, lines: int) -> bool:
-    """Tell that no control character can be in a text, and that each line is a value or several.
+def _are_clear(values: Sequence[bytes]) -> bool:
+    """Tell of values whether the schema alone decides, and each begins and ends in its line.
 
     No value stretches over two lines: a brace is never followed by an opening one within a value,
     and within a string the decoder takes no line's end.
     """
+    text = b"\n".join(values)
     return (
-        text.isascii()
-        and b"\\" not in text
-        and b"\x7f" not in text
+        is_plain(text)
         and text.startswith(b"{")
         and text.endswith(b"}")
-        and text.count(b"\n") == text.count(b"}\n{") == lines - 1
+        and text.count(b"\n") == text.count(b"}\n{") == len(values) - 1
+        and max(map(len, values)) <= MAX_PAYLOAD_BYTES
+        and not any(map(may_be_deep, values))
     )
 
 
-def _are_flat(values: Iterable[bytes]) -> bool:
-    """Tell that no value is so large or so deep that it has to be looked at more closely."""
-    lengths = list(map(len, values))
-    # What is opened is closed, so shorter ones can't be too deep.
-    return max(lengths) <= 2 * MAX_NESTING or all(
-        length <= 2 * MAX_NESTING
-        or (length <= MAX_PAYLOAD_BYTES and value.count(b"[") + value.count(b"{") <= MAX_NESTING)
-        for value, length in zip(values, lengths, strict=True)
-    )
-
-
-def _decode_together(text: bytes, lines: int) -> list[Event | None]:
-    """Decode clear values, one a line; None stands for all if one of them is no event."""
-    nothing: list[Event | None] = [None] * lines
+def _decode_together(values: Sequence[bytes]) -> list[Event | None]:
+    """Decode clear values; None stands for all if one of them is no event."""
+    nothing: list[Event | None] = [None] * len(values)
     try:
-        events: list[Event | None] = [*decode_lines(text)]
+        events = decode_lines(b"\n".join(values))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return nothing
     # As many as there are lines: then each line is one.
-    if len(events) != lines:
-        return nothing
-    times = [event.time for event in events if event is not None]
-    years = {time.year for time in times if time is not None}
-    return events if all(MINYEAR < year < MAXYEAR for year in years) else nothing
+    if len(events) == len(values) and all(
+        event.time is None or is_told_by_all(event.time) for event in events
+    ):
+        return [*events]
+    return nothing

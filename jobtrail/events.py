@@ -221,9 +221,8 @@ def decode(value: bytes | None) -> Event:
             expected=f"at most {MAX_EVENT_BYTES} bytes",
             found=f"{len(value)} bytes",
         )
-    plain = value.isascii() and b"\\" not in value and b"\x7f" not in value
-    # What is opened is closed: less than twice as many bytes can't be nested too deep.
-    if len(value) > 2 * MAX_NESTING and value.count(b"[") + value.count(b"{") > MAX_NESTING:
+    plain = is_plain(value)
+    if may_be_deep(value):
         _check_nesting(value)
     try:
         # Output is handed on as it came, so it must be checked as a whole: msgspec skips it.
@@ -238,7 +237,7 @@ def decode(value: bytes | None) -> Event:
     except (msgspec.DecodeError, RecursionError) as error:
         raise EventError("The event is not JSON.", reason="not-json", found=str(error)) from None
     time = event.time
-    if time is not None and not MINYEAR < time.year < MAXYEAR:
+    if time is not None and not is_told_by_all(time):
         raise EventError(
             "The event's time can't be told in UTC by everyone.",
             reason="invalid",
@@ -266,6 +265,22 @@ def decode_lines(values: bytes) -> list[Event]:
         msgspec.MsgspecError: One breaks the schema, or is not JSON.
     """
     return _decoder.decode_lines(values)
+
+
+def is_plain(text: bytes) -> bool:
+    """Tell that no control character can be in JSON: neither as it is nor behind a backslash."""
+    return text.isascii() and b"\\" not in text and b"\x7f" not in text
+
+
+def may_be_deep(value: bytes) -> bool:
+    """Tell whether a value has so many brackets that they may be nested too deep."""
+    # What is opened is closed: less than twice as many bytes can't be.
+    return len(value) > 2 * MAX_NESTING and value.count(b"[") + value.count(b"{") > MAX_NESTING
+
+
+def is_told_by_all(time: datetime) -> bool:
+    """Tell whether everyone can tell an event's time in UTC."""
+    return MINYEAR < time.year < MAXYEAR
 
 
 def _check_text(event: Event) -> None:

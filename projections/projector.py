@@ -248,15 +248,13 @@ class Projector:
     async def _fold(self, partition: int, held: _Partition, records: Sequence[Any]) -> None:
         jobs = held.jobs
         unknown = _unknown(records, jobs)
-        astray = {
-            key
-            for key, place in zip(unknown, partitions_of(unknown, self._partitions), strict=True)
-            if place != partition
-        }
+        keys = list(unknown.values())
+        places = partitions_of(keys, self._partitions)
+        astray = {key for key, place in zip(keys, places, strict=True) if place != partition}
         if unknown:
             # Here and not in the thread: to read waits for nobody, and going there takes longer.
-            names = [key.decode() for key in unknown if key not in astray]
-            jobs.update(self._store.load(partition, names))
+            mine = [name for name, key in unknown.items() if key not in astray]
+            jobs.update(self._store.load(partition, mine))
         if not self._ahead.is_set():
             self._ahead.set()
             self._since = asyncio.get_running_loop().time()
@@ -320,15 +318,16 @@ def _consecutive(records: Sequence[Any]) -> bool:
     return bool(records[-1].offset - records[0].offset == len(records) - 1)
 
 
-def _unknown(records: Iterable[Any], jobs: Mapping[str, Entry]) -> list[bytes]:
-    """Return the keys of jobs that are not held; a record that lies is refused later."""
-    keys = []
+def _unknown(records: Iterable[Any], jobs: Mapping[str, Entry]) -> dict[str, bytes]:
+    """Return the jobs that are not held, with their keys; a record that lies is refused later."""
+    found = {}
     for key in {record.key for record in records}:
         if key is not None:
             with contextlib.suppress(UnicodeDecodeError):
-                if key.decode() not in jobs:
-                    keys.append(key)
-    return keys
+                name = key.decode()
+                if name not in jobs:
+                    found[name] = key
+    return found
 
 
 def _fold_all(

@@ -13,14 +13,14 @@ import socket
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 from jobtrail.settings import Settings
 from services.broker.jars import read_lock
 from services.broker.topics import ensure_topics
-from tests.processes import Process, clean_environment, module
+from tests.processes import Process, api, clean_environment, module, projector
 
 if TYPE_CHECKING:
     from playwright.async_api import Page
@@ -138,6 +138,23 @@ async def running() -> AsyncIterator[list[Process]]:
     yield processes
     for process in reversed(processes):
         await process.kill()
+
+
+class Served(NamedTuple):
+    """A log of its own with a projector and an API process on it."""
+
+    settings: Settings
+    url: str
+
+
+@pytest.fixture
+async def served(make_log: MakeLog, running: list[Process]) -> Served:
+    """Serve a new log."""
+    settings = await make_log()
+    folding, answering = projector(settings), api(settings)
+    running += [folding, answering]
+    await folding.start()
+    return Served(settings, await answering.start())
 
 
 @pytest.fixture(scope="session")

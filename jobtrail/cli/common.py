@@ -76,10 +76,6 @@ def log_settings(data_dir: Path | None, bootstrap_servers: str | None) -> Settin
 def needed(extra: str) -> Iterator[None]:
     """Say what to install where an import inside fails.
 
-    From then on the collector of cycles comes less often: a command that reads a log makes millions
-    of objects and no cycles, and looking for some cost a microsecond for each event. Nothing is
-    frozen: DuckDB would complain of what is left at the end.
-
     Args:
         extra: The extra of jobtrail that brings it.
 
@@ -94,6 +90,14 @@ def needed(extra: str) -> Iterator[None]:
             found=str(error),
             mend=f"Install it: pip install 'jobtrail[{extra}]'",
         ) from None
+
+
+def collect_seldom() -> None:
+    """Let the collector of cycles come less often, for a command that reads a log.
+
+    It makes millions of objects and no cycles, and looking for some cost a microsecond for each
+    event. Nothing is frozen: DuckDB would complain of what is left at the end.
+    """
     gc.set_threshold(100_000, 20, 50)
 
 

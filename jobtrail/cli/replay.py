@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +49,11 @@ class _Asked(NamedTuple):
     limit: int | None = None
     by_day: bool = False
     as_json: bool = False
+
+    @property
+    def ending(self) -> str:
+        """Of the file's name, which says what is written to it; empty without a file."""
+        return "" if self.to is None else self.to.suffix.lower()
 
 
 @click.command()
@@ -131,7 +135,7 @@ def replay(
         shown=not follow,
     ) as opened:
         if follow:
-            follow_log(opened, since, filters.job_ids)
+            follow_log(opened, since, filters)
             return
         rows = _read(opened, asked, filters)
         position = _position(opened, asked)
@@ -151,16 +155,17 @@ def _check(asked: _Asked) -> None:
     """
     from jobtrail.replay.export import DUCKDB, PARQUET, check_ending
 
-    ending = None if asked.to is None else check_ending(asked.to)
+    if asked.to is not None:
+        check_ending(asked.to)
     if asked.state_at and asked.until:
         raise click.UsageError("--state-at says already up to where.")
     if asked.what != "events" and asked.since:
         raise click.UsageError("--since is for events: a state rests on all that came before.")
-    if ending == DUCKDB and (asked.what != "events" or asked.limit):
+    if asked.ending == DUCKDB and (asked.what != "events" or asked.limit):
         raise click.UsageError("A DuckDB file has all three tables, whole.")
-    if asked.by_day and (asked.to is None or ending != PARQUET or asked.to.exists()):
+    if asked.by_day and (asked.to is None or asked.ending != PARQUET or asked.to.exists()):
         raise click.UsageError("--by-day makes a new folder: give --to a free name in .parquet.")
-    if asked.since == LAST and ending != DUCKDB:
+    if asked.since == LAST and asked.ending != DUCKDB:
         raise click.UsageError("--since last is for a .duckdb file: others are given a position.")
 
 
@@ -171,7 +176,7 @@ def _check_followed(asked: _Asked, filters: Filters) -> None:
         UsageError: It can't.
     """
     only = asked._replace(since=None, as_json=False) == _Asked("events")
-    if not only or dataclasses.replace(filters, job_ids=()):
+    if not only or (filters and not filters.ids_only):
         raise click.UsageError(
             "--follow prints events; only --since and --job go with it: what else a job is, and "
             "how it ends, is not known yet."
@@ -182,7 +187,7 @@ def _read(opened: Replay, asked: _Asked, filters: Filters) -> int:
     """Write or print what is asked for; return how many rows."""
     from jobtrail.replay.export import DUCKDB
 
-    if asked.to is not None and asked.to.suffix.lower() == DUCKDB:
+    if asked.to is not None and asked.ending == DUCKDB:
         return _to_duckdb(opened, asked.to, filters, asked.since, asked.until)
     if asked.what == "jobs":
         at = None if asked.state_at == _NOW else asked.state_at
@@ -231,10 +236,9 @@ def _write(asked: _Asked, batches: Iterator[pa.RecordBatch]) -> int:
     if limit is not None:
         batches = _first(batches, limit)
     if to is not None:
-        schema, ending = getattr(schemas, asked.what.upper()), to.suffix.lower()
+        write = to_parquet_by_day if asked.by_day else WRITERS[asked.ending]
         with whole(to) as draft:
-            write = to_parquet_by_day if asked.by_day else WRITERS[ending]
-            return write(schema, batches, draft)
+            return write(getattr(schemas, asked.what.upper()), batches, draft)
     if shown:
         return _show(asked.what, batches)
     rows = 0

@@ -186,6 +186,7 @@ def grow_duckdb(replay: Replay, path: Path) -> int:
 
 
 PARQUET: Final = ".parquet"
+DUCKDB: Final = ".duckdb"
 Writer = Callable[[pa.Schema, Iterable[pa.RecordBatch], Path], int]
 #: By the ending of a file's name; a DuckDB file is written by `to_duckdb`.
 WRITERS: Final[dict[str, Writer]] = {
@@ -194,7 +195,6 @@ WRITERS: Final[dict[str, Writer]] = {
     ".csv": to_csv,
     PARQUET: to_parquet,
 }
-DUCKDB: Final = ".duckdb"
 
 
 def check_ending(path: Path) -> str:

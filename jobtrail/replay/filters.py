@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -34,6 +34,11 @@ class Filters:
             or self.states
             or self.tags
         )
+
+    @property
+    def ids_only(self) -> bool:
+        """Whether jobs are chosen by nothing but their ids, which each event tells."""
+        return bool(self.job_ids) and not replace(self, job_ids=())
 
     def keep(self, jobs: pa.RecordBatch) -> pa.BooleanArray:
         """Return which rows of `schemas.JOBS` are wanted."""

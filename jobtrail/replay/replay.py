@@ -179,7 +179,7 @@ class Replay:
 
         Args:
             filters: Only events of jobs that are so at the end of what is read. The log is then
-                read twice, and the ids of these jobs are held in memory.
+                read twice, unless they only name ids, and the ids of these jobs are held in memory.
             since: Where to begin: a position, or the first instant that an event may name.
             until: Where to stop: a position, or the first instant that no event may name; a date
                 alone is the last day that it may name.
@@ -262,6 +262,8 @@ class Replay:
         return folded.transitions
 
     def _ids(self, filters: Filters, until: When | None) -> pa.Array:
+        if filters.ids_only:
+            return pa.array(filters.job_ids, pa.string())
         with self.fold(position_of(until), filters) as folded:
             found = [batch.column("id") for batch in folded.jobs.batches()]
         return pa.concat_arrays(found) if found else pa.array([], pa.string())

@@ -19,7 +19,7 @@ from jobtrail.asof import Cut, Prefix, prefix
 from jobtrail.events import MAX_TAGS
 from jobtrail.job import Job
 from jobtrail.partitions import partition_of
-from projections.reading import Cursor, Filters, Looked, Then, job_of
+from projections.reading import Cursor, Filters, Looked, Then
 from projections.sqlite.files import Files, Shard
 from projections.sqlite.listing import Listing, Source, listings
 from projections.sqlite.rows import COLUMNS
@@ -240,9 +240,7 @@ class PastListing:
                 "WHERE row IN (SELECT value FROM json_each(?))",
                 (orjson.dumps(rows).decode(),),
             ).fetchall():
-                jobs[row[0]] = job_of(
-                    row, shard.names.audience(row[-2]), shard.names.type_name(row[-1])
-                )
+                jobs[row[0]] = shard.names.job(row)
         return [
             Then(
                 Cursor(at.created_at, at.id),

@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from projections.reading import ProjectionReader
+from tests.contract.api_service import Api, running
 from tests.contract.store_feeding import fill
 from tests.contract.store_model import Model
 from tests.contract.store_streams import Log, seeded_log
@@ -29,6 +30,15 @@ def store(unmade: SqliteStore) -> SqliteStore:
     """Return an empty store."""
     unmade.create()
     return unmade
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    """Return a service with an empty store that follows the log."""
+    async with running(tmp_path) as api:
+        api.make_store()
+        api.follow()
+        yield api
 
 
 class Filled(NamedTuple):

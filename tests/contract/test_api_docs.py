@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,21 +13,13 @@ from playwright.async_api import Page
 
 from services.api.openapi import document
 from services.api.routes import ENDPOINTS
-from tests.contract.api_service import Api, running
+from tests.contract.api_service import Api
 
 TYPES = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".png": "image/png",
 }
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with running(tmp_path) as api:
-        api.make_store()
-        api.follow()
-        yield api
 
 
 class References(HTMLParser):

@@ -6,7 +6,6 @@ Here the log is a list in this process; coming back to a real one is in tests/e2
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,15 +22,6 @@ from tests.contract.conftest import Filled
 from tests.contract.feeding import feed, happen
 from tests.contract.store_checks import EVERYBODY
 from tests.contract.test_api_visibility import CALLERS, headers_of
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with running(tmp_path) as api:
-        api.make_store()
-        api.follow()
-        yield api
-
 
 # --- what is told
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,14 +15,6 @@ from jobtrail.tokens import make_token
 from services.api.limits import Patience
 from tests.contract.api_service import PARTITIONS, Api, running
 from tests.contract.feeding import feed, happen
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with running(tmp_path) as api:
-        api.make_store()
-        api.follow()
-        yield api
 
 
 async def nobody_listens(api: Api) -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from jobtrail.partitions import partition_of
 from jobtrail.position import format_position, parse_position
@@ -16,14 +13,6 @@ from tests.contract.api_service import NOON, PARTITIONS, Answer, Api, running
 
 DAY = 86_400
 UNKNOWN = "never-there"
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with running(tmp_path) as api:
-        api.make_store()
-        api.follow()
-        yield api
 
 
 def at(seconds: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -49,14 +48,6 @@ class Jobs:
 
     def ids(self, **equal: Any) -> list[str]:
         return [job["id"] for job in self.known if all(job[name] == equal[name] for name in equal)]
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with running(tmp_path) as api:
-        api.make_store()
-        api.follow()
-        yield api
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,15 +11,6 @@ import pytest
 from jobtrail.partitions import partition_of
 from jobtrail.tokens import make_token
 from tests.contract.api_service import PARTITIONS, PROBLEM, Api, running
-
-
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with running(tmp_path) as api:
-        api.make_store()
-        api.follow()
-        yield api
-
 
 # --- who gets in
 

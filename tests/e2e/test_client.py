@@ -15,9 +15,9 @@ from jobtrail.producer import LogWriter
 from jobtrail.settings import Settings
 from jobtrail.states import State
 from jobtrail.tokens import local_secret, make_token
-from tests.conftest import MakeLog
+from tests.conftest import Served
 from tests.e2e.service import command
-from tests.processes import Process, api, clean_environment, projector
+from tests.processes import clean_environment
 
 JOBS = 1_203
 
@@ -64,12 +64,8 @@ def event(kind: str, job_id: str, second: int = 0, **data: Any) -> dict[str, Any
 
 
 @pytest.fixture
-async def place(make_log: MakeLog, running: list[Process]) -> Place:
-    settings = await make_log()
-    folding, answering = projector(settings), api(settings)
-    running += [folding, answering]
-    await folding.start()
-    place = Place(await answering.start(), settings)
+async def place(served: Served) -> Place:
+    place = Place(served.url, served.settings)
     jobs = [
         event("created", f"j{n}", n, jobType=f"t{n % 2}", owner="alice", tags={"n": str(n % 3)})
         for n in range(JOBS)

@@ -13,10 +13,10 @@ import pytest
 from jobtrail.position import format_position
 from jobtrail.settings import Settings
 from jobtrail.tokens import READ_ALL, WRITE, local_secret, make_token
-from tests.conftest import MakeLog
+from tests.conftest import Served
 from tests.e2e.service import get
 from tests.faults.flows import read_log
-from tests.processes import Process, api, clean_environment, projector
+from tests.processes import clean_environment
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
@@ -71,12 +71,8 @@ class Place:
 
 
 @pytest.fixture
-async def place(make_log: MakeLog, running: list[Process]) -> Place:
-    settings = await make_log()
-    folding, answering = projector(settings), api(settings)
-    running += [folding, answering]
-    await folding.start()
-    return Place(settings, await answering.start())
+async def place(served: Served) -> Place:
+    return Place(served.settings, served.url)
 
 
 async def test_every_example_is_run_here() -> None:

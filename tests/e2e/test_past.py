@@ -11,20 +11,15 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from jobtrail.client import ApiError, Client
 from jobtrail.position import parse_position
 from jobtrail.settings import Settings
-from tests.conftest import MakeLog
+from tests.conftest import Served
 from tests.e2e.test_client import Place, event
-from tests.processes import Process, api, projector
 
 JOBS = 60
 
 
 @pytest.fixture
-async def place(make_log: MakeLog, running: list[Process]) -> Place:
-    settings = await make_log()
-    folding, answering = projector(settings), api(settings)
-    running += [folding, answering]
-    await folding.start()
-    place = Place(await answering.start(), settings)
+async def place(served: Served) -> Place:
+    place = Place(served.url, served.settings)
     about = {"jobType": "t", "owner": "alice", "tags": {"n": "1"}}
     await place.write([event("created", f"j{n}", n % 10, **about) for n in range(JOBS)])
     return place

@@ -96,37 +96,32 @@ async def test_a_log_that_is_not_there_says_so() -> None:
         await asyncio.to_thread(LogSource, away)
 
 
-async def run(settings: Settings, *arguments: str, name: str = "replay") -> tuple[int, str, str]:
+async def begin(
+    settings: Settings, *arguments: str, name: str = "replay"
+) -> asyncio.subprocess.Process:
     servers = ("--bootstrap-servers", settings.bootstrap_servers)
-    process = await asyncio.create_subprocess_exec(
+    return await asyncio.create_subprocess_exec(
         *command("--data-dir", str(settings.data_dir), name, *servers, *arguments),
         env={**clean_environment(), "JOBTRAIL_TOPIC": settings.topic},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
+
+
+async def run(settings: Settings, *arguments: str, name: str = "replay") -> tuple[int, str, str]:
+    process = await begin(settings, *arguments, name=name)
     out, err = await process.communicate()
     return process.returncode or 0, out.decode(), err.decode()
 
 
 async def test_the_command_follows_the_log(settings: Settings) -> None:
-    with_log = ("--bootstrap-servers", settings.bootstrap_servers, "--follow")
-    env = {**clean_environment(), "JOBTRAIL_TOPIC": settings.topic}
-
-    async def follow(*arguments: str) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            *command("--data-dir", str(settings.data_dir), "replay", *with_log, *arguments),
-            env=env,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-
     async def told(process: asyncio.subprocess.Process) -> str:
         assert process.stdout is not None
         async with asyncio.timeout(60):
             found: str = json.loads(await process.stdout.readline())["id"]
         return found
 
-    process = await follow()
+    process = await begin(settings, "--follow")
     for _ in range(JOBS * 2 + JOBS * 2 // 3):
         await told(process)
     ids = []
@@ -140,7 +135,7 @@ async def test_the_command_follows_the_log(settings: Settings) -> None:
     assert (process.returncode, out) == (0, b"")
     word, position = err.decode().split()
     assert word == "position"
-    one = await follow("--since", position, "--job", "new")
+    one = await begin(settings, "--follow", "--since", position, "--job", "new")
     last = event("active", "new", 3)
     others = [("j2", json.dumps(event("progress", "j2", 4)).encode())]
     await write(settings, [*others, ("new", json.dumps(last).encode())])

@@ -24,12 +24,12 @@ from jobtrail.position import format_position
 from jobtrail.process import child_environment
 from jobtrail.settings import Settings
 from jobtrail.tokens import local_secret, make_token
-from tests.conftest import MakeLog
+from tests.conftest import MakeLog, Served
 from tests.e2e.service import command, get
 from tests.faults.flows import DEADLINE, fold_of, read_log
 from tests.pgboss.servers import Driver
 from tests.postgres import Postgres
-from tests.processes import Process, api, projector
+from tests.processes import Process
 
 JOBS: Final = 5_000
 _LOOK_EVERY: Final = 0.05
@@ -94,13 +94,9 @@ async def until_longer(settings: Settings, than: int) -> None:
 
 
 @pytest.fixture
-async def place(make_log: MakeLog, running: list[Process]) -> Any:
+async def place(served: Served) -> Any:
     """A log with a projector and an API on it; the value asks for its summary at a position."""
-    settings = await make_log()
-    folding, answering = projector(settings), api(settings)
-    running += [folding, answering]
-    await folding.start()
-    url = await answering.start()
+    settings, url = served
 
     async def summary() -> Counts:
         ends = (await read_log(settings)).ends()

@@ -338,3 +338,17 @@ def test_what_is_read_is_told(replay: Replay) -> None:
     replay.progress = lambda done, total: seen.append((done, total))
     list(replay.event_batches())
     assert seen[-1] == (22, 22)
+
+
+def test_jobs_by_their_ids_take_one_reading(replay: Replay) -> None:
+    seen: list[int] = []
+    replay.progress = lambda done, _total: seen.append(done)
+    found = [event.subject for _, event in replay.events(Filters(job_ids=("b", "d")))]
+    assert found == [event.subject for _, event in replay.events() if event.subject in ("b", "d")]
+    once = len(seen) // 2
+    assert seen[:once] == seen[once:]
+    found = [
+        event.subject for _, event in replay.events(Filters(job_ids=("b", "d"), users=("bob",)))
+    ]
+    assert set(found) == {"b"}
+    assert len(seen) == 4 * once

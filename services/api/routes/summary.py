@@ -28,10 +28,10 @@ async def summary(service: Service, request: web.Request, identity: Identity) ->
     """
     query = read_query(SummaryQuery, request.rel_url.raw_query_string)
     await reach_position(service, request)
-    began = perf_counter()
     if query.as_of is not None:
         await reach_cut(service, query.as_of)
-        began = perf_counter()
+    began = perf_counter()
+    if query.as_of is not None:
         counts, held = await service.past.summary(identity.caller, query.filters(), query.as_of)
     else:
         with service.store.snapshot() as snapshot:
