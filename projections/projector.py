@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from jobtrail.decoding import accept, decode_clear
@@ -88,7 +89,7 @@ class _Partition:
             del jobs[job_id]
             if entry.job.state not in ENDED:
                 jobs[job_id] = entry
-        for job_id in list(jobs)[: max(0, len(jobs) - MAX_HELD)]:
+        for job_id in list(islice(jobs, max(0, len(jobs) - MAX_HELD))):
             del jobs[job_id]
         self.touched = {}
         self.tally = Tally()

@@ -14,7 +14,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, repeat
-from operator import itemgetter
 from struct import Struct as Layout
 from typing import Final
 
@@ -24,19 +23,14 @@ from numpy.typing import NDArray
 from jobtrail.asof import reached
 from jobtrail.job import ENTRY_BYTES, TRAIL_LAYOUT, Job
 from jobtrail.states import STATES
+from projections.sqlite.placed import NONE, Columns, Key, Placed
 from projections.sqlite.schema import DAY, EVERYBODY
 from projections.store import Batch, Entry
 
-#: (audience, type, creation time, bulk id, state code) of a row.
-Key = tuple[int, int, int, str | None, int]
-#: A job to be written, its key, and how many entries of its trail lie outside of its row.
-Placed = tuple[Entry, Job, Key, int]
 #: A row of `CHANGE`.
 Change = tuple[int, int, int, int, int, int, int, int]
 Rows = NDArray[np.void]
 
-#: The code of no state: a job comes into being, or stops being what it was.
-NONE: Final = len(STATES)
 CHANGE: Final = np.dtype(
     [
         ("effective", "<i8"),
@@ -66,11 +60,6 @@ _LAST_LEVEL: Final = 9
 _TOTALLED: Final = 1024
 _MOST_TOTALS: Final = 8
 
-#: Up to so many jobs are looked at one by one, which costs less than arrays of them.
-_FEW: Final = 128
-
-_ENTRY_OF: Final[Callable[[Placed], Entry]] = itemgetter(0)
-_KEY_OF: Final[Callable[[Placed], Key]] = itemgetter(2)
 #: The blocks of all runs of a level.
 _ITS_BLOCKS: Final = (
     "change_runs r JOIN change_blocks b "
@@ -89,6 +78,7 @@ def record(
     db: sqlite3.Connection,
     batches: Sequence[Batch],
     placed: Sequence[Placed],
+    columns: Columns | None,
     key_of: Callable[[Job], Key],
 ) -> list[int]:
     """Append how jobs changed, inside the open transaction.
@@ -97,6 +87,7 @@ def record(
         db: The shard.
         batches: What is written.
         placed: The same, job by job in the same order; the rows are written.
+        columns: The same; None where it is little.
         key_of: Makes the key of what a job was.
 
     Returns:
@@ -104,23 +95,22 @@ def record(
     """
     found: list[Change] = []
     times: list[int] = []
-    few = len(placed) <= _FEW
     for (entry, job, key, _spilled), partition in zip(placed, _partitions(batches), strict=True):
         time = entry.reached
         if time is None:
             time = entry.reached = reached(job.trail[: entry.written])
-        if few or entry.former:
+        if columns is None or entry.former:
             keys = [*(key_of(before) for _offset, before in entry.former), key]
             time, begins = _walk(entry, job, partition, keys, found, time)
             if begins:
                 _write_incarnations(db, entry, job, keys, begins)
         times.append(time)
-    if few:
+    if columns is None:
         if found:
             _append_few(db, found)
             _put_together(db, 0)
         return times
-    times, changes = _derive(placed, times, _partitions(batches))
+    times, changes = _derive(placed, columns, times, _partitions(batches))
     if found:
         changes = np.concatenate([changes, np.array(found, CHANGE)])
     if len(changes):
@@ -197,7 +187,10 @@ def _write_incarnations(
 
 
 def _derive(
-    placed: Sequence[Placed], reached_before: list[int], partitions: Iterator[int]
+    placed: Sequence[Placed],
+    columns: Columns,
+    reached_before: list[int],
+    partitions: Iterator[int],
 ) -> tuple[list[int], Rows]:
     """Find the changes of all jobs that stay what they are, in columns.
 
@@ -222,8 +215,7 @@ def _derive(
     after = trail["state"]
     earlier = np.empty_like(after)
     earlier[1:] = after[:-1]
-    before = np.array([e.stored[4] if e.stored else NONE for e in map(_ENTRY_OF, placed)], "u1")
-    earlier[first] = before[whose[first]]
+    earlier[first] = columns.before[whose[first]]
     last = np.append(first[1:], True)
     times[whose[last]] = effective[last]
     changed = np.flatnonzero(after != earlier)
@@ -233,10 +225,9 @@ def _derive(
     changes["offset"] = trail["offset"][changed]
     changes["before"] = earlier[changed]
     changes["after"] = after[changed]
-    # No transposing by `zip`: an iterator for each job would call the collector of cycles.
-    keys = list(map(_KEY_OF, placed))
-    for column, name in enumerate(("audience", "type", "created")):
-        changes[name] = np.array(list(map(itemgetter(column), keys)), CHANGE[name])[whose]
+    changes["audience"] = columns.audience[whose]
+    changes["type"] = columns.type[whose]
+    changes["created"] = columns.created[whose]
     changes["partition"] = np.array(list(partitions), "<u2")[whose]
     return times.tolist(), changes
 

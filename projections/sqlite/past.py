@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from jobtrail.asof import Cut
 from jobtrail.states import STATES
 from projections.reading import Filters
-from projections.sqlite.changes import BLOCKS, CHANGE, DIRECTORY, NONE, OFFSETS, Rows
+from projections.sqlite.changes import BLOCKS, CHANGE, DIRECTORY, OFFSETS, Rows
 from projections.sqlite.days import split_days
 from projections.sqlite.listing import Source
+from projections.sqlite.placed import NONE
 from projections.sqlite.schema import DAY, EVERYBODY
 
 #: Blocks of 36 KiB that are in memory at a time.

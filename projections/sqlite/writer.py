@@ -16,12 +16,11 @@ import orjson
 
 from jobtrail.errors import FencedError, StoreError
 from jobtrail.job import ENTRY_BYTES, STATE_CODES, Job
-from jobtrail.states import STATES
 from projections.reading import job_of
-from projections.sqlite import changes, schema
-from projections.sqlite.changes import Key, Placed
+from projections.sqlite import changes, counters, schema
+from projections.sqlite.placed import Key, Placed, in_columns
 from projections.sqlite.rows import COLUMNS, MAX_NAMES, Names, changing_columns
-from projections.sqlite.schema import DAY, EVERYBODY, NOBODY
+from projections.sqlite.schema import NOBODY
 from projections.store import Batch, Checkpoint, Entry
 
 #: A row's own trail holds fewer entries than this; older ones move to `trail_chunks`, so that a
@@ -41,11 +40,6 @@ _CHANGE: Final = (
 )
 _UPDATE: Final = f"{_CHANGE} WHERE row=?"
 _UPDATE_WHOLE: Final = f"{_CHANGE}, audience=?, type=?, created_at=?, bulk_id=? WHERE row=?"
-_COUNT: Final = (
-    f"INSERT INTO counters(audience, day, type, {', '.join(STATES)}) "
-    f"VALUES({', '.join('?' * (3 + len(STATES)))}) "
-    "ON CONFLICT DO UPDATE SET " + ", ".join(f"{s}={s}+excluded.{s}" for s in STATES)
-)
 _MOVE: Final = (
     "UPDATE checkpoints SET next_offset=?, last_event_id=?, last_timestamp=?, "
     "applied=applied+?, duplicate=duplicate+?, late=late+?, not_allowed=not_allowed+?, "
@@ -166,13 +160,14 @@ class _Shard:
                 self._check_filling(batch, filling)
             self._learn_audiences(batches)
             placed = [
-                (entry, job, self._key(job), self._spilled(job))
+                (entry, job, self._placed_key(entry, job), self._spilled(job))
                 for batch in batches
                 for entry, job in batch.changes
             ]
+            columns = in_columns(placed)
             self._write_rows(placed)
-            self._count(placed)
-            times = changes.record(self.db, batches, placed, self._key)
+            self.db.executemany(counters.MOVE, counters.rows(placed, columns))
+            times = changes.record(self.db, batches, placed, columns, self._key)
         for (entry, job, key, spilled), time in zip(placed, times, strict=True):
             entry.stored = key
             entry.spilled = spilled
@@ -238,6 +233,13 @@ class _Shard:
                 expected="jobs that were read from it since",
             )
 
+    def _placed_key(self, entry: Entry, job: Job) -> Key:
+        stored = entry.stored
+        if stored is None or entry.former:
+            return self._key(job)
+        # What a job is and whose, it says anew where it ever changes.
+        return (*stored[:4], STATE_CODES[job.state])
+
     def _key(self, job: Job) -> Key:
         return (
             self._audiences[job.owner, job.viewers],
@@ -261,9 +263,14 @@ class _Shard:
 
     def _learn_audiences(self, batches: Sequence[Batch]) -> None:
         """Give numbers to the audiences of batches, all of those that have none yet at once."""
-        met = {(job.owner, job.viewers) for batch in batches for _entry, job in batch.changes}
-        moved = [entry for batch in batches for entry, _job in batch.changes if entry.former]
-        met.update((job.owner, job.viewers) for entry in moved for _offset, job in entry.former)
+        said = [
+            (entry, job)
+            for batch in batches
+            for entry, job in batch.changes
+            if entry.stored is None or entry.former
+        ]
+        met = {(job.owner, job.viewers) for _entry, job in said}
+        met.update((job.owner, job.viewers) for entry, _job in said for _at, job in entry.former)
         if len(self._audiences) + len(met) > MAX_NAMES:
             self._forget()
         fresh: list[tuple[int, str | None, str]] = []
@@ -320,53 +327,12 @@ class _Shard:
             if rows:
                 self.db.executemany(statement, rows)
 
-    def _count(self, placed: Sequence[Placed]) -> None:
-        """Move counts by how jobs changed, never by how many events there were."""
-        changes: dict[tuple[int, int, int], list[int]] = {}
-        for entry, _job, key, _spilled in placed:
-            stored = entry.stored
-            if stored == key:
-                continue
-            counts = _counts(changes, key)
-            counts[key[-1]] += 1
-            if stored is not None:
-                if stored[:3] != key[:3]:
-                    counts = _counts(changes, stored)
-                counts[stored[-1]] -= 1
-        rows = [(*bucket, *counts) for bucket, counts in changes.items() if any(counts)]
-        for bucket, counts in _sum_up(changes).items():
-            rows.append((EVERYBODY, *bucket, *counts))
-        rows.sort()
-        self.db.executemany(_COUNT, rows)
-
     def reset(self, ends: Mapping[int, int]) -> None:
         with self._transaction():
             for table in schema.TABLE_NAMES:
                 self.db.execute(f"DROP TABLE {table}")
             schema.make_tables(self.db, dict.fromkeys(ends, 0), dict(ends))
         self._forget()
-
-
-def _counts(changes: dict[tuple[int, int, int], list[int]], key: Key) -> list[int]:
-    """Return the changes by state of the audience, day and type that a row counts in."""
-    bucket = (key[0], key[2] // DAY, key[1])
-    counts = changes.get(bucket)
-    if counts is None:
-        counts = changes[bucket] = [0] * len(STATES)
-    return counts
-
-
-def _sum_up(changes: Mapping[tuple[int, int, int], list[int]]) -> dict[tuple[int, int], list[int]]:
-    """Add the changes of all audiences up, by day and type."""
-    sums: dict[tuple[int, int], list[int]] = {}
-    for (_audience, day, job_type), counts in changes.items():
-        total = sums.get((day, job_type))
-        if total is None:
-            sums[day, job_type] = list(counts)
-        else:
-            for state, by in enumerate(counts):
-                total[state] += by
-    return {bucket: total for bucket, total in sums.items() if any(total)}
 
 
 def read_chunks(db: sqlite3.Connection, row: int, spilled: int, shard: str = "main") -> bytes:

@@ -1,0 +1,56 @@
+"""The counters of many jobs at once come to what they come to job by job."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobtrail.job import Job
+from jobtrail.states import STATES
+from projections.sqlite import counters
+from projections.sqlite.placed import Key, Placed, in_columns
+from projections.sqlite.schema import DAY, EVERYBODY
+from projections.store import Entry
+
+KEYS = st.tuples(
+    st.integers(0, 2),
+    st.integers(0, 1),
+    st.sampled_from([-1, 0, DAY - 1, DAY, 3 * DAY]),
+    st.sampled_from([None, "bulk"]),
+    st.integers(0, len(STATES) - 1),
+)
+
+
+def a_job(stored: Key | None, key: Key) -> Placed:
+    """Return a job that is stored with a key and has another one now, as the projector does."""
+    job = Job(id="a", state=STATES[key[4]], created_at=key[2], updated_at=key[2])
+    entry = Entry(job, 1, stored)
+    if stored is not None and stored[:4] != key[:4]:
+        entry.former = ((7, job),)
+    return entry, job, key, 0
+
+
+CHANGES = st.lists(
+    st.one_of(
+        KEYS.map(lambda key: a_job(None, key)),
+        st.builds(lambda key, state: a_job((*key[:4], state), key), KEYS, st.integers(0, 3)),
+        st.builds(a_job, KEYS, KEYS),
+    ),
+    min_size=1,
+    max_size=20,
+)
+
+
+@given(CHANGES)
+def test_many_are_counted_as_few_are(changes: list[Placed]) -> None:
+    # As often as it takes to be many.
+    many = changes * 200
+    columns = in_columns(many)
+    assert columns is not None
+    rows = [tuple(row) for row in counters.rows(many, columns)]
+    assert rows == counters.rows(many, None)
+    assert rows == sorted(set(rows))
+    assert all(any(row[3:]) for row in rows)
+    assert sum(sum(row[3:]) for row in rows if row[0] == EVERYBODY) == 200 * sum(
+        entry.stored is None for entry, _job, _key, _spilled in changes
+    )
