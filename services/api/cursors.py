@@ -81,7 +81,7 @@ class Cursors:
 
 def _asked(query: SearchQuery) -> str:
     """Return what was asked for, wherever in the listing."""
-    filters = _filters(query.filters())
+    filters = _filters(query.filters)
     cut = query.as_of
     if cut is None:
         return filters

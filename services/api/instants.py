@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime
-from functools import lru_cache
 from typing import Final
 
 from jobtrail.events import microseconds
 
 _DAY: Final = 86_400_000_000
 _SECOND: Final = 1_000_000
+_HOUR: Final = 3_600 * _SECOND
 _EPOCH: Final = date(1970, 1, 1).toordinal()
 #: 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z.
 _FIRST: Final = -62_135_596_800 * _SECOND
@@ -53,32 +53,41 @@ def _parse(text: str) -> tuple[int, bool]:
 
 
 # An instant is put together from texts that are there: a page of 20 jobs has sixty instants, and
-# formatting takes three times as long. The tables are small on purpose: larger ones (every second
-# of a day, every millisecond of a minute) are slower, since they don't stay in the core's cache.
-_MINUTES: Final = tuple(f"T{hour:02d}:{minute:02d}:" for hour in range(24) for minute in range(60))
-_SECONDS: Final = tuple(f"{second:02d}." for second in range(60))
+# formatting takes three times as long. The tables are small on purpose: larger ones (every
+# millisecond of a minute) are slower, since they don't stay in the core's cache.
+_SECONDS: Final = tuple(f"{second // 60:02d}:{second % 60:02d}." for second in range(3600))
 _MILLISECONDS: Final = tuple(f"{millisecond:03d}Z" for millisecond in range(1000))
+#: Hours that are remembered at a time: about 150 bytes each.
+_MOST_HOURS: Final = 8_192
+_hours: Final[dict[int, str]] = {}
 
 
-@lru_cache(maxsize=4_096)  # Days; about 150 bytes each.
-def _date(days: int) -> str:
-    return date.fromordinal(days + _EPOCH).isoformat()
+def _begin(hour: int) -> str:
+    """Return what the instants of an hour since 1970 begin with, and remember it."""
+    days, of_day = divmod(hour, 24)
+    text = f"{date.fromordinal(days + _EPOCH).isoformat()}T{of_day:02d}:"
+    if len(_hours) >= _MOST_HOURS:
+        _hours.clear()
+    _hours[hour] = text
+    return text
 
 
 def as_text(instant: int | None) -> str | None:
     """Return an instant as ISO 8601 in UTC: milliseconds, or microseconds where there are any."""
     if instant is None:
         return None
-    seconds = instant // _SECOND
-    rest = instant - seconds * _SECOND
-    days = seconds // 86_400
-    seconds -= days * 86_400
-    try:
-        day = _date(days)
-    except (ValueError, OverflowError):
-        # An offset may put what a client names outside of the years that there are names for. No
-        # event is there, so the nearest instant that has one stands for the same.
-        return as_text(_FIRST if instant < _FIRST else _LAST)
+    hour = instant // _HOUR
+    begin = _hours.get(hour)
+    if begin is None:
+        try:
+            begin = _begin(hour)
+        except (ValueError, OverflowError):
+            # An offset may put what a client names outside of the years that there are names for.
+            # No event is there, so the nearest instant that has one stands for the same.
+            return as_text(_FIRST if instant < _FIRST else _LAST)
+    rest = instant - hour * _HOUR
     milliseconds = rest // 1000
-    below = f"{rest:06d}Z" if rest != milliseconds * 1000 else _MILLISECONDS[milliseconds]
-    return f"{day}{_MINUTES[seconds // 60]}{_SECONDS[seconds % 60]}{below}"
+    seconds = milliseconds // 1000
+    if rest != milliseconds * 1000:
+        return f"{begin}{_SECONDS[seconds]}{rest - seconds * _SECOND:06d}Z"
+    return f"{begin}{_SECONDS[seconds]}{_MILLISECONDS[milliseconds - seconds * 1000]}"

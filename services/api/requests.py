@@ -6,7 +6,7 @@ A model gathers everything that is wrong with a request, so that a client mends 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, get_origin
 
 import orjson
@@ -170,8 +170,9 @@ class BulkQuery(_OfTypes):
         description="Seconds to wait for every job of the bulk to end; -1 for no limit.",
     )
 
+    @cached_property
     def filters(self) -> Filters:
-        """Return what the store is asked for."""
+        """What the store is asked for."""
         return Filters(bulk_id=self.bulk_id, job_types=self.job_types)
 
 
@@ -197,8 +198,9 @@ class _Ranged(_OfTypes):
         None, alias="endDate", description="Only jobs created then or earlier."
     )
 
+    @cached_property
     def filters(self) -> Filters:
-        """Return what the store is asked for."""
+        """What the store is asked for."""
         return Filters(
             job_types=self.job_types, created_from=self.created_from, created_to=self.created_to
         )
@@ -221,8 +223,9 @@ class _Filtered(_Ranged):
         None, alias="updatedSince", description="Only jobs that changed then or later."
     )
 
+    @cached_property
     def filters(self) -> Filters:
-        """Return what the store is asked for."""
+        """What the store is asked for."""
         return Filters(
             job_types=self.job_types,
             states=self.states,

@@ -48,7 +48,7 @@ def test_the_next_page_has_the_same_filters_and_knows_its_place(raw: str) -> Non
     assert following.as_of == before.as_of
     assert following.size == before.size
     assert following.offset == 0
-    assert as_sets(following.filters()) == as_sets(before.filters())
+    assert as_sets(following.filters) == as_sets(before.filters)
 
 
 def test_a_filter_may_be_spelled_otherwise_on_the_next_page() -> None:

@@ -132,7 +132,7 @@ def test_a_search_takes_all_its_filters() -> None:
         "&owner=alice&bulkId=b-17&tag=tenant:acme,k:v:w&updatedSince=2026-11-23T13:00:00Z"
         "&offset=7&size=20",
     )
-    assert query.filters() == Filters(
+    assert query.filters == Filters(
         job_types=("a", "b"),
         states=(State.FAILED, State.ACTIVE),
         created_from=MIDNIGHT,
@@ -147,7 +147,7 @@ def test_a_search_takes_all_its_filters() -> None:
 
 def test_what_is_not_given_has_the_contracts_default() -> None:
     query = read_query(SearchQuery, "")
-    assert query.filters() == Filters()
+    assert query.filters == Filters()
     assert (query.offset, query.size, query.cursor) == (0, 100, None)
     assert read_query(BulkQuery, "bulkId=b").wait == 0
     body = read_body(StatusesBody, b'{"jobIds": ["a"]}')

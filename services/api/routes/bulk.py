@@ -46,7 +46,7 @@ async def bulk(service: Service, request: web.Request, identity: Identity) -> we
     query = read_query(BulkQuery, request.rel_url.raw_query_string)
     live = query.wait != 0
     await reach_position(service, request, live=live)
-    reader = _Bulk(service, identity.caller, query.filters(), live=live)
+    reader = _Bulk(service, identity.caller, query.filters, live=live)
     long = LongAnswer(request, service.patience.sign_of_life, reader.headers)
     if query.wait:
         await reader.hold(long, service.gate.deadline(identity, query.wait))

@@ -59,7 +59,7 @@ async def feed(service: Service, request: web.Request, identity: Identity) -> we
         listener = service.feed.join(identity.caller, snapshot.held.position, wanted)
         fresh = service.freshness.headers(snapshot.held)
     try:
-        told = _Told(service, listener, Interest.of(identity.caller, query.filters()))
+        told = _Told(service, listener, Interest.of(identity.caller, query.filters))
         async with contextlib.aclosing(told.parts()) as parts:
             begin = told.mark()
             # What can't be told from there on is refused before the answer begins.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -44,7 +44,7 @@ async def search(service: Service, request: web.Request, identity: Identity) -> 
     with service.store.snapshot() as snapshot:
         lines = snapshot.search(
             identity.caller,
-            query.filters(),
+            query.filters,
             make=_line,
             size=size + 1,
             after=after,
@@ -57,9 +57,10 @@ async def search(service: Service, request: web.Request, identity: Identity) -> 
     following = None
     if len(lines) > size:
         del lines[size:]
-        following = service.cursors.next_page(query, lines[-1].place)
+        last = lines[-1][0]
+        following = service.cursors.next_page(query, Cursor(last[2], last[0]))
         headers["Link"] = f'<{following}>; rel="next"'
-    return answer({"jobs": [line.job for line in lines], "next": following}, headers)
+    return answer({"jobs": [row_answer(*line) for line in lines], "next": following}, headers)
 
 
 async def _search_past(
@@ -73,7 +74,7 @@ async def _search_past(
 ) -> web.StreamResponse:
     began = perf_counter()
     page = await service.past.search(
-        identity.caller, query.filters(), cut, size=size, after=after, skip=min(skip, _FARTHEST)
+        identity.caller, query.filters, cut, size=size, after=after, skip=min(skip, _FARTHEST)
     )
     headers = service.freshness.headers(page.held)
     headers["Server-Timing"] = f"past;dur={(perf_counter() - began) * 1000:.3f}"
@@ -84,15 +85,11 @@ async def _search_past(
     return answer({"jobs": [job_answer(job) for job in page.jobs], "next": following}, headers)
 
 
-class _Line(NamedTuple):
-    """A job of a page."""
-
-    place: Cursor
-    job: dict[str, Any]
-
-
-def _line(row: Sequence[Any], audience: Audience, job_type: str | None) -> _Line:
-    return _Line(Cursor(row[2], row[0]), row_answer(row, audience, job_type))
+def _line(
+    row: Sequence[Any], audience: Audience, job_type: str | None
+) -> tuple[Sequence[Any], Audience, str | None]:
+    """Keep a job of a page as it lies: the place of the last one is needed too."""
+    return row, audience, job_type
 
 
 _FIRST: Final = "$response.body#/jobs/0"

@@ -32,10 +32,10 @@ async def summary(service: Service, request: web.Request, identity: Identity) ->
         await reach_cut(service, query.as_of)
     began = perf_counter()
     if query.as_of is not None:
-        counts, held = await service.past.summary(identity.caller, query.filters(), query.as_of)
+        counts, held = await service.past.summary(identity.caller, query.filters, query.as_of)
     else:
         with service.store.snapshot() as snapshot:
-            counts = snapshot.summary(identity.caller, query.filters())
+            counts = snapshot.summary(identity.caller, query.filters)
             held = snapshot.held
     headers = service.freshness.headers(held)
     headers["Server-Timing"] = f"store;dur={(perf_counter() - began) * 1000:.3f}"
