@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import orjson
 
@@ -23,6 +23,8 @@ Audience = tuple[str | None, tuple[str, ...]]
 #: start and end, attempt, progress, bulk id, tags in JSON or None, error, output. Any more are the
 #: store's own.
 Make = Callable[[Sequence[Any], Audience, str | None], T]
+#: Where the output lies among these.
+OUTPUT: Final = 11
 
 
 def job_of(row: Sequence[Any], audience: Audience, job_type: str | None) -> Job:
@@ -188,8 +190,8 @@ class Snapshot(Protocol):
 
     held: Held
 
-    def jobs(self, caller: Caller, ids: list[str]) -> list[Job]:
-        """Return those of these jobs that the caller sees, without their trails."""
+    def jobs(self, caller: Caller, ids: list[str], *, make: Make[T]) -> list[T]:
+        """Return what `make` makes of those of these jobs that the caller sees."""
 
     def watched(self, ids: list[str]) -> dict[str, Job]:
         """Return these jobs with their trails, whoever may see them.

@@ -160,10 +160,10 @@ class SqliteSnapshot:
             asked[partition_of(job_id, self._partitions) % total].append(job_id)
         return asked
 
-    def jobs(self, caller: Caller, ids: list[str]) -> list[Job]:
-        """Return those of these jobs that the caller sees, without their trails."""
+    def jobs(self, caller: Caller, ids: list[str], *, make: Make[T]) -> list[T]:
+        """Return what is made of those of these jobs that the caller sees."""
         asked = self._asked(ids)
-        return [job for files in self._files for job in _found(files, caller, asked)]
+        return [job for files in self._files for job in _found(files, caller, asked, make)]
 
     def watched(self, ids: list[str]) -> dict[str, Job]:
         """Return these jobs with their trails, whoever may see them."""
@@ -203,13 +203,7 @@ class SqliteSnapshot:
             values = listing.values
             values["limit"], values["offset"] = size, offset
             rows = files.db.execute(listing.rows, values).fetchall()
-            rows.sort(key=_order)
-            names = [(shard.names.audience, shard.names.type_name) for shard in shards]
-            made = []
-            for row in rows:
-                audience, type_name = names[row[-1]]
-                made.append(make(row, audience(row[-3]), type_name(row[-2])))
-            return made
+            return _made(sorted(rows, key=_order), shards, make)
         return _merged(asked, make, size, offset)
 
     def summary(self, caller: Caller, filters: Filters) -> dict[str | None, list[int]]:
@@ -292,8 +286,14 @@ def _present(totals: dict[str | None, list[int]]) -> dict[str | None, list[int]]
     return {name: totals[name] for name in names}
 
 
-def _found(files: Files, caller: Caller, asked: list[list[str]]) -> Iterator[Job]:
-    """Yield those of the jobs asked for, of each shard, that the caller sees."""
+def _made(rows: Sequence[Sequence[Any]], shards: Sequence[Shard], make: Make[T]) -> list[T]:
+    """Return what is made of rows: `COLUMNS`, and the place of each one's shard among these."""
+    names = [shard.names for shard in shards]
+    return [make(r, (its := names[r[-1]]).audience(r[-3]), its.type_name(r[-2])) for r in rows]
+
+
+def _found(files: Files, caller: Caller, asked: list[list[str]], make: Make[T]) -> list[T]:
+    """Return those of the jobs asked for, of each shard, that the caller sees."""
     values: dict[str, Any] = {}
     parts: list[tuple[str, int, int]] = []
     shards: list[Shard] = []
@@ -305,9 +305,9 @@ def _found(files: Files, caller: Caller, asked: list[list[str]]) -> Iterator[Job
         room = 0 if audiences is None else put(values, f"audience{len(parts)}", audiences)
         parts.append((shard.name, put(values, f"id{len(parts)}", ids), room))
         shards.append(shard)
-    if parts:
-        for row in files.db.execute(_by_id(tuple(parts)), values).fetchall():
-            yield shards[row[-1]].names.job(row[:-1])
+    if not parts:
+        return []
+    return _made(files.db.execute(_by_id(tuple(parts)), values).fetchall(), shards, make)
 
 
 @lru_cache(maxsize=256)

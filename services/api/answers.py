@@ -14,7 +14,7 @@ from orjson import Fragment
 from jobtrail.events import TYPE_NAMES
 from jobtrail.job import Job, TrailEntry
 from jobtrail.states import STATES
-from projections.reading import Audience, row_of
+from projections.reading import OUTPUT, Audience, row_of
 from services.api.coding import Coding, Stream, choose, stream
 from services.api.instants import as_text
 
@@ -79,6 +79,11 @@ def row_answer(row: Sequence[Any], audience: Audience, job_type: str | None) -> 
 def status_answer(job: Job) -> dict[str, Any]:
     """Return the state of a job, as the reference has it."""
     return {"id": job.id, "state": _STATES[job.state], "output": _as_it_came(job.output)}
+
+
+def row_status(row: Sequence[Any]) -> dict[str, Any]:
+    """Return the same of a job's row, as `projections.reading.Make` has it, without a `Job`."""
+    return {"id": row[0], "state": _BY_CODE[row[1]], "output": _as_it_came(row[OUTPUT])}
 
 
 def entry_answer(entry: TrailEntry, partition: int, body: bytes | None) -> dict[str, Any]:

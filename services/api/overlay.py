@@ -6,7 +6,7 @@ the tail over a projection gives what the projection itself will say a moment la
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from jobtrail.decoding import accept
 from jobtrail.errors import EventError
@@ -56,19 +56,37 @@ class Overlay:
     def __init__(self, buffer: Buffer) -> None:
         self._buffer = buffer
 
-    def jobs(
-        self, snapshot: Snapshot, caller: Caller, ids: Sequence[str], partitions: int
-    ) -> dict[str, Job]:
-        """Return those of these jobs that the caller sees, as they are at the log's end.
+    def newer(
+        self, snapshot: Snapshot, caller: Caller, ids: Iterable[str], partitions: int
+    ) -> dict[str, Job | None]:
+        """Return what the tail knows of jobs beyond a snapshot.
 
         Args:
             snapshot: Of the projections.
             caller: Who asks.
-            ids: Which jobs.
+            ids: Which jobs; some of them may be new.
             partitions: How many partitions the log has.
+
+        Returns:
+            Such jobs as they are at the log's end; None for one that the caller does not see then.
         """
-        found = {job.id: job for job in snapshot.jobs(caller, list(ids))}
-        self.lay_over(snapshot, caller, ids, found, partitions)
+        by_key = self._buffer.by_key
+        if not by_key:
+            return {}
+        newer = [job_id for job_id in ids if job_id.encode() in by_key]
+        if not newer:
+            return {}
+        found: dict[str, Job | None] = {}
+        base = snapshot.watched(newer)
+        for job_id in newer:
+            partition = partition_of(job_id, partitions)
+            checkpoint = snapshot.held.position[partition]
+            if not self._buffer.covers(partition, checkpoint):
+                continue
+            key = job_id.encode()
+            records = self._buffer.beyond(key, partition, checkpoint)
+            job = fold_records(base.get(job_id), key, records, partitions)
+            found[job_id] = job if job is not None and caller.sees(job) else None
         return found
 
     def lay_over(
@@ -88,22 +106,8 @@ class Overlay:
             found: The jobs by id.
             partitions: How many partitions the log has.
         """
-        by_key = self._buffer.by_key
-        if not by_key:
-            return
-        newer = [job_id for job_id in ids if job_id.encode() in by_key]
-        if not newer:
-            return
-        base = snapshot.watched(newer)
-        for job_id in newer:
-            partition = partition_of(job_id, partitions)
-            checkpoint = snapshot.held.position[partition]
-            if not self._buffer.covers(partition, checkpoint):
-                continue
-            key = job_id.encode()
-            records = self._buffer.beyond(key, partition, checkpoint)
-            job = fold_records(base.get(job_id), key, records, partitions)
-            if job is not None and caller.sees(job):
-                found[job_id] = job
-            else:
+        for job_id, job in self.newer(snapshot, caller, ids, partitions).items():
+            if job is None:
                 found.pop(job_id, None)
+            else:
+                found[job_id] = job

@@ -47,7 +47,7 @@ def test_a_caller_gets_the_jobs_that_he_sees_and_no_other(filled: Filled, caller
     ids = [*model.jobs, *(f"{job_id}x" for job_id in model.jobs), "unknown"]
     random.Random(1).shuffle(ids)
     with filled.reader.snapshot() as snapshot:
-        found = snapshot.jobs(caller, ids)
+        found = snapshot.jobs(caller, ids, make=job_of)
     expected = visible(caller, model.jobs.values())
     assert plain(sorted(found, key=lambda job: job.id)) == plain(
         sorted(expected, key=lambda job: job.id)
@@ -58,9 +58,11 @@ def test_a_caller_gets_the_jobs_that_he_sees_and_no_other(filled: Filled, caller
 def test_an_id_that_is_asked_for_twice_is_answered_once(filled: Filled) -> None:
     some = next(iter(filled.model.jobs))
     with filled.reader.snapshot() as snapshot:
-        assert [job.id for job in snapshot.jobs(EVERYBODY, [some, "unknown", some])] == [some]
+        assert [
+            job.id for job in snapshot.jobs(EVERYBODY, [some, "unknown", some], make=job_of)
+        ] == [some]
         assert list(snapshot.watched([some, some])) == [some]
-        assert snapshot.jobs(EVERYBODY, []) == []
+        assert snapshot.jobs(EVERYBODY, [], make=job_of) == []
         assert snapshot.watched([]) == {}
 
 
@@ -68,7 +70,7 @@ def test_an_id_that_is_asked_for_twice_is_answered_once(filled: Filled) -> None:
 def test_an_id_with_something_behind_it_is_another_id(filled: Filled, tail: str) -> None:
     ids = [f"{job_id}{tail}" for job_id in filled.model.jobs]
     with filled.reader.snapshot() as snapshot:
-        assert snapshot.jobs(EVERYBODY, ids) == []
+        assert snapshot.jobs(EVERYBODY, ids, make=job_of) == []
         assert snapshot.watched(ids) == {}
 
 
@@ -175,7 +177,9 @@ async def test_a_job_counts_once_however_many_ways_lead_to_it(store: SqliteStore
         assert [job.id for job in snapshot.search(caller, Filters(), make=job_of, size=9)] == [
             "shared"
         ]
-        assert [job.id for job in snapshot.jobs(caller, ["hidden", "shared"])] == ["shared"]
+        assert [job.id for job in snapshot.jobs(caller, ["hidden", "shared"], make=job_of)] == [
+            "shared"
+        ]
 
 
 async def test_an_empty_store_answers_nothing(store: SqliteStore) -> None:
@@ -186,4 +190,4 @@ async def test_an_empty_store_answers_nothing(store: SqliteStore) -> None:
         for caller in CALLERS[:4]:
             assert snapshot.summary(caller, Filters()) == {}
             assert snapshot.search(caller, Filters(), make=job_of, size=1) == []
-            assert snapshot.jobs(caller, ["a"]) == []
+            assert snapshot.jobs(caller, ["a"], make=job_of) == []

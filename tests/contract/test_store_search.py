@@ -238,7 +238,7 @@ async def test_more_audiences_or_files_than_a_statement_takes(tmp_path: Path, sh
                 assert plain(page) == jobs[333:383]
             asked = [f"job-{number}" for number in range(0, 1_300, 17)]
             mine = [job for job in model.listing(caller) if job.id in asked]
-            found = snapshot.jobs(caller, asked)
+            found = snapshot.jobs(caller, asked, make=job_of)
             assert sorted(j.id for j in found) == sorted(j.id for j in mine)
             assert snapshot.summary(caller, Filters()) == model.summary(caller)
     store.close()

@@ -11,10 +11,9 @@ import orjson
 from aiohttp import web
 
 from jobtrail.client.results import Status
-from jobtrail.job import Job
 from jobtrail.partitions import partition_of
 from projections.reading import Caller, Held
-from services.api.answers import LongAnswer, answer, status_answer
+from services.api.answers import LongAnswer, answer, row_status, status_answer
 from services.api.auth import Identity
 from services.api.endpoint import FRESHNESS, READS, Answer, Endpoint
 from services.api.freshness import Freshness
@@ -24,6 +23,8 @@ from services.api.requests import NoQuery, StatusesBody, read_body, read_query
 from services.api.service import Service
 from services.api.store import is_recovering
 from services.api.waits import Wait
+
+_Status = dict[str, Any]
 
 
 class _Asked(NamedTuple):
@@ -56,10 +57,17 @@ async def statuses(
     with service.store.some() as snapshot:
         partitions = service.store.partitions
         _check(snapshot.held, asked.ids, partitions)
-        jobs = service.overlay.jobs(snapshot, caller, asked.ids, partitions)
+        known: dict[str, _Status | None] = dict(snapshot.jobs(caller, list(asked.ids), make=_line))
+        newer = service.overlay.newer(snapshot, caller, asked.ids, partitions)
         headers = service.freshness.headers(service.freshness.with_tail(snapshot.held))
     headers["Server-Timing"] = f"store;dur={(perf_counter() - began) * 1000:.3f}"
-    return answer(_content(asked, jobs), headers)
+    for job_id, job in newer.items():
+        known[job_id] = None if job is None else status_answer(job)
+    return answer(_content(asked, known), headers)
+
+
+def _line(row: Sequence[Any], *_names: object) -> tuple[str, _Status | None]:
+    return row[0], row_status(row)
 
 
 def _asked(raw: bytes, most: int) -> _Asked:
@@ -83,7 +91,8 @@ async def _wait(
         await service.waits.hold(wait, deadline, long.sign_of_life)
         if wait.arrived is not None:
             service.metrics.wake_delay.observe(perf_counter() - wait.arrived)
-        return await long.end(orjson.dumps(_content(asked, wait.jobs())))
+        ended = {job_id: status_answer(job) for job_id, job in wait.jobs().items()}
+        return await long.end(orjson.dumps(_content(asked, ended)))
     finally:
         service.waits.release(wait)
 
@@ -110,12 +119,12 @@ def _check(held: Held, ids: Sequence[str], partitions: int) -> None:
         raise is_recovering(held)
 
 
-def _content(asked: _Asked, jobs: Mapping[str, Job]) -> dict[str, dict[str, Any]]:
+def _content(asked: _Asked, known: Mapping[str, _Status | None]) -> dict[str, _Status]:
     content = {}
     for job_id in asked.ids:
-        job = jobs.get(job_id)
-        if job is not None:
-            content[job_id] = status_answer(job)
+        status = known.get(job_id)
+        if status is not None:
+            content[job_id] = status
         elif asked.include_unknown:
             content[job_id] = {"id": job_id, "state": None, "output": None}
     return content
