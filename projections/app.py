@@ -61,7 +61,9 @@ def build_app(settings: Settings, projector: Projector, worker_name: str) -> fau
         stream_buffer_maxsize=PREFETCHED_BATCHES,
         stream_wait_empty=False,
         broker_session_timeout=30,
-        broker_heartbeat_interval=3,
+        # A projector hears by its heartbeat's answer that another one joins: until then it folds
+        # what is about to be given away.
+        broker_heartbeat_interval=1,
         broker_request_timeout=60,
         broker_rebalance_timeout=60,
         # One fetch is one batch however many records it holds.
