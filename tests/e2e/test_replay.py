@@ -171,6 +171,25 @@ async def test_the_command_exports_by_day_and_says_where_it_stopped(
     assert (status, "already up to where" in err) == (2, True)
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet", "duckdb"])
+async def test_an_export_that_is_killed_leaves_nothing_half(
+    settings: Settings, tmp_path: Path, ending: str
+) -> None:
+    to = tmp_path / "exports" / f"all.{ending}"
+    process = await begin(settings, "--to", str(to), "--max-rate", "200")
+    async with asyncio.timeout(60):
+        while not any(to.parent.glob(f".{to.name}.*/{to.name}")):
+            assert process.returncode is None
+            await asyncio.sleep(0.02)
+    process.kill()
+    await process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not to.exists()
+    status, out, _ = await run(settings, "--to", str(to), "--json")
+    assert (status, json.loads(out)["rows"]) == (0, JOBS * 2 + JOBS * 2 // 3)
+    assert list(to.parent.iterdir()) == [to]
+
+
 async def test_the_command_exports(settings: Settings, tmp_path: Path) -> None:
     refused = "1 records of the log are no valid events and were left out\n"
     status, out, err = await run(settings, "--job", "j4")
