@@ -33,15 +33,15 @@ def rows(placed: Sequence[Placed], columns: Columns | None) -> Sequence[Sequence
     return _one_by_one(placed) if columns is None else _together(placed, columns)
 
 
-def _moves(entry_key: Key | None, key: Key) -> Iterator[_Move]:
+def _moves(stored: Key | None, key: Key) -> Iterator[_Move]:
     """Yield what becomes of the counts where a job's key becomes another one."""
     audience, job_type, created, _bulk, state = key
     before = NONE
-    if entry_key is not None:
-        if entry_key[:3] == key[:3]:
-            before = entry_key[4]
+    if stored is not None:
+        if stored[:3] == key[:3]:
+            before = stored[4]
         else:
-            yield (entry_key[0], entry_key[2] // DAY, entry_key[1], entry_key[4], NONE)
+            yield (stored[0], stored[2] // DAY, stored[1], stored[4], NONE)
     if before != state:
         yield (audience, created // DAY, job_type, before, state)
 

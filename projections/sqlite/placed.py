@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from operator import itemgetter
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -23,9 +22,6 @@ NONE: Final = len(STATES)
 #: Up to so many jobs are looked at one by one, which costs less than arrays of them.
 _FEW: Final = 128
 
-_ENTRY_OF: Final[Callable[[Placed], Entry]] = itemgetter(0)
-_KEY_OF: Final[Callable[[Placed], Key]] = itemgetter(2)
-
 
 class Columns(NamedTuple):
     """The keys of jobs, and the codes of their states: as stored, `NONE` for new ones, and now."""
@@ -41,12 +37,12 @@ def in_columns(placed: Sequence[Placed]) -> Columns | None:
     """Return jobs in columns; None where they are so few that this would cost more."""
     if len(placed) <= _FEW:
         return None
-    # No transposing by `zip`: an iterator for each job would call the collector of cycles.
-    keys = list(map(_KEY_OF, placed))
+    keys = [key for _entry, _job, key, _spilled in placed]
+    before = [entry.stored[4] if entry.stored else NONE for entry, _job, _key, _spilled in placed]
     return Columns(
-        np.array(list(map(itemgetter(0), keys)), "<i4"),
-        np.array(list(map(itemgetter(1), keys)), "<i4"),
-        np.array(list(map(itemgetter(2), keys)), "<i8"),
-        np.array([e.stored[4] if e.stored else NONE for e in map(_ENTRY_OF, placed)], "u1"),
-        np.array(list(map(itemgetter(4), keys)), "u1"),
+        np.array([key[0] for key in keys], "<i4"),
+        np.array([key[1] for key in keys], "<i4"),
+        np.array([key[2] for key in keys], "<i8"),
+        np.array(before, "u1"),
+        np.array([key[4] for key in keys], "u1"),
     )

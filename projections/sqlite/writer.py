@@ -234,11 +234,10 @@ class _Shard:
             )
 
     def _placed_key(self, entry: Entry, job: Job) -> Key:
-        stored = entry.stored
-        if stored is None or entry.former:
+        if entry.stored is None or entry.former:
             return self._key(job)
-        # What a job is and whose, it says anew where it ever changes.
-        return (*stored[:4], STATE_CODES[job.state])
+        # Of any other one nothing but the state can differ from what is stored.
+        return (*entry.stored[:4], STATE_CODES[job.state])
 
     def _key(self, job: Job) -> Key:
         return (

@@ -78,12 +78,16 @@ def row_answer(row: Sequence[Any], audience: Audience, job_type: str | None) -> 
 
 def status_answer(job: Job) -> dict[str, Any]:
     """Return the state of a job, as the reference has it."""
-    return {"id": job.id, "state": _STATES[job.state], "output": _as_it_came(job.output)}
+    return _status(job.id, _STATES[job.state], job.output)
 
 
 def row_status(row: Sequence[Any]) -> dict[str, Any]:
     """Return the same of a job's row, as `projections.reading.Make` has it, without a `Job`."""
-    return {"id": row[0], "state": _BY_CODE[row[1]], "output": _as_it_came(row[OUTPUT])}
+    return _status(row[0], _BY_CODE[row[1]], row[OUTPUT])
+
+
+def _status(job_id: str, state: str, output: bytes | None) -> dict[str, Any]:
+    return {"id": job_id, "state": state, "output": _as_it_came(output)}
 
 
 def entry_answer(entry: TrailEntry, partition: int, body: bytes | None) -> dict[str, Any]:

@@ -57,7 +57,8 @@ def _parse(text: str) -> tuple[int, bool]:
 # millisecond of a minute) are slower, since they don't stay in the core's cache.
 _SECONDS: Final = tuple(f"{second // 60:02d}:{second % 60:02d}." for second in range(3600))
 _MILLISECONDS: Final = tuple(f"{millisecond:03d}Z" for millisecond in range(1000))
-#: Hours that are remembered at a time: about 150 bytes each.
+#: Hours that are remembered at a time: about 150 bytes each. In a dictionary: a page of 20 jobs
+#: takes 3 us more by way of `lru_cache`.
 _MOST_HOURS: Final = 8_192
 _hours: Final[dict[int, str]] = {}
 
