@@ -27,22 +27,6 @@ _LENGTH: Final = struct.Struct(">8xi")
 GROUP: Final = 4_096
 
 
-class _PlainRecords(fetcher.PartitionRecords):
-    """What one fetch brought of one partition, without an object more for each record."""
-
-    def _consumer_record(self, _tp: Any, record: Any) -> Any:
-        return record
-
-
-def fetch_plain_records() -> None:
-    """Let every aiokafka consumer of this process yield records as its parser makes them.
-
-    They have `offset`, `timestamp`, `key`, `value` and `headers`, but neither topic nor partition,
-    which a batch has but once. Copying each into a `ConsumerRecord` takes over 1 microsecond.
-    """
-    fetcher.PartitionRecords = _PlainRecords
-
-
 def in_groups(_value: bytes) -> bytes:
     """Stand for a wish, as the `value_deserializer` of a consumer: see `fetch_groups`."""
     raise AssertionError("groups of records are not deserialized")

@@ -17,7 +17,7 @@ from aiokafka.errors import KafkaError
 
 from jobtrail.errors import JobtrailError
 from jobtrail.process import end_with_parent, set_up_logging
-from jobtrail.records import fetch_plain_records, read_any_header_name
+from jobtrail.records import fetch_groups, read_any_header_name
 from jobtrail.settings import Settings, load
 from projections.app import build_app
 from projections.dead_letters import DeadLetters
@@ -42,7 +42,7 @@ def main(name: str, with_parent: bool) -> None:
         settings = load()
         set_up_logging(settings)
         read_any_header_name()
-        fetch_plain_records()
+        fetch_groups()
         # Hardly anything here is cyclic garbage, and looking through all held jobs costs a tenth.
         gc.freeze()
         gc.set_threshold(100_000, 20, 50)

@@ -11,13 +11,18 @@ the group's committed offset is for monitoring only. Written for faust-streaming
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, Final, NamedTuple, Protocol
 
+from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
+
+from jobtrail.records import in_groups
 
 logger = logging.getLogger(__name__)
 
@@ -59,12 +64,25 @@ class _NothingRead(dict[TP, int | None]):
         """Do nothing."""
 
 
+class _GroupsThread(driver.AIOKafkaConsumerThread):
+    """Has the consumer yield lists of records: see `jobtrail.records.fetch_groups`."""
+
+    def _create_consumer(self, loop: asyncio.AbstractEventLoop) -> AIOKafkaConsumer:
+        consumer = super()._create_consumer(loop)
+        # Faust passes no deserializer on.
+        consumer._value_deserializer = in_groups
+        return consumer
+
+
 class RecordBatchConsumer(driver.Consumer):
     """Yields one message per partition and fetch, and commits the last batch acknowledged."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self._read_offset = _NothingRead()
+
+    def _new_consumer_thread(self) -> _GroupsThread:
+        return _GroupsThread(self, loop=self.loop, beacon=self.beacon)
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek every assigned partition to the store's checkpoint.
@@ -92,8 +110,9 @@ class RecordBatchConsumer(driver.Consumer):
             await self.fetch_again()
             return
         left = len(records)
-        for tp, batch in records.items():
+        for tp, groups in records.items():
             left -= 1
+            batch = list(chain.from_iterable(groups))
             if not self.flow_active or self.app.consumer_generation_id != generation:
                 return
             if active is None or tp in active or tp in self._buffered_partitions:
