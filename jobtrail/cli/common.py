@@ -72,21 +72,9 @@ def log_settings(data_dir: Path | None, bootstrap_servers: str | None) -> Settin
     return with_log(load(data_dir=chosen_data_dir(data_dir), bootstrap_servers=bootstrap_servers))
 
 
-class _WithoutPandas:
-    """Finds no pandas, first of all that `sys.meta_path` has."""
-
-    @staticmethod
-    def find_spec(name: str, _path: object = None, _target: object = None) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError("pandas is not used here", name=name)
-
-
 @contextlib.contextmanager
 def needed(extra: str) -> Iterator[None]:
     """Say what to install where an import inside fails.
-
-    No command uses pandas, but PyArrow imports it with the first array that it makes where it is
-    installed, which takes 0.7 s and 45 MiB. It asks once: if that is in here, it goes without.
 
     Args:
         extra: The extra of jobtrail that brings it.
@@ -94,7 +82,6 @@ def needed(extra: str) -> Iterator[None]:
     Raises:
         UsageError: A package is not installed.
     """
-    sys.meta_path.insert(0, _WithoutPandas)
     try:
         yield
     except ModuleNotFoundError as error:
@@ -103,8 +90,6 @@ def needed(extra: str) -> Iterator[None]:
             found=str(error),
             mend=f"Install it: pip install 'jobtrail[{extra}]'",
         ) from None
-    finally:
-        sys.meta_path.remove(_WithoutPandas)
 
 
 def collect_seldom() -> None:

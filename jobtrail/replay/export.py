@@ -10,6 +10,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from jobtrail.errors import UsageError
@@ -106,9 +107,6 @@ def to_parquet_by_day(schema: pa.Schema, batches: Iterable[pa.RecordBatch], path
     The day is that of the event or transition, or of the job's creation, in UTC. A day whose rows
     do not come together has several files.
     """
-    # It imports pandas where that is installed, so whoever does not need it waits for neither.
-    import pyarrow.dataset as ds
-
     time = "time" if "time" in schema.names else "created_at"
     day = pa.field("date", pa.date32())
     rows = 0
