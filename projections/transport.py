@@ -112,10 +112,10 @@ class RecordBatchConsumer(driver.Consumer):
         left = len(records)
         for tp, groups in records.items():
             left -= 1
-            batch = list(chain.from_iterable(groups))
             if not self.flow_active or self.app.consumer_generation_id != generation:
                 return
             if active is None or tp in active or tp in self._buffered_partitions:
+                batch = list(chain.from_iterable(groups))
                 more = left > 0 or self._is_far_behind(tp, batch[-1].offset)
                 yield tp, _as_message(tp, Fetched(batch, more), generation)
 
