@@ -7,11 +7,20 @@ call this one function, so they can't disagree.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from jobtrail import events as ev
-from jobtrail.job import Job, Place, Verdict, event_key, trail_entry, trail_has
+from jobtrail.job import (
+    STATE_CODES,
+    TRAIL_LAYOUT,
+    VERDICTS,
+    Job,
+    Place,
+    Verdict,
+    event_key,
+    trail_has,
+)
 from jobtrail.states import ENDED, TRANSITIONS, Rule, State
 
 # Looked up once: each access to a member of an enum takes as long as a small function.
@@ -23,10 +32,20 @@ _CREATED: Final = State.CREATED
 _ACTIVE: Final = State.ACTIVE
 _RETRY: Final = State.RETRY
 _copy: Final[Callable[[Job], Job]] = Job.__copy__  # type: ignore[attr-defined]
+_pack: Final = TRAIL_LAYOUT.pack
 #: What a record's timestamp, which its producer chooses, is kept between: years 2 to 9998.
 FIRST: Final = -62_104_060_800_000_000
 LAST: Final = 253_370_764_799_999_999
-_TYPE_CODES: Final = {cls: code for code, cls in enumerate(ev.EVENT_TYPES)}
+#: By how much an event's attempt has to be above the job's, from state to state.
+_STEPS: Final[Mapping[State, Mapping[State, int]]] = {
+    before: {after: int(rule is Rule.HIGHER_ATTEMPT) for after, rule in rules.items()}
+    for before, rules in TRANSITIONS.items()
+}
+#: The last byte of a trail's entry.
+_CODES: Final = {
+    verdict: {cls: code << 4 | number for code, cls in enumerate(ev.EVENT_TYPES)}
+    for number, verdict in enumerate(VERDICTS)
+}
 
 
 def fold(job: Job | None, event: ev.Event, place: Place) -> tuple[Job, Verdict]:
@@ -45,25 +64,28 @@ def fold(job: Job | None, event: ev.Event, place: Place) -> tuple[Job, Verdict]:
     said = event.time
     time = within_years(place.timestamp) if said is None else ev.microseconds(said)
     key = event_key(event.id)
+    attempt = event.data.attempt
     if job is None:
         # A job is first seen wherever its log begins for us. Progress claims the least: created.
         state = event.state or _CREATED
         after = Job(id=event.subject, state=state, created_at=time, updated_at=time)
         verdict = _APPLIED
-        _apply(after, event, time, event.data.attempt or 0)
+        _apply(after, event, time, attempt or 0)
     else:
         after = _copy(job)
-        attempt = _attempt_of(event, job)
+        if attempt is None:
+            # It counts as the current one; active after retry as the next.
+            retried = job.state is _RETRY and event.state is _ACTIVE
+            attempt = job.attempt + 1 if retried else job.attempt
         verdict = _judge(job, event, key, attempt)
         if verdict is _APPLIED:
             _apply(after, event, time, attempt)
-        elif job.owner is None and verdict is not _DUPLICATE and isinstance(event, ev.Created):
+        elif job.owner is None and verdict is not _DUPLICATE and type(event) is ev.Created:
             verdict = _LATE
             _describe(after, event.data, time)
             after.tags = _merged(event.data.tags or {}, job.tags)
-    after.trail += trail_entry(
-        key, place.offset, time, after.state, _TYPE_CODES[type(event)], verdict
-    )
+    code = _CODES[verdict][type(event)]
+    after.trail += _pack(key, place.offset, time, STATE_CODES[after.state], code)
     return after, verdict
 
 
@@ -72,38 +94,29 @@ def within_years(timestamp: int) -> int:
     return min(max(timestamp, FIRST), LAST)
 
 
-def _attempt_of(event: ev.Event, job: Job) -> int:
-    """An event that names no attempt counts as the current one; active after retry as the next."""
-    named = event.data.attempt
-    if named is not None:
-        return named
-    if job.state is _RETRY and event.state is _ACTIVE:
-        return job.attempt + 1
-    return job.attempt
-
-
 def _judge(job: Job, event: ev.Event, key: bytes, attempt: int) -> Verdict:
-    if trail_has(job.trail, key):
+    trail = job.trail
+    if trail.find(key) >= 0 and trail_has(trail, key):
         return _DUPLICATE
     if attempt < job.attempt:
         return _LATE
     # Of a job without an owner everything but its `job.created` was seen: here it comes, after
     # the fact, unless it is one of a higher attempt that takes up a cancelled job.
-    describes = job.owner is None and isinstance(event, ev.Created)
+    describes = job.owner is None and type(event) is ev.Created
     if describes and attempt == job.attempt:
         return _LATE
     target = event.state
     if target is None:
         return _NOT_ALLOWED if job.state in ENDED else _APPLIED
-    rule = TRANSITIONS[job.state].get(target)
-    if rule is None or (rule is Rule.HIGHER_ATTEMPT and attempt <= job.attempt):
+    step = _STEPS[job.state].get(target)
+    if step is None or attempt < job.attempt + step:
         return _LATE if describes else _NOT_ALLOWED
     return _APPLIED
 
 
 def _apply(job: Job, event: ev.Event, time: int, attempt: int) -> None:
     """Change `job`, a fresh copy, by an event that is allowed."""
-    target = event.state
+    target, data = event.state, event.data
     if attempt > job.attempt:
         job.attempt = attempt
         job.progress = None
@@ -114,30 +127,15 @@ def _apply(job: Job, event: ev.Event, time: int, attempt: int) -> None:
         elif job.ended_at is not None:
             job.ended_at = job.output = None
     job.updated_at = time
-    data = event.data
     if data.tags:
         job.tags = _merged(job.tags, data.tags)
-    if target is not _ACTIVE:
-        _take_in(job, event, time)
-    elif job.started_at is None:
-        job.started_at = time
-
-
-def _take_in(job: Job, event: ev.Event, time: int) -> None:
-    """Take over what the event's type carries beside its state."""
-    if isinstance(event, ev.Completed):
-        job.output = bytes(event.data.output) or None
-        job.error = None
-    elif isinstance(event, ev.Created):
-        _describe(job, event.data, time)
-    elif isinstance(event, ev.Progress):
-        if event.data.progress is not None:
-            job.progress = event.data.progress
-    elif isinstance(event, ev.Failed):
-        job.output = bytes(event.data.output) or None
-        job.error = bytes(event.data.error) or None
-    elif isinstance(event, ev.Retry):
-        job.error = bytes(event.data.error) or None
+    if target is _ACTIVE:
+        if job.started_at is None:
+            job.started_at = time
+        return
+    take_in = _TAKE_IN.get(type(event))
+    if take_in is not None:
+        take_in(job, data, time)
 
 
 def _describe(job: Job, data: ev.CreatedData, time: int) -> None:
@@ -146,7 +144,37 @@ def _describe(job: Job, data: ev.CreatedData, time: int) -> None:
     job.job_type = data.job_type
     job.owner = data.owner
     job.bulk_id = data.bulk_id
-    job.viewers = tuple(sorted(set(data.viewers)))
+    viewers = data.viewers
+    job.viewers = tuple(sorted(set(viewers))) if len(viewers) > 1 else viewers
+
+
+def _progress(job: Job, data: ev.ProgressData, _time: int) -> None:
+    if data.progress is not None:
+        job.progress = data.progress
+
+
+def _retry(job: Job, data: ev.RetryData, _time: int) -> None:
+    job.error = bytes(data.error) or None
+
+
+def _completed(job: Job, data: ev.CompletedData, _time: int) -> None:
+    job.output = bytes(data.output) or None
+    job.error = None
+
+
+def _failed(job: Job, data: ev.FailedData, _time: int) -> None:
+    job.output = bytes(data.output) or None
+    job.error = bytes(data.error) or None
+
+
+#: What an event's type carries beside its state, taken over.
+_TAKE_IN: Final[Mapping[type[ev.Event], Callable[[Job, Any, int], None]]] = {
+    ev.Created: _describe,
+    ev.Progress: _progress,
+    ev.Retry: _retry,
+    ev.Completed: _completed,
+    ev.Failed: _failed,
+}
 
 
 def _merged(under: dict[str, str], over: dict[str, str]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from filelock import FileLock
 from jobtrail.errors import StoreError, StoreNotReady
 
 #: Raised with every change of the tables or of what the fold writes into them.
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 DAY: Final = 86_400_000_000
 #: The audience of jobs that nobody owns yet, and the one that stands for all jobs in counters.
 NOBODY: Final = 0

@@ -39,7 +39,6 @@ PURE_MAY_IMPORT = {
     "copy",
     "datetime",
     "enum",
-    "hashlib",
     "jobtrail.errors",
     "jobtrail.events",
     "jobtrail.job",
@@ -49,6 +48,7 @@ PURE_MAY_IMPORT = {
     "struct",
     "types",
     "typing",
+    "xxhash",
 }
 CLOCKS = {"now", "today", "utcnow"}
 

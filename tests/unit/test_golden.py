@@ -148,10 +148,10 @@ def test_the_order_of_types_states_and_verdicts_is_that_of_their_codes() -> None
     assert [verdict.value for verdict in VERDICTS] == verdicts
 
 
-def test_an_entry_of_a_trail_has_always_been_these_26_bytes() -> None:
+def test_an_entry_of_a_trail_is_these_26_bytes_since_schema_3() -> None:
     key = event_key("01JD0000000000000000000001")
     entry = TrailEntry(key, 1043, 1_795_438_801_123_000, STATES[1], 1, VERDICTS[2])
-    packed = bytes.fromhex("3d34bdd1b70b0c9d 1304000000000000 b8f6f42bf1600600 01 12")
+    packed = bytes.fromhex("7593f07bc244f221 1304000000000000 b8f6f42bf1600600 01 12")
     assert trail_entry(*entry) == packed
     assert read_trail(packed) == [entry]
 
