@@ -37,6 +37,8 @@ _LONGEST_WAIT: Final = 2.0
 _PROMISED_WITHIN: Final = 0.1
 _FIRST_RETRY: Final = 0.05
 _LONGEST_RETRY: Final = 5.0
+#: Makes a named tuple in half the time that calling its class takes.
+_new_tuple: Final = tuple.__new__
 
 
 class DeadLetter(NamedTuple):
@@ -77,7 +79,7 @@ class _Partition:
             next_offset=self.next_offset,
             last_event_id=self.last_event_id,
             last_timestamp=self.last_timestamp,
-            changes=[(entry, entry.job) for entry in self.touched.values()],
+            changes=list(self.touched.values()),
             tally=self.tally,
         )
 
@@ -350,15 +352,16 @@ def _fold_all(
         some = records[begin : begin + _DECODED_TOGETHER]
         clear = decode_clear([record.value for record in some])
         for record, event in zip(some, clear, strict=True):
-            if event is None or record.key in astray or record.key != event.subject.encode():
+            key = record.key
+            if event is None or key in astray or key != event.subject.encode():
                 try:
-                    event = accept(record.key, record.value, partition, partitions)
+                    event = accept(key, record.value, partition, partitions)
                 except EventError as error:
                     dead.append(DeadLetter(partition, record, error))
                     last_event_id = ""
                     continue
             job_id, last_event_id = event.subject, event.id
-            place = Place(partition, record.offset, record.timestamp * 1000)
+            place = _new_tuple(Place, (partition, record.offset, record.timestamp * 1000))
             entry = jobs.get(job_id)
             if entry is None:
                 job, verdict = fold(None, event, place)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from jobtrail.asof import NEVER
 from jobtrail.job import Job
 
@@ -28,40 +30,30 @@ class Checkpoint(NamedTuple):
     recover_to: int
 
 
-class Entry:
+class Entry(msgspec.Struct, gc=False, eq=False):
     """A job that the projector holds, and what the store holds of it.
 
     `job` moves on with the fold. The other fields are the store's own, and change only when a
     batch is committed.
     """
 
-    __slots__ = ("filling", "former", "job", "reached", "row", "spilled", "stored", "written")
-
-    def __init__(
-        self,
-        job: Job,
-        row: int | None = None,
-        stored: tuple[int, int, int, str | None, int] | None = None,
-        spilled: int = 0,
-        filling: str | None = None,
-    ) -> None:
-        self.job = job
-        #: What the job was before an event at this offset said anew what it is and whose, since
-        #: the last commit: such events are rare, and the trail does not hold what they say.
-        self.former: tuple[tuple[int, Job], ...] = ()
-        #: How many bytes of the trail are stored.
-        self.written = 0 if stored is None else len(job.trail)
-        #: The effective time of the last applied event that is stored; None where the trail has to
-        #: be asked.
-        self.reached: int | None = NEVER if stored is None else None
-        #: The row's number, None before the first commit.
-        self.row = row
-        #: (audience, type, creation time, bulk id, state code) as stored.
-        self.stored = stored
-        #: How many entries of the trail the store keeps outside of the row.
-        self.spilled = spilled
-        #: Of which filling of the store the other fields speak: a reset begins another one.
-        self.filling = filling
+    job: Job
+    #: The row's number, None before the first commit.
+    row: int | None = None
+    #: (audience, type, creation time, bulk id, state code) as stored.
+    stored: tuple[int, int, int, str | None, int] | None = None
+    #: How many entries of the trail the store keeps outside of the row.
+    spilled: int = 0
+    #: Of which filling of the store the other fields speak: a reset begins another one.
+    filling: str | None = None
+    #: How many bytes of the trail are stored.
+    written: int = 0
+    #: The effective time of the last applied event that is stored; None where the trail has to
+    #: be asked.
+    reached: int | None = NEVER
+    #: What the job was before an event at this offset said anew what it is and whose, since
+    #: the last commit: such events are rare, and the trail does not hold what they say.
+    former: tuple[tuple[int, Job], ...] = ()
 
     def note(self, before: Job, offset: int) -> None:
         """Keep what the job was, after a `job.created` at this offset, where that has changed."""
@@ -92,7 +84,7 @@ class Batch(NamedTuple):
     last_event_id: str
     last_timestamp: int
     #: Each touched job once, as it is after the batch.
-    changes: Sequence[tuple[Entry, Job]]
+    changes: Sequence[Entry]
     tally: Tally
 
 

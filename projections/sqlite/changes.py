@@ -12,18 +12,17 @@ not read at all for those.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, repeat
+from collections.abc import Sequence
 from struct import Struct as Layout
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jobtrail.asof import reached
-from jobtrail.job import ENTRY_BYTES, TRAIL_LAYOUT, Job
+from jobtrail.job import ENTRY_BYTES, TRAIL_LAYOUT
 from jobtrail.states import STATES
-from projections.sqlite.placed import NONE, Columns, Key, Placed
+from projections.sqlite.numbers import Numbers
+from projections.sqlite.placed import NONE, Columns, Key, Placed, key_of
 from projections.sqlite.schema import DAY, EVERYBODY
 from projections.store import Batch, Entry
 
@@ -77,9 +76,9 @@ assert _TRAIL.itemsize == ENTRY_BYTES
 def record(
     db: sqlite3.Connection,
     batches: Sequence[Batch],
-    placed: Sequence[Placed],
+    placed: Placed,
     columns: Columns | None,
-    key_of: Callable[[Job], Key],
+    numbers: Numbers,
 ) -> list[int]:
     """Append how jobs changed, inside the open transaction.
 
@@ -88,29 +87,32 @@ def record(
         batches: What is written.
         placed: The same, job by job in the same order; the rows are written.
         columns: The same; None where it is little.
-        key_of: Makes the key of what a job was.
+        numbers: Of the audiences and types that jobs had.
 
     Returns:
         Per job the effective time of its last applied event.
     """
     found: list[Change] = []
-    times: list[int] = []
-    for (entry, job, key, _spilled), partition in zip(placed, _partitions(batches), strict=True):
-        time = entry.reached
-        if time is None:
-            time = entry.reached = reached(job.trail[: entry.written])
-        if columns is None or entry.former:
-            keys = [*(key_of(before) for _offset, before in entry.former), key]
-            time, begins = _walk(entry, job, partition, keys, found, time)
-            if begins:
-                _write_incarnations(db, entry, job, keys, begins)
-        times.append(time)
+    times = placed.times
+    partitions = np.repeat(
+        np.array([batch.partition for batch in batches], "<u2"),
+        [len(batch.changes) for batch in batches],
+    )
+    for number in range(len(times)) if columns is None else placed.renamed:
+        entry = placed.entries[number]
+        keys = [*(key_of(before, numbers) for _offset, before in entry.former), placed.keys[number]]
+        partition = int(partitions[number])
+        times[number], begins = _walk(entry, partition, keys, found, times[number])
+        if begins:
+            _write_incarnations(db, entry, keys, begins)
     if columns is None:
         if found:
             _append_few(db, found)
             _put_together(db, 0)
         return times
-    times, changes = _derive(placed, columns, times, _partitions(batches))
+    for number in placed.renamed:
+        placed.added[number] = b""
+    times, changes = _derive(placed.added, columns, times, partitions)
     if found:
         changes = np.concatenate([changes, np.array(found, CHANGE)])
     if len(changes):
@@ -119,19 +121,13 @@ def record(
     return times
 
 
-def _partitions(batches: Sequence[Batch]) -> Iterator[int]:
-    """Yield the partition of each job that is written."""
-    return chain.from_iterable(repeat(b.partition, len(b.changes)) for b in batches)
-
-
 def _walk(
-    entry: Entry, job: Job, partition: int, keys: Sequence[Key], found: list[Change], time: int
+    entry: Entry, partition: int, keys: Sequence[Key], found: list[Change], time: int
 ) -> tuple[int, list[tuple[int, int]]]:
     """Find the changes of one job, event by event.
 
     Args:
         entry: Says where it became another one, if it did.
-        job: As it is.
         partition: Where its events lie.
         keys: Of all that it was since the last commit, then of what it is.
         found: Takes its changes.
@@ -144,7 +140,7 @@ def _walk(
     state = entry.stored[4] if entry.stored else NONE
     begins: list[tuple[int, int]] = []
     key = keys[0]
-    for _key, offset, at, after, code in TRAIL_LAYOUT.iter_unpack(job.trail[entry.written :]):
+    for _key, offset, at, after, code in TRAIL_LAYOUT.iter_unpack(entry.job.trail[entry.written :]):
         if at > time and code & 15 == 0:
             time = at
         if len(begins) < len(turns) and offset == turns[len(begins)]:
@@ -161,7 +157,6 @@ def _walk(
 def _write_incarnations(
     db: sqlite3.Connection,
     entry: Entry,
-    job: Job,
     keys: Sequence[Key],
     begins: list[tuple[int, int]],
 ) -> None:
@@ -173,33 +168,36 @@ def _write_incarnations(
     if ended.rowcount:
         keys = keys[1:]
     else:
-        _key, offset, at, _state, _code = TRAIL_LAYOUT.unpack_from(job.trail)
+        _key, offset, at, _state, _code = TRAIL_LAYOUT.unpack_from(entry.job.trail)
         begins = [(at, offset), *begins]
     ends = [*begins[1:], (None, None)]
     db.executemany(
         "INSERT INTO incarnations(job, id, audience, type, created_at, bulk_id, since, "
         "since_offset, until, until_offset) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
-            (entry.row, job.id, *key[:4], *begin, *end)
+            (entry.row, entry.job.id, *key[:4], *begin, *end)
             for key, begin, end in zip(keys, begins, ends, strict=True)
         ],
     )
 
 
 def _derive(
-    placed: Sequence[Placed],
+    added: Sequence[bytes],
     columns: Columns,
     reached_before: list[int],
-    partitions: Iterator[int],
+    partitions: NDArray[np.uint16],
 ) -> tuple[list[int], Rows]:
     """Find the changes of all jobs that stay what they are, in columns.
+
+    Args:
+        added: What came to each job's trail.
+        columns: The jobs.
+        reached_before: The time that each had reached.
+        partitions: Where the events of each lie.
 
     Returns:
         The time that each job reached, and the changes.
     """
-    added = [
-        b"" if entry.former else job.trail[entry.written :] for entry, job, _key, _spilled in placed
-    ]
     times = np.array(reached_before, "<i8")
     trail = np.frombuffer(b"".join(added), _TRAIL)
     whose = np.repeat(np.arange(len(added)), np.array(list(map(len, added))) // ENTRY_BYTES)
@@ -228,7 +226,7 @@ def _derive(
     changes["audience"] = columns.audience[whose]
     changes["type"] = columns.type[whose]
     changes["created"] = columns.created[whose]
-    changes["partition"] = np.array(list(partitions), "<u2")[whose]
+    changes["partition"] = partitions[whose]
     return times.tolist(), changes
 
 

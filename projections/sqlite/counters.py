@@ -23,7 +23,7 @@ MOVE: Final = (
 _Move = tuple[int, int, int, int, int]
 
 
-def rows(placed: Sequence[Placed], columns: Columns | None) -> Sequence[Sequence[int]]:
+def rows(placed: Placed, columns: Columns | None) -> Sequence[Sequence[int]]:
     """Return what `MOVE` is to be given, in the order of the buckets.
 
     Args:
@@ -46,10 +46,10 @@ def _moves(stored: Key | None, key: Key) -> Iterator[_Move]:
         yield (audience, created // DAY, job_type, before, state)
 
 
-def _one_by_one(placed: Sequence[Placed]) -> list[tuple[int, ...]]:
+def _one_by_one(placed: Placed) -> list[tuple[int, ...]]:
     """Return the rows of a few jobs."""
     sums: dict[tuple[int, int, int], list[int]] = {}
-    for entry, _job, key, _spilled in placed:
+    for entry, key in zip(placed.entries, placed.keys, strict=True):
         for audience, day, job_type, before, after in _moves(entry.stored, key):
             for whose in (audience, EVERYBODY):
                 counts = sums.setdefault((whose, day, job_type), [0] * (NONE + 1))
@@ -58,12 +58,12 @@ def _one_by_one(placed: Sequence[Placed]) -> list[tuple[int, ...]]:
     return sorted((*bucket, *counts[:NONE]) for bucket, counts in sums.items() if any(counts))
 
 
-def _together(placed: Sequence[Placed], columns: Columns) -> list[list[int]]:
+def _together(placed: Placed, columns: Columns) -> list[list[int]]:
     """Return the rows of many jobs, of which few are another user's or of another type now."""
     moved = [
-        (number, entry.stored, key)
-        for number, (entry, _job, key, _spilled) in enumerate(placed)
-        if entry.former and entry.stored is not None
+        (number, stored, placed.keys[number])
+        for number in placed.renamed
+        if (stored := placed.entries[number].stored) is not None
     ]
     stay = columns.before != columns.after
     stay[[number for number, _stored, _key in moved]] = False

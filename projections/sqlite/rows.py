@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import orjson
 
-from jobtrail.job import STATE_CODES, Job
-from projections.reading import Audience, job_of, pack_tags
+from jobtrail.job import Job
+from projections.reading import Audience, job_of
 
 #: The columns that every reader of a job wants, in the order that `job_of` takes them.
 COLUMNS: Final = (
@@ -19,21 +19,6 @@ COLUMNS: Final = (
 
 #: Names that are remembered at a time: about 300 bytes each.
 MAX_NAMES: Final = 100_000
-
-
-def changing_columns(job: Job) -> tuple[Any, ...]:
-    """Return what an event can change of a job that keeps its audience, type and creation."""
-    return (
-        STATE_CODES[job.state],
-        job.updated_at,
-        job.started_at,
-        job.ended_at,
-        job.attempt,
-        job.progress,
-        pack_tags(job.tags),
-        job.error,
-        job.output,
-    )
 
 
 class Names:

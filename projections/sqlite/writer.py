@@ -9,24 +9,19 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final
-
-import orjson
+from typing import Final
 
 from jobtrail.errors import FencedError, StoreError
-from jobtrail.job import ENTRY_BYTES, STATE_CODES, Job
+from jobtrail.job import STATE_CODES
 from projections.reading import job_of
 from projections.sqlite import changes, counters, schema
-from projections.sqlite.placed import Key, Placed, in_columns
-from projections.sqlite.rows import COLUMNS, MAX_NAMES, Names, changing_columns
-from projections.sqlite.schema import NOBODY
+from projections.sqlite.numbers import Numbers
+from projections.sqlite.placed import Placed
+from projections.sqlite.rows import COLUMNS, Names
 from projections.store import Batch, Checkpoint, Entry
 
-#: A row's own trail holds fewer entries than this; older ones move to `trail_chunks`, so that a
-#: job with very many events does not rewrite all of them with each.
-CHUNK_ENTRIES: Final = 64
-_CHUNK_BYTES: Final = CHUNK_ENTRIES * ENTRY_BYTES
 _IDS_PER_QUERY: Final = 500
 
 _INSERT: Final = (
@@ -119,8 +114,7 @@ class _Shard:
         self.path = path
         self.db = schema.connect(path)
         self._names = Names(self.db)
-        self._types: dict[str | None, int] = {None: 0}
-        self._audiences: dict[tuple[str | None, tuple[str, ...]], int] = {(None, ()): NOBODY}
+        self._numbers = Numbers(self.db)
         self._filling = ""
 
     def _current_filling(self) -> str:
@@ -149,30 +143,24 @@ class _Shard:
                 job.trail = read_chunks(self.db, row, spilled) + trail
                 state = STATE_CODES[job.state]
                 stored = (audience, job_type, job.created_at, job.bulk_id, state)
-                found[job.id] = Entry(job, row, stored, spilled, filling)
+                found[job.id] = Entry(job, row, stored, spilled, filling, len(job.trail), None)
         return found
 
     def apply(self, batches: Sequence[Batch]) -> None:
         with self._transaction():
             filling = self._current_filling()
+            self._numbers.begin()
+            (last,) = self.db.execute("SELECT coalesce(max(row), 0) FROM jobs").fetchone()
+            placed = Placed(last, filling)
             for batch in batches:
                 self._move_checkpoint(batch)
-                self._check_filling(batch, filling)
-            self._learn_audiences(batches)
-            placed = [
-                (entry, job, self._placed_key(entry, job), self._spilled(job))
-                for batch in batches
-                for entry, job in batch.changes
-            ]
-            columns = in_columns(placed)
+                placed.add(batch, self._numbers)
+            self._numbers.write()
             self._write_rows(placed)
+            columns = placed.in_columns()
             self.db.executemany(counters.MOVE, counters.rows(placed, columns))
-            times = changes.record(self.db, batches, placed, columns, self._key)
-        for (entry, job, key, spilled), time in zip(placed, times, strict=True):
-            entry.stored = key
-            entry.spilled = spilled
-            entry.filling = filling
-            entry.written, entry.reached, entry.former = len(job.trail), time, ()
+            times = changes.record(self.db, batches, placed, columns, self._numbers)
+        placed.settle(times)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -197,8 +185,7 @@ class _Shard:
             ) from error
 
     def _forget(self) -> None:
-        self._types = {None: 0}
-        self._audiences = {(None, ()): NOBODY}
+        self._numbers.forget()
         self._names.clear()
 
     def _move_checkpoint(self, batch: Batch) -> None:
@@ -224,104 +211,13 @@ class _Shard:
                 found=f"offset {found[0]}" if found else "no checkpoint",
             )
 
-    def _check_filling(self, batch: Batch, filling: str) -> None:
-        """Refuse rows' numbers from before a reset, even where the checkpoint is the same again."""
-        if any(entry.filling not in (None, filling) for entry, _job in batch.changes):
-            raise FencedError(
-                "The shard was emptied and is being filled anew.",
-                where=f"partition {batch.partition} in {self.path}",
-                expected="jobs that were read from it since",
-            )
-
-    def _placed_key(self, entry: Entry, job: Job) -> Key:
-        if entry.stored is None or entry.former:
-            return self._key(job)
-        # Of any other one nothing but the state can differ from what is stored.
-        return (*entry.stored[:4], STATE_CODES[job.state])
-
-    def _key(self, job: Job) -> Key:
-        return (
-            self._audiences[job.owner, job.viewers],
-            self._type(job.job_type),
-            job.created_at,
-            job.bulk_id,
-            STATE_CODES[job.state],
-        )
-
-    @staticmethod
-    def _spilled(job: Job) -> int:
-        return len(job.trail) // _CHUNK_BYTES * CHUNK_ENTRIES
-
-    def _type(self, name: str | None) -> int:
-        number = self._types.get(name)
-        if number is None:
-            self.db.execute("INSERT OR IGNORE INTO types(name) VALUES(?)", (name,))
-            row = self.db.execute("SELECT type FROM types WHERE name=?", (name,)).fetchone()
-            number = self._types[name] = row[0]
-        return number
-
-    def _learn_audiences(self, batches: Sequence[Batch]) -> None:
-        """Give numbers to the audiences of batches, all of those that have none yet at once."""
-        said = [
-            (entry, job)
-            for batch in batches
-            for entry, job in batch.changes
-            if entry.stored is None or entry.former
-        ]
-        met = {(job.owner, job.viewers) for _entry, job in said}
-        met.update((job.owner, job.viewers) for entry, _job in said for _at, job in entry.former)
-        if len(self._audiences) + len(met) > MAX_NAMES:
-            self._forget()
-        fresh: list[tuple[int, str | None, str]] = []
-        members: list[tuple[str, int]] = []
-        (last,) = self.db.execute("SELECT coalesce(max(audience), 0) FROM audiences").fetchone()
-        for owner, viewers in met.difference(self._audiences):
-            key = (owner, orjson.dumps(viewers).decode())
-            known = self.db.execute(
-                "SELECT audience FROM audiences WHERE owner=? AND viewers=?", key
-            ).fetchone()
-            if known is not None:
-                (number,) = known
-            else:
-                number = last = last + 1
-                fresh.append((number, *key))
-                members.extend((principal, number) for principal in {f"user:{owner}", *viewers})
-            self._audiences[owner, viewers] = number
-        if fresh:
-            members.sort()
-            self.db.executemany("INSERT INTO audiences VALUES(?, ?, ?)", fresh)
-            self.db.executemany("INSERT INTO audience_members VALUES(?, ?)", members)
-
-    def _write_rows(self, placed: Sequence[Placed]) -> None:
-        inserts: list[tuple[Any, ...]] = []
-        updates: list[tuple[Any, ...]] = []
-        moves: list[tuple[Any, ...]] = []
-        chunks: list[tuple[int, int, bytes]] = []
-        (last,) = self.db.execute("SELECT coalesce(max(row), 0) FROM jobs").fetchone()
-        for entry, job, key, spilled in placed:
-            own_trail = job.trail[spilled * ENTRY_BYTES :]
-            changing = (*changing_columns(job), spilled, own_trail)
-            fixed = key[:4]
-            if entry.stored is None:
-                last += 1
-                entry.row = last
-                inserts.append((*changing, *fixed, last, job.id))
-            elif fixed == entry.stored[:4]:
-                updates.append((*changing, entry.row))
-            else:
-                moves.append((*changing, *fixed, entry.row))
-            if spilled != entry.spilled:
-                assert entry.row is not None
-                chunks.extend(
-                    (entry.row, chunk, job.trail[chunk * _CHUNK_BYTES :][:_CHUNK_BYTES])
-                    for chunk in range(entry.spilled // CHUNK_ENTRIES, spilled // CHUNK_ENTRIES)
-                )
-        updates.sort(key=lambda row: row[-1])
+    def _write_rows(self, placed: Placed) -> None:
+        placed.updates.sort(key=itemgetter(-1))
         for statement, rows in (
-            (_INSERT, inserts),
-            (_UPDATE, updates),
-            (_UPDATE_WHOLE, moves),
-            ("INSERT INTO trail_chunks VALUES(?, ?, ?)", chunks),
+            (_INSERT, placed.inserts),
+            (_UPDATE, placed.updates),
+            (_UPDATE_WHOLE, placed.moves),
+            ("INSERT INTO trail_chunks VALUES(?, ?, ?)", placed.chunks()),
         ):
             if rows:
                 self.db.executemany(statement, rows)

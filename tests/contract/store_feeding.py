@@ -100,6 +100,6 @@ def batch_of(writer: ProjectionWriter, partition: int, records: Sequence[Record]
         next_offset=records[-1].offset + 1,
         last_event_id=events[-1][0].id,
         last_timestamp=records[-1].timestamp * 1000,
-        changes=[(entry, entry.job) for entry in held.values()],
+        changes=list(held.values()),
         tally=Tally(**tally),
     )

@@ -8,7 +8,7 @@ import pytest
 
 from jobtrail.job import ENTRY_BYTES
 from jobtrail.partitions import partition_of
-from projections.sqlite.writer import CHUNK_ENTRIES
+from projections.sqlite.placed import CHUNK_ENTRIES
 from tests.contract.store_checks import check_counters, check_equal, check_snapshot
 from tests.contract.store_feeding import batch_of, feed, fill, projecting
 from tests.contract.store_model import Model, whole

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from jobtrail.job import Job
 from jobtrail.states import STATES
 from projections.sqlite import counters
-from projections.sqlite.placed import Key, Placed, in_columns
+from projections.sqlite.placed import NONE, Key, Placed
 from projections.sqlite.schema import DAY, EVERYBODY
 from projections.store import Entry
 
@@ -21,13 +21,24 @@ KEYS = st.tuples(
 )
 
 
-def a_job(stored: Key | None, key: Key) -> Placed:
+def a_job(stored: Key | None, key: Key) -> tuple[Entry, Key]:
     """Return a job that is stored with a key and has another one now, as the projector does."""
     job = Job(id="a", state=STATES[key[4]], created_at=key[2], updated_at=key[2])
     entry = Entry(job, 1, stored)
     if stored is not None and stored[:4] != key[:4]:
         entry.former = ((7, job),)
-    return entry, job, key, 0
+    return entry, key
+
+
+def placed_of(changes: list[tuple[Entry, Key]]) -> Placed:
+    placed = Placed(0, "")
+    for number, (entry, key) in enumerate(changes):
+        placed.entries.append(entry)
+        placed.keys.append(key)
+        placed.before.append(NONE if entry.stored is None else entry.stored[4])
+        if entry.former:
+            placed.renamed.append(number)
+    return placed
 
 
 CHANGES = st.lists(
@@ -42,15 +53,15 @@ CHANGES = st.lists(
 
 
 @given(CHANGES)
-def test_many_are_counted_as_few_are(changes: list[Placed]) -> None:
+def test_many_are_counted_as_few_are(changes: list[tuple[Entry, Key]]) -> None:
     # As often as it takes to be many.
-    many = changes * 200
-    columns = in_columns(many)
+    many = placed_of(changes * 200)
+    columns = many.in_columns()
     assert columns is not None
     rows = [tuple(row) for row in counters.rows(many, columns)]
     assert rows == counters.rows(many, None)
     assert rows == sorted(set(rows))
     assert all(any(row[3:]) for row in rows)
     assert sum(sum(row[3:]) for row in rows if row[0] == EVERYBODY) == 200 * sum(
-        entry.stored is None for entry, _job, _key, _spilled in changes
+        entry.stored is None for entry, _key in changes
     )
