@@ -8,12 +8,14 @@ BIN := $(VENV)/bin
 up: $(VENV)/.installed
 	@exec $(BIN)/jobtrail up $(ARGS)
 
+# Two files of tests at a time, since many tests wait for something; each side has a Kafka of its own.
+# By the order of the folders, the long ones begin and the short ones end.
 test: $(VENV)/.installed-dev
 	@sh tests/install.sh
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)
