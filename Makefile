@@ -3,17 +3,24 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test bench lock clean
+.PHONY: up test needs checks bench lock clean
 
 up: $(VENV)/.installed
 	@exec $(BIN)/jobtrail up $(ARGS)
 
+# Two files of tests at a time, since many tests wait for something; each side has a Kafka of its own.
+# By the order of the folders, the long ones begin and the short ones end.
 test: $(VENV)/.installed-dev
+	@$(MAKE) --no-print-directory -j 2 needs checks
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+needs: $(VENV)/.installed-dev
 	@sh tests/install.sh
+
+checks: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(ARGS)
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -26,7 +33,8 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes \
+		-r requirements-dev.lock
 	@touch $@
 
 # Needs uv. Hashes pin what is installed; no index address is written down.

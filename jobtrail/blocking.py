@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import functools
 import os
+import signal
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
@@ -40,7 +41,8 @@ class LoopThread:
     def start(self) -> None:
         """Start the thread."""
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name=self._name, daemon=True)
+        run = functools.partial(_run_without_signals, self._loop)
+        self._thread = threading.Thread(target=run, name=self._name, daemon=True)
         self._thread.start()
         self._pid = os.getpid()
 
@@ -67,6 +69,18 @@ class LoopThread:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+def _run_without_signals(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop in this thread; signals are left to the threads of whoever started it.
+
+    A signal that those have blocked would be let in here otherwise, and end the process. Celery's
+    pool relies on that: a child is sent SIGTERM as soon as it has told of its end, when it may
+    still hold the lock of the pipe that it told it by; if it dies there, no other gets on.
+    """
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    loop.run_forever()
 
 
 class SynchronousFace(ABC, Generic[_A]):

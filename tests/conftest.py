@@ -1,4 +1,4 @@
-"""One Kafka per test run, and a log of its own for every test that asks for one.
+"""One Kafka per process of a test run, and a log of its own for every test that asks for one.
 
 Where a Docker engine answers, Kafka is testcontainers'; elsewhere it is the broker that
 `jobtrail up` runs. Neither is ever skipped: a Kafka that does not start fails the test.
@@ -59,7 +59,7 @@ def _own_settings() -> None:
 
 @pytest.fixture(scope="session")
 async def kafka(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """Run one real Kafka for all tests; the value is its bootstrap servers."""
+    """Run one real Kafka for all tests of this process; the value is its bootstrap servers."""
     if docker_answers():
         with kafka_container() as servers:
             yield servers

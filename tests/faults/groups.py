@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -41,6 +41,22 @@ async def settled(settings: Settings, *names: str) -> None:
             await asyncio.sleep(0.05)
             state, members = await _describe(client, node, settings.group)
             found = (state, set(members))
+
+
+async def members(settings: Settings) -> dict[str, str]:
+    """Return the ids of the group's members, those that are only about to be, by their names."""
+    async with asyncio.timeout(DEADLINE), _coordinator(settings) as (client, node):
+        _, found = await _describe(client, node, settings.group)
+    return found
+
+
+async def joined(settings: Settings, names: Iterable[str], before: Mapping[str, str]) -> None:
+    """Wait until each of these has joined the group, or joined it again, since its `members`."""
+    async with asyncio.timeout(DEADLINE), _coordinator(settings) as (client, node):
+        found = before
+        while any(found.get(name) == before.get(name) for name in names):
+            await asyncio.sleep(0.05)
+            _, found = await _describe(client, node, settings.group)
 
 
 async def give_up(settings: Settings, name: str) -> None:
