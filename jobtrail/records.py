@@ -32,8 +32,34 @@ def in_groups(_value: bytes) -> bytes:
     raise AssertionError("groups of records are not deserialized")
 
 
+class Group:
+    """Consecutive batches of a partition, not taken apart yet."""
+
+    __slots__ = ("_batches", "_begin", "next_offset", "timestamp")
+
+    def __init__(self, begin: int, batches: list[Any]) -> None:
+        self._begin = begin
+        self._batches = batches
+        #: The one behind the last record.
+        self.next_offset: int = batches[-1].next_offset
+        #: The latest of the last batch, milliseconds since the epoch.
+        self.timestamp: int = batches[-1].max_timestamp
+
+    def records(self) -> list[Any]:
+        """Take the batches apart: best where the records are used, while they are in the cache.
+
+        Raises:
+            CorruptRecordException: A batch is broken.
+        """
+        records = [record for batch in self._batches for record in batch]
+        # A fetch brings the whole of the batch in which its offset lies.
+        if records and records[0].offset < self._begin:
+            return [record for record in records if record.offset >= self._begin]
+        return records
+
+
 class _InGroups(fetcher.PartitionRecords):
-    """Yields lists of records to the consumer that wishes for it."""
+    """Yields groups of batches to the consumer that wishes for it."""
 
     next_fetch_offset: int
 
@@ -41,28 +67,25 @@ class _InGroups(fetcher.PartitionRecords):
         if self._value_deserializer is not in_groups:
             yield from super()._unpack_records()
             return
-        group: list[Any] = []
+        batches: list[Any] = []
+        begin = self.next_fetch_offset
         while self._records.has_next():
             batch = self._records.next_batch()
             if self._check_crcs and not batch.validate_crc():
                 raise CorruptRecordException(f"Invalid CRC - {self._tp}")
             if not batch.is_control_batch:
-                begin, records = self.next_fetch_offset, list(batch)
-                # A fetch brings the whole of the batch in which its offset lies.
-                if records and records[0].offset < begin:
-                    records = [record for record in records if record.offset >= begin]
-                group += records
+                batches.append(batch)
             # The batch's own end, as aiokafka has it, too: the last records may be gone.
             self.next_fetch_offset = batch.next_offset
-            if len(group) >= GROUP:
-                yield group
-                group = []
-        if group:
-            yield group
+            if batches and self.next_fetch_offset - begin >= GROUP:
+                yield Group(begin, batches)
+                begin, batches = self.next_fetch_offset, []
+        if batches:
+            yield Group(begin, batches)
 
 
 def fetch_groups() -> None:
-    """Let consumers whose `value_deserializer` is `in_groups` yield lists of plain records.
+    """Let consumers whose `value_deserializer` is `in_groups` yield a `Group` for many records.
 
     Then nothing is done for each record but its parsing. The other consumers of the process, which
     may be a notebook's, are what they were. Of transactions it knows nothing: the log has none.

@@ -88,7 +88,8 @@ def _add_agent(app: faust.App, name: str, projector: Projector) -> None:
         async for event in stream.events():
             try:
                 fetched: Fetched = event.value
-                await projector.apply(event.message.partition, fetched.records, more=fetched.more)
+                for records, more in fetched.lists():
+                    await projector.apply(event.message.partition, records, more=more)
             except FencedError:
                 await app.consumer.fetch_again()
             except Exception:

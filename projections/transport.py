@@ -2,7 +2,7 @@
 
 Stock Faust handles one event at a time, at about 120 microseconds each before any work is done.
 Here the unit is what one fetch brought of one partition: one Faust message per batch, whose value
-is the list of raw records and whose offset is the last one's. Faust keeps what it is good at:
+is all of those records and whose offset is the last one's. Faust keeps what it is good at:
 assignment, rebalancing, agents, supervision.
 
 The position is not Faust's: on assignment the consumer starts from the store's checkpoint, and
@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from aiokafka import AIOKafkaConsumer
@@ -22,7 +21,7 @@ from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
-from jobtrail.records import in_groups
+from jobtrail.records import Group, in_groups
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +33,17 @@ FAR_BEHIND: Final = 1_000
 class Fetched(NamedTuple):
     """What one fetch brought of one partition."""
 
-    records: Sequence[Any]
+    groups: Sequence[Group]
     #: Whether others follow at once, of any partition.
     more: bool
+
+    def lists(self) -> Iterator[tuple[list[Any], bool]]:
+        """Yield the records, some thousand at a time, and whether others follow at once."""
+        left = len(self.groups)
+        for group in self.groups:
+            left -= 1
+            if records := group.records():
+                yield records, self.more or left > 0
 
 
 class Assignments(Protocol):
@@ -65,7 +72,7 @@ class _NothingRead(dict[TP, int | None]):
 
 
 class _GroupsThread(driver.AIOKafkaConsumerThread):
-    """Has the consumer yield lists of records: see `jobtrail.records.fetch_groups`."""
+    """Has the consumer yield groups of records: see `jobtrail.records.fetch_groups`."""
 
     def _create_consumer(self, loop: asyncio.AbstractEventLoop) -> AIOKafkaConsumer:
         consumer = super()._create_consumer(loop)
@@ -115,9 +122,8 @@ class RecordBatchConsumer(driver.Consumer):
             if not self.flow_active or self.app.consumer_generation_id != generation:
                 return
             if active is None or tp in active or tp in self._buffered_partitions:
-                batch = list(chain.from_iterable(groups))
-                more = left > 0 or self._is_far_behind(tp, batch[-1].offset)
-                yield tp, _as_message(tp, Fetched(batch, more), generation)
+                more = left > 0 or self._is_far_behind(tp, groups[-1].next_offset)
+                yield tp, _as_message(tp, Fetched(groups, more), generation)
 
     def _is_far_behind(self, tp: TP, offset: int) -> bool:
         """Tell whether so much of a partition is left that its next batch will come at once."""
@@ -158,14 +164,14 @@ class RecordBatchConsumer(driver.Consumer):
 
 
 def _as_message(tp: TP, fetched: Fetched, generation: int) -> ConsumerMessage:
-    last = fetched.records[-1]
+    last = fetched.groups[-1]
     return ConsumerMessage(
         topic=tp.topic,
         partition=tp.partition,
-        offset=last.offset,
+        offset=last.next_offset - 1,
         timestamp=last.timestamp / 1000,
-        timestamp_type=last.timestamp_type,
-        headers=last.headers,
+        timestamp_type=0,
+        headers=[],
         key=None,
         value=fetched,
         checksum=None,

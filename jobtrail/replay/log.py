@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from jobtrail.blocking import LoopThread
 from jobtrail.errors import LogGapError, LogUnavailable
 from jobtrail.kafka import kafka_security, stop_client
-from jobtrail.records import fetch_groups, in_groups, read_any_header_name
+from jobtrail.records import Group, fetch_groups, in_groups, read_any_header_name
 from jobtrail.replay.schemas import RECORDS
 from jobtrail.settings import Settings
 
@@ -165,10 +165,11 @@ class LogSource:
         self._consumer.pause(tp)
 
     async def _fetch(self) -> dict[TopicPartition, list[Any]]:
-        found: dict[TopicPartition, list[list[Any]]] = await self._consumer.getmany(
+        found: dict[TopicPartition, list[Group]] = await self._consumer.getmany(
             timeout_ms=_POLL_MS, max_records=1
         )
-        return {tp: groups[0] for tp, groups in found.items()}
+        fetched = {tp: group.records() for tp, (group,) in found.items()}
+        return {tp: records for tp, records in fetched.items() if records}
 
 
 def _away(found: str) -> LogUnavailable:

@@ -136,8 +136,10 @@ def test_who_wishes_for_groups_gets_lists_and_nobody_else(begin: int) -> None:
     partition = fetcher.PartitionRecords(TP, records, [], begin, None, in_groups, True, 0)
     groups = []
     for group in partition:
-        assert partition.next_fetch_offset == group[-1].offset + 1
-        groups.append(group)
+        assert partition.next_fetch_offset == group.next_offset
+        groups.append(group.records())
+        assert group.next_offset == groups[-1][-1].offset + 1
+        assert group.timestamp == max(record.timestamp for record in groups[-1][-len(RECORDS) :])
     assert [record.offset for group in groups for record in group] == wanted
     assert all(GROUP <= len(group) < GROUP + len(RECORDS) for group in groups[:-1])
     assert len(groups) == 2
