@@ -131,3 +131,16 @@ async def test_an_export_that_follows_goes_on_after_a_kill(
     status, out, _ = await run(settings, "--to", str(to), "--since", "last", *how, "--json")
     assert (status, json.loads(out)["rows"]) == (0, 0)
     assert (await run(settings, "--to", str(to), "--since", "last", "--user", "u4"))[0] == 2
+
+
+async def test_a_database_is_begun_and_grows_by_one_command(
+    settings: Settings, tmp_path: Path
+) -> None:
+    command = ("--to", str(tmp_path / "log.duckdb"), "--since", "last", "--json")
+    status, out, _ = await run(settings, *command)
+    assert (status, json.loads(out)["rows"]) == (0, JOBS * 2 + JOBS * 2 // 3)
+    await write(settings, [("j0", json.dumps(event("failed", "j0", 50)).encode())])
+    status, out, _ = await run(settings, *command)
+    assert (status, json.loads(out)["rows"]) == (0, 1)
+    for wrong in (command[2:], (*command, "--user", "u1"), (*command, "--limit", "1")):
+        assert (await run(settings, *wrong))[0] == 2
