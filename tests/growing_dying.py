@@ -69,7 +69,7 @@ class JobLog(ListLog):
         batch: Records of a batch.
     """
 
-    def __init__(self, batch: int = 7) -> None:
+    def __init__(self, batch: int = 20) -> None:
         super().__init__(*[0] * PARTITIONS, batch=batch)
         self._limits: dict[int, int] | None = None
         lives = [life(job) for job in range(JOBS)]

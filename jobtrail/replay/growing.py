@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import time
 from abc import ABC, abstractmethod
@@ -46,6 +47,7 @@ _TAIL: Final = 4096
 _PART_ROWS: Final = 1_000_000
 _PART_SECONDS: Final = 60.0
 _PART_MEMORY: Final = 64 * 2**20
+_PART: Final = re.compile(r"part-(\d{8,})-\d+\.parquet")
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -272,7 +274,8 @@ class _Parts(Growing):
 
     def _check(self, mark: _Mark) -> None:
         for file in self.path.rglob("part-*.parquet"):
-            if int(file.name.split("-")[1].removesuffix(".parquet")) >= mark.parts:
+            part = _PART.fullmatch(file.name)
+            if part is not None and int(part[1]) >= mark.parts:
                 file.unlink()
 
     @staticmethod
@@ -293,19 +296,17 @@ def growing(path: Path, selection: Selection) -> Iterator[Growing]:
     """
     folder = path.parent / f".{path.name}.growing"
     folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "lock", timeout=0)
     try:
-        lock = FileLock(folder / "lock", timeout=0)
         lock.acquire()
     except Timeout:
         raise UsageError("Another process adds to this export.", where=str(path)) from None
-    with lock:
+    try:
         kind = _Parts if path.suffix.lower() == PARQUET else _Lines
-        export = kind(path, folder, selection)
-        try:
+        with contextlib.closing(kind(path, folder, selection)) as export:
             yield export
-        finally:
-            export.close()
-            lock.release()
+    finally:
+        lock.release()
 
 
 def _hash(content: bytes) -> str:

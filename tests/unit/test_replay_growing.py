@@ -46,7 +46,7 @@ def at_once(path: Path, log: JobLog) -> list[object]:
 
 @pytest.mark.parametrize(
     ("name", "by_day", "least"),
-    [("a.ndjson", 0, 60), ("a.csv", 0, 60), ("a.parquet", 0, 70), ("a.parquet", 1, 80)],
+    [("a.ndjson", 0, 40), ("a.parquet", 0, 50), ("a.parquet", 1, 60)],
 )
 def test_killed_at_any_step_it_goes_on(tmp_path: Path, name: str, by_day: int, least: int) -> None:
     wanted = at_once(tmp_path / f"whole.{name}", JobLog())
