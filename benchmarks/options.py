@@ -32,6 +32,9 @@ class Options:
             are there.
         sized_jobs: Jobs of `size`, of two events each.
         replayed: Events of `replay`.
+        traced: Rows of the trace of `past`.
+        asked_rate: Requests a second beside which `replay_beside` exports.
+        beside_seconds: Seconds for which it asks in each way, in each run.
     """
 
     runs: int = 3
@@ -51,6 +54,9 @@ class Options:
     hostile_seconds: float = 10.0
     sized_jobs: int = 5_000_000
     replayed: int = 1_000_000
+    traced: int = 1_007_362
+    asked_rate: int = 200
+    beside_seconds: float = 10.0
 
 
 #: Sizes so small that they only show whether everything works.
@@ -72,4 +78,7 @@ QUICK: Final = Options(
     hostile_seconds=1.0,
     sized_jobs=20_000,
     replayed=20_000,
+    traced=20_000,
+    asked_rate=50,
+    beside_seconds=0.5,
 )

@@ -1,21 +1,54 @@
-"""`jobtrail replay --follow`: events as they come, until somebody ends it."""
+"""`jobtrail replay --follow` and `--since last`: events as they come, and exports that grow."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
 
 import click
 
-from jobtrail.position import format_position
+from jobtrail.errors import UsageError
+from jobtrail.position import format_position, holds
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from jobtrail.replay import Filters, Replay
-    from jobtrail.replay.replay import When
+    from jobtrail.replay.following import Following
 
 #: Seconds between two looks at the log's end.
 _EVERY: Final = 0.25
+
+
+class _Sink(Protocol):
+    """Where events go."""
+
+    def add(self, batch: pa.RecordBatch) -> None: ...
+
+    def due(self, *, at_end: bool) -> bool: ...
+
+    def commit(self, position: dict[int, int]) -> None: ...
+
+
+class _Printed:
+    """Standard output."""
+
+    def __init__(self) -> None:
+        self._out = click.get_binary_stream("stdout")
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        from jobtrail.replay.export import ndjson
+
+        self._out.writelines(ndjson(batch))
+        self._out.flush()
+
+    def due(self, *, at_end: bool) -> bool:
+        return False
+
+    def commit(self, position: dict[int, int]) -> None:
+        pass
 
 
 def follow(opened: Replay, since: str | None, filters: Filters) -> None:
@@ -25,31 +58,88 @@ def follow(opened: Replay, since: str | None, filters: Filters) -> None:
 
     Args:
         opened: The log.
-        since: Where to begin: a position, or the first instant that an event may name that is
-            there already; None: the log's begin.
-        filters: Only events of these jobs, chosen by ids if at all: more is not known of them yet.
+        since: Where to begin: a position, or the first instant that an event may name; None: the
+            log's begin.
+        filters: Only events of jobs that are so once the event is taken in.
     """
-    from jobtrail.replay.export import ndjson
-    from jobtrail.replay.replay import position_of
+    from jobtrail.replay.following import Following
 
+    ended = _ended_by_signals()
+    with Following(opened, filters, since, ended=ended) as following:
+        _keep_up(opened, following, _Printed(), ended)
+
+
+def grow(
+    opened: Replay,
+    to: Path,
+    filters: Filters,
+    since: str | None,
+    *,
+    by_day: bool = False,
+    keep_on: bool = False,
+) -> int:
+    """Add to an export what came since its end, or begin it.
+
+    Args:
+        opened: The log.
+        to: The file, or the folder of Parquet files.
+        filters: As of `follow`; of an export that is there the same as when it was begun.
+        since: Where to begin; None: as it was begun, else the log's begin.
+        by_day: Whether the folder has one for each day.
+        keep_on: Whether to go on with events as they come, as `follow` does.
+
+    Returns:
+        How many events were added.
+
+    Raises:
+        UsageError: What lies there can't be gone on with.
+    """
+    from jobtrail.replay.following import Following
+    from jobtrail.replay.growing import Selection, growing
+
+    ended = _ended_by_signals() if keep_on else threading.Event()
+    with growing(to, Selection.of(filters, since, by_day=by_day)) as export:
+        position = export.position
+        if position is not None and not holds(opened.ends, position):
+            raise UsageError(
+                "The export is of another log, or of more than this one has.",
+                where=str(to),
+                expected=f"one up to {format_position(opened.ends)} at most",
+                found=f"one at {format_position(position)}",
+            )
+        with Following(opened, filters, export.since, position=position, ended=ended) as following:
+            if keep_on:
+                _keep_up(opened, following, export, ended)
+            else:
+                _catch_up(following, export)
+                export.commit(following.position)
+        return export.rows
+
+
+def _keep_up(opened: Replay, following: Following, sink: _Sink, ended: threading.Event) -> None:
+    """Pass on what is there and what comes until somebody ends it, then tell the position."""
+    try:
+        while not ended.is_set():
+            _catch_up(following, sink)
+            ended.wait(_EVERY)
+            opened.refresh()
+        sink.commit(following.position)
+    finally:
+        click.echo(f"position {format_position(following.position)}", err=True)
+
+
+def _catch_up(following: Following, sink: _Sink) -> None:
+    for batch in following.new():
+        sink.add(batch)
+        if sink.due(at_end=False):
+            sink.commit(following.position)
+    if sink.due(at_end=True):
+        sink.commit(following.position)
+
+
+def _ended_by_signals() -> threading.Event:
+    """Return what SIGINT and SIGTERM set from now on."""
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
-    out = click.get_binary_stream("stdout")
-    position = {**opened.begins, **(position_of(since) or {})}
-    begin: When | None = since
-    try:
-        while not ended.is_set():
-            for batch in opened.event_batches(filters, since=begin):
-                out.writelines(ndjson(batch))
-                out.flush()
-                last = {name: batch.column(name)[-1].as_py() for name in ("partition", "offset")}
-                position[last["partition"]] = last["offset"] + 1
-                if ended.is_set():
-                    return
-            position |= opened.ends
-            begin = position
-            ended.wait(_EVERY)
-            opened.refresh()
-    finally:
-        click.echo(f"position {format_position(position)}", err=True)
+    return ended

@@ -17,6 +17,7 @@ from rich.text import Text
 from jobtrail.cli.ask import ROWS, tabular, tags_of
 from jobtrail.cli.common import archive_option, log_options, needed
 from jobtrail.cli.following import follow as follow_log
+from jobtrail.cli.following import grow
 from jobtrail.cli.reading import reading
 from jobtrail.position import format_position
 from jobtrail.states import STATES
@@ -49,17 +50,23 @@ class _Asked(NamedTuple):
     limit: int | None = None
     by_day: bool = False
     as_json: bool = False
+    follow: bool = False
 
     @property
     def ending(self) -> str:
         """Of the file's name, which says what is written to it; empty without a file."""
         return "" if self.to is None else self.to.suffix.lower()
 
+    @property
+    def begin(self) -> str | None:
+        """What `--since` says but for `last`."""
+        return None if self.since == LAST else self.since
+
 
 @click.command()
 @click.option(
     "--to",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path),
     help="The file: .ndjson, .csv, .parquet, or .duckdb with events, jobs and transitions.",
 )
 @click.option(
@@ -69,7 +76,7 @@ class _Asked(NamedTuple):
 @click.option(
     "--since",
     metavar="WHEN",
-    help="Events from this instant or position on; `last`: add to a .duckdb what came since.",
+    help="Events from this instant or position on; `last`: add to the export what came since.",
 )
 @click.option(
     "--until",
@@ -90,7 +97,9 @@ class _Asked(NamedTuple):
 @click.option("--tag", "tags", multiple=True, metavar="KEY:VALUE", help="Only with this tag.")
 @click.option("--limit", type=click.IntRange(1), help="How many rows; on a terminal 50, else all.")
 @click.option("--by-day", is_flag=True, help="Parquet in a folder, a day in a folder of its own.")
-@click.option("--follow", is_flag=True, help="Go on with events as they come, until Ctrl-C.")
+@click.option(
+    "--follow", is_flag=True, help="Go on with events as they come, until Ctrl-C; also into a file."
+)
 @click.option("--max-rate", type=click.FloatRange(min=1), help="Records read a second at most.")
 @click.option("--json", "as_json", is_flag=True, help="JSON, also on a terminal.")
 @archive_option
@@ -119,13 +128,12 @@ def replay(
     what = "jobs" if state_at else "transitions" if of_transitions else "events"
     if state_at and of_transitions:
         raise click.UsageError("--state-at and --transitions ask for different tables.")
-    asked = _Asked(what, to, state_at, since, until, limit, by_day, as_json)
+    asked = _Asked(what, to, state_at, since, until, limit, by_day, as_json, follow)
     with needed("replay"):
         from jobtrail.replay import Filters
     filters = Filters(**chosen, tags=tags_of(tags))
     _check(asked)
-    if follow:
-        _check_followed(asked, filters)
+    _check_growing(asked)
     with reading(
         what,
         bootstrap_servers=bootstrap_servers,
@@ -134,12 +142,12 @@ def replay(
         max_rate=max_rate,
         shown=not follow,
     ) as opened:
-        if follow:
+        if follow and to is None:
             follow_log(opened, since, filters)
             return
         rows = _read(opened, asked, filters)
         position = _position(opened, asked)
-    if to is not None:
+    if to is not None and not follow:
         _report(to, what, rows, position, as_json=as_json)
     if opened.refused:
         click.echo(
@@ -163,23 +171,31 @@ def _check(asked: _Asked) -> None:
         raise click.UsageError("--since is for events: a state rests on all that came before.")
     if asked.ending == DUCKDB and (asked.what != "events" or asked.limit):
         raise click.UsageError("A DuckDB file has all three tables, whole.")
-    if asked.by_day and (asked.to is None or asked.ending != PARQUET or asked.to.exists()):
-        raise click.UsageError("--by-day makes a new folder: give --to a free name in .parquet.")
-    if asked.since == LAST and asked.ending != DUCKDB:
-        raise click.UsageError("--since last is for a .duckdb file: others are given a position.")
+    if asked.by_day and asked.ending != PARQUET:
+        raise click.UsageError("--by-day makes a folder: give --to a name in .parquet.")
 
 
-def _check_followed(asked: _Asked, filters: Filters) -> None:
-    """Refuse what can't be told of events as they come.
+def _check_growing(asked: _Asked) -> None:
+    """Refuse what does not go together with an export that grows, or with one that does not.
 
     Raises:
-        UsageError: It can't.
+        UsageError: It does not.
     """
-    only = asked._replace(since=None, as_json=False) == _Asked("events")
-    if not only or (filters and not filters.ids_only):
+    from jobtrail.replay.export import DUCKDB
+
+    last = asked.since == LAST
+    if not (asked.follow or last):
+        if asked.to is not None and (asked.to.is_dir() or (asked.by_day and asked.to.exists())):
+            raise click.UsageError("A folder is made anew, or grows: give --to a free name.")
+        return
+    if last and asked.to is None:
+        raise click.UsageError("--since last goes on with an export: say which by --to.")
+    if asked.what != "events" or asked.until or asked.limit:
+        raise click.UsageError("--since last and --follow take up all events that came since.")
+    if asked.follow and asked.ending == DUCKDB:
         raise click.UsageError(
-            "--follow prints events; only --since and --job go with it: what else a job is, and "
-            "how it ends, is not known yet."
+            "Nobody can read a DuckDB file while another process has it open: have --since last "
+            "add to it, as often as you like."
         )
 
 
@@ -188,7 +204,11 @@ def _read(opened: Replay, asked: _Asked, filters: Filters) -> int:
     from jobtrail.replay.export import DUCKDB
 
     if asked.to is not None and asked.ending == DUCKDB:
-        return _to_duckdb(opened, asked.to, filters, asked.since, asked.until)
+        return _to_duckdb(opened, asked.to, filters, asked)
+    if asked.to is not None and (asked.follow or asked.since == LAST):
+        return grow(
+            opened, asked.to, filters, asked.begin, by_day=asked.by_day, keep_on=asked.follow
+        )
     if asked.what == "jobs":
         at = None if asked.state_at == _NOW else asked.state_at
         batches = opened.state_at(at, filters).batches()
@@ -209,19 +229,18 @@ def _position(opened: Replay, asked: _Asked) -> str | None:
     return format_position(opened.end_of(until))
 
 
-def _to_duckdb(
-    opened: Replay, to: Path, filters: Filters, since: str | None, until: str | None
-) -> int:
+def _to_duckdb(opened: Replay, to: Path, filters: Filters, asked: _Asked) -> int:
     """Write a database, or add to it what came since; return how many events."""
     from jobtrail.replay.export import grow_duckdb, to_duckdb
     from jobtrail.replay.files import whole
 
-    if since == LAST:
-        if filters or until:
-            raise click.UsageError("--since last takes up all that came since.")
-        return grow_duckdb(opened, to)
+    if asked.since == LAST:
+        if filters:
+            raise click.UsageError("--since last adds to a DuckDB file all that came since.")
+        if to.exists():
+            return grow_duckdb(opened, to)
     with whole(to) as draft:
-        return to_duckdb(opened, draft, filters, since=since, until=until)
+        return to_duckdb(opened, draft, filters, since=asked.begin, until=asked.until)
 
 
 def _write(asked: _Asked, batches: Iterator[pa.RecordBatch]) -> int:

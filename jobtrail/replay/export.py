@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -52,17 +53,41 @@ def ndjson(batch: pa.RecordBatch) -> Iterator[bytes]:
 
 def to_csv(schema: pa.Schema, batches: Iterable[pa.RecordBatch], path: Path) -> int:
     """Write a line of names, then the rows; lists and tags are JSON. Return how many rows."""
-    plain = pa.schema([_plain_field(field) for field in schema])
     rows = 0
-    with pa_csv.CSVWriter(path, plain) as writer:
+    with pa_csv.CSVWriter(path, _plain_schema(schema)) as writer:
         for batch in batches:
-            columns = [
-                _plain(batch.column(field.name), field.type, wanted.type)
-                for field, wanted in zip(schema, plain, strict=True)
-            ]
-            writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=plain))
+            writer.write_batch(_plain_batch(batch))
             rows += len(batch)
     return rows
+
+
+def csv_head(schema: pa.Schema) -> bytes:
+    """Return the line of names that a CSV file begins with."""
+    return _csv(pa.RecordBatch.from_pylist([], schema=_plain_schema(schema)), head=True)
+
+
+def csv_lines(batch: pa.RecordBatch) -> bytes:
+    """Return rows as lines of a CSV file."""
+    return _csv(_plain_batch(batch), head=False)
+
+
+def _csv(batch: pa.RecordBatch, *, head: bool) -> bytes:
+    out = io.BytesIO()
+    pa_csv.write_csv(batch, out, pa_csv.WriteOptions(include_header=head))
+    return out.getvalue()
+
+
+def _plain_schema(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([_plain_field(field) for field in schema])
+
+
+def _plain_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
+    plain = _plain_schema(batch.schema)
+    columns = [
+        _plain(batch.column(field.name), field.type, wanted.type)
+        for field, wanted in zip(batch.schema, plain, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=plain)
 
 
 def _plain_field(field: pa.Field) -> pa.Field:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobtrail.job import Job
 from jobtrail.states import State
 
 
@@ -56,6 +57,17 @@ class Filters:
         if self.tags:
             kept = pc.and_(kept, pa.array(self._tagged(jobs.column("tags").to_pylist())))
         return kept
+
+    def matches(self, job: Job) -> bool:
+        """Tell whether a job is wanted, as it is now: the same rule as of `keep`."""
+        return (
+            (not self.users or job.owner in self.users)
+            and (not self.job_types or job.job_type in self.job_types)
+            and (not self.bulk_ids or job.bulk_id in self.bulk_ids)
+            and (not self.job_ids or job.id in self.job_ids)
+            and (not self.states or job.state in self.states)
+            and self.tags.items() <= job.tags.items()
+        )
 
     def _tagged(self, tags: Iterable[list[tuple[str, str]] | None]) -> list[bool]:
         wanted = self.tags.items()

@@ -7,7 +7,6 @@ import csv
 import json
 import signal
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pytest
@@ -18,52 +17,19 @@ from pyarrow import parquet
 
 from jobtrail.cli import main
 from jobtrail.errors import LogGapError, LogUnavailable
-from jobtrail.producer import LogWriter
 from jobtrail.replay import Filters, Replay
 from jobtrail.replay.archive_reading import ArchiveSource
 from jobtrail.replay.joined import JoinedSource
 from jobtrail.replay.log import LogSource
 from jobtrail.settings import Settings
 from tests.conftest import MakeLog
-from tests.e2e.service import command
-from tests.processes import clean_environment
+from tests.e2e.replaying import JOBS, begin, event, filled, run, write
 from tests.replay_rows import Logged, expected
-
-JOBS = 500
-
-
-def event(kind: str, job_id: str, second: int, **data: Any) -> dict[str, Any]:
-    return {
-        "specversion": "1.0",
-        "id": f"{job_id}.{kind}",
-        "source": "//tests",
-        "type": f"job.{kind}",
-        "subject": job_id,
-        "time": f"2026-11-23T13:{second // 60:02}:{second % 60:02}Z",
-        "data": data,
-    }
-
-
-async def write(settings: Settings, records: list[tuple[str, bytes]]) -> dict[int, int]:
-    async with LogWriter(settings) as writer:
-        for key, value in records:
-            await writer.append(key, value)
-        await writer.settle()
-    return dict(writer.position)
 
 
 @pytest.fixture
 async def settings(make_log: MakeLog) -> Settings:
-    settings = await make_log()
-    found: list[dict[str, Any]] = []
-    for n in range(JOBS):
-        found.append(event("created", f"j{n}", n, jobType=f"t{n % 2}", owner=f"u{n % 5}"))
-        found.append(event("active", f"j{n}", n + 10))
-        if n % 3:
-            found.append(event("completed", f"j{n}", n + 20, output={"n": n}))
-    records = [(one["subject"], json.dumps(one).encode()) for one in found]
-    await write(settings, [*records, ("j1", b"no event")])
-    return settings
+    return await filled(make_log)
 
 
 def read(settings: Settings) -> None:
@@ -94,57 +60,6 @@ async def test_a_log_that_is_not_there_says_so() -> None:
     away = Settings(bootstrap_servers="127.0.0.1:1")
     with pytest.raises(LogUnavailable, match="does not answer"):
         await asyncio.to_thread(LogSource, away)
-
-
-async def begin(
-    settings: Settings, *arguments: str, name: str = "replay"
-) -> asyncio.subprocess.Process:
-    servers = ("--bootstrap-servers", settings.bootstrap_servers)
-    return await asyncio.create_subprocess_exec(
-        *command("--data-dir", str(settings.data_dir), name, *servers, *arguments),
-        env={**clean_environment(), "JOBTRAIL_TOPIC": settings.topic},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-
-
-async def run(settings: Settings, *arguments: str, name: str = "replay") -> tuple[int, str, str]:
-    process = await begin(settings, *arguments, name=name)
-    out, err = await process.communicate()
-    return process.returncode or 0, out.decode(), err.decode()
-
-
-async def test_the_command_follows_the_log(settings: Settings) -> None:
-    async def told(process: asyncio.subprocess.Process) -> str:
-        assert process.stdout is not None
-        async with asyncio.timeout(60):
-            found: str = json.loads(await process.stdout.readline())["id"]
-        return found
-
-    process = await begin(settings, "--follow")
-    for _ in range(JOBS * 2 + JOBS * 2 // 3):
-        await told(process)
-    ids = []
-    for number, second in (("new", 1), ("new2", 2)):
-        new = event("created", number, second, jobType="t", owner="u")
-        await write(settings, [(number, json.dumps(new).encode()), ("j1", b"no event")])
-        ids.append(await told(process))
-    assert ids == ["new.created", "new2.created"]
-    process.send_signal(signal.SIGTERM)
-    out, err = await process.communicate()
-    assert (process.returncode, out) == (0, b"")
-    word, position = err.decode().split()
-    assert word == "position"
-    one = await begin(settings, "--follow", "--since", position, "--job", "new")
-    last = event("active", "new", 3)
-    others = [("j2", json.dumps(event("progress", "j2", 4)).encode())]
-    await write(settings, [*others, ("new", json.dumps(last).encode())])
-    assert await told(one) == "new.active"
-    one.send_signal(signal.SIGINT)
-    out, _ = await one.communicate()
-    assert (one.returncode, out) == (0, b"")
-    status, _, err = await run(settings, "--follow", "--user", "u1")
-    assert (status, "only --since and --job" in err) == (2, True)
 
 
 async def test_the_command_exports_by_day_and_says_where_it_stopped(

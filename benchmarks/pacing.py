@@ -1,0 +1,131 @@
+"""Asks at a steady rate, as a service's callers do: `python -m benchmarks.pacing` is the process.
+
+An open loop: when a request is made does not depend on when the one before was answered, and the
+wait for a connection counts. So an answer that is late is late for all that stand behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+
+from benchmarks.client import HttpProtocol, address
+from benchmarks.hammer import Hammered, Task, carry_out
+from benchmarks.options import PATIENCE
+from benchmarks.usage import Meter, read_all
+
+
+class PacedTask(Task):
+    """What the load process is told: `connections` is how many are there to be taken."""
+
+    #: Requests a second.
+    rate: float
+
+
+class _Pool:
+    """Idle connections, requests that wait for one, and what was answered."""
+
+    def __init__(self) -> None:
+        self.idle: list[_Asker] = []
+        self.waiting: deque[tuple[float, bytes]] = deque()
+        self.under_way = 0
+        #: Is set whenever an answer leaves nothing under way.
+        self.settled = asyncio.Event()
+        self.latencies: list[float] = []
+        self.errors = 0
+        self.received = 0
+
+    def ask(self, request: bytes) -> None:
+        """Send a request, or have it wait for a connection."""
+        self.under_way += 1
+        made = time.perf_counter()
+        if self.idle:
+            self.idle.pop().ask(made, request)
+        else:
+            self.waiting.append((made, request))
+
+
+class _Asker(HttpProtocol):
+    """A connection that asks when it is told to."""
+
+    def __init__(self, pool: _Pool) -> None:
+        super().__init__()
+        self._pool = pool
+        self._made = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._pool.idle.append(self)
+
+    def ask(self, made: float, request: bytes) -> None:
+        """Send a request that was made at this time."""
+        self._made = made
+        self.send(request)
+
+    def answered(self, status: int, body: bytes) -> None:
+        pool = self._pool
+        pool.latencies.append(time.perf_counter() - self._made)
+        pool.received += len(body)
+        pool.errors += status != 200
+        pool.under_way -= 1
+        if not pool.under_way:
+            pool.settled.set()
+        if pool.waiting:
+            self.ask(*pool.waiting.popleft())
+        else:
+            pool.idle.append(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._pool.errors += 1
+
+
+async def pace(task: PacedTask) -> Hammered:
+    """Carry out a task."""
+    loop, pool = asyncio.get_running_loop(), _Pool()
+    transports = []
+    for _ in range(task.connections):
+        transport, _ = await loop.create_connection(partial(_Asker, pool), *address(task.url))
+        transports.append(transport)
+    await _ask(pool, task.requests, task.rate, task.warm_up)
+    pool.latencies.clear()
+    pool.errors = pool.received = 0
+    meter = Meter({"load": os.getpid(), "server": partial(read_all, task.pids)})
+    began = time.perf_counter()
+    await _ask(pool, task.requests, task.rate, task.seconds)
+    seconds = time.perf_counter() - began
+    found = Hammered(
+        seconds=seconds,
+        latencies_ms=[1000 * latency for latency in pool.latencies],
+        errors=pool.errors,
+        received=pool.received,
+        processes=meter.stop(),
+    )
+    for transport in transports:
+        transport.abort()
+    return found
+
+
+async def _ask(pool: _Pool, requests: Sequence[bytes], rate: float, seconds: float) -> None:
+    """Ask for so many seconds, then wait until all is answered.
+
+    The gaps are those of many callers who know nothing of each other.
+    """
+    draw = random.Random(1)
+    began, due = time.perf_counter(), 0.0
+    while (due := due + draw.expovariate(rate)) < seconds:
+        await asyncio.sleep(max(0.0, began + due - time.perf_counter()))
+        pool.ask(draw.choice(requests))
+    async with asyncio.timeout(PATIENCE):
+        while pool.under_way:
+            pool.settled.clear()
+            await pool.settled.wait()
+
+
+if __name__ == "__main__":
+    carry_out(sys.argv[1], PacedTask, pace)
