@@ -45,7 +45,7 @@ def main(name: str, with_parent: bool) -> None:
         fetch_groups()
         # Hardly anything here is cyclic garbage, and looking through all held jobs costs a tenth.
         gc.freeze()
-        gc.set_threshold(100_000, 20, 50)
+        gc.set_threshold(1_000_000, 20, 50)
         uvloop.install()
         status = asyncio.run(_run(settings, name, with_parent))
     except JobtrailError as error:
