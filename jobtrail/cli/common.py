@@ -6,7 +6,7 @@ import contextlib
 import gc
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -22,6 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from jobtrail.cli.arrow import start_arrow
 from jobtrail.errors import UsageError
 from jobtrail.local import with_log
 from jobtrail.position import format_position
@@ -29,6 +30,8 @@ from jobtrail.producer import LogWriter
 from jobtrail.settings import Settings, load
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+#: Rows that a terminal gets unless told otherwise.
+ROWS: Final = 50
 #: Seconds between two looks of a progress bar.
 _SHOW_EVERY: Final = 0.1
 
@@ -83,6 +86,7 @@ def needed(extra: str) -> Iterator[None]:
         UsageError: A package is not installed.
     """
     try:
+        start_arrow()
         yield
     except ModuleNotFoundError as error:
         raise UsageError(
@@ -142,6 +146,22 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
 
         yield done
         show()
+
+
+def tags_of(given: Iterable[str]) -> dict[str, str]:
+    """Return tags that were given as KEY:VALUE.
+
+    Raises:
+        BadParameter: One has another form.
+    """
+    if any(":" not in tag for tag in given):
+        raise click.BadParameter("expected KEY:VALUE", param_hint="--tag")
+    return dict(tag.split(":", 1) for tag in given)
+
+
+def tabular(as_json: bool) -> bool:
+    """Tell whether to answer with a table: on a terminal, unless JSON was asked for."""
+    return not as_json and sys.stdout.isatty()
 
 
 def url_option(command: _F) -> _F:
