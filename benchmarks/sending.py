@@ -44,7 +44,7 @@ async def loaded(stage: Stage, load: Load) -> str:
         load: What shall be in the topic, and nothing else.
     """
     servers = await stage.bootstrap_servers()
-    for topic, records in (await _topics(servers, load.name)).items():
+    for topic, records in (await topics(servers, load.name)).items():
         if records == load.events:
             return topic
     # One that was not finished is left alone: it can't be told what is missing.
@@ -52,7 +52,7 @@ async def loaded(stage: Stage, load: Load) -> str:
     stage.say(f"sending {load.events:,} events")
     began = time.perf_counter()
     await send_to(settings, load)
-    records = (await _topics(servers, settings.topic))[settings.topic]
+    records = (await topics(servers, settings.topic))[settings.topic]
     if records != load.events:
         raise RuntimeError(f"{load.events} events were sent, the log has {records}")
     stage.say(f"sent at {load.events / (time.perf_counter() - began):,.0f} events/s")
@@ -66,7 +66,7 @@ async def send_to(settings: Settings, load: Load) -> None:
     await run_to_end(["-m", "benchmarks.sending", msgspec.json.encode(order).decode()], settings)
 
 
-async def _topics(servers: str, prefix: str) -> dict[str, int]:
+async def topics(servers: str, prefix: str) -> dict[str, int]:
     """Return how many records the topics hold whose names begin so."""
     consumer = AIOKafkaConsumer(bootstrap_servers=servers)
     await consumer.start()

@@ -79,12 +79,17 @@ def log_settings(data_dir: Path | None, bootstrap_servers: str | None) -> Settin
 def needed(extra: str) -> Iterator[None]:
     """Say what to install where an import inside fails.
 
+    It is for commands that read a log. They make millions of objects and no cycles, so the
+    collector comes seldom from here on: looking for some cost a microsecond for each event, and a
+    tenth of the start. Nothing is frozen: DuckDB would complain of what is left at the end.
+
     Args:
         extra: The extra of jobtrail that brings it.
 
     Raises:
         UsageError: A package is not installed.
     """
+    gc.set_threshold(100_000, 20, 50)
     try:
         start_arrow()
         yield
@@ -94,15 +99,6 @@ def needed(extra: str) -> Iterator[None]:
             found=str(error),
             mend=f"Install it: pip install 'jobtrail[{extra}]'",
         ) from None
-
-
-def collect_seldom() -> None:
-    """Let the collector of cycles come less often, for a command that reads a log.
-
-    It makes millions of objects and no cycles, and looking for some cost a microsecond for each
-    event. Nothing is frozen: DuckDB would complain of what is left at the end.
-    """
-    gc.set_threshold(100_000, 20, 50)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from jobtrail.replay.views import VIEWS
 if TYPE_CHECKING:
     import duckdb
 
-#: MiB of DuckDB and as many of the fold: together with the libraries 460 MiB at 10,000,000 events.
+#: MiB of DuckDB and as many of the fold: together with the libraries 480 MiB at 10,000,000 events.
 _MEMORY: Final = 128
 #: Texts of which each row has its own. DuckDB would look for what repeats in them, and take longer
 #: for more bytes.
