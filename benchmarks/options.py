@@ -31,7 +31,8 @@ class Options:
         hostile_seconds: Seconds for which it asks, before the others come and again while they
             are there.
         sized_jobs: Jobs of `size`, of two events each.
-        replayed: Events of `replay`.
+        replayed: Made-up events of `replay` and `replay_beside`; 0: those of the Google trace, where it
+            is there.
         traced: Rows of the trace of `past`.
         asked_rate: Requests a second beside which `replay_beside` exports.
         beside_seconds: Seconds for which it asks in each way, in each run.
@@ -53,7 +54,7 @@ class Options:
     half_open: int = 1_000
     hostile_seconds: float = 10.0
     sized_jobs: int = 5_000_000
-    replayed: int = 1_000_000
+    replayed: int = 0
     traced: int = 1_007_362
     asked_rate: int = 200
     beside_seconds: float = 10.0

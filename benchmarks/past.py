@@ -13,24 +13,19 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from pathlib import Path
 from typing import Any, Final, NamedTuple
-from uuid import uuid4
 
 from benchmarks.asking import WARM_UP, as_run, carried_out, fill, warmed
 from benchmarks.client import get
 from benchmarks.hammer import Task
 from benchmarks.options import Options
 from benchmarks.results import Result, Row
-from benchmarks.sending import topics
-from benchmarks.stage import Stage, Tokens, run_to_end
+from benchmarks.stage import Stage, Tokens
 from benchmarks.stats import distribution, latencies, middle
+from benchmarks.trace import TRACE, imported
 from jobtrail.tokens import READ_ALL
 from tests.processes import api
-from tests.trace_part import first_rows
 
-#: Beside the checkout.
-TRACE: Final = Path(__file__).parents[2] / "shared" / "data" / "google-2011-job-events-part1.csv.gz"
 #: What the trace's clock counts from.
 _START: Final = datetime(2011, 5, 1, 22, 50, tzinfo=UTC)
 _SUBMIT: Final = "0"
@@ -51,10 +46,11 @@ async def measure(stage: Stage, options: Options) -> Result:
     """Measure the figure."""
     parameters: dict[str, Any] = {"rows": options.traced, "users": _USERS, "instants": _INSTANTS}
     what = "Answers of what was true in the Google trace at twenty instants."
-    if not TRACE.exists():
+    topic = await imported(stage, options.traced)
+    if topic is None:
         left_out = Row("left out: the Google trace is not beside the checkout", "", {})
         return Result("past", what, parameters, [], [left_out])
-    settings = await stage.settings(topic=await _imported(stage, options.traced))
+    settings = await stage.settings(topic=topic)
     await fill(stage, settings, options.traced)
     service = api(settings)
     url = await stage.start(service)
@@ -81,23 +77,6 @@ async def measure(stage: Stage, options: Options) -> Result:
         rows=[row for name in found for row in _rows(name, runs, found[name])],
         distributions={name: distribution(values) for name, values in found.items()},
     )
-
-
-async def _imported(stage: Stage, rows: int) -> str:
-    """Return the topic that holds the first rows of the trace; import them unless it is there."""
-    servers = await stage.bootstrap_servers()
-    prefix = f"trace-{rows}-"
-    for topic, records in (await topics(servers, prefix)).items():
-        if records == rows:
-            return topic
-    settings = await stage.settings(topic=f"{prefix}{uuid4().hex[:6]}")
-    part = first_rows(TRACE, settings.data_dir, rows)
-    stage.say(f"importing {rows:,} rows of the trace")
-    await run_to_end(["-m", "jobtrail", "import", "google-2011", str(part)], settings)
-    records = (await topics(servers, settings.topic))[settings.topic]
-    if records != rows:
-        raise RuntimeError(f"{rows} rows were imported, the log has {records}")
-    return settings.topic
 
 
 def _seen(rows: int) -> _Seen:

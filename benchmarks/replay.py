@@ -1,27 +1,25 @@
 """What replay costs: the whole log to a file.
 
-The command is run as analysts run it. Beside it stands aiokafka, which reads the same log and does
-nothing with it, and a command that finds nothing to read, which is what starting takes.
+The command is run as analysts run it, whole and on one core; the broker has the others. Beside it
+stands aiokafka, which reads the same log and does nothing with it, and a command that finds nothing
+to read, which is what starting takes.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+import msgspec
 
 from benchmarks.load import Load
 from benchmarks.options import Options
 from benchmarks.results import Result, Row
 from benchmarks.sending import loaded
-from benchmarks.stage import Stage
+from benchmarks.stage import Stage, run_to_end
 from benchmarks.stats import middle
+from benchmarks.trace import ROWS, imported
 from jobtrail.position import format_position
-from jobtrail.process import child_environment
 from jobtrail.settings import Settings
 
 _BARE: Final = "aiokafka alone, nothing done"
@@ -32,28 +30,41 @@ _DUCKDB: Final = "events, jobs, transitions to DuckDB"
 
 async def measure(stage: Stage, options: Options) -> Result:
     """Measure the figure."""
-    load = replayed_load(options)
-    settings = await stage.settings(topic=await loaded(stage, load))
+    log = await replayed_log(stage, options)
+    settings = await stage.settings(topic=log.topic)
     runs = []
     for _ in range(options.runs):
-        for who, command in _commands(settings, load).items():
+        for who, command in _commands(settings).items():
             stage.say(who)
-            runs.append(await asyncio.to_thread(_run, who, command, settings, load.events))
+            runs.append(await _run(who, command, settings, log.events))
     return Result(
         figure="replay",
-        what="A whole log to a file, by one process.",
-        parameters={"load": load.as_parameters()},
+        what="A whole log to a file, by one process on one core.",
+        parameters={"load": log.told},
         runs=runs,
-        rows=[row for who in _commands(settings, load) for row in _rows(who, runs)],
+        rows=[row for who in _commands(settings) for row in _rows(who, runs)],
     )
 
 
-def replayed_load(options: Options) -> Load:
-    """Return the log that is replayed."""
-    return Load(jobs=options.replayed // 4, under_way=min(20_000, options.replayed // 20))
+class Replayed(NamedTuple):
+    """What is replayed."""
+
+    topic: str
+    events: int
+    told: Any
 
 
-def _commands(settings: Settings, load: Load) -> dict[str, list[str]]:
+async def replayed_log(stage: Stage, options: Options) -> Replayed:
+    """Return the Google trace, or as many made-up events as are wanted, or as it has."""
+    topic = None if options.replayed else await imported(stage)
+    if topic is not None:
+        return Replayed(topic, ROWS, "the job events of the Google trace of 2011, part 1")
+    events = options.replayed or ROWS
+    load = Load(jobs=events // 4, under_way=min(20_000, events // 20))
+    return Replayed(await loaded(stage, load), load.events, load.as_parameters())
+
+
+def _commands(settings: Settings) -> dict[str, list[str]]:
     """Return what is run, by what it is called."""
     replay = ["-m", "jobtrail", "replay"]
     nothing = format_position(dict.fromkeys(range(settings.partitions), 0))
@@ -65,35 +76,17 @@ def _commands(settings: Settings, load: Load) -> dict[str, list[str]]:
     }
 
 
-def _run(who: str, arguments: list[str], settings: Settings, events: int) -> dict[str, Any]:
-    """Run a command to its end; return what it took.
-
-    Raises:
-        RuntimeError: It failed.
-    """
+async def _run(who: str, arguments: list[str], settings: Settings, events: int) -> dict[str, Any]:
+    """Run a command to its end, on one core; return what it took."""
     for file in _files(arguments):
         file.unlink()
-    began = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
-        env=child_environment(settings),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )
-    _, status, used = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{who} ended with {process.returncode}")
-    cpu = used.ru_utime + used.ru_stime
+    printed = await run_to_end(["-m", "benchmarks.alone", *arguments], settings)
+    took: dict[str, float] = msgspec.json.decode(printed)
     return {
         "who": who,
-        "seconds": seconds,
-        "events_per_second": events / seconds,
-        "cpu_seconds": cpu,
-        "cpu_us_of_an_event": 1e6 * cpu / events,
-        # Linux tells it in KiB.
-        "peak_mib": used.ru_maxrss / 1024,
+        **took,
+        "events_per_second": events / took["seconds"],
+        "cpu_us_of_an_event": 1e6 * took["cpu_seconds"] / events,
         "bytes": sum(file.stat().st_size for file in _files(arguments)),
     }
 
@@ -106,7 +99,8 @@ def _rows(who: str, runs: list[dict[str, Any]]) -> list[Row]:
     mine = [run for run in runs if run["who"] == who]
     peak = Row(who, "MiB at most", middle([run["peak_mib"] for run in mine]))
     if who == _NOTHING:
-        return [Row(who, "s of CPU", middle([run["cpu_seconds"] for run in mine])), peak]
+        taken = [("s", "seconds"), ("s of CPU", "cpu_seconds")]
+        return [*(Row(who, t, middle([run[name] for run in mine])) for t, name in taken), peak]
     return [
         Row(who, "events/s", middle([run["events_per_second"] for run in mine])),
         Row(who, "µs of CPU each", middle([run["cpu_us_of_an_event"] for run in mine])),

@@ -30,7 +30,7 @@ from benchmarks.asking import (
 from benchmarks.hammer import Hammered
 from benchmarks.options import Options
 from benchmarks.pacing import PacedTask
-from benchmarks.replay import replayed_load
+from benchmarks.replay import replayed_log
 from benchmarks.results import Result, Row
 from benchmarks.sending import loaded
 from benchmarks.stage import Stage
@@ -52,8 +52,8 @@ _SIDES: Final = {_ALONE: None, _BESIDE: 0, _SLOWED: _MAX_RATE}
 
 async def measure(stage: Stage, options: Options) -> Result:
     """Measure the figure."""
-    long = replayed_load(options)
-    log = await stage.settings(topic=await loaded(stage, long))
+    long = await replayed_log(stage, options)
+    log = await stage.settings(topic=long.topic)
     load = asked_load(options)
     settings = await stage.settings(topic=await loaded(stage, load))
     await fill(stage, settings, load.events)
@@ -79,7 +79,7 @@ async def measure(stage: Stage, options: Options) -> Result:
         what="Answers of the API while an export of a long log runs on the same cores.",
         parameters={
             **told(options, load),
-            "replayed": long.as_parameters(),
+            "replayed": long.told,
             "asked_rate": options.asked_rate,
             "beside_seconds": options.beside_seconds,
             "max_rate": _MAX_RATE,

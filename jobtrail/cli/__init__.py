@@ -6,30 +6,55 @@ or 2 (wrong usage).
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
+from typing import Final
 
 import click
 
-from jobtrail.cli.archive import archive
-from jobtrail.cli.ask import get, search, summary, wait
-from jobtrail.cli.bridge import bridge
-from jobtrail.cli.diff import diff
-from jobtrail.cli.emit import emit
-from jobtrail.cli.explain import explain
-from jobtrail.cli.imports import import_
-from jobtrail.cli.keys import keys
-from jobtrail.cli.replay import replay
-from jobtrail.cli.report import report
-from jobtrail.cli.status import status
-from jobtrail.cli.token import token
-from jobtrail.cli.up import up
 from jobtrail.errors import JobtrailError, SettingError, UsageError
 from jobtrail.version import __version__
 
+#: Each command by its name: the module below this one, and what it is called there.
+_WHERE: Final = {
+    "up": ("up", "up"),
+    "token": ("token", "token"),
+    "keys": ("keys", "keys"),
+    "emit": ("emit", "emit"),
+    "import": ("imports", "import_"),
+    "bridge": ("bridge", "bridge"),
+    "status": ("status", "status"),
+    "search": ("ask", "search"),
+    "summary": ("ask", "summary"),
+    "get": ("ask", "get"),
+    "wait": ("ask", "wait"),
+    "explain": ("explain", "explain"),
+    "replay": ("replay", "replay"),
+    "report": ("report", "report"),
+    "diff": ("diff", "diff"),
+    "archive": ("archive", "archive"),
+}
+
+
+def command(name: str) -> click.Command:
+    """Import a command by its name."""
+    module, called = _WHERE[name]
+    found: click.Command = getattr(importlib.import_module(f"{__name__}.{module}"), called)
+    return found
+
 
 class _Commands(click.Group):
-    """Says every error of ours as one sentence, with the right exit status."""
+    """Says every error of ours as one sentence, with the right exit status.
+
+    A command is imported when it is asked for: all of them take several times as long as one.
+    """
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return sorted(_WHERE)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return command(cmd_name) if cmd_name in _WHERE else None
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -50,24 +75,3 @@ class _Commands(click.Group):
 def main(ctx: click.Context, data_dir: Path | None) -> None:
     """Know what every job is doing."""
     ctx.obj = data_dir
-
-
-for _command in (
-    up,
-    token,
-    keys,
-    emit,
-    import_,
-    bridge,
-    status,
-    search,
-    summary,
-    get,
-    wait,
-    explain,
-    replay,
-    report,
-    diff,
-    archive,
-):
-    main.add_command(_command)

@@ -12,7 +12,7 @@ import orjson
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from jobtrail.cli.common import collect_seldom, log_options, log_settings, needed, progress
+from jobtrail.cli.common import log_options, log_settings, needed, progress
 from jobtrail.errors import LogUnavailable
 from jobtrail.kafka import kafka_security
 from jobtrail.settings import Settings
@@ -65,7 +65,6 @@ def archive(
     if verify:
         _verify(Archive.open(to), as_json)
         return
-    collect_seldom()
     settings = log_settings(data_dir, bootstrap_servers)
     name = LogName(asyncio.run(_cluster(settings)), settings.topic)
     log = LogSource(settings, max_rate)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import click
 import msgspec
@@ -18,7 +18,14 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from jobtrail.cli.common import chosen_data_dir, data_dir_option, url_option
+from jobtrail.cli.common import (
+    ROWS,
+    chosen_data_dir,
+    data_dir_option,
+    tabular,
+    tags_of,
+    url_option,
+)
 from jobtrail.client import ApiError, Job, Status, SyncClient, TypeCount
 from jobtrail.local import read_running
 from jobtrail.settings import load
@@ -26,8 +33,6 @@ from jobtrail.states import ENDED, STATES
 from jobtrail.tokens import local_secret, make_token
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-#: Rows that a terminal gets unless told otherwise.
-ROWS: Final = 50
 
 
 def asking(command: _F) -> _F:
@@ -206,22 +211,6 @@ def wait(
     ended = [job_id in found and found[job_id].state in ENDED for job_id in job_ids]
     if not (any(ended) if until_any else all(ended)):
         sys.exit(1)
-
-
-def tags_of(given: Iterable[str]) -> dict[str, str]:
-    """Return tags that were given as KEY:VALUE.
-
-    Raises:
-        BadParameter: One has another form.
-    """
-    if any(":" not in tag for tag in given):
-        raise click.BadParameter("expected KEY:VALUE", param_hint="--tag")
-    return dict(tag.split(":", 1) for tag in given)
-
-
-def tabular(as_json: bool) -> bool:
-    """Tell whether to answer with a table: on a terminal, unless JSON was asked for."""
-    return not as_json and sys.stdout.isatty()
 
 
 def _status_then(asked: SyncClient, job_id: str, as_of: str) -> Status:

@@ -6,7 +6,7 @@ import contextlib
 import gc
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -22,6 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from jobtrail.cli.arrow import start_arrow
 from jobtrail.errors import UsageError
 from jobtrail.local import with_log
 from jobtrail.position import format_position
@@ -29,6 +30,8 @@ from jobtrail.producer import LogWriter
 from jobtrail.settings import Settings, load
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+#: Rows that a terminal gets unless told otherwise.
+ROWS: Final = 50
 #: Seconds between two looks of a progress bar.
 _SHOW_EVERY: Final = 0.1
 
@@ -76,13 +79,19 @@ def log_settings(data_dir: Path | None, bootstrap_servers: str | None) -> Settin
 def needed(extra: str) -> Iterator[None]:
     """Say what to install where an import inside fails.
 
+    It is for commands that read a log. They make millions of objects and no cycles, so the
+    collector comes seldom from here on: looking for some cost a microsecond for each event, and a
+    tenth of the start. Nothing is frozen: DuckDB would complain of what is left at the end.
+
     Args:
         extra: The extra of jobtrail that brings it.
 
     Raises:
         UsageError: A package is not installed.
     """
+    gc.set_threshold(100_000, 20, 50)
     try:
+        start_arrow()
         yield
     except ModuleNotFoundError as error:
         raise UsageError(
@@ -90,15 +99,6 @@ def needed(extra: str) -> Iterator[None]:
             found=str(error),
             mend=f"Install it: pip install 'jobtrail[{extra}]'",
         ) from None
-
-
-def collect_seldom() -> None:
-    """Let the collector of cycles come less often, for a command that reads a log.
-
-    It makes millions of objects and no cycles, and looking for some cost a microsecond for each
-    event. Nothing is frozen: DuckDB would complain of what is left at the end.
-    """
-    gc.set_threshold(100_000, 20, 50)
 
 
 @contextlib.contextmanager
@@ -142,6 +142,22 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
 
         yield done
         show()
+
+
+def tags_of(given: Iterable[str]) -> dict[str, str]:
+    """Return tags that were given as KEY:VALUE.
+
+    Raises:
+        BadParameter: One has another form.
+    """
+    if any(":" not in tag for tag in given):
+        raise click.BadParameter("expected KEY:VALUE", param_hint="--tag")
+    return dict(tag.split(":", 1) for tag in given)
+
+
+def tabular(as_json: bool) -> bool:
+    """Tell whether to answer with a table: on a terminal, unless JSON was asked for."""
+    return not as_json and sys.stdout.isatty()
 
 
 def url_option(command: _F) -> _F:

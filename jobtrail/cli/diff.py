@@ -13,8 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobtrail.cli.ask import ROWS, tabular
-from jobtrail.cli.common import archive_option, log_options, needed
+from jobtrail.cli.common import ROWS, archive_option, log_options, needed, tabular
 from jobtrail.cli.reading import reading
 from jobtrail.states import STATES
 

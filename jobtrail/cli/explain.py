@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobtrail.cli.ask import asking, client, tabular
+from jobtrail.cli.ask import asking, client
+from jobtrail.cli.common import tabular
 from jobtrail.client import Job
 from jobtrail.durations import duration
 from jobtrail.explain import Span, Story, tell

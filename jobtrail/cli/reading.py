@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobtrail.cli.common import chosen_data_dir, collect_seldom, needed, progress
+from jobtrail.cli.common import chosen_data_dir, needed, progress
 
 if TYPE_CHECKING:
     from jobtrail.replay import Replay
@@ -35,7 +35,6 @@ def reading(
     """
     with needed("replay"):
         from jobtrail.replay import Replay
-    collect_seldom()
     with Replay.open(
         bootstrap_servers=bootstrap_servers,
         data_dir=chosen_data_dir(data_dir),

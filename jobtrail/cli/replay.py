@@ -14,8 +14,7 @@ from rich.console import Console
 from rich.table import Table as Shown
 from rich.text import Text
 
-from jobtrail.cli.ask import ROWS, tabular, tags_of
-from jobtrail.cli.common import archive_option, log_options, needed
+from jobtrail.cli.common import ROWS, archive_option, log_options, needed, tabular, tags_of
 from jobtrail.cli.following import follow as follow_log
 from jobtrail.cli.following import grow
 from jobtrail.cli.reading import reading

@@ -1,7 +1,8 @@
 """From records to events, in columns: what `jobtrail.decoding.accept` refuses is left out.
 
-Nearly all records of a log are clear: a few looks at all of them together, and one call of the
-decoder for hundreds, tell that `accept` would take each. The others are put before it one by one.
+Most records of a log are of a few forms and are read without parsing. Nearly all others are clear:
+a few looks at all of them together, and one call of the decoder for hundreds, tell that `accept`
+would take each. What is left is put before it one by one.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from jobtrail.job import Place
 from jobtrail.placing import partitions_within
 from jobtrail.records import Misnamed
 from jobtrail.replay.event_columns import columns_of
+from jobtrail.replay.form_columns import Forms, read
 from jobtrail.replay.schemas import EVENTS
 
 _INSTANT: Final = EVENTS.field("time").type
@@ -75,58 +77,94 @@ def _plain(records: pa.RecordBatch) -> Iterator[tuple[int, int, bytes | None, by
     )
 
 
-def decode(records: pa.RecordBatch, partitions: int) -> Decoded:
-    """Return the valid events among records.
+class Decoder:
+    """Makes events of the records of one log.
 
     Args:
-        records: Of `schemas.RECORDS`, of one partition or several.
         partitions: How many partitions the log has.
     """
-    events = _clear_events(records)
-    doubtful = np.flatnonzero(~_well_placed(records, events, partitions))
-    refused = 0
-    if len(doubtful):
-        refused = _judge(records, events, doubtful, partitions)
-        if refused:
-            kept = np.array([event is not None for event in events])
-            records = records.filter(pa.array(kept))
-    known = [event for event in events if event is not None]
-    times = pa.array([event.time for event in known], _INSTANT)
+
+    def __init__(self, partitions: int) -> None:
+        self._partitions = partitions
+        self._forms = Forms()
+
+    def decode(self, records: pa.RecordBatch) -> Decoded:
+        """Return the valid events among records.
+
+        Args:
+            records: Of `schemas.RECORDS`, of one partition or several.
+        """
+        misnamed = _misnamed(records.column("headers"))
+        placed = _partitions_of(records.column("key"), self._partitions)
+        there = placed == records.column("partition").to_numpy()
+        formed = read(records, misnamed | ~there, self._forms)
+        if formed.known.all():
+            return Decoded(_batch(records, formed.columns), 0)
+        rows = np.flatnonzero(~formed.known)
+        if len(rows) == len(records):
+            kept, events = self._parsed(records, misnamed, there)
+            return Decoded(events, len(rows) - len(kept))
+        of_form = pa.array(formed.known)
+        known = _batch(
+            records.filter(of_form),
+            {name: column.filter(of_form) for name, column in formed.columns.items()},
+        )
+        kept, events = self._parsed(records.take(pa.array(rows)), misnamed[rows], there[rows])
+        order = np.argsort(np.concatenate([np.flatnonzero(formed.known), rows[kept]]))
+        together = pa.concat_batches([known, events]).take(pa.array(order))
+        return Decoded(together, len(rows) - len(kept))
+
+    def _parsed(
+        self, records: pa.RecordBatch, misnamed: _Flags, there: _Flags
+    ) -> tuple[_Numbers, pa.RecordBatch]:
+        """Parse records, and learn from some; return which of them are events, and these."""
+        values = records.column("value").to_pylist()
+        events = _clear_events(values, misnamed)
+        doubtful = np.flatnonzero(~(there & _named_so(records.column("key"), events)))
+        if len(doubtful):
+            _judge(records, events, doubtful, self._partitions)
+        kept = np.flatnonzero(np.array([event is not None for event in events], np.bool_))
+        if len(kept) < len(records):
+            records = records.take(pa.array(kept))
+        known = [event for event in events if event is not None]
+        for place in self._forms.wanted(len(known)):
+            self._forms.learn(values[kept[place]], known[place])
+        times = pa.array([event.time for event in known], _INSTANT)
+        return kept, _batch(records, {**columns_of(known), "time": times})
+
+
+def _batch(records: pa.RecordBatch, said: dict[str, pa.Array]) -> pa.RecordBatch:
+    """Return events, by what they say and where their records lie."""
     clocks = records.column("logged_at").cast(pa.int64()).to_numpy()
     logged_at = pa.array(np.clip(clocks, FIRST, LAST)).cast(_INSTANT)
+    times = said["time"]
     columns = {
-        **columns_of(known),
+        **said,
         "partition": records.column("partition"),
         "offset": records.column("offset"),
         "logged_at": logged_at,
         "job_id": records.column("key").cast(pa.string()),
-        "time": pc.coalesce(times, logged_at),
+        "time": pc.coalesce(times, logged_at) if times.null_count else times,
     }
-    batch = pa.RecordBatch.from_arrays([columns[name] for name in EVENTS.names], schema=EVENTS)
-    return Decoded(batch, refused)
+    return pa.RecordBatch.from_arrays([columns[name] for name in EVENTS.names], schema=EVENTS)
 
 
-def _clear_events(records: pa.RecordBatch) -> list[ev.Event | None]:
+def _clear_events(values: list[bytes | None], misnamed: _Flags) -> list[ev.Event | None]:
     """Decode the clear records; None stands for each of the others."""
-    values = records.column("value").to_pylist()
     events: list[ev.Event | None] = []
     for begin in range(0, len(values), _PIECE):
         events += decode_clear(values[begin : begin + _PIECE])
-    for row in np.flatnonzero(_misnamed(records.column("headers"))).tolist():
+    for row in np.flatnonzero(misnamed).tolist():
         events[row] = None
     return events
 
 
-def _well_placed(
-    records: pa.RecordBatch, events: Sequence[ev.Event | None], partitions: int
-) -> _Flags:
-    """Tell whose key is its job's id, in the partition of that key."""
-    keys = records.column("key")
+def _named_so(keys: pa.BinaryArray, events: Sequence[ev.Event | None]) -> _Flags:
+    """Tell whose key is its job's id."""
     subjects = pa.array([event and event.subject for event in events], pa.string())
     same = pc.fill_null(pc.equal(keys, subjects.cast(pa.binary())), False)
-    there = _partitions_of(keys, partitions) == records.column("partition").to_numpy()
-    placed: _Flags = same.to_numpy(zero_copy_only=False) & there
-    return placed
+    named: _Flags = same.to_numpy(zero_copy_only=False)
+    return named
 
 
 def _partitions_of(keys: pa.BinaryArray, partitions: int) -> _Numbers:
@@ -142,17 +180,14 @@ def _judge(
     events: list[ev.Event | None],
     rows: np.ndarray[tuple[int], np.dtype[np.int64]],
     partitions: int,
-) -> int:
-    """Put doubtful records before `accept`; return how many it refuses."""
-    refused = 0
+) -> None:
+    """Put doubtful records before `accept`; None stands for what it refuses."""
     judged = records if len(rows) == len(records) else records.take(pa.array(rows))
     for row, (partition, _, key, value) in zip(rows.tolist(), _plain(judged), strict=True):
         try:
             events[row] = accept(key, value, partition, partitions)
         except EventError:
             events[row] = None
-            refused += 1
-    return refused
 
 
 def _misnamed(headers: pa.ListArray) -> _Flags:

@@ -20,7 +20,7 @@ from jobtrail.replay.folding_events import fold_others
 from jobtrail.replay.folding_parts import Folding
 from jobtrail.replay.gathering import Gathering
 from jobtrail.replay.schemas import JOBS, TRANSITIONS
-from jobtrail.replay.tables import Spool, Table
+from jobtrail.replay.tables import Spool, Table, release_unused
 
 #: Chooses rows of `schemas.JOBS`: a batch of them becomes an array of booleans.
 Keep: TypeAlias = Callable[[pa.RecordBatch], pa.BooleanArray]
@@ -97,6 +97,7 @@ def fold_gathered(
     jobs = Spool(JOBS, most, gathering.folder)
     transitions = Spool(TRANSITIONS, most, gathering.folder)
     total = one_by_one = 0
+    release_unused()
     for events in gathering.slices():
         total += events.num_rows
         for part in fold_slice(events, None if when is None else microseconds(when)):
@@ -104,6 +105,7 @@ def fold_gathered(
             jobs.add(kept.jobs)
             transitions.add(kept.transitions)
             one_by_one += part.one_by_one
+        release_unused()
     return Folded(jobs.table(), transitions.table(), total, one_by_one)
 
 

@@ -26,7 +26,7 @@ _PARTS: Final = 256
 #: Of the memory that is given: what the events take that wait, and one slice at a time. A slice is
 #: there as it was gathered, as arrays of numbers, and as the rows that are made of it.
 _WAITING: Final = 4
-_SLICE: Final = 8
+_SLICE: Final = 6
 
 
 class Gathering:
@@ -73,6 +73,9 @@ class Gathering:
 
     def slices(self) -> Iterator[pa.RecordBatch]:
         """Yield the events by slices, each in log order, and let go of them on the way."""
+        for group in self._groups.values():
+            if group.is_in_file:
+                group.flush()
         together: list[pa.RecordBatch] = []
         size = 0
         for _, group in sorted(self._groups.items()):

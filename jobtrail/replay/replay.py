@@ -20,7 +20,7 @@ from jobtrail.job import Place
 from jobtrail.local import with_log
 from jobtrail.position import parse_position
 from jobtrail.replay.archive_reading import ArchiveSource
-from jobtrail.replay.decode import decode, in_turn
+from jobtrail.replay.decode import Decoder, in_turn
 from jobtrail.replay.filters import Filters
 from jobtrail.replay.folding import Folded, fold_tables
 from jobtrail.replay.joined import JoinedSource
@@ -187,8 +187,9 @@ class Replay:
         wanted = self._ids(filters, until) if filters else None
         first, behind = instant_of(since), _behind(until)
         self.refused = 0
+        decoder = Decoder(len(self.ends))
         for records in self.record_batches(since=since, until=until):
-            events, refused = decode(records, len(self.ends))
+            events, refused = decoder.decode(records)
             self.refused += refused
             if wanted is not None:
                 events = events.filter(pc.is_in(events.column("job_id"), value_set=wanted))

@@ -54,6 +54,11 @@ def package(name: str, extra: str = "replay") -> ModuleType:
         ) from None
 
 
+def release_unused() -> None:
+    """Give back memory that is free: the next step asks for pieces of other sizes."""
+    pa.default_memory_pool().release_unused()
+
+
 class Table:
     """Rows under one schema, to be read as often as wanted, by whichever library is at hand.
 
@@ -184,6 +189,11 @@ class Spool:
         self.rows += batch.num_rows
         if self._held_bytes > self._most:
             self.flush()
+
+    @property
+    def is_in_file(self) -> bool:
+        """Whether there is a file: what is in memory follows it in the end."""
+        return self._writer is not None
 
     def flush(self) -> None:
         """Write what is in memory to the file."""

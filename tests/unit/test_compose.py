@@ -33,7 +33,7 @@ import yaml
 from docker.utils.build import exclude_paths  # type: ignore[import-untyped]
 from packaging.specifiers import SpecifierSet
 
-from jobtrail.cli import main as command_line
+from jobtrail.cli import command
 from jobtrail.settings import ENV_PREFIX, Settings, load
 from jobtrail.tokens import local_secret, read_token
 from jobtrail.version import __version__
@@ -393,7 +393,7 @@ def test_a_documented_command_names_what_exists(line: str) -> None:
         at = next(place for place, word in enumerate(rest) if word in SERVICES)
         program, *arguments = rest[at + 1 :] or [""]
         if program == "jobtrail":
-            command_line.commands[arguments[0]].make_context(arguments[0], arguments[1:])
+            command(arguments[0]).make_context(arguments[0], arguments[1:])
     else:
         assert action in ("up", "down", "ps", "logs", "stop")
         assert {word for word in rest if not word.startswith("-")} <= set(SERVICES)

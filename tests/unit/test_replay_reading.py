@@ -17,7 +17,7 @@ from jobtrail.decoding import accept
 from jobtrail.errors import EventError, UsageError
 from jobtrail.partitions import partition_of
 from jobtrail.replay import Filters, Replay
-from jobtrail.replay.decode import decode
+from jobtrail.replay.decode import Decoder
 from jobtrail.replay.export import (
     WRITERS,
     check_ending,
@@ -141,7 +141,7 @@ def test_columns_hold_what_accept_takes_and_nothing_else(replay: Replay) -> None
 def test_a_batch_of_nothing_valid_is_empty() -> None:
     source = log_of([("a", b"{}", None)])
     batch = next(source.read(source.begins(), source.ends()))
-    found = decode(batch, PARTITIONS)
+    found = Decoder(PARTITIONS).decode(batch)
     assert (len(found.events), found.refused, found.events.schema) == (0, 1, EVENTS)
     with pytest.raises(EventError):
         accept(b"a", b"{}", 0, PARTITIONS)
