@@ -8,7 +8,7 @@ and the numbers of streams are rounded up, those beyond standing for an audience
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -37,6 +37,8 @@ class Source(NamedTuple):
     audiences: Audiences
     #: The numbers of the types that are asked for; empty for all.
     types: tuple[int, ...]
+    #: The audiences that have totals; looked at by who counts.
+    totalled: Set[int]
     #: What is listed: jobs, or what jobs have been.
     table: str = "jobs"
 

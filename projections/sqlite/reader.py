@@ -2,7 +2,7 @@
 
 A caller's listing is a merge over the few audiences that his principals belong to, each read from
 an index that lies in the order of the answer, so a page costs the same at any depth. His counts
-are sums over the same audiences' counters.
+are sums over the same audiences' counters, or the totals that those with many of these have.
 """
 
 from __future__ import annotations
@@ -352,7 +352,7 @@ def _sources(
             audiences = owned if audiences is None else tuple(set(owned).intersection(audiences))
         if audiences is None or audiences:
             shards.append(shard)
-            sources.append(Source(shard.name, audiences, types))
+            sources.append(Source(shard.name, audiences, types, shard.totalled.audiences))
     return shards, sources
 
 

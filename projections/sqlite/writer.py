@@ -21,6 +21,7 @@ from projections.sqlite import changes, counters, schema
 from projections.sqlite.placed import Key, Placed, in_columns
 from projections.sqlite.rows import COLUMNS, MAX_NAMES, Names, changing_columns
 from projections.sqlite.schema import NOBODY
+from projections.sqlite.totals import Totals
 from projections.store import Batch, Checkpoint, Entry
 
 #: A row's own trail holds fewer entries than this; older ones move to `trail_chunks`, so that a
@@ -119,6 +120,7 @@ class _Shard:
         self.path = path
         self.db = schema.connect(path)
         self._names = Names(self.db)
+        self._totals = Totals(self.db)
         self._types: dict[str | None, int] = {None: 0}
         self._audiences: dict[tuple[str | None, tuple[str, ...]], int] = {(None, ()): NOBODY}
         self._filling = ""
@@ -166,7 +168,9 @@ class _Shard:
             ]
             columns = in_columns(placed)
             self._write_rows(placed)
-            self.db.executemany(counters.MOVE, counters.rows(placed, columns))
+            moved = counters.rows(placed, columns)
+            self.db.executemany(counters.MOVE, moved)
+            self._totals.move(moved)
             times = changes.record(self.db, batches, placed, columns, self._key)
         for (entry, job, key, spilled), time in zip(placed, times, strict=True):
             entry.stored = key
@@ -200,6 +204,7 @@ class _Shard:
         self._types = {None: 0}
         self._audiences = {(None, ()): NOBODY}
         self._names.clear()
+        self._totals.forget()
 
     def _move_checkpoint(self, batch: Batch) -> None:
         moved = self.db.execute(
