@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from hashlib import blake2b
+from hashlib import sha256
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -33,7 +33,8 @@ async def deliver(request: web.Request, response: web.StreamResponse) -> web.Str
     if not isinstance(body, bytes):
         return response
     if request.method != hdrs.METH_POST:
-        tag = blake2b(body, digest_size=16).hexdigest()
+        # Processors have instructions for this one: half the time of blake2b.
+        tag = sha256(body).hexdigest()[:32]
         response.headers[hdrs.ETAG] = f'W/"{tag}"'
         if hdrs.IF_NONE_MATCH in request.headers and _has(request, tag):
             kept = {k: v for k, v in response.headers.items() if k not in _WITHOUT_CONTENT}
