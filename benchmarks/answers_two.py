@@ -55,7 +55,7 @@ async def measure(stage: Stage, options: Options) -> Result:
         for who in (_ONE, _TWO):
             kind = f"{name}: {who}"
             rows += rows_of(kind, runs, seen[kind])
-        rows.append(_gain(name, runs))
+        rows += [_gain(name, runs), _room(name, runs)]
     return Result(
         figure="answers_two",
         what="Answers a second of two API processes that share a port, by those of one.",
@@ -78,6 +78,23 @@ async def _started(stage: Stage, settings: Settings, count: int) -> tuple[str, l
         pids.append(sibling.pid)
     (await warmed(url)).close()
     return url, pids
+
+
+def _room(name: str, runs: list[dict[str, Any]]) -> Row:
+    """Return how many times as many there could be, as the load process needs a core's share too.
+
+    An answer's CPU time would have to stay what it is in one process alone.
+    """
+    one, two = (
+        [run["processes"] for run in runs if run["kind"] == f"{name}: {who}"]
+        for who in (_ONE, _TWO)
+    )
+    cores = os.cpu_count() or 1
+    room = [
+        min(2.0, cores - b["load"]["cpu_share"]) / a["server"]["cpu_share"]
+        for a, b in zip(one, two, strict=True)
+    ]
+    return Row(f"{name}: two by one, at most", "times as many", middle(room))
 
 
 def _gain(name: str, runs: list[dict[str, Any]]) -> Row:
