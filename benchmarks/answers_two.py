@@ -81,20 +81,16 @@ async def _started(stage: Stage, settings: Settings, count: int) -> tuple[str, l
 
 
 def _room(name: str, runs: list[dict[str, Any]]) -> Row:
-    """Return how many times as many there could be, as the load process needs a core's share too.
-
-    An answer's CPU time would have to stay what it is in one process alone.
-    """
-    one, two = (
-        [run["processes"] for run in runs if run["kind"] == f"{name}: {who}"]
-        for who in (_ONE, _TWO)
-    )
-    cores = os.cpu_count() or 1
-    room = [
-        min(2.0, cores - b["load"]["cpu_share"]) / a["server"]["cpu_share"]
-        for a, b in zip(one, two, strict=True)
+    """Return how many cores there are for two processes, as the load process needs a share too."""
+    loads = [
+        run["processes"]["load"]["cpu_share"] for run in runs if run["kind"] == f"{name}: {_TWO}"
     ]
-    return Row(f"{name}: two by one, at most", "times as many", middle(room))
+    cores = os.cpu_count() or 1
+    return Row(
+        f"{name}: cores that the load process leaves to two",
+        "",
+        middle([min(2.0, cores - load) for load in loads]),
+    )
 
 
 def _gain(name: str, runs: list[dict[str, Any]]) -> Row:
