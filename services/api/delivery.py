@@ -8,6 +8,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
+from services.api.answers import Whole
 from services.api.coding import SMALLEST, choose, compress
 
 #: Bodies from here on are compressed beside the event loop: it takes more than 2 ms. Bytes.
@@ -27,7 +28,10 @@ async def deliver(request: web.Request, response: web.StreamResponse) -> web.Str
         request: What was asked.
         response: The answer; one whose beginning is out is returned as it is.
     """
-    if response.status != 200 or response.prepared or not isinstance(response, web.Response):
+    if response.status != 200 or response.prepared:
+        return response
+    # By its type first: for others than its own instances aiohttp's class asks a long way.
+    if type(response) is not Whole and not isinstance(response, web.Response):
         return response
     body = response.body
     if not isinstance(body, bytes):
