@@ -55,7 +55,7 @@ async def measure(stage: Stage, options: Options) -> Result:
         for who in (_ONE, _TWO):
             kind = f"{name}: {who}"
             rows += rows_of(kind, runs, seen[kind])
-        rows.append(_gain(name, runs))
+        rows += [_gain(name, runs), _room(name, runs)]
     return Result(
         figure="answers_two",
         what="Answers a second of two API processes that share a port, by those of one.",
@@ -78,6 +78,19 @@ async def _started(stage: Stage, settings: Settings, count: int) -> tuple[str, l
         pids.append(sibling.pid)
     (await warmed(url)).close()
     return url, pids
+
+
+def _room(name: str, runs: list[dict[str, Any]]) -> Row:
+    """Return how many cores there are for two processes, as the load process needs a share too."""
+    loads = [
+        run["processes"]["load"]["cpu_share"] for run in runs if run["kind"] == f"{name}: {_TWO}"
+    ]
+    cores = os.cpu_count() or 1
+    return Row(
+        f"{name}: cores that the load process leaves to two",
+        "",
+        middle([min(2.0, cores - load) for load in loads]),
+    )
 
 
 def _gain(name: str, runs: list[dict[str, Any]]) -> Row:

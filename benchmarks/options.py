@@ -31,8 +31,8 @@ class Options:
         hostile_seconds: Seconds for which it asks, before the others come and again while they
             are there.
         sized_jobs: Jobs of `size`, of two events each.
-        replayed: Made-up events of `replay` and `replay_beside`; 0: those of the Google trace, where it
-            is there.
+        replayed: Made-up events of `replay` and `replay_beside`; 0: those of the Google trace,
+            where it is there.
         traced: Rows of the trace of `past`.
         asked_rate: Requests a second beside which `replay_beside` exports.
         beside_seconds: Seconds for which it asks in each way, in each run.

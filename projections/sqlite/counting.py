@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from jobtrail.states import STATES
 from projections.reading import Filters
@@ -17,13 +17,29 @@ from projections.sqlite.schema import DAY, EVERYBODY
 
 #: The audience of the counters that count all jobs.
 _ALL: Final = (EVERYBODY,)
+_STATES: Final = ", ".join(STATES)
 _SUMS: Final = ", ".join(f"sum({state})" for state in STATES)
 _BETWEEN: Final = "day BETWEEN :first_day AND :last_day"
 
 #: A statement and its values.
 Statement = tuple[str, dict[str, Any]]
-#: Per source its shard's name, how many audiences there is room for, and how many types.
-_Parts = tuple[tuple[str, int, int], ...]
+#: Up to so many audiences the rows of their totals are not worth adding up in SQL.
+_FEW: Final = 4
+
+
+class _Part(NamedTuple):
+    """The shape of what is counted of one table of a source."""
+
+    #: The source's place among all.
+    number: int
+    shard: str
+    table: str
+    #: For how many audiences there is room, and for how many types.
+    audiences: int
+    types: int
+
+
+_Parts = tuple[_Part, ...]
 
 
 def whole_days(sources: Sequence[Source], filters: Filters) -> Statement | None:
@@ -36,11 +52,11 @@ def whole_days(sources: Sequence[Source], filters: Filters) -> Statement | None:
     days, _edges = split_days(filters.created_from, filters.created_to)
     if days is None or not sources:
         return None
-    values: dict[str, Any] = {"first_day": days[0], "last_day": days[1]}
-    parts = _put(values, sources)
-    # The common question, for all days, is spared a comparison for each row.
-    dated = filters.created_from is not None or filters.created_to is not None
-    return _whole_days(parts, dated=dated), values
+    if not _dated(filters):
+        values: dict[str, Any] = {}
+        return _whole_days(_put_all_days(values, sources), dated=False), values
+    values = {"first_day": days[0], "last_day": days[1]}
+    return _whole_days(_put(values, sources, "counters"), dated=True), values
 
 
 def edges(sources: Sequence[Source], filters: Filters) -> Statement | None:
@@ -57,39 +73,73 @@ def edges(sources: Sequence[Source], filters: Filters) -> Statement | None:
     for number, (first, last) in enumerate(ranges):
         values[f"first{number}"], values[f"last{number}"] = first, last
     everything = sources[0].audiences is None
-    parts = _put(values, sources)
+    parts = _put(values, sources, "jobs")
     return _edges(parts, len(ranges), everything=everything), values
 
 
 def any_counted(sources: Sequence[Source], filters: Filters) -> Statement:
     """Return what gives 1 where the counters know of a job of these types and states."""
-    values: dict[str, Any] = {
+    states = filters.states or STATES
+    if not _dated(filters):
+        values: dict[str, Any] = {}
+        parts = _put_all_days(values, sources)
+        return _any_counted(parts, states, dated=False), values
+    values = {
         "first_day": -(2**62) if filters.created_from is None else filters.created_from // DAY,
         "last_day": 2**62 if filters.created_to is None else filters.created_to // DAY,
     }
-    return _any_counted(_put(values, sources), filters.states or STATES), values
+    return _any_counted(_put(values, sources, "counters"), states, dated=True), values
 
 
-def _put(values: dict[str, Any], sources: Sequence[Source]) -> _Parts:
+def _dated(filters: Filters) -> bool:
+    return filters.created_from is not None or filters.created_to is not None
+
+
+def _put(values: dict[str, Any], sources: Sequence[Source], table: str) -> _Parts:
     return tuple(
-        (
-            source.shard,
-            put(
-                values, f"audience{number}", _ALL if source.audiences is None else source.audiences
-            ),
-            put(values, f"type{number}", source.types) if source.types else 0,
-        )
+        _put_part(values, number, source, table, _audiences(source))
         for number, source in enumerate(sources)
+    )
+
+
+def _put_all_days(values: dict[str, Any], sources: Sequence[Source]) -> _Parts:
+    """Put in what counts all days: totals of those who have them, the counters of the others."""
+    parts = []
+    for number, source in enumerate(sources):
+        audiences = _audiences(source)
+        large = [audience for audience in audiences if audience in source.totalled]
+        if large:
+            parts.append(_put_part(values, number, source, "totals", large))
+        if len(large) < len(audiences):
+            small = [audience for audience in audiences if audience not in source.totalled]
+            parts.append(_put_part(values, number, source, "counters", small))
+    return tuple(parts)
+
+
+def _audiences(source: Source) -> Sequence[int]:
+    return _ALL if source.audiences is None else source.audiences
+
+
+def _put_part(
+    values: dict[str, Any], number: int, source: Source, table: str, audiences: Sequence[int]
+) -> _Part:
+    return _Part(
+        number,
+        source.shard,
+        table,
+        put(values, f"{table}{number}", audiences),
+        put(values, f"type{number}", source.types) if source.types else 0,
     )
 
 
 @lru_cache(maxsize=256)
 def _whole_days(parts: _Parts, *, dated: bool) -> str:
     return " UNION ALL ".join(
-        f"SELECT {number}, type, {_SUMS} FROM {shard}.counters "  # noqa: S608
-        f"WHERE {_mine(number, audiences, types)}{f' AND {_BETWEEN}' if dated else ''} "
-        "GROUP BY type"
-        for number, (shard, audiences, types) in enumerate(parts)
+        f"SELECT {part.number}, type, {_STATES} FROM {part.shard}.totals WHERE {_mine(part)}"  # noqa: S608
+        if part.table == "totals" and part.audiences <= _FEW
+        else f"SELECT {part.number}, type, {_SUMS} FROM {part.shard}.{part.table} "  # noqa: S608
+        f"WHERE {_mine(part)}{f' AND {_BETWEEN}' if dated else ''} GROUP BY type"
+        for part in parts
     )
 
 
@@ -97,24 +147,26 @@ def _whole_days(parts: _Parts, *, dated: bool) -> str:
 def _edges(parts: _Parts, ranges: int, *, everything: bool) -> str:
     index = "jobs_by_creation" if everything else "jobs_by_audience"
     return " UNION ALL ".join(
-        f"SELECT {number}, type, state, count(*) FROM {shard}.jobs INDEXED BY {index} "  # noqa: S608
-        f"WHERE {'1' if everything else _mine(number, audiences, types)} "
+        f"SELECT {part.number}, type, state, count(*) FROM {part.shard}.jobs INDEXED BY {index} "  # noqa: S608
+        f"WHERE {'1' if everything else _mine(part)} "
         f"AND created_at BETWEEN :first{edge} AND :last{edge} GROUP BY type, state"
-        for number, (shard, audiences, types) in enumerate(parts)
+        for part in parts
         for edge in range(ranges)
     )
 
 
 @lru_cache(maxsize=256)
-def _any_counted(parts: _Parts, states: tuple[str, ...]) -> str:
+def _any_counted(parts: _Parts, states: tuple[str, ...], *, dated: bool) -> str:
+    asked = f"({' OR '.join(f'{state}>0' for state in states)})"
+    if dated:
+        asked = f"{_BETWEEN} AND {asked}"
     found = " OR ".join(
-        f"EXISTS(SELECT 1 FROM {shard}.counters WHERE {_mine(number, audiences, types)} "  # noqa: S608
-        f"AND {_BETWEEN} AND ({' OR '.join(f'{state}>0' for state in states)}))"
-        for number, (shard, audiences, types) in enumerate(parts)
+        f"EXISTS(SELECT 1 FROM {part.shard}.{part.table} WHERE {_mine(part)} AND {asked})"  # noqa: S608
+        for part in parts
     )
     return f"SELECT {found}"
 
 
-def _mine(number: int, audiences: int, types: int) -> str:
-    mine = among("audience", f"audience{number}", audiences)
-    return f"{mine} AND {among('type', f'type{number}', types)}" if types else mine
+def _mine(part: _Part) -> str:
+    mine = among("audience", f"{part.table}{part.number}", part.audiences)
+    return f"{mine} AND {among('type', f'type{part.number}', part.types)}" if part.types else mine

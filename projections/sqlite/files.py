@@ -17,6 +17,7 @@ import orjson
 from jobtrail.errors import StoreError
 from projections.sqlite import schema
 from projections.sqlite.rows import MAX_NAMES, Names
+from projections.sqlite.totals import Totalled
 
 #: Files that one connection reads; SQLite attaches ten at most.
 TOGETHER: Final = 8
@@ -44,6 +45,7 @@ class Shard:
         #: What its tables' names begin with.
         self.name = name
         self.names = Names(db, name)
+        self.totalled = Totalled(db, name)
         self.checkpoints: list[Checkpoint] = []
         self._db = db
         self._version: int | None = None
@@ -73,10 +75,12 @@ class Shard:
         if filling != self._filling:
             # Emptied and filled anew: numbers stand for other names now.
             self.names.clear()
+            self.totalled.clear()
             self._types.clear()
             self._forget_audiences()
         elif newest != self._newest:
             self._take_up(self._newest)
+        self.totalled.look()
         self._filling, self._newest, self._version = filling, newest, version
         return True
 

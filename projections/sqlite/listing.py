@@ -8,8 +8,9 @@ and the numbers of streams are rounded up, those beyond standing for an audience
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from functools import lru_cache
+from itertools import zip_longest
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -22,6 +23,8 @@ from projections.sqlite.rows import COLUMNS
 _MOST_TERMS: Final = 480
 #: Numbers of values that a statement may have for one thing.
 _SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384)
+#: By how many values there are, for how many there is room.
+_ROOMS: Final = [next(size for size in _SIZES if size >= n) for n in range(_SIZES[-1] + 1)]
 #: Up to so many values each has a mark; more go in as JSON, which costs a statement in itself.
 _MARKS: Final = 32
 
@@ -37,6 +40,8 @@ class Source(NamedTuple):
     audiences: Audiences
     #: The numbers of the types that are asked for; empty for all.
     types: tuple[int, ...]
+    #: The audiences that have totals; looked at by who counts.
+    totalled: Set[int]
     #: What is listed: jobs, or what jobs have been.
     table: str = "jobs"
 
@@ -83,29 +88,15 @@ def listings(sources: Sequence[Source], filters: Filters, after: Cursor | None) 
         filters: What is asked of a job beside its type.
         after: Where to begin; None for the beginning.
     """
-    created_to = filters.created_to
-    if after is not None and created_to is not None:
-        # One bound is enough, and it has to be the nearer one that is sought in the index.
-        if after.created_at <= created_to:
-            created_to = None
-        else:
-            after = None
-    values: dict[str, Any] = {
-        "after": after and after.created_at,
-        "after_id": after and after.id,
-        "bulk": filters.bulk_id,
-        "states": sum(1 << STATE_CODES[state] for state in set(filters.states)),
-        "created_from": filters.created_from,
-        "created_to": created_to,
-        "updated_since": filters.updated_since,
-    }
-    for number, (key, value) in enumerate(filters.tags):
-        values[f"key{number}"], values[f"value{number}"] = key, value
-    bounds = tuple(
-        name
-        for name in ("states", "created_from", "created_to", "updated_since")
-        if values[name] is not None and (name != "states" or filters.states)
-    )
+    values, bounds = _asked(filters)
+    if after is not None:
+        values = {**values, "after": after.created_at, "after_id": after.id}
+        if "created_to" in bounds:
+            # One bound is enough, and it has to be the nearer one that is sought in the index.
+            if after.created_at <= values["created_to"]:
+                bounds = tuple(name for name in bounds if name != "created_to")
+            else:
+                after = None
     found = []
     bulk = filters.bulk_id is not None
     for some in _split(sources, bulk=bulk, terms=1 if after is None else 2):
@@ -128,6 +119,21 @@ def listings(sources: Sequence[Source], filters: Filters, after: Cursor | None) 
     return found
 
 
+@lru_cache(maxsize=512)
+def _asked(filters: Filters) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the values of filters, to be read only, and the names of those that are bounds."""
+    values: dict[str, Any] = {
+        "bulk": filters.bulk_id,
+        "states": sum(1 << STATE_CODES[state] for state in set(filters.states)) or None,
+        "created_from": filters.created_from,
+        "created_to": filters.created_to,
+        "updated_since": filters.updated_since,
+    }
+    for number, (key, value) in enumerate(filters.tags):
+        values[f"key{number}"], values[f"value{number}"] = key, value
+    return values, tuple(name for name in _BOUNDS if values[name] is not None)
+
+
 def put(
     values: dict[str, Any], name: str, some: Sequence[int] | Sequence[str], *, json: bool = True
 ) -> int:
@@ -143,11 +149,15 @@ def put(
     if json and count > _MARKS:
         values[name] = orjson.dumps(some).decode()
         return _MARKS + 1
-    room = _room(count)
-    for at in range(room):
-        # NULL equals nothing.
-        values[f"{name}_{at}"] = some[at] if at < count else None
+    room = _ROOMS[count]
+    # NULL equals nothing.
+    values.update(zip_longest(_marks(name, room), some))
     return room
+
+
+@lru_cache(maxsize=512)
+def _marks(name: str, room: int) -> tuple[str, ...]:
+    return tuple(f"{name}_{at}" for at in range(room))
 
 
 def among(column: str, name: str, room: int) -> str:
@@ -157,15 +167,10 @@ def among(column: str, name: str, room: int) -> str:
     return f"{column} IN ({','.join(f':{name}_{at}' for at in range(room))})"
 
 
-def _room(count: int) -> int:
-    return next(size for size in _SIZES if size >= count)
-
-
 def _split(sources: Sequence[Source], *, bulk: bool, terms: int) -> list[list[tuple[int, Source]]]:
     """Split sources, each with its number, so that no statement merges too much."""
     numbered = list(enumerate(sources))
-    share = _MOST_TERMS // (terms * max(len(sources), 1))
-    most = max(size for size in _SIZES if size <= share)
+    most = _most(terms * max(len(sources), 1))
     longest = max((len(source.audiences or ()) for source in sources), default=0)
     if bulk or longest <= most:
         return [numbered] if numbered else []
@@ -177,6 +182,11 @@ def _split(sources: Sequence[Source], *, bulk: bool, terms: int) -> list[list[tu
         ]
         for at in range(0, longest, most)
     ]
+
+
+@lru_cache(maxsize=64)
+def _most(terms: int) -> int:
+    return max(size for size in _SIZES if size <= _MOST_TERMS // terms)
 
 
 @lru_cache(maxsize=512)

@@ -2,16 +2,13 @@
 
 A caller's listing is a merge over the few audiences that his principals belong to, each read from
 an index that lies in the order of the answer, so a page costs the same at any depth. His counts
-are sums over the same audiences' counters.
+are sums over the same audiences' counters, or the totals that those with many of these have.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from heapq import merge
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -27,6 +24,7 @@ from projections.reading import Caller, Cursor, Filters, Held, Looked, Make, T
 from projections.sqlite import counting, schema
 from projections.sqlite.files import TOGETHER, Files, Shard
 from projections.sqlite.listing import Listing, Source, among, listings, put
+from projections.sqlite.pages import in_order, made, merged
 from projections.sqlite.past import PastCounts
 from projections.sqlite.past_listing import PastListing, streams
 from projections.sqlite.rows import COLUMNS
@@ -35,9 +33,6 @@ from projections.sqlite.writer import read_chunks
 #: Up to so many shards it costs less to ask all of them for an id than to tell which one has it.
 _ASK_ALL: Final = 2
 _ID_IN_JSON: Final = "id IN (SELECT value FROM json_each(:id))"
-#: Where a job lies: its creation negated and its id, by which listings are sorted; its shard's
-#: place among the sources of a statement; its row.
-_Place = tuple[int, str, int, int]
 
 
 class SqliteReader:
@@ -203,8 +198,8 @@ class SqliteSnapshot:
             values = listing.values
             values["limit"], values["offset"] = size, offset
             rows = files.db.execute(listing.rows, values).fetchall()
-            return _made(sorted(rows, key=_order), shards, make)
-        return _merged(asked, make, size, offset)
+            return made(in_order(rows), shards, make)
+        return merged(asked, make, size, offset)
 
     def summary(self, caller: Caller, filters: Filters) -> dict[str | None, list[int]]:
         """Count jobs by type and state, from counters and the edges of the two edge days."""
@@ -286,12 +281,6 @@ def _present(totals: dict[str | None, list[int]]) -> dict[str | None, list[int]]
     return {name: totals[name] for name in names}
 
 
-def _made(rows: Sequence[Sequence[Any]], shards: Sequence[Shard], make: Make[T]) -> list[T]:
-    """Return what is made of rows: `COLUMNS`, and the place of each one's shard among these."""
-    names = [shard.names for shard in shards]
-    return [make(r, (its := names[r[-1]]).audience(r[-3]), its.type_name(r[-2])) for r in rows]
-
-
 def _found(files: Files, caller: Caller, asked: list[list[str]], make: Make[T]) -> list[T]:
     """Return those of the jobs asked for, of each shard, that the caller sees."""
     values: dict[str, Any] = {}
@@ -307,7 +296,7 @@ def _found(files: Files, caller: Caller, asked: list[list[str]], make: Make[T]) 
         shards.append(shard)
     if not parts:
         return []
-    return _made(files.db.execute(_by_id(tuple(parts)), values).fetchall(), shards, make)
+    return made(files.db.execute(_by_id(tuple(parts)), values).fetchall(), shards, make)
 
 
 @lru_cache(maxsize=256)
@@ -323,11 +312,6 @@ def _by_id(parts: tuple[tuple[str, int, int], ...]) -> str:
         + (f" AND {among('audience', f'audience{number}', audiences)}" if audiences else "")
         for number, (shard, ids, audiences) in enumerate(parts)
     )
-
-
-def _order(row: Sequence[Any]) -> tuple[int, str]:
-    """Return what a listing's rows, in `COLUMNS`, are sorted by."""
-    return -row[2], row[0]
 
 
 def _sources(
@@ -352,7 +336,7 @@ def _sources(
             audiences = owned if audiences is None else tuple(set(owned).intersection(audiences))
         if audiences is None or audiences:
             shards.append(shard)
-            sources.append(Source(shard.name, audiences, types))
+            sources.append(Source(shard.name, audiences, types, shard.totalled.audiences))
     return shards, sources
 
 
@@ -363,37 +347,3 @@ def _may_match(files: Files, sources: list[Source], filters: Filters) -> bool:
     if not filters.states and not filters.job_types:
         return True
     return bool(files.db.execute(*counting.any_counted(sources, filters)).fetchone()[0])
-
-
-def _merged(
-    asked: Sequence[tuple[Files, list[Shard], Listing]], make: Make[T], size: int, offset: int
-) -> list[T]:
-    """Return a page of several statements: where it lies first, then its rows."""
-    streams: list[Iterator[tuple[_Place, int]]] = [
-        _places(number, files.db, listing, size + offset)
-        for number, (files, _shards, listing) in enumerate(asked)
-    ]
-    page = list(islice(merge(*streams), offset, offset + size))
-    rows_of: dict[tuple[int, int], list[int]] = {}
-    for (_created, _id, source, row), number in page:
-        rows_of.setdefault((number, source), []).append(row)
-    made: dict[str, T] = {}
-    for (number, source), numbers in rows_of.items():
-        files, shards, _listing = asked[number]
-        shard = shards[source]
-        values: dict[str, Any] = {}
-        found = among("row", "row", put(values, "row", numbers))
-        statement = f"SELECT {COLUMNS} FROM {shard.name}.jobs WHERE {found}"  # noqa: S608
-        for row in files.db.execute(statement, values).fetchall():
-            made[row[0]] = make(row, shard.names.audience(row[-2]), shard.names.type_name(row[-1]))
-    return [made[job_id] for (_created, job_id, _source, _row), _number in page]
-
-
-def _places(
-    number: int, db: sqlite3.Connection, listing: Listing, limit: int
-) -> Iterator[tuple[_Place, int]]:
-    """Read the places of one statement as they are wanted, with the statement's number."""
-    for created_at, job_id, row, source in db.execute(
-        listing.text, {**listing.values, "limit": limit, "offset": 0}
-    ):
-        yield (-created_at, job_id, source, row), number

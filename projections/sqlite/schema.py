@@ -62,6 +62,14 @@ CREATE TABLE counters(
   completed INTEGER NOT NULL, failed INTEGER NOT NULL, cancelled INTEGER NOT NULL,
   expired INTEGER NOT NULL, PRIMARY KEY(audience, day, type)
 ) WITHOUT ROWID;
+CREATE TABLE totals(
+  audience INTEGER NOT NULL, type INTEGER NOT NULL,
+  created INTEGER NOT NULL, active INTEGER NOT NULL, retry INTEGER NOT NULL,
+  completed INTEGER NOT NULL, failed INTEGER NOT NULL, cancelled INTEGER NOT NULL,
+  expired INTEGER NOT NULL, PRIMARY KEY(audience, type)
+) WITHOUT ROWID;
+CREATE TABLE totalled(number INTEGER PRIMARY KEY, audience INTEGER NOT NULL UNIQUE);
+INSERT INTO totalled(audience) VALUES(-1);
 CREATE TABLE change_runs(
   run INTEGER PRIMARY KEY, level INTEGER NOT NULL, low INTEGER NOT NULL, high INTEGER NOT NULL,
   totalled INTEGER NOT NULL, directory BLOB NOT NULL, offsets BLOB NOT NULL);
@@ -88,7 +96,8 @@ INSERT INTO filling VALUES(lower(hex(randomblob(16))));
 """
 TABLE_NAMES: Final = (
     "checkpoints", "types", "audiences", "audience_members", "jobs", "trail_chunks", "counters",
-    "change_runs", "change_blocks", "change_totals", "incarnations", "filling",
+    "totals", "totalled", "change_runs", "change_blocks", "change_totals", "incarnations",
+    "filling",
 )  # fmt: skip
 
 

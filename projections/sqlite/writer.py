@@ -20,6 +20,7 @@ from projections.sqlite import changes, counters, schema
 from projections.sqlite.numbers import Numbers
 from projections.sqlite.placed import Placed
 from projections.sqlite.rows import COLUMNS, Names
+from projections.sqlite.totals import Totals
 from projections.store import Batch, Checkpoint, Entry
 
 _IDS_PER_QUERY: Final = 500
@@ -115,6 +116,7 @@ class _Shard:
         self.db = schema.connect(path)
         self._names = Names(self.db)
         self._numbers = Numbers(self.db)
+        self._totals = Totals(self.db)
         self._filling = ""
 
     def _current_filling(self) -> str:
@@ -158,7 +160,9 @@ class _Shard:
             self._numbers.write()
             self._write_rows(placed)
             columns = placed.in_columns()
-            self.db.executemany(counters.MOVE, counters.rows(placed, columns))
+            moved = counters.rows(placed, columns)
+            self.db.executemany(counters.MOVE, moved)
+            self._totals.move(moved)
             times = changes.record(self.db, batches, placed, columns, self._numbers)
         placed.settle(times)
 
@@ -187,6 +191,7 @@ class _Shard:
     def _forget(self) -> None:
         self._numbers.forget()
         self._names.clear()
+        self._totals.forget()
 
     def _move_checkpoint(self, batch: Batch) -> None:
         moved = self.db.execute(

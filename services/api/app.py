@@ -29,6 +29,7 @@ from services.api.overlay import Overlay
 from services.api.past import Past
 from services.api.problems import unreadable
 from services.api.progress import Progress
+from services.api.protocol import DIRECT
 from services.api.provider import Provider
 from services.api.routes import ENDPOINTS
 from services.api.routes.fallback import nothing_there, other_method
@@ -99,11 +100,15 @@ def make_app(service: Service) -> web.Application:
     """Return the application of a service; it follows the log while it runs."""
     app = web.Application(client_max_size=service.bounds.body)
     app[SERVICE] = service
+    direct = app[DIRECT] = {}
     for endpoint in ENDPOINTS:
         resource = app.router.add_resource(endpoint.path, name=endpoint.name)
         methods = ("GET", "HEAD") if endpoint.method == "GET" else (endpoint.method,)
+        serve = serving(service, endpoint)
         for method in methods:
-            resource.add_route(method, serving(service, endpoint), expect_handler=_expect)
+            resource.add_route(method, serve, expect_handler=_expect)
+            if not endpoint.places:
+                direct[method, endpoint.path] = serve
         _add_fallback(resource, service, other_method(endpoint.path, methods))
     _add_fallback(app.router.add_resource("/{path:.*}"), service, nothing_there("/{path:.*}"))
     app.cleanup_ctx.append(_follow_log)

@@ -50,6 +50,8 @@ class Buffer:
         self.by_key: dict[bytes, list[Record]] = {}
         #: Bytes held.
         self.size = 0
+        #: Changes whenever the log's end, as it is known here, does.
+        self.turn = 0
         #: How many records were dropped because there were too many.
         self.dropped = 0
 
@@ -84,12 +86,14 @@ class Buffer:
         if queue is not None:
             self._cut(partition, queue, queue.end)
         self._queues[partition] = _Queue(offset, now)
+        self.turn += 1
 
     def add(self, key: bytes | None, record: Record) -> None:
         """Take in the next record of a partition."""
         partition, offset, timestamp, value = record
         queue = self._queues[partition]
         queue.end = offset + 1
+        self.turn += 1
         if offset < queue.floor:
             return
         size = _OVERHEAD + len(key or b"") + len(value or b"")

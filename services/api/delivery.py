@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from hashlib import blake2b
+from hashlib import sha256
 from typing import Final
 
 from aiohttp import hdrs, web
 
+from services.api.answers import Whole
 from services.api.coding import SMALLEST, choose, compress
 
 #: Bodies from here on are compressed beside the event loop: it takes more than 2 ms. Bytes.
@@ -27,13 +28,17 @@ async def deliver(request: web.Request, response: web.StreamResponse) -> web.Str
         request: What was asked.
         response: The answer; one whose beginning is out is returned as it is.
     """
-    if response.status != 200 or response.prepared or not isinstance(response, web.Response):
+    if response.status != 200 or response.prepared:
+        return response
+    # By its type first: for others than its own instances aiohttp's class asks a long way.
+    if type(response) is not Whole and not isinstance(response, web.Response):
         return response
     body = response.body
     if not isinstance(body, bytes):
         return response
     if request.method != hdrs.METH_POST:
-        tag = blake2b(body, digest_size=16).hexdigest()
+        # Processors have instructions for this one: half the time of blake2b.
+        tag = sha256(body).hexdigest()[:32]
         response.headers[hdrs.ETAG] = f'W/"{tag}"'
         if hdrs.IF_NONE_MATCH in request.headers and _has(request, tag):
             kept = {k: v for k, v in response.headers.items() if k not in _WITHOUT_CONTENT}

@@ -30,13 +30,20 @@ class Freshness:
     def __init__(self, buffer: Buffer) -> None:
         self._buffer = buffer
         self._last: tuple[Mapping[int, int], str] = ({}, "")
+        #: What was level with the log, at which of its ends, and its headers.
+        self._level: tuple[Held | None, int, dict[str, str]] = (None, 0, {})
 
     def headers(self, held: Held) -> dict[str, str]:
         """Return the headers of an answer that holds this much of the log."""
+        level, turn, headers = self._level
+        if held is level and turn == self._buffer.turn:
+            return headers.copy()
         headers = {POSITION: self._as_text(held.position)}
         lag = self.lag(held)
         if lag is not None:
             headers[LAG] = f"{lag:.3f}" if lag else "0"
+        if lag == 0:
+            self._level = (held, self._buffer.turn, headers.copy())
         return headers
 
     def lag(self, held: Held) -> float | None:

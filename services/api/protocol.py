@@ -11,10 +11,10 @@ import asyncio
 import logging
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, cast
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from services.api.answers import BASE_HEADERS
@@ -28,6 +28,10 @@ from services.api.problems import (
 )
 
 logger = logging.getLogger(__name__)
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+#: What answers which method of which path that has no names in it.
+DIRECT: Final = web.AppKey("direct", dict[tuple[str, str], _Handler])
 
 #: The longest request line: a search's filters and cursor. Bytes.
 MAX_LINE: Final = 16 * 1024
@@ -190,9 +194,16 @@ def _unreadable(error: HttpProcessingError) -> Problem:
 
 
 class _Server(web.Server):
-    def __init__(self, like: web.Server, most: int, patience: Patience, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        like: web.Server,
+        direct: Mapping[tuple[str, str], _Handler],
+        most: int,
+        patience: Patience,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
-            like.request_handler,
+            _directed(direct, like.request_handler),
             request_factory=like.request_factory,
             handler_cancellation=like.handler_cancellation,
             **kwargs,
@@ -219,6 +230,26 @@ class _Server(web.Server):
 
     def __call__(self) -> web.RequestHandler:
         return _Protocol(self, self._patience, loop=self._loop, **self._kwargs)
+
+
+def _directed(direct: Mapping[tuple[str, str], _Handler], otherwise: Any) -> Any:
+    """Return what answers requests: most of them without a look through the application's routes.
+
+    Args:
+        direct: See `DIRECT`.
+        otherwise: The application's own handler: of paths with names in them or written in another
+            way, of those that are not there, and of who asks first whether he may send a body.
+    """
+
+    def handle(request: web.Request) -> Awaitable[web.StreamResponse]:
+        path, _, _ = request.raw_path.partition("?")
+        found = direct.get((request.method, path))
+        if found is None or hdrs.EXPECT in request.headers:
+            answer: Awaitable[web.StreamResponse] = otherwise(request)
+            return answer
+        return found(request)
+
+    return handle
 
 
 class Runner(web.AppRunner):
@@ -252,4 +283,5 @@ class Runner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
-        return _Server(made, self._most, self._patience, **made._kwargs)
+        direct = self.app.get(DIRECT, {})
+        return _Server(made, direct, self._most, self._patience, **made._kwargs)

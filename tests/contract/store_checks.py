@@ -51,7 +51,7 @@ def differences(expected: Job, found: Job) -> dict[str, tuple[object, object]]:
 
 
 def check_counters(store: SqliteStore, model: Model) -> None:
-    """Assert that counters are the recount, and that all audiences together are everybody."""
+    """Assert that counters are the recount, and everybody's and the totals what they come to."""
     counters = store.counters()
     assert counters == model.counters()
     together: dict[tuple[int, str | None], tuple[int, ...]] = {}
@@ -60,3 +60,5 @@ def check_counters(store: SqliteStore, model: Model) -> None:
             before = together.get(bucket, (0,) * len(counts))
             together[bucket] = tuple(a + b for a, b in zip(before, counts, strict=True))
     assert together == counters.get(None, {})
+    for _has, kept, counted in store.totals():
+        assert kept == counted

@@ -23,6 +23,9 @@ from projections.store import Tally
 from tests.contract.store_model import Audience, Counters
 from tests.contract.store_streams import PARTITIONS
 
+#: By type, the jobs in each state.
+Totals = dict[int, tuple[int, ...]]
+
 
 class SqliteStore:
     """A store of SQLite files in a folder."""
@@ -95,6 +98,27 @@ class SqliteStore:
                     before = into.get(bucket, [0] * len(STATES))
                     into[bucket] = [a + b for a, b in zip(before, counts, strict=True)]
         return {a: {b: tuple(row) for b, row in of.items()} for a, of in found.items()}
+
+    def totals(self) -> list[tuple[int, dict[int, Totals], dict[int, Totals]]]:
+        """Return of each file how many audiences have totals, these, and what they have to be."""
+        columns = ", ".join(STATES)
+        sums = ", ".join(f"sum({state})" for state in STATES)
+        found = []
+        for db in self._connections():
+            has = [number for (number,) in db.execute("SELECT audience FROM totalled")]
+            kept: dict[int, Totals] = {}
+            for number, job_type, *counts in db.execute(
+                f"SELECT audience, type, {columns} FROM totals"
+            ):
+                kept.setdefault(number, {})[job_type] = tuple(counts)
+            counted: dict[int, Totals] = {}
+            for number, job_type, *counts in db.execute(
+                f"SELECT audience, type, {sums} FROM counters GROUP BY audience, type"
+            ):
+                if number in has:
+                    counted.setdefault(number, {})[job_type] = tuple(counts)
+            found.append((len(has), kept, counted))
+        return found
 
     def tallies(self) -> dict[int, Tally]:
         """Return how the records of each partition were judged."""
