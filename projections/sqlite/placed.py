@@ -23,6 +23,10 @@ from projections.store import Batch, Entry
 #: (audience, type, creation time, bulk id, state code) of a row.
 Key = tuple[int, int, int, str | None, int]
 
+#: What an event can change of a job that keeps its audience, type and creation: the first columns
+#: of a row that is written.
+_Changing = tuple[Any, ...]
+
 #: The code of no state: a job comes into being, or stops being what it was.
 NONE: Final = len(STATES)
 #: A row's own trail holds fewer entries than this; older ones move to `trail_chunks`, so that a
@@ -84,8 +88,7 @@ class Placed:
                     where=f"partition {batch.partition}",
                     expected="jobs that were read from it since",
                 )
-            trail = entry.job.trail
-            spilled = 0
+            job, trail, spilled = entry.job, entry.job.trail, 0
             if len(trail) >= CHUNK_BYTES:
                 spilled = len(trail) // CHUNK_BYTES * CHUNK_ENTRIES
                 trail = trail[spilled * ENTRY_BYTES :]
@@ -93,23 +96,8 @@ class Placed:
                 self._spill(entry, spilled)
             if entry.former:
                 self.renamed.append(len(self.entries))
-            if entry.stored is None:
-                key = self._insert(entry, spilled, trail, numbers)
-            else:
-                key = self._update(entry, entry.stored, spilled, trail, numbers)
-            self.entries.append(entry)
-            self.keys.append(key)
-            self.spilled.append(spilled)
-
-    def _insert(self, entry: Entry, spilled: int, trail: bytes, numbers: Numbers) -> Key:
-        job = entry.job
-        self._last_row += 1
-        entry.row = self._last_row
-        key = key_of(job, numbers)
-        audience, job_type, created_at, bulk_id, state = key
-        self.inserts.append(
-            (
-                state,
+            changing = (
+                STATE_CODES[job.state],
                 job.updated_at,
                 job.started_at,
                 job.ended_at,
@@ -120,47 +108,35 @@ class Placed:
                 job.output,
                 spilled,
                 trail,
-                audience,
-                job_type,
-                created_at,
-                bulk_id,
-                entry.row,
-                job.id,
             )
-        )
+            if entry.stored is None:
+                key = self._insert(entry, changing, numbers)
+            else:
+                key = self._update(entry, entry.stored, changing, numbers)
+            self.entries.append(entry)
+            self.keys.append(key)
+            self.spilled.append(spilled)
+
+    def _insert(self, entry: Entry, changing: _Changing, numbers: Numbers) -> Key:
+        job = entry.job
+        self._last_row += 1
+        entry.row = self._last_row
+        key = key_of(job, numbers)
+        self.inserts.append((*changing, *key[:4], entry.row, job.id))
         self.before.append(NONE)
         self.times.append(NEVER)
         self.added.append(job.trail)
         return key
 
-    def _update(
-        self, entry: Entry, stored: Key, spilled: int, trail: bytes, numbers: Numbers
-    ) -> Key:
+    def _update(self, entry: Entry, stored: Key, changing: _Changing, numbers: Numbers) -> Key:
         job = entry.job
-        audience, job_type, created_at, bulk_id, before = stored
-        state = STATE_CODES[job.state]
         # Of one that was not said anew nothing but the state can differ from what is stored.
-        key = (audience, job_type, created_at, bulk_id, state)
-        changing = (
-            state,
-            job.updated_at,
-            job.started_at,
-            job.ended_at,
-            job.attempt,
-            job.progress,
-            pack_tags(job.tags),
-            job.error,
-            job.output,
-            spilled,
-            trail,
-            entry.row,
-        )
-        if entry.former and (anew := key_of(job, numbers)) != key:
-            key = anew
-            self.moves.append((*changing[:-1], *key[:4], entry.row))
+        key = key_of(job, numbers) if entry.former else (*stored[:4], changing[0])
+        if key[:4] == stored[:4]:
+            self.updates.append((*changing, entry.row))
         else:
-            self.updates.append(changing)
-        self.before.append(before)
+            self.moves.append((*changing, *key[:4], entry.row))
+        self.before.append(stored[4])
         if entry.reached is None:
             entry.reached = reached(job.trail[: entry.written])
         self.times.append(entry.reached)
