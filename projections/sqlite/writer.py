@@ -157,13 +157,14 @@ class _Shard:
             for batch in batches:
                 self._move_checkpoint(batch)
                 placed.add(batch, self._numbers)
-            self._numbers.write()
             self._write_rows(placed)
             columns = placed.in_columns()
             moved = counters.rows(placed, columns)
             self.db.executemany(counters.MOVE, moved)
             self._totals.move(moved)
             times = changes.record(self.db, batches, placed, columns, self._numbers)
+            # What a job was may be of an audience that is met only now, too.
+            self._numbers.write()
         placed.settle(times)
 
     @contextlib.contextmanager
