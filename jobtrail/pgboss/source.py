@@ -44,6 +44,9 @@ _PASSING: Final = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    # Such a connection is of no more use, another one is: asked between PostgreSQL's last words and
+    # its closing, asyncpg finds itself in a state that it does not know.
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,

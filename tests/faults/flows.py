@@ -7,6 +7,7 @@ folds a log with `jobtrail.decoding.accept` and `jobtrail.fold.fold` alone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -205,3 +206,11 @@ def said(settings: Settings, *texts: str) -> Sequence[str]:
 def losses(settings: Settings) -> Sequence[str]:
     """Return what projectors said of records that were lost, and of parts that they emptied."""
     return said(settings, "LogGapError", "Records of the log are missing", "action=store_reset")
+
+
+async def copy_bytes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Pass on what comes until it ends."""
+    with contextlib.suppress(OSError):
+        while some := await reader.read(1 << 16):
+            writer.write(some)
+    writer.close()

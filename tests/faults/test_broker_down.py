@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 from functools import partial
 from typing import Final
@@ -17,7 +16,7 @@ from jobtrail.settings import Settings
 from tests.conftest import MakeLog
 from tests.contract.store_streams import Log, event
 from tests.faults.conftest import OwnBroker
-from tests.faults.flows import applied, equals_fold, held, losses, until
+from tests.faults.flows import applied, copy_bytes, equals_fold, held, losses, until
 from tests.processes import Process, projector
 
 #: Seconds that a writer waits for the log.
@@ -107,8 +106,8 @@ async def test_a_broker_that_goes_while_a_projector_starts_is_one_line_and_a_new
         door.close()
         from_broker, to_broker = await asyncio.open_connection(host, int(port))
         async with asyncio.TaskGroup() as ways:
-            ways.create_task(copy(reader, to_broker))
-            ways.create_task(copy(from_broker, writer))
+            ways.create_task(copy_bytes(reader, to_broker))
+            ways.create_task(copy_bytes(from_broker, writer))
 
     door = await asyncio.start_server(pass_on, "127.0.0.1", 0)
     settings = await make_log()
@@ -120,11 +119,3 @@ async def test_a_broker_that_goes_while_a_projector_starts_is_one_line_and_a_new
     lines = worker.log.read_text().splitlines()
     assert "action=projector_failed The log can't be reached: KafkaConnectionError" in lines[-1]
     assert not [line for line in lines if "Traceback" in line]
-
-
-async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass on what comes until it ends."""
-    with contextlib.suppress(OSError):
-        while some := await reader.read(1 << 16):
-            writer.write(some)
-    writer.close()

@@ -6,10 +6,12 @@ import hashlib
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 import pytest
 
-from tests.pgboss.servers import SCRIPTS, install, programs
+from tests.pgboss.servers import SCRIPTS, Driver, install, programs
 from tests.postgres import Postgres
 
 
@@ -33,3 +35,15 @@ def pg_boss(pytestconfig: pytest.Config) -> Path:
     locked = hashlib.sha256((SCRIPTS / "package-lock.json").read_bytes()).hexdigest()[:12]
     assert pytestconfig.cache is not None
     return install(pytestconfig.cache.mkdir(f"pg-boss-{locked}"))
+
+
+@pytest.fixture
+async def two(dsn: str, pg_boss: Path) -> AsyncIterator[tuple[Any, Any]]:
+    """Two connections to a database with pg-boss 12 in it."""
+    async with Driver(pg_boss, "newest.mjs", dsn, "0") as driver:
+        await driver.stage("install")
+        await driver.stage("end")
+    first, second = await asyncpg.connect(dsn), await asyncpg.connect(dsn)
+    yield first, second
+    await first.close()
+    await second.close()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-import signal
-from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,78 +17,36 @@ from jobtrail.events import Created, decode
 from jobtrail.job import Job, Verdict, read_trail
 from jobtrail.pgboss.bridge import Bridge, Wanted
 from jobtrail.pgboss.memory import Checkpoint, Memory
-from jobtrail.pgboss.session import Figures
 from jobtrail.position import format_position
-from jobtrail.process import child_environment
 from jobtrail.settings import Settings
 from jobtrail.tokens import local_secret, make_token
 from tests.conftest import MakeLog, Served
-from tests.e2e.service import command, get
-from tests.faults.flows import DEADLINE, fold_of, read_log
+from tests.e2e.service import get
+from tests.faults.flows import DEADLINE, read_log
+from tests.pgboss.bridging import (
+    LOOK_EVERY,
+    Counts,
+    bridge,
+    counted,
+    counted_in,
+    insert,
+    jobs_of,
+    once,
+    until_counted,
+)
 from tests.pgboss.servers import Driver
 from tests.postgres import Postgres
 from tests.processes import Process
 
 JOBS: Final = 5_000
-_LOOK_EVERY: Final = 0.05
 PATHS: Final = ("--owner-path", "data.userId", "--bulk-path", "data.batch.id")
-
-Counts = Mapping[tuple[str, str], int]
-
-
-def bridge(settings: Settings, dsn: str, *options: str) -> Process:
-    """Return a bridge on a log, not started yet."""
-    argv = command("bridge", "pg-boss", "--dsn", dsn, "--every", "0.1", *options)
-    return Process(argv, child_environment(settings), settings.data_dir / "bridge.log")
-
-
-async def once(settings: Settings, dsn: str, **wanted: Any) -> Figures:
-    """Bridge what is there."""
-    made = Bridge(settings, Wanted(dsn, once=True, **wanted))
-    await made.run(asyncio.Event())
-    return made.figures
-
-
-async def jobs_of(settings: Settings) -> dict[str, Job]:
-    """Return the fold of a log."""
-    return fold_of(await read_log(settings)).jobs
-
-
-async def counted_in(dsn: str) -> Counts:
-    """Return how many jobs pg-boss has of each queue and state."""
-    connection = await asyncpg.connect(dsn)
-    try:
-        tables = "SELECT name, state FROM pgboss.job"
-        if await connection.fetchval("SELECT to_regclass('pgboss.archive')"):
-            tables += " UNION ALL SELECT name, state FROM pgboss.archive"
-        query = f"SELECT name, state::text, count(*) FROM ({tables}) AS job GROUP BY 1, 2"
-        return {(name, state): count for name, state, count in await connection.fetch(query)}
-    finally:
-        await connection.close()
-
-
-def counted(jobs: Mapping[str, Job]) -> Counts:
-    return Counter((str(job.job_type), str(job.state)) for job in jobs.values())
-
-
-async def until_counted(settings: Settings, dsn: str) -> dict[str, Job]:
-    """Wait until the log tells of the jobs what pg-boss's tables hold."""
-    expected = await counted_in(dsn)
-    found: dict[str, Job] = {}
-    try:
-        async with asyncio.timeout(DEADLINE):
-            while counted(found := await jobs_of(settings)) != expected:
-                await asyncio.sleep(_LOOK_EVERY)
-    except TimeoutError:
-        assert counted(found) == expected
-    return found
 
 
 async def until_longer(settings: Settings, than: int) -> None:
     """Wait until a log has more records than so many."""
     async with asyncio.timeout(DEADLINE):
         while len(await read_log(settings)) <= than:
-            await asyncio.sleep(_LOOK_EVERY)
+            await asyncio.sleep(LOOK_EVERY)
 
 
 @pytest.fixture
@@ -222,11 +178,6 @@ async def test_older_versions_with_their_archive(
         assert job.attempt == jobs[job.id].attempt
 
 
-async def insert(connection: asyncpg.Connection[Any], queue: str) -> str:
-    query = "INSERT INTO pgboss.job (name) VALUES ($1) RETURNING id::text"
-    return str(await connection.fetchval(query, queue))
-
-
 async def use_up(connection: asyncpg.Connection[Any]) -> None:
     """Use up the numbers of more transactions than a bridge that begins goes back."""
     await connection.execute("CREATE TEMP TABLE IF NOT EXISTS used (n int)")
@@ -238,18 +189,6 @@ async def use_up(connection: asyncpg.Connection[Any]) -> None:
           END LOOP;
         END $$
     """)
-
-
-@pytest.fixture
-async def two(dsn: str, pg_boss: Path) -> AsyncIterator[tuple[Any, Any]]:
-    """Two connections to a database with pg-boss 12 in it."""
-    async with Driver(pg_boss, "newest.mjs", dsn, "0") as driver:
-        await driver.stage("install")
-        await driver.stage("end")
-    first, second = await asyncpg.connect(dsn), await asyncpg.connect(dsn)
-    yield first, second
-    await first.close()
-    await second.close()
 
 
 @pytest.mark.parametrize("savepoint", [False, True])
@@ -361,24 +300,3 @@ async def test_outputs_and_names_that_no_event_may_have(
         if isinstance(event := decode(record.value), Created)
     }
     assert re.fullmatch(r"//pg-boss/db_[0-9a-f]{12}/pgboss", created)
-
-
-async def test_postgres_restarts_and_the_bridge_goes_on(
-    make_log: MakeLog, postgres: Postgres, dsn: str, two: tuple[Any, Any], running: list[Process]
-) -> None:
-    settings = await make_log()
-    follower = bridge(settings, dsn)
-    running.append(follower)
-    first, _ = two
-    await insert(first, "plain")
-    await follower.spawn()
-    await until_counted(settings, dsn)
-    await postgres.stop()
-    await postgres.start()
-    connection = await asyncpg.connect(dsn)
-    await insert(connection, "apart")
-    await connection.close()
-    await until_counted(settings, dsn)
-    follower.signal(signal.SIGINT)
-    assert await follower.child.wait() == 0
-    assert "action=bridge_waits" in follower.log.read_text()
