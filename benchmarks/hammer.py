@@ -54,27 +54,47 @@ class Hammered(msgspec.Struct):
     processes: dict[str, dict[str, float]]
 
 
-class _Tally:
-    """What the connections have seen since the warm-up."""
+class Seen:
+    """What connections have seen since the warm-up."""
 
     def __init__(self) -> None:
-        self.latencies: list[float] = []
+        self._latencies: list[float] = []
+        self._received = 0
+        #: How many answers were not 200, and connections were lost.
         self.errors = 0
-        self.received = 0
 
-    def clear(self) -> None:
-        self.latencies.clear()
-        self.errors = self.received = 0
+    def add(self, since: float, status: int, body: bytes) -> None:
+        """Note an answer to what was asked at this time."""
+        self._latencies.append(time.perf_counter() - since)
+        self._received += len(body)
+        if status != 200:
+            self.errors += 1
+
+    async def measure(self, task: Task, asking: Awaitable[None]) -> Hammered:
+        """Return what is seen, and what the processes take, while something is awaited."""
+        meter = Meter({"load": os.getpid(), "server": partial(read_all, task.pids)})
+        self._latencies.clear()
+        self.errors = self._received = 0
+        began = time.perf_counter()
+        await asking
+        seconds = time.perf_counter() - began
+        return Hammered(
+            seconds=seconds,
+            latencies_ms=[1000 * latency for latency in self._latencies],
+            errors=self.errors,
+            received=self._received,
+            processes=meter.stop(),
+        )
 
 
 class _Looper(HttpProtocol):
     """A connection that asks again as soon as it is answered."""
 
-    def __init__(self, requests: Sequence[bytes], tally: _Tally, seed: int) -> None:
+    def __init__(self, requests: Sequence[bytes], seen: Seen, seed: int) -> None:
         super().__init__()
         self._requests = requests
         self._draw = random.Random(seed).random
-        self._tally = tally
+        self._counts = seen
         self._sent = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -88,39 +108,24 @@ class _Looper(HttpProtocol):
         self.send(request)
 
     def answered(self, status: int, body: bytes) -> None:
-        tally = self._tally
-        tally.latencies.append(time.perf_counter() - self._sent)
-        tally.received += len(body)
-        if status != 200:
-            tally.errors += 1
+        self._counts.add(self._sent, status, body)
         self._ask()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._tally.errors += 1
+        self._counts.errors += 1
 
 
 async def hammer(task: Task) -> Hammered:
     """Carry out a task."""
     loop = asyncio.get_running_loop()
-    tally = _Tally()
+    seen = Seen()
     loopers = []
     for seed in range(task.connections):
-        looper = partial(_Looper, task.requests, tally, seed)
+        looper = partial(_Looper, task.requests, seen, seed)
         transport, _ = await loop.create_connection(looper, *address(task.url))
         loopers.append(transport)
     await asyncio.sleep(task.warm_up)
-    meter = Meter({"load": os.getpid(), "server": partial(read_all, task.pids)})
-    tally.clear()
-    began = time.perf_counter()
-    await asyncio.sleep(task.seconds)
-    seconds = time.perf_counter() - began
-    found = Hammered(
-        seconds=seconds,
-        latencies_ms=[1000 * latency for latency in tally.latencies],
-        errors=tally.errors,
-        received=tally.received,
-        processes=meter.stop(),
-    )
+    found = await seen.measure(task, asyncio.sleep(task.seconds))
     for transport in loopers:
         transport.abort()
     return found

@@ -7,7 +7,6 @@ wait for a connection counts. So an answer that is late is late for all that sta
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import sys
 import time
@@ -16,9 +15,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from benchmarks.client import HttpProtocol, address
-from benchmarks.hammer import Hammered, Task, carry_out
+from benchmarks.hammer import Hammered, Seen, Task, carry_out
 from benchmarks.options import PATIENCE
-from benchmarks.usage import Meter, read_all
 
 
 class PacedTask(Task):
@@ -37,9 +35,7 @@ class _Pool:
         self.under_way = 0
         #: Is set whenever an answer leaves nothing under way.
         self.settled = asyncio.Event()
-        self.latencies: list[float] = []
-        self.errors = 0
-        self.received = 0
+        self.seen = Seen()
 
     def ask(self, request: bytes) -> None:
         """Send a request, or have it wait for a connection."""
@@ -70,9 +66,7 @@ class _Asker(HttpProtocol):
 
     def answered(self, status: int, body: bytes) -> None:
         pool = self._pool
-        pool.latencies.append(time.perf_counter() - self._made)
-        pool.received += len(body)
-        pool.errors += status != 200
+        pool.seen.add(self._made, status, body)
         pool.under_way -= 1
         if not pool.under_way:
             pool.settled.set()
@@ -82,7 +76,7 @@ class _Asker(HttpProtocol):
             pool.idle.append(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._pool.errors += 1
+        self._pool.seen.errors += 1
 
 
 async def pace(task: PacedTask) -> Hammered:
@@ -93,19 +87,7 @@ async def pace(task: PacedTask) -> Hammered:
         transport, _ = await loop.create_connection(partial(_Asker, pool), *address(task.url))
         transports.append(transport)
     await _ask(pool, task.requests, task.rate, task.warm_up)
-    pool.latencies.clear()
-    pool.errors = pool.received = 0
-    meter = Meter({"load": os.getpid(), "server": partial(read_all, task.pids)})
-    began = time.perf_counter()
-    await _ask(pool, task.requests, task.rate, task.seconds)
-    seconds = time.perf_counter() - began
-    found = Hammered(
-        seconds=seconds,
-        latencies_ms=[1000 * latency for latency in pool.latencies],
-        errors=pool.errors,
-        received=pool.received,
-        processes=meter.stop(),
-    )
+    found = await pool.seen.measure(task, _ask(pool, task.requests, task.rate, task.seconds))
     for transport in transports:
         transport.abort()
     return found
