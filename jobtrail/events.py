@@ -25,6 +25,8 @@ MAX_EVENT_BYTES: Final = 192 * 1024
 #: How deep arrays and objects may be nested in an event. A fixed bound, since everyone who folds
 #: the log has to refuse the same events, however deep the stack is that he decodes on.
 MAX_NESTING: Final = 256
+#: What is opened is closed: in so many bytes nothing can be nested deeper.
+SHALLOW_BYTES: Final = 2 * MAX_NESTING
 #: The most tags of one job.
 MAX_TAGS: Final = 32
 
@@ -237,7 +239,7 @@ def decode(value: bytes | None) -> Event:
     except (msgspec.DecodeError, RecursionError) as error:
         raise EventError("The event is not JSON.", reason="not-json", found=str(error)) from None
     time = event.time
-    if time is not None and not is_told_by_all(time):
+    if time is not None and not is_told_by_all(time.year):
         raise EventError(
             "The event's time can't be told in UTC by everyone.",
             reason="invalid",
@@ -274,13 +276,12 @@ def is_plain(text: bytes) -> bool:
 
 def may_be_deep(value: bytes) -> bool:
     """Tell whether a value has so many brackets that they may be nested too deep."""
-    # What is opened is closed: less than twice as many bytes can't be.
-    return len(value) > 2 * MAX_NESTING and value.count(b"[") + value.count(b"{") > MAX_NESTING
+    return len(value) > SHALLOW_BYTES and value.count(b"[") + value.count(b"{") > MAX_NESTING
 
 
-def is_told_by_all(time: datetime) -> bool:
-    """Tell whether everyone can tell an event's time in UTC."""
-    return MINYEAR < time.year < MAXYEAR
+def is_told_by_all(year: int) -> bool:
+    """Tell whether everyone can tell, in UTC, an event's time in this year of its own zone."""
+    return MINYEAR < year < MAXYEAR
 
 
 def _check_text(event: Event) -> None:

@@ -179,6 +179,8 @@ _TAKE_IN: Final[Mapping[type[ev.Event], Callable[[Job, Any, int], None]]] = {
 
 def _merged(under: dict[str, str], over: dict[str, str]) -> dict[str, str]:
     """Merge tags; a job keeps the first `MAX_TAGS` names that it was given."""
+    if not under:
+        return over
     merged = {**under, **over}
     while len(merged) > ev.MAX_TAGS:
         merged.popitem()

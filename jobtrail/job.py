@@ -28,7 +28,7 @@ class Verdict(StrEnum):
 VERDICTS: Final = tuple(Verdict)
 
 
-class Place(NamedTuple):
+class Place(msgspec.Struct, frozen=True, gc=False):
     """Where a record lies in the log, and when Kafka took it in."""
 
     partition: int
@@ -88,7 +88,6 @@ class TrailEntry(NamedTuple):
 TRAIL_LAYOUT: Final = Layout("<8sqqBB")
 ENTRY_BYTES: Final = TRAIL_LAYOUT.size
 STATE_CODES: Final = {state: code for code, state in enumerate(STATES)}
-_VERDICT_CODES: Final = {verdict: code for code, verdict in enumerate(VERDICTS)}
 
 
 def event_key(event_id: str) -> bytes:
@@ -107,15 +106,6 @@ def trail_has(trail: bytes, key: bytes) -> bool:
             return True
         at = trail.find(key, at + 1)
     return False
-
-
-def trail_entry(
-    key: bytes, offset: int, time: int, state: State, type_code: int, verdict: Verdict
-) -> bytes:
-    """Pack one entry; a trail is the concatenation of its entries in log order."""
-    return TRAIL_LAYOUT.pack(
-        key, offset, time, STATE_CODES[state], type_code << 4 | _VERDICT_CODES[verdict]
-    )
 
 
 def read_trail(trail: bytes) -> list[TrailEntry]:

@@ -8,14 +8,13 @@ partition; whenever somebody else moved a checkpoint it forgets and reads again.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from jobtrail.decoding import accept, decode_clear
+from jobtrail.decoding import accept, decode_clear, ids_of
 from jobtrail.errors import EventError, FencedError, LogGapError, StoreError
 from jobtrail.events import Created
 from jobtrail.fold import fold
@@ -37,8 +36,8 @@ _LONGEST_WAIT: Final = 2.0
 _PROMISED_WITHIN: Final = 0.1
 _FIRST_RETRY: Final = 0.05
 _LONGEST_RETRY: Final = 5.0
-#: Makes a named tuple in half the time that calling its class takes.
-_new_tuple: Final = tuple.__new__
+#: Looked up once: each access to a member of an enum takes as long as a small function.
+_APPLIED: Final = Verdict.APPLIED
 
 
 class DeadLetter(NamedTuple):
@@ -61,10 +60,16 @@ class _Partition:
         self.written = next_offset
         self.next_offset = next_offset
         self.jobs: dict[str, Entry] = {}
-        self.touched: dict[str, Entry] = {}
-        self.tally = Tally()
         self.last_event_id = ""
         self.last_timestamp = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin what is to be written next."""
+        self.touched: list[Entry] = []
+        #: How many events were not applied, by their verdict, and records that are no events.
+        self.ignored = dict.fromkeys(Verdict, 0)
+        self.dead = 0
 
     @property
     def is_ahead(self) -> bool:
@@ -79,22 +84,29 @@ class _Partition:
             next_offset=self.next_offset,
             last_event_id=self.last_event_id,
             last_timestamp=self.last_timestamp,
-            changes=list(self.touched.values()),
-            tally=self.tally,
+            changes=self.touched,
+            tally=Tally(
+                applied=self.next_offset - self.written - sum(self.ignored.values()) - self.dead,
+                duplicate=self.ignored[Verdict.DUPLICATE],
+                late=self.ignored[Verdict.LATE],
+                not_allowed=self.ignored[Verdict.NOT_ALLOWED],
+                dead=self.dead,
+            ),
         )
 
     def settle(self) -> None:
         """Take it that all is written: forget jobs that ended, and those longest untouched."""
         self.written = self.next_offset
         jobs = self.jobs
-        for job_id, entry in self.touched.items():
+        for entry in self.touched:
+            entry.touched = False
+            job_id = entry.job.id
             del jobs[job_id]
             if entry.job.state not in ENDED:
                 jobs[job_id] = entry
         for job_id in list(islice(jobs, max(0, len(jobs) - MAX_HELD))):
             del jobs[job_id]
-        self.touched = {}
-        self.tally = Tally()
+        self._begin()
 
 
 class Projector:
@@ -250,7 +262,8 @@ class Projector:
 
     async def _fold(self, partition: int, held: _Partition, records: Sequence[Any]) -> None:
         jobs = held.jobs
-        unknown = _unknown(records, jobs)
+        named = ids_of({record.key for record in records})
+        unknown = {name: key for name, key in named.items() if name not in jobs}
         keys = list(unknown.values())
         places = partitions_of(keys, self._partitions)
         astray = {key for key, place in zip(keys, places, strict=True) if place != partition}
@@ -321,18 +334,6 @@ def _consecutive(records: Sequence[Any]) -> bool:
     return bool(records[-1].offset - records[0].offset == len(records) - 1)
 
 
-def _unknown(records: Iterable[Any], jobs: Mapping[str, Entry]) -> dict[str, bytes]:
-    """Return the jobs that are not held, with their keys; a record that lies is refused later."""
-    found = {}
-    for key in {record.key for record in records}:
-        if key is not None:
-            with contextlib.suppress(UnicodeDecodeError):
-                name = key.decode()
-                if name not in jobs:
-                    found[name] = key
-    return found
-
-
 def _fold_all(
     held: _Partition,
     records: Sequence[Any],
@@ -344,9 +345,8 @@ def _fold_all(
 
     Some at a time: what was decoded is in the processor's cache then.
     """
-    jobs, touched = held.jobs, held.touched
+    jobs, touched, ignored = held.jobs, held.touched, held.ignored
     dead: list[DeadLetter] = []
-    verdicts = dict.fromkeys(Verdict, 0)
     last_event_id = ""
     for begin in range(0, len(records), _DECODED_TOGETHER):
         some = records[begin : begin + _DECODED_TOGETHER]
@@ -361,7 +361,7 @@ def _fold_all(
                     last_event_id = ""
                     continue
             job_id, last_event_id = event.subject, event.id
-            place = _new_tuple(Place, (partition, record.offset, record.timestamp * 1000))
+            place = Place(partition, record.offset, record.timestamp * 1000)
             entry = jobs.get(job_id)
             if entry is None:
                 job, verdict = fold(None, event, place)
@@ -371,17 +371,13 @@ def _fold_all(
                 entry.job, verdict = fold(before, event, place)
                 if type(event) is Created:
                     entry.note(before, place.offset)
-            touched[job_id] = entry
-            verdicts[verdict] += 1
+            if not entry.touched:
+                entry.touched = True
+                touched.append(entry)
+            if verdict is not _APPLIED:
+                ignored[verdict] += 1
     last = records[-1]
     held.next_offset = last.offset + 1
     held.last_event_id, held.last_timestamp = last_event_id, last.timestamp * 1000
-    folded = Tally(
-        applied=verdicts[Verdict.APPLIED],
-        duplicate=verdicts[Verdict.DUPLICATE],
-        late=verdicts[Verdict.LATE],
-        not_allowed=verdicts[Verdict.NOT_ALLOWED],
-        dead=len(dead),
-    )
-    held.tally = Tally(*map(sum, zip(held.tally, folded, strict=True)))
+    held.dead += len(dead)
     return dead

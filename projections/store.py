@@ -51,6 +51,8 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     #: The effective time of the last applied event that is stored; None where the trail has to
     #: be asked.
     reached: int | None = NEVER
+    #: Whether it is to be written.
+    touched: bool = False
     #: What the job was before an event at this offset said anew what it is and whose, since
     #: the last commit: such events are rare, and the trail does not hold what they say.
     former: tuple[tuple[int, Job], ...] = ()

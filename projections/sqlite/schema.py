@@ -101,6 +101,13 @@ TABLE_NAMES: Final = (
 )  # fmt: skip
 
 
+_NOTHING: Final[dict[None, None]] = {}
+# sqlite3 looks for an adapter for each None and each bytes that is bound, and to find none takes
+# it several times as long as all else. These hand on what they are given.
+sqlite3.register_adapter(type(None), _NOTHING.get)
+sqlite3.register_adapter(bytes, b"".__add__)
+
+
 class Layout(msgspec.Struct, frozen=True):
     """What `store.json` says."""
 

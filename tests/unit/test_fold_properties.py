@@ -27,10 +27,10 @@ from jobtrail.job import (
     TrailEntry,
     event_key,
     read_trail,
-    trail_entry,
     trail_has,
 )
 from jobtrail.states import STATES
+from tests.trails import packed
 
 Body = dict[str, Any]
 
@@ -379,16 +379,17 @@ entries = st.builds(
 def test_a_trail_is_read_as_it_was_packed_and_knows_its_keys(
     trail: list[TrailEntry], other: bytes
 ) -> None:
-    packed = b"".join(trail_entry(*entry) for entry in trail)
-    assert len(packed) == len(trail) * ENTRY_BYTES
-    assert read_trail(packed) == trail
-    assert all(trail_has(packed, entry.key) for entry in trail)
-    assert trail_has(packed, other) is (other in [entry.key for entry in trail])
+    content = packed(*trail)
+    assert len(content) == len(trail) * ENTRY_BYTES
+    assert read_trail(content) == trail
+    assert all(trail_has(content, entry.key) for entry in trail)
+    assert trail_has(content, other) is (other in [entry.key for entry in trail])
 
 
 def test_a_key_that_stands_in_a_trail_by_chance_is_no_match() -> None:
     key, rest = event_key("wanted"), (7, STATES[0], 0, VERDICTS[0])
-    trail = trail_entry(event_key("other"), int.from_bytes(key, "little", signed=True), *rest)
+    looks_like = int.from_bytes(key, "little", signed=True)
+    trail = packed(TrailEntry(event_key("other"), looks_like, *rest))
     assert trail.find(key) == 8
     assert not trail_has(trail, key)
-    assert trail_has(trail + trail_entry(key, 1, *rest), key)
+    assert trail_has(trail + packed(TrailEntry(key, 1, *rest)), key)

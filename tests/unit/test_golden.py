@@ -17,7 +17,8 @@ from msgspec import Raw
 
 from jobtrail import events as ev
 from jobtrail.errors import EventError
-from jobtrail.job import VERDICTS, TrailEntry, event_key, read_trail, trail_entry
+from jobtrail.fold import fold
+from jobtrail.job import VERDICTS, Job, Place, TrailEntry, event_key, read_trail
 from jobtrail.partitions import partition_of
 from jobtrail.states import STATES
 
@@ -152,8 +153,17 @@ def test_an_entry_of_a_trail_is_these_26_bytes_since_schema_3() -> None:
     key = event_key("01JD0000000000000000000001")
     entry = TrailEntry(key, 1043, 1_795_438_801_123_000, STATES[1], 1, VERDICTS[2])
     packed = bytes.fromhex("7593f07bc244f221 1304000000000000 b8f6f42bf1600600 01 12")
-    assert trail_entry(*entry) == packed
     assert read_trail(packed) == [entry]
+    event = ev.Active(
+        specversion="1.0",
+        id="01JD0000000000000000000001",
+        source="//producer.example",
+        subject="job",
+        time=ev.from_microseconds(entry.time),
+        data=ev.ActiveData(attempt=0),
+    )
+    begun = Job(id="job", state=STATES[1], created_at=0, updated_at=0, attempt=1)
+    assert fold(begun, event, Place(0, entry.offset, 0))[0].trail == packed
 
 
 # --- what is in the dead-letter topic

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -134,7 +135,7 @@ def test_a_job_of_which_is_told_later_what_it_is_has_changed() -> None:
     created, active = log[0], log[1]
     late = [
         active,
-        Logged(active.place._replace(offset=9), created.event),
+        Logged(msgspec.structs.replace(active.place, offset=9), created.event),
     ]
     found = diff_tables([batch_of(late)], {0: 9})
     assert check(found, jobs_at(late, {0: 9}), jobs_at(late, None)) == 1

@@ -1,0 +1,16 @@
+"""Packed trails, as a test wants them to be."""
+
+from __future__ import annotations
+
+from jobtrail.job import TRAIL_LAYOUT, VERDICTS, TrailEntry
+from jobtrail.states import STATES
+
+
+def packed(*entries: TrailEntry) -> bytes:
+    """Return a trail of these entries: what `read_trail` takes apart."""
+    return b"".join(
+        TRAIL_LAYOUT.pack(
+            key, offset, time, STATES.index(state), type_code << 4 | VERDICTS.index(verdict)
+        )
+        for key, offset, time, state, type_code, verdict in entries
+    )
