@@ -245,7 +245,7 @@ def connect(path: Path, *, create: bool = False, read_only: bool = False) -> sql
             db.execute("PRAGMA synchronous=NORMAL")
             db.execute("PRAGMA wal_autocheckpoint=4000")
             db.execute("PRAGMA journal_size_limit=67108864")
-        db.execute(f"PRAGMA cache_size=-{32 * 1024 if read_only else 128 * 1024}")
+        db.execute(f"PRAGMA cache_size=-{32 * 1024 if read_only else 112 * 1024}")
         db.execute("PRAGMA temp_store=MEMORY")
     except sqlite3.Error as error:
         raise StoreError(
