@@ -14,7 +14,10 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from benchmarks.catch_up_peers import PEERS, Peer
+from benchmarks.client import get
+from benchmarks.hammer import Task, hammer
 from benchmarks.load import Load
+from benchmarks.pacing import PacedTask, pace
 from benchmarks.peers import jobs_table
 from benchmarks.sending import send_to
 from jobtrail.partitions import partition_of
@@ -30,7 +33,9 @@ ROOT = Path(__file__).parents[2]
 BY_NAME = {peer.name: peer for peer in PEERS}
 
 
-async def test_the_server_that_does_nothing_answers(tmp_path: Path, running: list[Process]) -> None:
+async def test_the_server_that_does_nothing_answers_whoever_asks(
+    tmp_path: Path, running: list[Process]
+) -> None:
     argv = [sys.executable, "-m", "benchmarks.peers.aiohttp_noop"]
     environment = {**clean_environment(), "PYTHONPATH": str(ROOT)}
     peer = Process(argv, environment, tmp_path / "peer.log")
@@ -38,6 +43,18 @@ async def test_the_server_that_does_nothing_answers(tmp_path: Path, running: lis
     url = await peer.start()
     async with aiohttp.ClientSession(url) as session, session.get("/nothing") as answer:
         assert (answer.status, await answer.json()) == (200, {})
+    asked = {
+        "url": url,
+        "pids": [peer.pid],
+        "connections": 4,
+        "warm_up": 0.1,
+        "seconds": 0.3,
+        "requests": [get("/nothing", "no token")],
+    }
+    for seen in await hammer(Task(**asked)), await pace(PacedTask(**asked, rate=200.0)):
+        assert seen.errors == 0
+        assert seen.latencies_ms
+        assert seen.received == len(b"{}") * len(seen.latencies_ms)
 
 
 async def a_log(make_log: MakeLog, records: list[tuple[str, bytes]]) -> Settings:
