@@ -33,8 +33,8 @@ class Checkpoint(NamedTuple):
 class Entry(msgspec.Struct, gc=False, eq=False):
     """A job that the projector holds, and what the store holds of it.
 
-    `job` moves on with the fold. The other fields are the store's own, and change only when a
-    batch is committed.
+    `job` moves on with the fold, which marks what it has touched. The other fields are the store's
+    own, and change only when a batch is committed.
     """
 
     job: Job
@@ -51,7 +51,7 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     #: The effective time of the last applied event that is stored; None where the trail has to
     #: be asked.
     reached: int | None = NEVER
-    #: Whether it is to be written.
+    #: Whether `job` is to be written.
     touched: bool = False
     #: What the job was before an event at this offset said anew what it is and whose, since
     #: the last commit: such events are rare, and the trail does not hold what they say.
