@@ -6,7 +6,8 @@ refuse the same records, or their folds would differ.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+import contextlib
+from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import Final
 
@@ -74,21 +75,17 @@ def accept(key: bytes | None, value: bytes | None, partition: int, partitions: i
     return event
 
 
-def ids_of(keys: Set[bytes | None]) -> dict[str, bytes]:
-    """Return keys of records by the ids of jobs that they are; those that are no UTF-8 are none."""
+def ids_of(keys: Iterable[bytes | None]) -> dict[bytes, str]:
+    """Return the ids of jobs that keys of records are; those that are no UTF-8 are none."""
     found = [key for key in keys if key is not None]
     try:
-        return {key.decode(): key for key in found}
+        return {key: key.decode() for key in found}
     except UnicodeDecodeError:
-        return {key.decode(): key for key in found if _is_utf_8(key)}
-
-
-def _is_utf_8(key: bytes) -> bool:
-    try:
-        key.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+        ids = {}
+        for key in found:
+            with contextlib.suppress(UnicodeDecodeError):
+                ids[key] = key.decode()
+        return ids
 
 
 def decode_clear(values: Sequence[bytes | None]) -> list[Event | None]:

@@ -262,14 +262,14 @@ class Projector:
 
     async def _fold(self, partition: int, held: _Partition, records: Sequence[Any]) -> None:
         jobs = held.jobs
-        named = ids_of({record.key for record in records})
-        unknown = {name: key for name, key in named.items() if name not in jobs}
-        keys = list(unknown.values())
+        ids = ids_of({record.key for record in records})
+        unknown = {key: job_id for key, job_id in ids.items() if job_id not in jobs}
+        keys = list(unknown)
         places = partitions_of(keys, self._partitions)
         astray = {key for key, place in zip(keys, places, strict=True) if place != partition}
         if unknown:
             # Here and not in the thread: to read waits for nobody, and going there takes longer.
-            mine = [name for name, key in unknown.items() if key not in astray]
+            mine = [job_id for key, job_id in unknown.items() if key not in astray]
             jobs.update(self._store.load(partition, mine))
         if not self._ahead.is_set():
             self._ahead.set()

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 import orjson
 
+from jobtrail.decoding import ids_of
 from jobtrail.events import TYPE_NAMES
 from jobtrail.job import Job, TrailEntry, Verdict, entry_at
 from jobtrail.partitions import partition_of
@@ -95,7 +96,7 @@ def changes(
         records: Key and record of each.
         partitions: How many partitions the log has.
     """
-    ids = {key: job_id for key, _ in records if (job_id := _as_id(key)) is not None}
+    ids = ids_of(key for key, _ in records)
     jobs = snapshot.watched(list(ids.values()))
     trails = {job.id: job.trail for job in jobs.values()}
     for job in jobs.values():
@@ -107,13 +108,6 @@ def changes(
         entry = entry_at(trails[job_id], offset)
         if entry is not None and _changes(entry):
             yield Change(partition, entry, jobs[job_id], value)
-
-
-def _as_id(key: bytes) -> str | None:
-    try:
-        return key.decode()
-    except UnicodeDecodeError:
-        return None
 
 
 def _changes(entry: TrailEntry) -> bool:

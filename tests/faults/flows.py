@@ -208,7 +208,17 @@ def losses(settings: Settings) -> Sequence[str]:
     return said(settings, "LogGapError", "Records of the log are missing", "action=store_reset")
 
 
-async def copy_bytes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def pass_on(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int
+) -> None:
+    """Stand between a client and a server, and pass on what either says until it ends."""
+    from_server, to_server = await asyncio.open_connection(host, port)
+    async with asyncio.TaskGroup() as ways:
+        ways.create_task(_copy(reader, to_server))
+        ways.create_task(_copy(from_server, writer))
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Pass on what comes until it ends."""
     with contextlib.suppress(OSError):
         while some := await reader.read(1 << 16):

@@ -16,7 +16,7 @@ from jobtrail.settings import Settings
 from tests.conftest import MakeLog
 from tests.contract.store_streams import Log, event
 from tests.faults.conftest import OwnBroker
-from tests.faults.flows import applied, copy_bytes, equals_fold, held, losses, until
+from tests.faults.flows import applied, equals_fold, held, losses, pass_on, until
 from tests.processes import Process, projector
 
 #: Seconds that a writer waits for the log.
@@ -102,14 +102,11 @@ async def test_a_broker_that_goes_while_a_projector_starts_is_one_line_and_a_new
     """Its first connection, for questions, gets through; Faust's is refused."""
     host, _, port = kafka.rpartition(":")
 
-    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def let_in(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         door.close()
-        from_broker, to_broker = await asyncio.open_connection(host, int(port))
-        async with asyncio.TaskGroup() as ways:
-            ways.create_task(copy_bytes(reader, to_broker))
-            ways.create_task(copy_bytes(from_broker, writer))
+        await pass_on(reader, writer, host, int(port))
 
-    door = await asyncio.start_server(pass_on, "127.0.0.1", 0)
+    door = await asyncio.start_server(let_in, "127.0.0.1", 0)
     settings = await make_log()
     address = f"127.0.0.1:{door.sockets[0].getsockname()[1]}"
     worker = projector(settings.model_copy(update={"bootstrap_servers": address}))

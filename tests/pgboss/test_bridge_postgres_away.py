@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 
 from tests.conftest import MakeLog
-from tests.faults.flows import copy_bytes
+from tests.faults.flows import pass_on
 from tests.pgboss.bridging import bridge, insert, until_counted
 from tests.postgres import Postgres
 from tests.processes import Process
@@ -42,15 +42,12 @@ async def test_postgres_says_that_it_ends_before_it_closes(
     """The next question may come in between; asyncpg has an error of its own for that."""
     bridges: list[asyncio.StreamWriter] = []
 
-    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        from_postgres, to_postgres = await asyncio.open_connection("127.0.0.1", postgres.port)
+    async def let_in(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         bridges.append(writer)
-        async with asyncio.TaskGroup() as ways:
-            ways.create_task(copy_bytes(reader, to_postgres))
-            ways.create_task(copy_bytes(from_postgres, writer))
+        await pass_on(reader, writer, "127.0.0.1", postgres.port)
 
     settings = await make_log()
-    door = await asyncio.start_server(pass_on, "127.0.0.1", 0)
+    door = await asyncio.start_server(let_in, "127.0.0.1", 0)
     port = door.sockets[0].getsockname()[1]
     follower = bridge(settings, dsn.replace(f":{postgres.port}/", f":{port}/"))
     running.append(follower)
