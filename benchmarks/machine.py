@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import re
-import sqlite3
 import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import apsw
 import psutil
 
 from jobtrail.version import __version__
@@ -39,7 +39,7 @@ def describe() -> dict[str, Any]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "java": _java(),
         "kafka": read_lock().kafka_version,
-        "sqlite": sqlite3.sqlite_version,
+        "sqlite": apsw.sqlite_lib_version(),
         "jobtrail": __version__,
         "libraries": {name: metadata.version(name) for name in _LIBRARIES},
         # What others did on the machine when the figure was begun.

@@ -8,6 +8,7 @@ partition; whenever somebody else moved a checkpoint it forgets and reads again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
@@ -316,7 +317,18 @@ class Projector:
                 pause = min(pause * 2, _LONGEST_RETRY)
 
     async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+        """Call the store; whoever is cancelled meanwhile ends with the call, not before.
+
+        The store is one thread's at a time, and a thread can't be stopped.
+        """
+        called = asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+        try:
+            return await asyncio.shield(called)
+        except asyncio.CancelledError:
+            while not called.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait([called])
+            raise
 
     def close(self) -> None:
         """Wait for what is being written, then let go of the store."""

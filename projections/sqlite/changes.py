@@ -11,7 +11,6 @@ not read at all for those.
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from struct import Struct as Layout
 from typing import Final
@@ -23,7 +22,7 @@ from jobtrail.job import ENTRY_BYTES, TRAIL_LAYOUT
 from jobtrail.states import STATES
 from projections.sqlite.numbers import Numbers
 from projections.sqlite.placed import NONE, Columns, Key, Placed, key_of
-from projections.sqlite.schema import DAY, EVERYBODY
+from projections.sqlite.schema import DAY, EVERYBODY, Connection
 from projections.store import Batch, Entry
 
 #: A row of `CHANGE`.
@@ -74,7 +73,7 @@ assert _TRAIL.itemsize == ENTRY_BYTES
 
 
 def record(
-    db: sqlite3.Connection,
+    db: Connection,
     batches: Sequence[Batch],
     placed: Placed,
     columns: Columns | None,
@@ -155,17 +154,17 @@ def _walk(
 
 
 def _write_incarnations(
-    db: sqlite3.Connection,
+    db: Connection,
     entry: Entry,
     keys: Sequence[Key],
     begins: list[tuple[int, int]],
 ) -> None:
     """Write what a job was and is, and from when to when."""
-    ended = db.execute(
+    db.execute(
         "UPDATE incarnations SET until=?, until_offset=? WHERE job=? AND until IS NULL",
         (*begins[0], entry.row),
     )
-    if ended.rowcount:
+    if db.changes():
         keys = keys[1:]
     else:
         _key, offset, at, _state, _code = TRAIL_LAYOUT.unpack_from(entry.job.trail)
@@ -245,7 +244,7 @@ def _running_maximum(
     return found
 
 
-def _append_few(db: sqlite3.Connection, changes: list[Change]) -> None:
+def _append_few(db: Connection, changes: list[Change]) -> None:
     """Write a few changes as one run: arrays would cost more than what is in them."""
     changes.sort(key=_by_audience)
     offsets: dict[int, tuple[int, int]] = {}
@@ -268,7 +267,7 @@ def _by_audience(change: Change) -> tuple[int, int]:
     return change[3], change[0]
 
 
-def _append(db: sqlite3.Connection, changes: Rows, level: int) -> None:
+def _append(db: Connection, changes: Rows, level: int) -> None:
     """Write changes as runs of `_LARGEST` at most, each of a stretch of time of its own."""
     pieces = [changes]
     if len(changes) > _LARGEST:
@@ -278,7 +277,7 @@ def _append(db: sqlite3.Connection, changes: Rows, level: int) -> None:
         _write_run(db, piece, _LAST_LEVEL if len(piece) >= _LARGE else level)
 
 
-def _write_run(db: sqlite3.Connection, changes: Rows, level: int) -> None:
+def _write_run(db: Connection, changes: Rows, level: int) -> None:
     changes = changes[np.argsort(changes["audience"], kind="stable")]
     blocks = [changes[at : at + _BLOCK] for at in range(0, len(changes), _BLOCK)]
     audiences = changes["audience"]
@@ -311,7 +310,7 @@ def _write_run(db: sqlite3.Connection, changes: Rows, level: int) -> None:
 
 
 def _insert_run(
-    db: sqlite3.Connection,
+    db: Connection,
     level: int,
     between: tuple[int, int],
     directory: bytes,
@@ -321,12 +320,12 @@ def _insert_run(
     totalled: bool = False,
 ) -> int:
     """Write a run; return its number."""
-    run = db.execute(
+    db.execute(
         "INSERT INTO change_runs(level, low, high, totalled, directory, offsets) "
         "VALUES(?, ?, ?, ?, ?, ?)",
         (level, *between, totalled, directory, offsets),
-    ).lastrowid
-    assert run is not None
+    )
+    run = db.last_insert_rowid()
     db.executemany("INSERT INTO change_blocks VALUES(?, ?)", enumerate(blocks, run * BLOCKS))
     return run
 
@@ -360,7 +359,7 @@ def _totals(audience: int, changes: Rows) -> list[tuple[int, ...]]:
     ]
 
 
-def _put_together(db: sqlite3.Connection, level: int) -> None:
+def _put_together(db: Connection, level: int) -> None:
     """Make one run of the next level of those of a level where there are many, and so on."""
     (count,) = db.execute("SELECT count(*) FROM change_runs WHERE level=?", (level,)).fetchone()
     if count < _TOGETHER:

@@ -7,11 +7,11 @@ transaction each file is seen as it was at its first read: all that a snapshot p
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
+import apsw
 import orjson
 
 from jobtrail.errors import StoreError
@@ -39,7 +39,7 @@ class Shard:
     that the file was changed, before anything else of a snapshot is read.
     """
 
-    def __init__(self, db: sqlite3.Connection, name: str, number: int) -> None:
+    def __init__(self, db: schema.Connection, name: str, number: int) -> None:
         #: Of all shards.
         self.number = number
         #: What its tables' names begin with.
@@ -177,12 +177,12 @@ class Files:
             # The size of the first file's cache; how much is mapped, it has from the connection.
             (size,) = self.db.execute("PRAGMA main.cache_size").fetchone()
             self.db.execute(f"PRAGMA {name}.cache_size={size}")
-        except sqlite3.Error as error:
+        except apsw.Error as error:
             self.db.close()
             raise StoreError(
                 "A shard of the projection store can't be opened.",
                 where=str(path),
-                found=str(error),
+                found=schema.said(error),
             ) from None
 
     def begin(self) -> bool:

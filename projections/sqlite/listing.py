@@ -19,14 +19,21 @@ from jobtrail.job import STATE_CODES
 from projections.reading import Cursor, Filters
 from projections.sqlite.rows import COLUMNS
 
-#: What a statement merges at most; SQLite's own bound is 500.
-_MOST_TERMS: Final = 480
+#: SELECTs of a statement at most, those within conditions included; SQLite's own bound is 500.
+_MOST_SELECTS: Final = 480
 #: Numbers of values that a statement may have for one thing.
 _SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384)
 #: By how many values there are, for how many there is room.
 _ROOMS: Final = [next(size for size in _SIZES if size >= n) for n in range(_SIZES[-1] + 1)]
 #: Up to so many values each has a mark; more go in as JSON, which costs a statement in itself.
 _MARKS: Final = 32
+
+#: Up to so many tags each has a condition of its own, which takes less than the one of any number.
+_TAGS: Final = 4
+_ALL_TAGS: Final = (
+    "(SELECT count(*) FROM json_each(:tags) a JOIN json_each(tags) t "
+    "ON t.key = a.value ->> 0 AND t.value = a.value ->> 1) = :count"
+)
 
 #: None stands for all jobs.
 Audiences = tuple[int, ...] | None
@@ -66,6 +73,7 @@ class _Shape(NamedTuple):
     bulk: bool
     behind: bool
     bounds: tuple[str, ...]
+    #: How many; `_TAGS` and one for any number beyond.
     tags: int
 
 
@@ -99,7 +107,10 @@ def listings(sources: Sequence[Source], filters: Filters, after: Cursor | None) 
                 after = None
     found = []
     bulk = filters.bulk_id is not None
-    for some in _split(sources, bulk=bulk, terms=1 if after is None else 2):
+    tags = min(len(filters.tags), _TAGS + 1)
+    # Each tag has one within each stream, and so have types that go in as JSON.
+    selects = 1 + tags + (len(filters.job_types) > _MARKS)
+    for some in _split(sources, bulk=bulk, selects=selects if after is None else 2 * selects):
         parts, mine = [], values.copy()
         for number, source in some:
             audiences = source.audiences
@@ -114,7 +125,7 @@ def listings(sources: Sequence[Source], filters: Filters, after: Cursor | None) 
                     put(mine, f"type{number}", source.types) if source.types else 0,
                 )
             )
-        shape = _Shape(tuple(parts), bulk, after is not None, bounds, len(filters.tags))
+        shape = _Shape(tuple(parts), bulk, after is not None, bounds, tags)
         found.append(Listing(*_texts(shape), mine))
     return found
 
@@ -129,8 +140,12 @@ def _asked(filters: Filters) -> tuple[dict[str, Any], tuple[str, ...]]:
         "created_to": filters.created_to,
         "updated_since": filters.updated_since,
     }
-    for number, (key, value) in enumerate(filters.tags):
-        values[f"key{number}"], values[f"value{number}"] = key, value
+    if len(filters.tags) <= _TAGS:
+        for number, (key, value) in enumerate(filters.tags):
+            values[f"key{number}"], values[f"value{number}"] = key, value
+    else:
+        tags = set(filters.tags)
+        values["tags"], values["count"] = orjson.dumps(list(tags)).decode(), len(tags)
     return values, tuple(name for name in _BOUNDS if values[name] is not None)
 
 
@@ -167,10 +182,18 @@ def among(column: str, name: str, room: int) -> str:
     return f"{column} IN ({','.join(f':{name}_{at}' for at in range(room))})"
 
 
-def _split(sources: Sequence[Source], *, bulk: bool, terms: int) -> list[list[tuple[int, Source]]]:
-    """Split sources, each with its number, so that no statement merges too much."""
+def _split(
+    sources: Sequence[Source], *, bulk: bool, selects: int
+) -> list[list[tuple[int, Source]]]:
+    """Split sources, each with its number, so that no statement has too many SELECTs.
+
+    Args:
+        sources: What is listed.
+        bulk: Audiences are no streams.
+        selects: How many SELECTs each audience takes.
+    """
     numbered = list(enumerate(sources))
-    most = _most(terms * max(len(sources), 1))
+    most = _most(selects * max(len(sources), 1))
     longest = max((len(source.audiences or ()) for source in sources), default=0)
     if bulk or longest <= most:
         return [numbered] if numbered else []
@@ -185,8 +208,8 @@ def _split(sources: Sequence[Source], *, bulk: bool, terms: int) -> list[list[tu
 
 
 @lru_cache(maxsize=64)
-def _most(terms: int) -> int:
-    return max(size for size in _SIZES if size <= _MOST_TERMS // terms)
+def _most(selects: int) -> int:
+    return max(size for size in _SIZES if size <= _MOST_SELECTS // selects)
 
 
 @lru_cache(maxsize=512)
@@ -208,10 +231,13 @@ def _terms(shape: _Shape, part: _Part) -> list[str]:
     asked = [_BOUNDS[name] for name in shape.bounds]
     if part.types:
         asked.append(among("type", f"type{number}", part.types))
-    asked += [
-        f"EXISTS(SELECT 1 FROM json_each(tags) WHERE key=:key{tag} AND value=:value{tag})"  # noqa: S608
-        for tag in range(shape.tags)
-    ]
+    if shape.tags <= _TAGS:
+        asked += [
+            f"EXISTS(SELECT 1 FROM json_each(tags) WHERE key=:key{tag} AND value=:value{tag})"  # noqa: S608
+            for tag in range(shape.tags)
+        ]
+    else:
+        asked.append(_ALL_TAGS)
     if shape.bulk:
         index, streams = "by_bulk", ["bulk_id=:bulk"]
         if part.audiences is not None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 import orjson
 
 from projections.sqlite.rows import MAX_NAMES
-from projections.sqlite.schema import NOBODY
+from projections.sqlite.schema import NOBODY, Connection
 
 
 class Numbers:
@@ -17,7 +15,7 @@ class Numbers:
         db: The shard.
     """
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: Connection) -> None:
         self._db = db
         self.forget()
 

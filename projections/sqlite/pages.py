@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator, Sequence
 from heapq import merge
 from itertools import islice
@@ -13,6 +12,7 @@ from projections.reading import Audience, Make, T
 from projections.sqlite.files import Files, Shard
 from projections.sqlite.listing import Listing, among, put
 from projections.sqlite.rows import COLUMNS
+from projections.sqlite.schema import Connection
 
 #: Of a row in `COLUMNS`.
 _ID: Final = itemgetter(0)
@@ -71,7 +71,7 @@ def merged(
 
 
 def _places(
-    number: int, db: sqlite3.Connection, listing: Listing, limit: int
+    number: int, db: Connection, listing: Listing, limit: int
 ) -> Iterator[tuple[_Place, int]]:
     """Read the places of one statement as they are wanted, with the statement's number."""
     for created_at, job_id, row, source in db.execute(

@@ -6,7 +6,6 @@ else the blocks in which the caller's audiences lie, and of these what is his an
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from functools import reduce
 from typing import Final, NamedTuple
@@ -22,7 +21,7 @@ from projections.sqlite.changes import BLOCKS, CHANGE, DIRECTORY, OFFSETS, Rows
 from projections.sqlite.days import split_days
 from projections.sqlite.listing import Source
 from projections.sqlite.placed import NONE
-from projections.sqlite.schema import DAY, EVERYBODY
+from projections.sqlite.schema import DAY, EVERYBODY, Connection
 
 #: Blocks of 36 KiB that are in memory at a time.
 _AT_ONCE: Final = 512
@@ -50,7 +49,7 @@ class PastCounts:
         cut: Up to where the log counts.
     """
 
-    def __init__(self, db: sqlite3.Connection, source: Source, filters: Filters, cut: Cut) -> None:
+    def __init__(self, db: Connection, source: Source, filters: Filters, cut: Cut) -> None:
         self._db = db
         self._shard = source.shard
         self._audiences = None if source.audiences is None else set(source.audiences)

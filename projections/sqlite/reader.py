@@ -7,12 +7,12 @@ are sums over the same audiences' counters, or the totals that those with many o
 
 from __future__ import annotations
 
-import sqlite3
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
+import apsw
 import orjson
 
 from jobtrail.asof import Cut
@@ -87,12 +87,12 @@ class SqliteReader:
         for files in self._files:
             files.end()
 
-    def unreadable(self, error: sqlite3.Error) -> StoreError:
+    def unreadable(self, error: apsw.Error) -> StoreError:
         """Say what keeps the store from being read."""
         return StoreError(
             "The projection store can't be read.",
             where=str(self._folder),
-            found=f"{getattr(error, 'sqlite_errorname', 'error')}: {error}",
+            found=schema.said(error),
         )
 
     def close(self) -> None:
@@ -114,7 +114,7 @@ class _Opened:
             return self._reader.begin()
         except BaseException as error:
             self._reader.end()
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, apsw.Error):
                 raise self._reader.unreadable(error) from error
             raise
 
@@ -125,7 +125,7 @@ class _Opened:
         _trace: TracebackType | None,
     ) -> None:
         self._reader.end()
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, apsw.Error):
             raise self._reader.unreadable(error) from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -10,6 +9,7 @@ import orjson
 
 from jobtrail.job import Job
 from projections.reading import Audience, job_of
+from projections.sqlite.schema import Connection
 
 #: The columns that every reader of a job wants, in the order that `job_of` takes them.
 COLUMNS: Final = (
@@ -29,7 +29,7 @@ class Names:
         shard: Its name in that connection.
     """
 
-    def __init__(self, db: sqlite3.Connection, shard: str = "main") -> None:
+    def __init__(self, db: Connection, shard: str = "main") -> None:
         self._db = db
         self._shard = shard
         self._types: dict[int, str | None] = {}

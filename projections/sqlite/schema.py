@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Protocol
 
+import apsw
 import msgspec
 from filelock import FileLock
 
@@ -101,11 +102,36 @@ TABLE_NAMES: Final = (
 )  # fmt: skip
 
 
-_NOTHING: Final[dict[None, None]] = {}
-# sqlite3 looks for an adapter for each None and each bytes that is bound, and to find none takes
-# it several times as long as all else. These hand on what they are given.
-sqlite3.register_adapter(type(None), _NOTHING.get)
-sqlite3.register_adapter(bytes, b"".__add__)
+#: Seconds to wait for another connection's lock.
+_BUSY: Final = 10.0
+#: Statements that a connection keeps prepared.
+_PREPARED: Final = 512
+
+
+class Connection(Protocol):
+    """What is used of an `apsw.Connection`: what a row holds, its statement says."""
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+
+    def execute(self, statement: str, values: Any = None, /) -> Any:
+        """Execute a statement; return a cursor over its rows."""
+
+    def executemany(self, statement: str, values: Iterable[Any], /) -> Any:
+        """Execute a statement for each of these."""
+
+    def changes(self) -> int:
+        """Return how many rows the last statement changed."""
+
+    def last_insert_rowid(self) -> int:
+        """Return the row that was inserted last."""
+
+    def trace_v2(self, mask: int, callback: Any, /) -> None:
+        """Have a callback told what is executed."""
+
+    def close(self) -> None:
+        """Close the file."""
 
 
 class Layout(msgspec.Struct, frozen=True):
@@ -195,7 +221,7 @@ def _make_shard(path: Path, begins: dict[int, int], ends: dict[int, int]) -> Non
         db.close()
 
 
-def make_tables(db: sqlite3.Connection, begins: dict[int, int], ends: dict[int, int]) -> None:
+def make_tables(db: Connection, begins: dict[int, int], ends: dict[int, int]) -> None:
     """Create a shard's tables, with a checkpoint per partition, inside the open transaction."""
     for statement in TABLES.split(";\n"):
         if statement.strip():
@@ -212,7 +238,7 @@ def shard_path(folder: Path, shard: int) -> Path:
     return folder / f"shard-{shard}.db"
 
 
-def connect(path: Path, *, create: bool = False, read_only: bool = False) -> sqlite3.Connection:
+def connect(path: Path, *, create: bool = False, read_only: bool = False) -> Connection:
     """Open a shard.
 
     Args:
@@ -224,16 +250,16 @@ def connect(path: Path, *, create: bool = False, read_only: bool = False) -> sql
     Raises:
         StoreError: It can't be opened.
     """
-    mode = "rwc" if create else "rw"
+    # No locks round each call: a connection is one thread's at a time.
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOMUTEX
+    if create:
+        flags |= apsw.SQLITE_OPEN_CREATE
     try:
-        db = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode={mode}",
-            uri=True,
-            isolation_level=None,
-            check_same_thread=False,
-            cached_statements=512,
-            timeout=10.0,
-        )
+        db = apsw.Connection(path.absolute().as_uri(), flags, statementcachesize=_PREPARED)
+        db.set_busy_timeout(round(_BUSY * 1000))
+        # A statement stays prepared whatever values are bound. Otherwise SQLite, where it is built
+        # to look at values for its plans, would prepare ours anew for nearly every value.
+        db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         # NORMAL in WAL mode: a power cut may lose the last commits, never tear the file. The
         # checkpoint is lost with them, so the same records are applied again.
         if read_only:
@@ -247,8 +273,15 @@ def connect(path: Path, *, create: bool = False, read_only: bool = False) -> sql
             db.execute("PRAGMA journal_size_limit=67108864")
         db.execute(f"PRAGMA cache_size=-{32 * 1024 if read_only else 112 * 1024}")
         db.execute("PRAGMA temp_store=MEMORY")
-    except sqlite3.Error as error:
+    except apsw.Error as error:
         raise StoreError(
-            "A shard of the projection store can't be opened.", where=str(path), found=str(error)
+            "A shard of the projection store can't be opened.", where=str(path), found=said(error)
         ) from None
     return db
+
+
+def said(error: apsw.Error) -> str:
+    """Return what SQLite says of an error, with its name for it."""
+    code = getattr(error, "extendedresult", 0)
+    name = apsw.mapping_extended_result_codes.get(code) or apsw.mapping_result_codes.get(code)
+    return f"{name or type(error).__name__}: {error}"

@@ -7,7 +7,6 @@ costs a reader less than keeping one more row for each of them would cost a proj
 
 from __future__ import annotations
 
-import sqlite3
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence, Set
 from operator import itemgetter
@@ -16,6 +15,7 @@ from typing import Final
 import orjson
 
 from jobtrail.states import STATES
+from projections.sqlite.schema import Connection
 
 #: Rows of an audience's counters from which on it has totals.
 MANY: Final = 32
@@ -49,7 +49,7 @@ class Totalled:
         shard: Its name in that connection.
     """
 
-    def __init__(self, db: sqlite3.Connection, shard: str = "main") -> None:
+    def __init__(self, db: Connection, shard: str = "main") -> None:
         self._db = db
         self._ask = f"SELECT number, audience FROM {shard}.totalled WHERE number>?"  # noqa: S608
         self._last = 0
@@ -75,7 +75,7 @@ class Totals:
         db: Writes it.
     """
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: Connection) -> None:
         self._db = db
         self._totalled = Totalled(db)
         self._turn = 0

@@ -7,11 +7,12 @@ touched counter, whatever number of events lies behind them.
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Final
+
+import apsw
 
 from jobtrail.errors import FencedError, StoreError
 from jobtrail.job import STATE_CODES
@@ -181,11 +182,11 @@ class _Shard:
                     # SQLite has rolled back by itself after some errors, such as a full disk.
                     self.db.execute("ROLLBACK")
                 raise
-        except sqlite3.Error as error:
+        except apsw.Error as error:
             raise StoreError(
                 "The projection store can't be written.",
                 where=str(self.path),
-                found=f"{getattr(error, 'sqlite_errorname', 'error')}: {error}",
+                found=schema.said(error),
                 mend="Check the disk's free space and health; the batch is tried again.",
             ) from error
 
@@ -195,7 +196,7 @@ class _Shard:
         self._totals.forget()
 
     def _move_checkpoint(self, batch: Batch) -> None:
-        moved = self.db.execute(
+        self.db.execute(
             _MOVE,
             (
                 batch.next_offset,
@@ -206,7 +207,7 @@ class _Shard:
                 batch.start,
             ),
         )
-        if moved.rowcount != 1:
+        if self.db.changes() != 1:
             found = self.db.execute(
                 "SELECT next_offset FROM checkpoints WHERE partition=?", (batch.partition,)
             ).fetchone()
@@ -236,7 +237,7 @@ class _Shard:
         self._forget()
 
 
-def read_chunks(db: sqlite3.Connection, row: int, spilled: int, shard: str = "main") -> bytes:
+def read_chunks(db: schema.Connection, row: int, spilled: int, shard: str = "main") -> bytes:
     """Return the part of a job's trail that is kept outside of its row.
 
     Args:

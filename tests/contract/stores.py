@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+
+import apsw
 
 from jobtrail.states import STATES
 from projections.sqlite import schema
@@ -129,9 +130,9 @@ class SqliteStore:
             for partition, *counts in db.execute(f"SELECT partition, {columns} FROM checkpoints")
         }
 
-    def _connections(self) -> Iterator[sqlite3.Connection]:
+    def _connections(self) -> Iterator[apsw.Connection]:
         for file in self.files():
-            with contextlib.closing(sqlite3.connect(file)) as db:
+            with contextlib.closing(schema.connect(file)) as db:
                 yield db
 
     @contextlib.contextmanager
@@ -151,7 +152,7 @@ class SqliteStore:
     def trace(self, writer: SqliteWriter, tell: Callable[[str], None]) -> None:
         """Tell every step that a writer takes, before it is taken."""
         for shard in writer._shards:
-            shard.db.set_trace_callback(tell)
+            shard.db.trace_v2(apsw.SQLITE_TRACE_STMT, lambda step: tell(step["sql"]))
 
 
 #: How each store under test is found at a place of its own.

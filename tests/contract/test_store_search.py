@@ -35,6 +35,11 @@ ALONE = {
     **{f"tag {n}": Filters(tags=((TAGS[n], value),)) for n, value in enumerate(VALUES[:7])},
     "two tags": Filters(tags=(("back\\slash", "ACME"), ('k"ey', "é"))),
     "a tag with two values": Filters(tags=(("tenant", "acme"), ("tenant", "1"))),
+    "one tag again and again": Filters(tags=(("tenant", "acme"),) * 9),
+    "a tag with two values among others": Filters(
+        tags=(*((TAGS[n], "acme") for n in range(4)), ("tenant", "1"))
+    ),
+    "thousands of tags": Filters(tags=tuple((f"tag-{n}", "") for n in range(3_000))),
     "an unknown tag": Filters(tags=(("unknown", ""),)),
     "updated since": Filters(updated_since=BASE + 3 * DAY),
     "updated since an instant": Filters(updated_since=BASE + 3 * DAY + 1),
@@ -76,7 +81,8 @@ def test_the_filters_find_something(filled: Filled) -> None:
     assert set(empty) == {
         name
         for name in ALONE
-        if "unknown" in name or name in ("from after to", "owner BOB", "a tag with two values")
+        if "unknown" in name
+        or name.startswith(("from after to", "owner BOB", "a tag with two values", "thousands"))
     }
 
 
@@ -126,7 +132,9 @@ def combined(filled: Filled, rng: random.Random) -> Filters:
         created_to=next(near) if sometimes() else None,
         owner=job.owner if sometimes() else None,
         bulk_id=job.bulk_id if sometimes() else None,
-        tags=tuple(rng.sample(tags, min(len(tags), rng.randint(1, 2)))) if sometimes() else (),
+        tags=tuple(rng.sample(tags, min(len(tags), rng.choice((1, 2, 5, 32)))))
+        if sometimes()
+        else (),
         updated_since=job.updated_at - rng.randint(-1, 1) if sometimes() else None,
     )
 

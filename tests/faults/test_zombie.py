@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from projections.sqlite.schema import connect
 from tests.conftest import MakeLog
 from tests.contract.stores import SqliteStore
 from tests.faults.flows import equals_fold, losses, stream, until, write
@@ -23,7 +23,7 @@ def locked(files: list[Path]) -> Iterator[None]:
     """Hold the write lock of SQLite files."""
     with contextlib.ExitStack() as stack:
         for file in files:
-            db = stack.enter_context(contextlib.closing(sqlite3.connect(file)))
+            db = stack.enter_context(contextlib.closing(connect(file)))
             db.execute("BEGIN IMMEDIATE")
         yield
 
