@@ -35,6 +35,8 @@ _DECODED_TOGETHER: Final = 256
 #: Seconds that writing waits for more at most: as long as they keep coming, and as none comes.
 _LONGEST_WAIT: Final = 2.0
 _PROMISED_WITHIN: Final = 0.1
+#: Seconds without anything to fold after which the store may rest.
+_REST_AFTER: Final = 1.0
 _FIRST_RETRY: Final = 0.05
 _LONGEST_RETRY: Final = 5.0
 #: Looked up once: each access to a member of an enum takes as long as a small function.
@@ -199,7 +201,7 @@ class Projector:
             fetch_again: Has records delivered again from the checkpoints on.
         """
         while True:
-            await self._ahead.wait()
+            await self._until_ahead()
             folds = self._folds
             await asyncio.sleep(_PROMISED_WITHIN)
             async with self._writing:
@@ -211,6 +213,18 @@ class Projector:
                 except FencedError:
                     pass
             await fetch_again()
+
+    async def _until_ahead(self) -> None:
+        """Wait until something is folded that is not written; meanwhile let the store rest."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._ahead.wait(), _REST_AFTER)
+            return
+        try:
+            async with self._writing:
+                await self._in_thread(self._store.rest)
+        except StoreError as error:
+            logger.warning("action=store_restless %s", error)
+        await self._ahead.wait()
 
     async def _todo(self, partition: int, records: Sequence[Any]) -> Sequence[Any]:
         """Return those of consecutive records that are not folded yet, from the next one on."""

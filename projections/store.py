@@ -121,5 +121,12 @@ class ProjectionWriter(Protocol):
             ends: The log's end per partition: reads wait until the store is there again.
         """
 
+    def rest(self) -> None:
+        """Make what was written ready to be read fast, since nothing is to be written for a while.
+
+        Raises:
+            StoreError: That can't be done now; nothing is lost by it.
+        """
+
     def close(self) -> None:
         """Let go of the store."""

@@ -103,6 +103,11 @@ class SqliteWriter:
         mine = {p: end for p, end in ends.items() if self.part_of(p) == shard}
         self._shards[shard].reset(mine)
 
+    def rest(self) -> None:
+        """Move what was written from each WAL into its file: readers need not look into it then."""
+        for shard in self._shards:
+            shard.rest()
+
     def close(self) -> None:
         """Close all files."""
         for shard in self._shards:
@@ -119,6 +124,8 @@ class _Shard:
         self._numbers = Numbers(self.db)
         self._totals = Totals(self.db)
         self._filling = ""
+        #: Whether something was written since the last rest.
+        self._written = False
 
     def _current_filling(self) -> str:
         """Return which filling of the shard this is; numbers of another one are forgotten."""
@@ -175,6 +182,7 @@ class _Shard:
             try:
                 yield
                 self.db.execute("COMMIT")
+                self._written = True
             except BaseException:
                 # Numbers given to names in this transaction were never given.
                 self._forget()
@@ -183,12 +191,15 @@ class _Shard:
                     self.db.execute("ROLLBACK")
                 raise
         except apsw.Error as error:
-            raise StoreError(
-                "The projection store can't be written.",
-                where=str(self.path),
-                found=schema.said(error),
-                mend="Check the disk's free space and health; the batch is tried again.",
-            ) from error
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: apsw.Error) -> StoreError:
+        return StoreError(
+            "The projection store can't be written.",
+            where=str(self.path),
+            found=schema.said(error),
+            mend="Check the disk's free space and health; what failed is tried again.",
+        )
 
     def _forget(self) -> None:
         self._numbers.forget()
@@ -228,6 +239,16 @@ class _Shard:
         ):
             if rows:
                 self.db.executemany(statement, rows)
+
+    def rest(self) -> None:
+        if not self._written:
+            return
+        try:
+            # It waits for no reader and keeps none from reading.
+            self.db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except apsw.Error as error:
+            raise self._unwritable(error) from error
+        self._written = False
 
     def reset(self, ends: Mapping[int, int]) -> None:
         with self._transaction():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -79,6 +80,13 @@ class SqliteStore:
                 found.setdefault(name, []).extend(db.execute(f"SELECT * FROM {name}"))
         return found
 
+    def at_rest(self, folder: Path) -> SqliteStore:
+        """Copy into a folder what a reader finds without a look into what was written last."""
+        folder.mkdir()
+        for file in (*self.files(), self.folder / "store.json"):
+            shutil.copy(file, folder)
+        return SqliteStore(folder, self.shards)
+
     def counters(self) -> Counters:
         """Return the counters that count something, with names in place of numbers."""
         found: dict[Audience, dict[tuple[int, str | None], list[int]]] = {}
@@ -148,6 +156,17 @@ class SqliteStore:
         finally:
             for db, pages in zip(connections, before, strict=True):
                 db.execute(f"PRAGMA max_page_count={pages}")
+
+    @contextlib.contextmanager
+    def held_up(self, writer: SqliteWriter) -> Iterator[None]:
+        """Leave a writer in the middle of a transaction."""
+        for shard in writer._shards:
+            shard.db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            for shard in writer._shards:
+                shard.db.execute("ROLLBACK")
 
     def trace(self, writer: SqliteWriter, tell: Callable[[str], None]) -> None:
         """Tell every step that a writer takes, before it is taken."""
