@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 
 from jobtrail.kafka import DEAD_LETTER_BYTES, kafka_security, stop_client
 from jobtrail.settings import Settings
-from projections.projector import DeadLetter
+from projections.holding import DeadLetter
 
 logger = logging.getLogger(__name__)
 

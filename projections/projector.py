@@ -10,28 +10,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence, Set
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from jobtrail.decoding import accept, decode_clear, ids_of
-from jobtrail.errors import EventError, FencedError, LogGapError, StoreError
-from jobtrail.events import Created
-from jobtrail.fold import fold
-from jobtrail.job import Place, Verdict
+from jobtrail.decoding import ids_of
+from jobtrail.errors import FencedError, LogGapError, StoreError
 from jobtrail.placing import partitions_of
-from jobtrail.states import ENDED
-from projections.store import Batch, Checkpoint, Entry, ProjectionWriter, Tally
+from projections.holding import DeadLetter, Partition
+from projections.store import Batch, Checkpoint, ProjectionWriter
 
 logger = logging.getLogger(__name__)
 
-#: Jobs under way that are held between batches, per partition: about 1 KiB each.
-MAX_HELD: Final = 20_000
 #: Records that may wait to be written: a job that they touch takes about 1 KiB.
 MAX_WAITING: Final = 100_000
-#: Records that are decoded at one go.
-_DECODED_TOGETHER: Final = 256
 #: Seconds that writing waits for more at most: as long as they keep coming, and as none comes.
 _LONGEST_WAIT: Final = 2.0
 _PROMISED_WITHIN: Final = 0.1
@@ -39,77 +31,9 @@ _PROMISED_WITHIN: Final = 0.1
 _REST_AFTER: Final = 1.0
 _FIRST_RETRY: Final = 0.05
 _LONGEST_RETRY: Final = 5.0
-#: Looked up once: each access to a member of an enum takes as long as a small function.
-_APPLIED: Final = Verdict.APPLIED
-
-
-class DeadLetter(NamedTuple):
-    """A record that is no valid event, and why."""
-
-    partition: int
-    record: Any
-    error: EventError
-
 
 #: Writes dead letters for good before it returns.
 Bury = Callable[[Sequence[DeadLetter]], Awaitable[None]]
-
-
-class _Partition:
-    """What is held of one partition: valid for the fold of everything before `next_offset`."""
-
-    def __init__(self, next_offset: int) -> None:
-        #: The store's checkpoint: what lies between is folded and not yet written.
-        self.written = next_offset
-        self.next_offset = next_offset
-        self.jobs: dict[str, Entry] = {}
-        self.last_event_id = ""
-        self.last_timestamp = 0
-        self._begin()
-
-    def _begin(self) -> None:
-        """Begin what is to be written next."""
-        self.touched: list[Entry] = []
-        #: How many events were not applied, by their verdict, and records that are no events.
-        self.ignored = dict.fromkeys(Verdict, 0)
-        self.dead = 0
-
-    @property
-    def is_ahead(self) -> bool:
-        """Whether something is folded that is not written."""
-        return self.next_offset != self.written
-
-    def batch(self, partition: int) -> Batch:
-        """Return what is to be written."""
-        return Batch(
-            partition=partition,
-            start=self.written,
-            next_offset=self.next_offset,
-            last_event_id=self.last_event_id,
-            last_timestamp=self.last_timestamp,
-            changes=self.touched,
-            tally=Tally(
-                applied=self.next_offset - self.written - sum(self.ignored.values()) - self.dead,
-                duplicate=self.ignored[Verdict.DUPLICATE],
-                late=self.ignored[Verdict.LATE],
-                not_allowed=self.ignored[Verdict.NOT_ALLOWED],
-                dead=self.dead,
-            ),
-        )
-
-    def settle(self) -> None:
-        """Take it that all is written: forget jobs that ended, and those longest untouched."""
-        self.written = self.next_offset
-        jobs = self.jobs
-        for entry in self.touched:
-            entry.touched = False
-            job_id = entry.job.id
-            del jobs[job_id]
-            if entry.job.state not in ENDED:
-                jobs[job_id] = entry
-        for job_id in list(islice(jobs, max(0, len(jobs) - MAX_HELD))):
-            del jobs[job_id]
-        self._begin()
 
 
 class Projector:
@@ -133,9 +57,11 @@ class Projector:
         self._max_waiting = max_waiting
         self._partitions = partitions
         self._bury = bury
-        self._held: dict[int, _Partition] = {}
+        self._held: dict[int, Partition] = {}
         self._writing = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        #: Whose call of the store it is: one at a time, of this thread or the other one.
+        self._turn = asyncio.Lock()
         #: Set while something is folded that is not written; since when; how often was folded.
         self._ahead = asyncio.Event()
         self._since = 0.0
@@ -254,14 +180,14 @@ class Projector:
         self._awaited |= ahead
         self._ahead.clear()
 
-    async def _hold(self, partition: int) -> _Partition:
+    async def _hold(self, partition: int) -> Partition:
         held = self._held.get(partition)
         if held is None:
             checkpoint = (await self.checkpoints())[partition]
-            held = self._held[partition] = _Partition(checkpoint.next_offset)
+            held = self._held[partition] = Partition(partition, checkpoint.next_offset)
         return held
 
-    async def _check_gap(self, partition: int, held: _Partition, todo: Sequence[Any]) -> None:
+    async def _check_gap(self, partition: int, held: Partition, todo: Sequence[Any]) -> None:
         """Look whether somebody else applied what is missing; if nobody did, it is lost."""
         stored = (await self.checkpoints())[partition].next_offset
         if stored != held.written:
@@ -275,7 +201,7 @@ class Projector:
             mend="Nothing was applied. If it happens again after a restart, the log has a hole.",
         )
 
-    async def _fold(self, partition: int, held: _Partition, records: Sequence[Any]) -> None:
+    async def _fold(self, partition: int, held: Partition, records: Sequence[Any]) -> None:
         jobs = held.jobs
         ids = ids_of({record.key for record in records})
         unknown = {key: job_id for key, job_id in ids.items() if job_id not in jobs}
@@ -285,12 +211,13 @@ class Projector:
         if unknown:
             # Here and not in the thread: to read waits for nobody, and going there takes longer.
             mine = [job_id for key, job_id in unknown.items() if key not in astray]
-            jobs.update(self._store.load(partition, mine))
+            async with self._turn:
+                jobs.update(self._store.load(partition, mine))
         if not self._ahead.is_set():
             self._ahead.set()
             self._since = asyncio.get_running_loop().time()
         self._folds += 1
-        dead = _fold_all(held, records, partition, self._partitions, astray)
+        dead = held.fold(records, self._partitions, astray)
         if dead:
             try:
                 await self._bury(dead)
@@ -306,7 +233,7 @@ class Projector:
                 together.setdefault(self._store.part_of(partition), []).append(partition)
         try:
             for partitions in together.values():
-                await self._write([self._held[p].batch(p) for p in partitions])
+                await self._write([self._held[p].batch() for p in partitions])
                 for partition in partitions:
                     self._held[partition].settle()
         except BaseException as error:
@@ -335,14 +262,15 @@ class Projector:
 
         The store is one thread's at a time, and a thread can't be stopped.
         """
-        called = asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
-        try:
-            return await asyncio.shield(called)
-        except asyncio.CancelledError:
-            while not called.done():
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait([called])
-            raise
+        async with self._turn:
+            called = asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+            try:
+                return await asyncio.shield(called)
+            except asyncio.CancelledError:
+                while not called.done():
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await asyncio.wait([called])
+                raise
 
     def close(self) -> None:
         """Wait for what is being written, then let go of the store."""
@@ -358,52 +286,3 @@ def _not_yet_applied(records: Sequence[Any], next_offset: int) -> Sequence[Any]:
 
 def _consecutive(records: Sequence[Any]) -> bool:
     return bool(records[-1].offset - records[0].offset == len(records) - 1)
-
-
-def _fold_all(
-    held: _Partition,
-    records: Sequence[Any],
-    partition: int,
-    partitions: int,
-    astray: Set[bytes],
-) -> list[DeadLetter]:
-    """Fold records onto the held jobs; those with a key that is `astray` lie where they may not.
-
-    Some at a time: what was decoded is in the processor's cache then.
-    """
-    jobs, touched, ignored = held.jobs, held.touched, held.ignored
-    dead: list[DeadLetter] = []
-    last_event_id = ""
-    for begin in range(0, len(records), _DECODED_TOGETHER):
-        some = records[begin : begin + _DECODED_TOGETHER]
-        clear = decode_clear([record.value for record in some])
-        for record, event in zip(some, clear, strict=True):
-            key = record.key
-            if event is None or key in astray or key != event.subject.encode():
-                try:
-                    event = accept(key, record.value, partition, partitions)
-                except EventError as error:
-                    dead.append(DeadLetter(partition, record, error))
-                    last_event_id = ""
-                    continue
-            job_id, last_event_id = event.subject, event.id
-            place = Place(partition, record.offset, record.timestamp * 1000)
-            entry = jobs.get(job_id)
-            if entry is None:
-                job, verdict = fold(None, event, place)
-                entry = jobs[job_id] = Entry(job)
-            else:
-                before = entry.job
-                entry.job, verdict = fold(before, event, place)
-                if type(event) is Created:
-                    entry.note(before, place.offset)
-            if not entry.touched:
-                entry.touched = True
-                touched.append(entry)
-            if verdict is not _APPLIED:
-                ignored[verdict] += 1
-    last = records[-1]
-    held.next_offset = last.offset + 1
-    held.last_event_id, held.last_timestamp = last_event_id, last.timestamp * 1000
-    held.dead += len(dead)
-    return dead

@@ -5,9 +5,9 @@ The caller's filter is part of every query: a job that he may not see is never r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
@@ -15,20 +15,18 @@ from jobtrail.asof import Cut, Event
 from jobtrail.job import STATE_CODES, Job
 from jobtrail.states import STATES, State
 
-T = TypeVar("T")
 #: (owner, viewers), of the jobs of one audience.
 Audience = tuple[str | None, tuple[str, ...]]
-#: Makes something of a listed job: of what it has for itself, its audience, and its type's name.
-#: For itself it has, in this order: id, code of the state, the times of its creation, last change,
-#: start and end, attempt, progress, bulk id, tags in JSON or None, error, output. Any more are the
-#: store's own.
-Make = Callable[[Sequence[Any], Audience, str | None], T]
-#: Where the output lies among these.
-OUTPUT: Final = 11
+#: A listed job: what it has for itself, its audience, and its type's name. For itself it has, in
+#: this order: id, code of the state, the times of its creation, last change, start and end,
+#: attempt, progress, bulk id, tags in JSON or None, error, output. Any more are the store's own.
+Line = tuple[Sequence[Any], Audience, str | None]
+#: A job's id, the code of its state, and its output.
+Status = tuple[str, int, bytes | None]
 
 
 def job_of(row: Sequence[Any], audience: Audience, job_type: str | None) -> Job:
-    """Build a job, without its trail, from its row: a `Make`.
+    """Build a job, without its trail, from its line.
 
     Args:
         row: Begins with the columns.
@@ -70,7 +68,7 @@ def job_of(row: Sequence[Any], audience: Audience, job_type: str | None) -> Job:
     )
 
 
-def row_of(job: Job) -> tuple[tuple[Any, ...], Audience, str | None]:
+def line_of(job: Job) -> Line:
     """Return what `job_of` makes a job of."""
     row = (
         job.id,
@@ -190,8 +188,8 @@ class Snapshot(Protocol):
 
     held: Held
 
-    def jobs(self, caller: Caller, ids: list[str], *, make: Make[T]) -> list[T]:
-        """Return what `make` makes of those of these jobs that the caller sees."""
+    def states(self, caller: Caller, ids: Sequence[str]) -> list[Status]:
+        """Return the states of those of these jobs that the caller sees."""
 
     def watched(self, ids: list[str]) -> dict[str, Job]:
         """Return these jobs with their trails, whoever may see them.
@@ -204,12 +202,11 @@ class Snapshot(Protocol):
         caller: Caller,
         filters: Filters,
         *,
-        make: Make[T],
         size: int,
         after: Cursor | None = None,
         offset: int = 0,
-    ) -> list[T]:
-        """Return what `make` makes of a page of jobs, newest first.
+    ) -> list[Line]:
+        """Return a page of jobs, newest first.
 
         The order is `created_at` descending, then id ascending.
         """

@@ -8,7 +8,7 @@ from itertools import islice
 from operator import itemgetter
 from typing import Any, Final
 
-from projections.reading import Audience, Make, T
+from projections.reading import Audience, Line
 from projections.sqlite.files import Files, Shard
 from projections.sqlite.listing import Listing, among, put
 from projections.sqlite.rows import COLUMNS
@@ -30,8 +30,8 @@ def in_order(rows: list[Sequence[Any]]) -> list[Sequence[Any]]:
     return rows
 
 
-def made(rows: Sequence[Sequence[Any]], shards: Sequence[Shard], make: Make[T]) -> list[T]:
-    """Return what is made of rows: `COLUMNS`, and the place of each one's shard among these."""
+def lines(rows: Sequence[Sequence[Any]], shards: Sequence[Shard]) -> list[Line]:
+    """Return the lines of rows: `COLUMNS`, and the place of each one's shard among these."""
     names = [shard.names for shard in shards]
     # A page has few kinds of them.
     known: dict[Sequence[Any], tuple[Audience, str | None]] = {}
@@ -42,13 +42,13 @@ def made(rows: Sequence[Sequence[Any]], shards: Sequence[Shard], make: Make[T]) 
         if said is None:
             its = names[row[-1]]
             said = known[kind] = (its.audience(row[-3]), its.type_name(row[-2]))
-        found.append(make(row, *said))
+        found.append((row, *said))
     return found
 
 
 def merged(
-    asked: Sequence[tuple[Files, list[Shard], Listing]], make: Make[T], size: int, offset: int
-) -> list[T]:
+    asked: Sequence[tuple[Files, list[Shard], Listing]], size: int, offset: int
+) -> list[Line]:
     """Return a page of several statements: where it lies first, then its rows."""
     streams: list[Iterator[tuple[_Place, int]]] = [
         _places(number, files.db, listing, size + offset)
@@ -58,7 +58,7 @@ def merged(
     rows_of: dict[tuple[int, int], list[int]] = {}
     for (_created, _id, source, row), number in page:
         rows_of.setdefault((number, source), []).append(row)
-    found: dict[str, T] = {}
+    found: dict[str, Line] = {}
     for (number, source), numbers in rows_of.items():
         files, shards, _listing = asked[number]
         shard = shards[source]
@@ -66,7 +66,7 @@ def merged(
         asked_for = among("row", "row", put(values, "row", numbers))
         statement = f"SELECT {COLUMNS} FROM {shard.name}.jobs WHERE {asked_for}"  # noqa: S608
         for row in files.db.execute(statement, values).fetchall():
-            found[row[0]] = make(row, shard.names.audience(row[-2]), shard.names.type_name(row[-1]))
+            found[row[0]] = (row, shard.names.audience(row[-2]), shard.names.type_name(row[-1]))
     return [found[job_id] for (_created, job_id, _source, _row), _number in page]
 
 

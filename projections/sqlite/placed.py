@@ -18,6 +18,7 @@ from jobtrail.job import ENTRY_BYTES, STATE_CODES, Job
 from jobtrail.states import STATES
 from projections.reading import pack_tags
 from projections.sqlite.numbers import Numbers
+from projections.sqlite.rows import hash_of
 from projections.store import Batch, Entry
 
 #: (audience, type, creation time, bulk id, state code) of a row.
@@ -122,7 +123,7 @@ class Placed:
         self._last_row += 1
         entry.row = self._last_row
         key = key_of(job, numbers)
-        self.inserts.append((*changing, *key[:4], entry.row, job.id))
+        self.inserts.append((*changing, *key[:4], entry.row, job.id, hash_of(job.id)))
         self.before.append(NONE)
         self.times.append(NEVER)
         self.added.append(job.trail)

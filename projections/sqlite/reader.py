@@ -7,10 +7,11 @@ are sums over the same audiences' counters, or the totals that those with many o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import apsw
 import orjson
@@ -20,19 +21,18 @@ from jobtrail.errors import StoreError
 from jobtrail.job import VERDICTS, Job
 from jobtrail.partitions import partition_of
 from jobtrail.states import STATES
-from projections.reading import Caller, Cursor, Filters, Held, Looked, Make, T
+from projections.reading import Caller, Cursor, Filters, Held, Line, Looked, Status
 from projections.sqlite import counting, schema
 from projections.sqlite.files import TOGETHER, Files, Shard
 from projections.sqlite.listing import Listing, Source, among, listings, put
-from projections.sqlite.pages import in_order, made, merged
+from projections.sqlite.pages import in_order, lines, merged
 from projections.sqlite.past import PastCounts
 from projections.sqlite.past_listing import PastListing, streams
-from projections.sqlite.rows import COLUMNS
+from projections.sqlite.rows import COLUMNS, hash_of
 from projections.sqlite.writer import read_chunks
 
 #: Up to so many shards it costs less to ask all of them for an id than to tell which one has it.
 _ASK_ALL: Final = 2
-_ID_IN_JSON: Final = "id IN (SELECT value FROM json_each(:id))"
 
 
 class SqliteReader:
@@ -143,22 +143,20 @@ class SqliteSnapshot:
     def _shards(self) -> list[Shard]:
         return [shard for files in self._files for shard in files.shards]
 
-    def _asked(self, ids: list[str]) -> list[list[str]]:
+    def _asked(self, ids: Sequence[str]) -> list[list[str]]:
         """Return of which jobs each shard is asked."""
-        # No job has an id with a NUL, and SQLite's JSON would take it for the id before the NUL.
-        ids = [job_id for job_id in dict.fromkeys(ids) if "\0" not in job_id]
         total = len(self._shards)
         if total <= _ASK_ALL:
-            return [ids] * total
+            return [list(ids)] * total
         asked: list[list[str]] = [[] for _ in range(total)]
-        for job_id in ids:
+        for job_id in dict.fromkeys(ids):
             asked[partition_of(job_id, self._partitions) % total].append(job_id)
         return asked
 
-    def jobs(self, caller: Caller, ids: list[str], *, make: Make[T]) -> list[T]:
-        """Return what is made of those of these jobs that the caller sees."""
+    def states(self, caller: Caller, ids: Sequence[str]) -> list[Status]:
+        """Return the states of those of these jobs that the caller sees."""
         asked = self._asked(ids)
-        return [job for files in self._files for job in _found(files, caller, asked, make)]
+        return [status for files in self._files for status in _states(files, caller, asked)]
 
     def watched(self, ids: list[str]) -> dict[str, Job]:
         """Return these jobs with their trails, whoever may see them."""
@@ -168,9 +166,11 @@ class SqliteSnapshot:
             shard = files.shards[number % TOGETHER]
             for *columns, row, spilled, trail in files.db.execute(
                 f"SELECT {COLUMNS}, row, spilled, trail FROM {shard.name}.jobs "  # noqa: S608
-                f"WHERE {_ID_IN_JSON}",
-                {"id": orjson.dumps(some).decode()},
+                "WHERE hash IN (SELECT value FROM json_each(?))",
+                (orjson.dumps([hash_of(job_id) for job_id in some]).decode(),),
             ).fetchall():
+                if columns[0] not in some:
+                    continue
                 job = shard.names.job(columns)
                 job.trail = read_chunks(files.db, row, spilled, shard.name) + trail
                 found[job.id] = job
@@ -181,12 +181,11 @@ class SqliteSnapshot:
         caller: Caller,
         filters: Filters,
         *,
-        make: Make[T],
         size: int,
         after: Cursor | None = None,
         offset: int = 0,
-    ) -> list[T]:
-        """Return what is made of a page of jobs, newest first."""
+    ) -> list[Line]:
+        """Return a page of jobs, newest first."""
         asked: list[tuple[Files, list[Shard], Listing]] = []
         for files in self._files:
             shards, sources = _sources(files, caller, filters.job_types, filters.owner)
@@ -198,8 +197,8 @@ class SqliteSnapshot:
             values = listing.values
             values["limit"], values["offset"] = size, offset
             rows = files.db.execute(listing.rows, values).fetchall()
-            return made(in_order(rows), shards, make)
-        return merged(asked, make, size, offset)
+            return lines(in_order(rows), shards)
+        return merged(asked, size, offset)
 
     def summary(self, caller: Caller, filters: Filters) -> dict[str | None, list[int]]:
         """Count jobs by type and state, from counters and the edges of the two edge days."""
@@ -281,36 +280,55 @@ def _present(totals: dict[str | None, list[int]]) -> dict[str | None, list[int]]
     return {name: totals[name] for name in names}
 
 
-def _found(files: Files, caller: Caller, asked: list[list[str]], make: Make[T]) -> list[T]:
-    """Return those of the jobs asked for, of each shard, that the caller sees."""
+class _Part(NamedTuple):
+    """What is asked of a shard."""
+
+    shard: str
+    #: What the values' names begin with that are hashes.
+    name: str
+    #: For how many hashes there is room, and for how many audiences; 0 for all jobs.
+    hashes: int
+    audiences: int
+
+
+def _states(files: Files, caller: Caller, asked: list[list[str]]) -> list[Status]:
+    """Return the states of those of the jobs asked for, of each shard, that the caller sees."""
     values: dict[str, Any] = {}
-    parts: list[tuple[str, int, int]] = []
-    shards: list[Shard] = []
+    parts: list[_Part] = []
+    wanted: set[str] = set()
+    before: list[str] | None = None
+    name, hashes = "", 0
     for shard in files.shards:
         ids = asked[shard.number]
         audiences = None if caller.reads_all else shard.audiences(caller.principals)
         if not ids or (audiences is not None and not audiences):
             continue
+        if ids is not before:
+            # Few shards are all asked for the same.
+            name = f"hash{len(parts)}"
+            hashes = put(values, name, [hash_of(job_id) for job_id in ids])
+            wanted.update(ids)
+            before = ids
         room = 0 if audiences is None else put(values, f"audience{len(parts)}", audiences)
-        parts.append((shard.name, put(values, f"id{len(parts)}", ids), room))
-        shards.append(shard)
+        parts.append(_Part(shard.name, name, hashes, room))
     if not parts:
         return []
-    return made(files.db.execute(_by_id(tuple(parts)), values).fetchall(), shards, make)
+    rows = files.db.execute(_by_hash(tuple(parts)), values).fetchall()
+    return [row for row in rows if row[0] in wanted]
 
 
 @lru_cache(maxsize=256)
-def _by_id(parts: tuple[tuple[str, int, int], ...]) -> str:
-    """Return the statement that finds jobs by their ids.
-
-    Args:
-        parts: Per shard its name, for how many ids there is room, and for how many audiences; 0
-            for all jobs.
-    """
+def _by_hash(parts: tuple[_Part, ...]) -> str:
+    """Return the statement that finds the states of jobs by the hashes of their ids."""
     return " UNION ALL ".join(
-        f"SELECT {COLUMNS}, {number} FROM {shard}.jobs WHERE {among('id', f'id{number}', ids)}"  # noqa: S608
-        + (f" AND {among('audience', f'audience{number}', audiences)}" if audiences else "")
-        for number, (shard, ids, audiences) in enumerate(parts)
+        f"SELECT id, state, output FROM {part.shard}.jobs "  # noqa: S608
+        f"INDEXED BY jobs_by_hash WHERE {among('hash', part.name, part.hashes)}"
+        + (
+            f" AND {among('audience', f'audience{number}', part.audiences)}"
+            if part.audiences
+            else ""
+        )
+        for number, part in enumerate(parts)
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import orjson
+from xxhash import xxh3_64_intdigest
 
 from jobtrail.job import Job
 from projections.reading import Audience, job_of
@@ -16,6 +17,16 @@ COLUMNS: Final = (
     "id, state, created_at, updated_at, started_at, ended_at, attempt, progress, bulk_id, tags, "
     "error, output, audience, type"
 )
+_HALF: Final = 1 << 63
+
+
+def hash_of(job_id: str) -> int:
+    """Return the number by which a job is found: 64 bits with a sign, as SQLite's integers are.
+
+    Several ids may have the same one.
+    """
+    return xxh3_64_intdigest(job_id.encode()) - _HALF
+
 
 #: Names that are remembered at a time: about 300 bytes each.
 MAX_NAMES: Final = 100_000

@@ -21,16 +21,18 @@ from filelock import FileLock
 from jobtrail.errors import StoreError, StoreNotReady
 
 #: Raised with every change of the tables or of what the fold writes into them.
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 DAY: Final = 86_400_000_000
 #: The audience of jobs that nobody owns yet, and the one that stands for all jobs in counters.
 NOBODY: Final = 0
 EVERYBODY: Final = -1
 
 # Integers stand for names everywhere; a job's row is appended once and then updated in place, so
-# that the jobs under way lie together. `jobs_by_*` end in the order of every listing. Of `change_*`
-# see `projections.sqlite.changes`. A job that was said anew to be another's, or of another kind,
-# stands in `incarnations`, once for each that it has been, the last one without an end.
+# that the jobs under way lie together. A job is found by the hash of its id (`rows.hash_of`), whose
+# index takes a third of one of ids and so stays in the cache; whoever looks compares the ids. The
+# other `jobs_by_*` end in the order of every listing. Of `change_*` see
+# `projections.sqlite.changes`. A job that was said anew to be another's, or of another kind, stands
+# in `incarnations`, once for each that it has been, the last one without an end.
 TABLES: Final = """
 CREATE TABLE checkpoints(
   partition INTEGER PRIMARY KEY, next_offset INTEGER NOT NULL, last_event_id TEXT NOT NULL,
@@ -49,8 +51,9 @@ CREATE TABLE jobs(
   row INTEGER PRIMARY KEY, id TEXT NOT NULL, audience INTEGER NOT NULL, type INTEGER NOT NULL,
   state INTEGER NOT NULL, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL,
   started_at INTEGER, ended_at INTEGER, attempt INTEGER NOT NULL, progress REAL, bulk_id TEXT,
-  tags TEXT, error BLOB, output BLOB, spilled INTEGER NOT NULL, trail BLOB NOT NULL);
-CREATE UNIQUE INDEX jobs_by_id ON jobs(id);
+  tags TEXT, error BLOB, output BLOB, spilled INTEGER NOT NULL, trail BLOB NOT NULL,
+  hash INTEGER NOT NULL);
+CREATE INDEX jobs_by_hash ON jobs(hash);
 CREATE INDEX jobs_by_audience ON jobs(audience, created_at DESC, id);
 CREATE INDEX jobs_by_creation ON jobs(created_at DESC, id);
 CREATE INDEX jobs_by_bulk ON jobs(bulk_id, created_at DESC, id) WHERE bulk_id IS NOT NULL;
@@ -250,10 +253,13 @@ def connect(path: Path, *, create: bool = False, read_only: bool = False) -> Con
     Raises:
         StoreError: It can't be opened.
     """
-    # No locks round each call: a connection is one thread's at a time.
-    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOMUTEX
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI
     if create:
         flags |= apsw.SQLITE_OPEN_CREATE
+    if read_only:
+        # No lock round each call: a reader is one thread's. Who writes keeps the lock, though he is
+        # one thread's at a time: without it, a mistake there would damage the file.
+        flags |= apsw.SQLITE_OPEN_NOMUTEX
     try:
         db = apsw.Connection(path.absolute().as_uri(), flags, statementcachesize=_PREPARED)
         db.set_busy_timeout(round(_BUSY * 1000))

@@ -20,7 +20,7 @@ from projections.reading import job_of
 from projections.sqlite import changes, counters, schema
 from projections.sqlite.numbers import Numbers
 from projections.sqlite.placed import Placed
-from projections.sqlite.rows import COLUMNS, Names
+from projections.sqlite.rows import COLUMNS, Names, hash_of
 from projections.sqlite.totals import Totals
 from projections.store import Batch, Checkpoint, Entry
 
@@ -28,8 +28,8 @@ _IDS_PER_QUERY: Final = 500
 
 _INSERT: Final = (
     "INSERT INTO jobs(state, updated_at, started_at, ended_at, attempt, progress, tags, error, "
-    "output, spilled, trail, audience, type, created_at, bulk_id, row, id) "
-    f"VALUES({', '.join('?' * 17)})"
+    "output, spilled, trail, audience, type, created_at, bulk_id, row, id, hash) "
+    f"VALUES({', '.join('?' * 18)})"
 )
 _CHANGE: Final = (
     "UPDATE jobs SET state=?, updated_at=?, started_at=?, ended_at=?, attempt=?, progress=?, "
@@ -138,14 +138,17 @@ class _Shard:
     def load(self, ids: list[str]) -> dict[str, Entry]:
         found: dict[str, Entry] = {}
         filling = self._current_filling()
+        wanted = set(ids)
         for at in range(0, len(ids), _IDS_PER_QUERY):
-            some = ids[at : at + _IDS_PER_QUERY]
-            marks = ",".join("?" * len(some))
+            hashes = [hash_of(job_id) for job_id in ids[at : at + _IDS_PER_QUERY]]
+            marks = ",".join("?" * len(hashes))
             rows = self.db.execute(
-                f"SELECT {COLUMNS}, row, spilled, trail FROM jobs WHERE id IN ({marks})",  # noqa: S608
-                some,
+                f"SELECT {COLUMNS}, row, spilled, trail FROM jobs WHERE hash IN ({marks})",  # noqa: S608
+                hashes,
             )
             for *columns, row, spilled, trail in rows.fetchall():
+                if columns[0] not in wanted:
+                    continue
                 audience, job_type = columns[-2], columns[-1]
                 job = job_of(
                     columns, self._names.audience(audience), self._names.type_name(job_type)

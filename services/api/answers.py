@@ -16,7 +16,7 @@ from orjson import Fragment
 from jobtrail.events import TYPE_NAMES
 from jobtrail.job import Job, TrailEntry
 from jobtrail.states import STATES
-from projections.reading import OUTPUT, Audience, row_of
+from projections.reading import Audience, line_of
 from services.api.coding import Coding, Stream, choose, stream
 from services.api.instants import as_text
 
@@ -34,13 +34,13 @@ _BY_CODE: Final = [state.value for state in STATES]
 
 def job_answer(job: Job) -> dict[str, Any]:
     """Return a whole job, its fields in the contract's order."""
-    return row_answer(*row_of(job))
+    return line_answer(*line_of(job))
 
 
-def row_answer(row: Sequence[Any], audience: Audience, job_type: str | None) -> dict[str, Any]:
+def line_answer(row: Sequence[Any], audience: Audience, job_type: str | None) -> dict[str, Any]:
     """Return the same of a listed job, without a `Job`: that would be a tenth of a page's time.
 
-    The arguments are those of `projections.reading.Make`.
+    The arguments are a `projections.reading.Line`.
     """
     (
         job_id,
@@ -80,16 +80,12 @@ def row_answer(row: Sequence[Any], audience: Audience, job_type: str | None) -> 
 
 def status_answer(job: Job) -> dict[str, Any]:
     """Return the state of a job, as the reference has it."""
-    return _status(job.id, _STATES[job.state], job.output)
+    return {"id": job.id, "state": _STATES[job.state], "output": _as_it_came(job.output)}
 
 
-def row_status(row: Sequence[Any]) -> dict[str, Any]:
-    """Return the same of a job's row, as `projections.reading.Make` has it, without a `Job`."""
-    return _status(row[0], _BY_CODE[row[1]], row[OUTPUT])
-
-
-def _status(job_id: str, state: str, output: bytes | None) -> dict[str, Any]:
-    return {"id": job_id, "state": state, "output": _as_it_came(output)}
+def stored_status(job_id: str, state: int, output: bytes | None) -> dict[str, Any]:
+    """Return the same of a `projections.reading.Status`."""
+    return {"id": job_id, "state": _BY_CODE[state], "output": _as_it_came(output)}
 
 
 def entry_answer(entry: TrailEntry, partition: int, body: bytes | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from jobtrail.job import Job
-from projections.reading import Caller, Filters, Snapshot, job_of
+from projections.reading import Caller, Cursor, Filters, Snapshot, job_of
 from tests.contract.store_model import Model, plain, whole
 from tests.contract.stores import SqliteStore
 
@@ -37,11 +37,25 @@ def check_snapshot(snapshot: Snapshot, model: Model) -> None:
     for job_id, job in model.jobs.items():
         different = differences(job, watched[job_id])
         assert not different, f"{job_id}: (expected, found) {different}"
-    listed = snapshot.search(EVERYBODY, Filters(), make=job_of, size=len(model.jobs) + 1)
-    assert plain(listed) == plain(model.listing(EVERYBODY))
+    everything = listed(snapshot, EVERYBODY, Filters(), size=len(model.jobs) + 1)
+    assert plain(everything) == plain(model.listing(EVERYBODY))
     summary = snapshot.summary(EVERYBODY, Filters())
     assert summary == model.summary(EVERYBODY)
     assert sum(map(sum, summary.values())) == len(model.jobs)
+
+
+def listed(
+    snapshot: Snapshot,
+    caller: Caller,
+    filters: Filters,
+    *,
+    size: int,
+    after: Cursor | None = None,
+    offset: int = 0,
+) -> list[Job]:
+    """Return the jobs of a page."""
+    page = snapshot.search(caller, filters, size=size, after=after, offset=offset)
+    return [job_of(*line) for line in page]
 
 
 def differences(expected: Job, found: Job) -> dict[str, tuple[object, object]]:

@@ -9,7 +9,8 @@ from typing import Any
 
 from jobtrail.fold import fold
 from jobtrail.job import Place, Verdict
-from projections.projector import DeadLetter, Projector
+from projections.holding import DeadLetter
+from projections.projector import Projector
 from projections.store import Batch, Entry, ProjectionWriter, Tally
 from tests.contract.store_streams import PARTITIONS, Log, Record, decoded
 from tests.contract.stores import SqliteStore

@@ -14,13 +14,13 @@ from jsonschema import Draft202012Validator
 
 from jobtrail.partitions import partition_of
 from jobtrail.position import parse_position
-from projections.reading import Filters, job_of
+from projections.reading import Filters
 from services.api.feed import AT_ONCE
 from tests.contract.api_service import PARTITIONS, PROBLEM, Api, running
 from tests.contract.conformance import DOCUMENT
 from tests.contract.conftest import Filled
 from tests.contract.feeding import feed, happen
-from tests.contract.store_checks import EVERYBODY
+from tests.contract.store_checks import EVERYBODY, listed
 from tests.contract.test_api_visibility import CALLERS, headers_of
 
 # --- what is told
@@ -311,5 +311,5 @@ def test_a_filter_matches_what_a_store_finds(filled: Filled) -> None:
     ]
     for filters in tried:
         with filled.reader.snapshot() as snapshot:
-            found = snapshot.search(EVERYBODY, filters, make=job_of, size=len(jobs) + 1)
+            found = listed(snapshot, EVERYBODY, filters, size=len(jobs) + 1)
         assert {job.id for job in found} == {job.id for job in jobs if filters.match(job)}

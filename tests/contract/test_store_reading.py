@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from jobtrail.job import STATE_CODES
 from jobtrail.states import STATES, State
-from projections.reading import Caller, Filters, job_of
+from projections.reading import Caller, Filters
 from tests.contract.conftest import Filled
-from tests.contract.store_checks import EVERYBODY
+from tests.contract.store_checks import EVERYBODY, listed
 from tests.contract.store_feeding import fill
-from tests.contract.store_model import Model, plain, visible
+from tests.contract.store_model import Model, visible
 from tests.contract.store_streams import BASE, DAY, DAYS, GROUPS, OWNERS, TYPES, Log
 from tests.contract.stores import SqliteStore
 
@@ -47,22 +48,19 @@ def test_a_caller_gets_the_jobs_that_he_sees_and_no_other(filled: Filled, caller
     ids = [*model.jobs, *(f"{job_id}x" for job_id in model.jobs), "unknown"]
     random.Random(1).shuffle(ids)
     with filled.reader.snapshot() as snapshot:
-        found = snapshot.jobs(caller, ids, make=job_of)
+        found = snapshot.states(caller, ids)
     expected = visible(caller, model.jobs.values())
-    assert plain(sorted(found, key=lambda job: job.id)) == plain(
-        sorted(expected, key=lambda job: job.id)
-    )
+    assert sorted(found) == sorted((j.id, STATE_CODES[j.state], j.output) for j in expected)
     assert [job for job in model.jobs.values() if caller.sees(job)] == expected
 
 
 def test_an_id_that_is_asked_for_twice_is_answered_once(filled: Filled) -> None:
     some = next(iter(filled.model.jobs))
     with filled.reader.snapshot() as snapshot:
-        assert [
-            job.id for job in snapshot.jobs(EVERYBODY, [some, "unknown", some], make=job_of)
-        ] == [some]
+        asked = [some, "unknown", some]
+        assert [job_id for job_id, *_ in snapshot.states(EVERYBODY, asked)] == [some]
         assert list(snapshot.watched([some, some])) == [some]
-        assert snapshot.jobs(EVERYBODY, [], make=job_of) == []
+        assert snapshot.states(EVERYBODY, []) == []
         assert snapshot.watched([]) == {}
 
 
@@ -70,7 +68,7 @@ def test_an_id_that_is_asked_for_twice_is_answered_once(filled: Filled) -> None:
 def test_an_id_with_something_behind_it_is_another_id(filled: Filled, tail: str) -> None:
     ids = [f"{job_id}{tail}" for job_id in filled.model.jobs]
     with filled.reader.snapshot() as snapshot:
-        assert snapshot.jobs(EVERYBODY, ids, make=job_of) == []
+        assert snapshot.states(EVERYBODY, ids) == []
         assert snapshot.watched(ids) == {}
 
 
@@ -174,12 +172,8 @@ async def test_a_job_counts_once_however_many_ways_lead_to_it(store: SqliteStore
     reader = store.reader()
     with reader.snapshot() as snapshot:
         assert snapshot.summary(caller, Filters()) == {"scan": [1, 0, 0, 0, 0, 0, 0]}
-        assert [job.id for job in snapshot.search(caller, Filters(), make=job_of, size=9)] == [
-            "shared"
-        ]
-        assert [job.id for job in snapshot.jobs(caller, ["hidden", "shared"], make=job_of)] == [
-            "shared"
-        ]
+        assert [job.id for job in listed(snapshot, caller, Filters(), size=9)] == ["shared"]
+        assert snapshot.states(caller, ["hidden", "shared"]) == [("shared", 0, None)]
 
 
 async def test_an_empty_store_answers_nothing(store: SqliteStore) -> None:
@@ -189,5 +183,5 @@ async def test_an_empty_store_answers_nothing(store: SqliteStore) -> None:
         assert snapshot.held.recovering == frozenset()
         for caller in CALLERS[:4]:
             assert snapshot.summary(caller, Filters()) == {}
-            assert snapshot.search(caller, Filters(), make=job_of, size=1) == []
-            assert snapshot.jobs(caller, ["a"], make=job_of) == []
+            assert listed(snapshot, caller, Filters(), size=1) == []
+            assert snapshot.states(caller, ["a"]) == []

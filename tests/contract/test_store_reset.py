@@ -8,9 +8,9 @@ import pytest
 
 from jobtrail.errors import FencedError, LogGapError
 from jobtrail.partitions import partition_of
-from projections.reading import Caller, Filters, job_of
+from projections.reading import Caller, Filters
 from projections.store import Checkpoint
-from tests.contract.store_checks import check_counters, check_equal, check_snapshot
+from tests.contract.store_checks import check_counters, check_equal, check_snapshot, listed
 from tests.contract.store_feeding import batch_of, feed, fill, projecting
 from tests.contract.store_model import Model
 from tests.contract.store_streams import BASE, PARTITIONS, Log, seeded_log
@@ -109,7 +109,7 @@ async def test_an_open_reader_takes_no_name_for_another(store: SqliteStore) -> N
         with reader.snapshot() as snapshot:
             check_snapshot(snapshot, model)
             for owner in owners:
-                found = snapshot.search(Caller(owner), Filters(), make=job_of, size=9)
+                found = listed(snapshot, Caller(owner), Filters(), size=9)
                 assert [(job.owner, job.job_type) for job in found] == [(owner, f"type of {owner}")]
         writer.reset(2, Log().ends())
 

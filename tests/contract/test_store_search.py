@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from jobtrail.states import STATES, State
-from projections.reading import Caller, Cursor, Filters, Snapshot, job_of
+from projections.reading import Caller, Cursor, Filters, Snapshot
 from tests.contract.conftest import Filled
-from tests.contract.store_checks import EVERYBODY
+from tests.contract.store_checks import EVERYBODY, listed
 from tests.contract.store_feeding import fill
 from tests.contract.store_model import Model, plain
 from tests.contract.store_streams import BASE, BULKS, DAY, OWNERS, TAGS, TYPES, VALUES, Log
@@ -53,7 +53,7 @@ def cursor_pages(
     """Return every page up to the empty one, each begun behind the last job of the one before."""
     pages = []
     after: Cursor | None = None
-    while page := snapshot.search(caller, filters, make=job_of, size=size, after=after):
+    while page := listed(snapshot, caller, filters, size=size, after=after):
         pages.append(plain(page))
         after = Cursor(page[-1].created_at, page[-1].id)
         assert len(pages) <= 1000, "the cursor does not move on"
@@ -70,9 +70,7 @@ def test_each_filter_alone(filled: Filled, filters: Filters) -> None:
     with filled.reader.snapshot() as snapshot:
         for caller in SOME_CALLERS:
             expected = plain(filled.model.listing(caller, filters))
-            assert plain(snapshot.search(caller, filters, make=job_of, size=1000)) == expected, (
-                caller
-            )
+            assert plain(listed(snapshot, caller, filters, size=1000)) == expected, caller
             assert cursor_pages(snapshot, caller, filters, 20) == cut(expected, 20), caller
 
 
@@ -94,7 +92,7 @@ def test_every_page_by_cursor_and_by_offset(filled: Filled, size: int) -> None:
             assert len(jobs) > 10
             assert cursor_pages(snapshot, caller, Filters(), size) == cut(jobs, size)
             for at in range(0, len(jobs) + size, size):
-                page = snapshot.search(caller, Filters(), make=job_of, size=size, offset=at)
+                page = listed(snapshot, caller, Filters(), size=size, offset=at)
                 assert plain(page) == jobs[at : at + size]
 
 
@@ -109,7 +107,7 @@ def test_any_combination_of_filters(filled: Filled, seed: int) -> None:
             hits += bool(expected)
             size = rng.choice((1, 2, 5, 50))
             offset = rng.randint(0, len(expected) + 1)
-            found = snapshot.search(caller, filters, make=job_of, size=size, offset=offset)
+            found = listed(snapshot, caller, filters, size=size, offset=offset)
             assert plain(found) == expected[offset : offset + size], (caller, filters)
             pages = cursor_pages(snapshot, caller, filters, max(size, len(expected) // 4))
             assert [job for page in pages for job in page] == expected, (caller, filters)
@@ -147,9 +145,7 @@ def test_an_offset_counts_from_behind_the_cursor(filled: Filled) -> None:
             for _ in range(20):
                 at, offset, size = rng.randrange(len(jobs)), rng.randint(0, 9), rng.randint(1, 9)
                 after = Cursor(jobs[at].created_at, jobs[at].id)
-                page = snapshot.search(
-                    caller, Filters(), make=job_of, size=size, after=after, offset=offset
-                )
+                page = listed(snapshot, caller, Filters(), size=size, after=after, offset=offset)
                 first = at + 1 + offset
                 assert plain(page) == plain(jobs[first : first + size])
 
@@ -161,7 +157,7 @@ def test_a_cursor_need_not_be_a_job(filled: Filled) -> None:
         for _ in range(60):
             near = rng.choice(jobs)
             after = Cursor(near.created_at + rng.randint(-1, 1), near.id + rng.choice(("", "!")))
-            page = snapshot.search(EVERYBODY, Filters(), make=job_of, size=1000, after=after)
+            page = listed(snapshot, EVERYBODY, Filters(), size=1000, after=after)
             mark = (-after.created_at, after.id)
             assert plain(page) == plain(j for j in jobs if (-j.created_at, j.id) > mark)
 
@@ -196,7 +192,7 @@ async def test_a_cursor_skips_and_repeats_nothing_while_jobs_arrive(store: Sqlit
     after: Cursor | None = None
     for number in range(50):
         with reader.snapshot() as snapshot:
-            page = snapshot.search(Caller("alice"), Filters(), make=job_of, size=3, after=after)
+            page = listed(snapshot, Caller("alice"), Filters(), size=3, after=after)
         if not page:
             break
         seen += [job.id for job in page]
@@ -219,7 +215,7 @@ async def test_pages_far_behind_the_first_are_the_same_listing(store: SqliteStor
             jobs = plain(model.listing(caller))
             for offset in (0, 500, 4096, 4097, 8192, len(jobs) - 31, len(jobs)):
                 for size in (1, 31, 32, 33, 900):
-                    page = snapshot.search(caller, Filters(), make=job_of, size=size, offset=offset)
+                    page = listed(snapshot, caller, Filters(), size=size, offset=offset)
                     assert plain(page) == jobs[offset : offset + size], (offset, size)
             assert cursor_pages(snapshot, caller, Filters(), 700) == cut(jobs, 700)
 
@@ -242,11 +238,11 @@ async def test_more_audiences_or_files_than_a_statement_takes(tmp_path: Path, sh
             for filters in (Filters(), Filters(bulk_id="b"), Filters(states=(State.ACTIVE,))):
                 jobs = plain(model.listing(caller, filters))
                 assert cursor_pages(snapshot, caller, filters, 100) == cut(jobs, 100)
-                page = snapshot.search(caller, filters, make=job_of, size=50, offset=333)
+                page = listed(snapshot, caller, filters, size=50, offset=333)
                 assert plain(page) == jobs[333:383]
             asked = [f"job-{number}" for number in range(0, 1_300, 17)]
             mine = [job for job in model.listing(caller) if job.id in asked]
-            found = snapshot.jobs(caller, asked, make=job_of)
-            assert sorted(j.id for j in found) == sorted(j.id for j in mine)
+            found = snapshot.states(caller, asked)
+            assert sorted(job_id for job_id, *_ in found) == sorted(j.id for j in mine)
             assert snapshot.summary(caller, Filters()) == model.summary(caller)
     store.close()

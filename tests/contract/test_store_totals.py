@@ -8,9 +8,15 @@ from typing import Final
 import pytest
 
 from jobtrail.states import State
-from projections.reading import Caller, Filters, Snapshot, job_of
+from projections.reading import Caller, Filters, Snapshot
 from projections.sqlite.totals import MANY
-from tests.contract.store_checks import EVERYBODY, check_counters, check_equal, check_snapshot
+from tests.contract.store_checks import (
+    EVERYBODY,
+    check_counters,
+    check_equal,
+    check_snapshot,
+    listed,
+)
 from tests.contract.store_feeding import feed, projecting
 from tests.contract.store_model import Model
 from tests.contract.store_streams import BASE, DAY, Log
@@ -92,7 +98,7 @@ def _check_callers(snapshot: Snapshot, model: Model) -> None:
         for filters in (Filters(), Filters(job_types=("scan",)), Filters(states=(State.FAILED,))):
             summary = snapshot.summary(caller, filters._replace(states=()))
             assert summary == model.summary(caller, filters._replace(states=()))
-            found = snapshot.search(caller, filters, make=job_of, size=3)
+            found = listed(snapshot, caller, filters, size=3)
             assert [job.id for job in found] == [
                 job.id for job in model.listing(caller, filters)[:3]
             ]

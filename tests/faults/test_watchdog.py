@@ -10,8 +10,9 @@ from typing import Final
 import pytest
 
 from jobtrail.settings import Settings
+from projections.holding import DeadLetter
 from projections.log import Log
-from projections.projector import DeadLetter, Projector
+from projections.projector import Projector
 from projections.sqlite import schema
 from projections.sqlite.writer import SqliteWriter
 from projections.watchdog import watch

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import threading
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,12 +22,13 @@ from jobtrail.fold import fold
 from jobtrail.job import Job, Place, read_trail
 from jobtrail.partitions import partition_of
 from jobtrail.states import STATES, State
-from projections.projector import MAX_HELD, DeadLetter, Projector
+from projections.holding import MAX_HELD, DeadLetter
+from projections.projector import Projector
 from projections.reading import Caller, Filters
 from projections.sqlite import schema
 from projections.sqlite.reader import SqliteReader
 from projections.sqlite.writer import SqliteWriter
-from projections.store import Entry
+from projections.store import Batch, Entry
 
 PARTITIONS = 2
 
@@ -65,6 +67,7 @@ class Line:
         )
         self.folder = folder
         self.store = Store(folder)
+        self.reader = SqliteReader(folder)
         self.projector = Projector(self.store, PARTITIONS, self.bury)
         self.jobs: dict[str, Job] = {}
         self.ends = starts
@@ -72,7 +75,8 @@ class Line:
 
     def at(self) -> dict[int, int]:
         """Return the store's checkpoints."""
-        return {p: checkpoint.next_offset for p, checkpoint in self.store.checkpoints().items()}
+        with self.reader.snapshot() as snapshot:
+            return snapshot.held.position
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Accept no dead letter."""
@@ -330,4 +334,38 @@ async def test_to_be_fenced_with_records_that_are_gone_is_an_error(line: Line) -
     await line.projector.apply(0, [two, late])
     await line.tell(("created", there))
     other.close()
+    line.check()
+
+
+class Slow(Store):
+    """A store whose writing takes until it is let go on."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def apply(self, batches: Sequence[Batch]) -> None:
+        """Write once it may."""
+        self.begun.set()
+        assert self.go_on.wait(60)
+        super().apply(batches)
+
+
+async def test_who_is_cancelled_while_the_store_writes_ends_with_it(line: Line) -> None:
+    store = Slow(line.folder)
+    projector = Projector(store, PARTITIONS, line.bury)
+    writing = asyncio.create_task(line.hand(projector, ("created", "a")))
+    assert await asyncio.to_thread(store.begun.wait, 60)
+    looking = asyncio.create_task(projector.checkpoints())
+    for _ in range(2):
+        writing.cancel()
+        done, _ = await asyncio.wait([writing, looking], timeout=0.1)
+        assert not done, "the store is still writing"
+    store.go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    written = await looking
+    assert {partition: at.next_offset for partition, at in written.items()} == line.ends
+    await line.hand(projector, ("active", "a"))
+    projector.close()
     line.check()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 
 from jobtrail.asof import Cut
 from jobtrail.client.results import Page
-from projections.reading import Audience, Cursor
-from services.api.answers import answer, job_answer, row_answer
+from projections.reading import Cursor
+from services.api.answers import answer, job_answer, line_answer
 from services.api.auth import Identity
 from services.api.endpoint import FRESHNESS, READS, Answer, Endpoint, Link
 from services.api.problems import LOG_UNAVAILABLE, PAST_GONE
@@ -45,7 +44,6 @@ async def search(service: Service, request: web.Request, identity: Identity) -> 
         lines = snapshot.search(
             identity.caller,
             query.filters,
-            make=_line,
             size=size + 1,
             after=after,
             offset=min(skip, _FARTHEST),
@@ -60,7 +58,7 @@ async def search(service: Service, request: web.Request, identity: Identity) -> 
         last = lines[-1][0]
         following = service.cursors.next_page(query, Cursor(last[2], last[0]))
         headers["Link"] = f'<{following}>; rel="next"'
-    return answer({"jobs": [row_answer(*line) for line in lines], "next": following}, headers)
+    return answer({"jobs": [line_answer(*line) for line in lines], "next": following}, headers)
 
 
 async def _search_past(
@@ -83,13 +81,6 @@ async def _search_past(
         following = service.cursors.next_page(query, page.reached, page.skip)
         headers["Link"] = f'<{following}>; rel="next"'
     return answer({"jobs": [job_answer(job) for job in page.jobs], "next": following}, headers)
-
-
-def _line(
-    row: Sequence[Any], audience: Audience, job_type: str | None
-) -> tuple[Sequence[Any], Audience, str | None]:
-    """Keep a job of a page as it lies: the place of the last one is needed too."""
-    return row, audience, job_type
 
 
 _FIRST: Final = "$response.body#/jobs/0"

@@ -13,7 +13,7 @@ from aiohttp import web
 from jobtrail.client.results import Status
 from jobtrail.partitions import partition_of
 from projections.reading import Caller, Held
-from services.api.answers import LongAnswer, answer, row_status, status_answer
+from services.api.answers import LongAnswer, answer, status_answer, stored_status
 from services.api.auth import Identity
 from services.api.endpoint import FRESHNESS, READS, Answer, Endpoint
 from services.api.freshness import Freshness
@@ -57,17 +57,15 @@ async def statuses(
     with service.store.some() as snapshot:
         partitions = service.store.partitions
         _check(snapshot.held, asked.ids, partitions)
-        known: dict[str, _Status | None] = dict(snapshot.jobs(caller, list(asked.ids), make=_line))
+        known: dict[str, _Status | None] = {
+            status[0]: stored_status(*status) for status in snapshot.states(caller, asked.ids)
+        }
         newer = service.overlay.newer(snapshot, caller, asked.ids, partitions)
         headers = service.freshness.headers(service.freshness.with_tail(snapshot.held))
     headers["Server-Timing"] = f"store;dur={(perf_counter() - began) * 1000:.3f}"
     for job_id, job in newer.items():
         known[job_id] = None if job is None else status_answer(job)
     return answer(_content(asked, known), headers)
-
-
-def _line(row: Sequence[Any], *_names: object) -> tuple[str, _Status | None]:
-    return row[0], row_status(row)
 
 
 def _asked(raw: bytes, most: int) -> _Asked:
