@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 
 #: Bytes fetched of one partition at a time: about 6,000 events of 330 bytes.
 FETCH_BYTES: Final = 2 * 1024 * 1024
-#: Batches that wait for the agent: each is up to FETCH_BYTES of records.
-PREFETCHED_BATCHES: Final = 2
+#: Fetches that wait for the agent: each is up to FETCH_BYTES of each partition.
+PREFETCHED: Final = 1
 
 
 def build_app(settings: Settings, projector: Projector, worker_name: str) -> faust.App:
@@ -58,7 +58,7 @@ def build_app(settings: Settings, projector: Projector, worker_name: str) -> fau
         consumer_auto_offset_reset="earliest",
         consumer_group_instance_id=worker_name,
         consumer_max_fetch_size=FETCH_BYTES,
-        stream_buffer_maxsize=PREFETCHED_BATCHES,
+        stream_buffer_maxsize=PREFETCHED,
         stream_wait_empty=False,
         broker_session_timeout=30,
         # A projector hears by its heartbeat's answer that another one joins: until then it folds
@@ -88,8 +88,8 @@ def _add_agent(app: faust.App, name: str, projector: Projector) -> None:
         async for event in stream.events():
             try:
                 fetched: Fetched = event.value
-                for records, more in fetched.lists():
-                    await projector.apply(event.message.partition, records, more=more)
+                for partition, records, more in fetched.lists():
+                    await projector.apply(partition, records, more=more)
             except FencedError:
                 await app.consumer.fetch_again()
             except Exception:

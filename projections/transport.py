@@ -1,9 +1,10 @@
 """Faust by the record batch.
 
 Stock Faust handles one event at a time, at about 120 microseconds each before any work is done.
-Here the unit is what one fetch brought of one partition: one Faust message per batch, whose value
-is all of those records and whose offset is the last one's. Faust keeps what it is good at:
-assignment, rebalancing, agents, supervision.
+Here the unit is what one fetch brought, of all partitions: one Faust message, whose value is all of
+those records. It goes by the name of one of the partitions and the offset of its last record; all
+are acknowledged with it. Faust keeps what it is good at: assignment, rebalancing, agents,
+supervision.
 
 The position is not Faust's: on assignment the consumer starts from the store's checkpoint, and
 the group's committed offset is for monitoring only. Written for faust-streaming 0.15.
@@ -19,7 +20,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
-from faust.types import TP, ConsumerMessage
+from faust.types import TP, ConsumerMessage, Message
 
 from jobtrail.records import Group, in_groups
 
@@ -31,19 +32,23 @@ FAR_BEHIND: Final = 1_000
 
 
 class Fetched(NamedTuple):
-    """What one fetch brought of one partition."""
+    """What one fetch brought."""
 
-    groups: Sequence[Group]
+    groups: Sequence[tuple[TP, Group]]
     #: Whether others follow at once, of any partition.
     more: bool
 
-    def lists(self) -> Iterator[tuple[list[Any], bool]]:
-        """Yield the records, some thousand at a time, and whether others follow at once."""
+    def lists(self) -> Iterator[tuple[int, list[Any], bool]]:
+        """Yield a partition, records of it, some thousand at a time, and whether others follow."""
         left = len(self.groups)
-        for group in self.groups:
+        for tp, group in self.groups:
             left -= 1
             if records := group.records():
-                yield records, self.more or left > 0
+                yield tp.partition, records, self.more or left > 0
+
+    def ends(self) -> dict[TP, int]:
+        """Return the offset of each partition's last record."""
+        return {tp: group.next_offset - 1 for tp, group in self.groups}
 
 
 class Assignments(Protocol):
@@ -82,7 +87,7 @@ class _GroupsThread(driver.AIOKafkaConsumerThread):
 
 
 class RecordBatchConsumer(driver.Consumer):
-    """Yields one message per partition and fetch, and commits the last batch acknowledged."""
+    """Yields one message for each fetch, and commits the last one acknowledged."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -108,7 +113,7 @@ class RecordBatchConsumer(driver.Consumer):
         self,
         timeout: float,  # noqa: ASYNC109 (Faust's own signature)
     ) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
-        """Fetch, and yield what came of each partition as one message."""
+        """Fetch, and yield what came as one message."""
         records, active = await self._wait_next_records(timeout)
         generation = self.app.consumer_generation_id
         if records is None or self.should_stop:
@@ -116,14 +121,16 @@ class RecordBatchConsumer(driver.Consumer):
         if not self.flow_active:
             await self.fetch_again()
             return
-        left = len(records)
-        for tp, groups in records.items():
-            left -= 1
-            if not self.flow_active or self.app.consumer_generation_id != generation:
-                return
-            if active is None or tp in active or tp in self._buffered_partitions:
-                more = left > 0 or self._is_far_behind(tp, groups[-1].next_offset)
-                yield tp, _as_message(tp, Fetched(groups, more), generation)
+        groups = [
+            (tp, group)
+            for tp, some in records.items()
+            if active is None or tp in active or tp in self._buffered_partitions
+            for group in some
+        ]
+        if groups:
+            tp, last = groups[-1]
+            more = self._is_far_behind(tp, last.next_offset)
+            yield tp, _as_message(Fetched(groups, more), generation)
 
     def _is_far_behind(self, tp: TP, offset: int) -> bool:
         """Tell whether so much of a partition is left that its next batch will come at once."""
@@ -153,6 +160,14 @@ class RecordBatchConsumer(driver.Consumer):
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Do nothing: offsets between the last ones of two batches are no gap."""
 
+    def ack(self, message: Message) -> bool:
+        """Acknowledge what one fetch brought."""
+        acknowledged: bool = super().ack(message)
+        if acknowledged:
+            for tp, offset in message.value.ends().items():
+                self._acked[tp].append(offset)
+        return acknowledged
+
     def _new_offset(self, tp: TP) -> int | None:
         acked = self._acked[tp]
         if not acked:
@@ -163,8 +178,8 @@ class RecordBatchConsumer(driver.Consumer):
         return last + 1
 
 
-def _as_message(tp: TP, fetched: Fetched, generation: int) -> ConsumerMessage:
-    last = fetched.groups[-1]
+def _as_message(fetched: Fetched, generation: int) -> ConsumerMessage:
+    tp, last = fetched.groups[-1]
     return ConsumerMessage(
         topic=tp.topic,
         partition=tp.partition,

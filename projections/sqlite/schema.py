@@ -275,7 +275,6 @@ def connect(path: Path, *, create: bool = False, read_only: bool = False) -> Con
             # Not mapped: nothing is gained by it, and the whole file would count as the process's.
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=NORMAL")
-            db.execute("PRAGMA wal_autocheckpoint=4000")
             db.execute("PRAGMA journal_size_limit=67108864")
         db.execute(f"PRAGMA cache_size=-{32 * 1024 if read_only else 112 * 1024}")
         db.execute("PRAGMA temp_store=MEMORY")
