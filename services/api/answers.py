@@ -6,16 +6,15 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-import orjson
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import rfc822_formatted_time
-from msgspec import to_builtins
-from orjson import Fragment
+from msgspec import Raw, Struct
+from msgspec.json import Encoder
 
 from jobtrail.events import TYPE_NAMES
 from jobtrail.job import Job, TrailEntry
-from jobtrail.states import STATES
+from jobtrail.states import STATES, State
 from projections.reading import Audience, line_of
 from services.api.coding import Coding, Stream, choose, stream
 from services.api.instants import as_text
@@ -27,17 +26,40 @@ BASE_HEADERS: Final = {
     "Vary": "Authorization, Accept-Encoding",
     "Server": "jobtrail",
 }
-#: As plain text: orjson takes five times as long for a member of an enumeration.
-_STATES: Final = {state: state.value for state in STATES}
-_BY_CODE: Final = [state.value for state in STATES]
+#: Makes the JSON of every answer.
+encode: Final = Encoder().encode
+_NO_TAGS: Final = Raw(b"{}")
 
 
-def job_answer(job: Job) -> dict[str, Any]:
-    """Return a whole job, its fields in the contract's order."""
+class JobAnswer(Struct, gc=False, rename="camel"):
+    """A whole job, as it goes out: a dictionary takes two and a half times as long to make.
+
+    Its fields are those of `jobtrail.client.results.Job`, in the contract's order.
+    """
+
+    id: str
+    state: State
+    output: Raw | None
+    job_type: str | None
+    owner: str | None
+    bulk_id: str | None
+    created_at: str | None
+    started_at: str | None
+    updated_at: str | None
+    ended_at: str | None
+    attempt: int
+    progress: float | None
+    error: Raw | None
+    tags: Raw
+    viewers: tuple[str, ...]
+
+
+def job_answer(job: Job) -> JobAnswer:
+    """Return a whole job."""
     return line_answer(*line_of(job))
 
 
-def line_answer(row: Sequence[Any], audience: Audience, job_type: str | None) -> dict[str, Any]:
+def line_answer(row: Sequence[Any], audience: Audience, job_type: str | None) -> JobAnswer:
     """Return the same of a listed job, without a `Job`: that would be a tenth of a page's time.
 
     The arguments are a `projections.reading.Line`.
@@ -59,33 +81,33 @@ def line_answer(row: Sequence[Any], audience: Audience, job_type: str | None) ->
     ) = row
     # These are a tenth of the time of a page: no text is made twice, none of what is not there.
     updated_text = as_text(updated)
-    return {
-        "id": job_id,
-        "state": _BY_CODE[state],
-        "output": None if output is None else Fragment(output),
-        "jobType": job_type,
-        "owner": audience[0],
-        "bulkId": bulk_id,
-        "createdAt": as_text(created),
-        "startedAt": None if started is None else as_text(started),
-        "updatedAt": updated_text,
-        "endedAt": updated_text if ended == updated else as_text(ended),
-        "attempt": attempt,
-        "progress": progress,
-        "error": None if error is None else Fragment(error),
-        "tags": {} if tags is None else Fragment(tags),
-        "viewers": audience[1],
-    }
+    return JobAnswer(
+        job_id,
+        STATES[state],
+        None if output is None else Raw(output),
+        job_type,
+        audience[0],
+        bulk_id,
+        as_text(created),
+        None if started is None else as_text(started),
+        updated_text,
+        updated_text if ended == updated else as_text(ended),
+        attempt,
+        progress,
+        None if error is None else Raw(error),
+        _NO_TAGS if tags is None else Raw(tags),
+        audience[1],
+    )
 
 
 def status_answer(job: Job) -> dict[str, Any]:
     """Return the state of a job, as the reference has it."""
-    return {"id": job.id, "state": _STATES[job.state], "output": _as_it_came(job.output)}
+    return {"id": job.id, "state": job.state, "output": _as_it_came(job.output)}
 
 
 def stored_status(job_id: str, state: int, output: bytes | None) -> dict[str, Any]:
     """Return the same of a `projections.reading.Status`."""
-    return {"id": job_id, "state": _BY_CODE[state], "output": _as_it_came(output)}
+    return {"id": job_id, "state": STATES[state], "output": _as_it_came(output)}
 
 
 def entry_answer(entry: TrailEntry, partition: int, body: bytes | None) -> dict[str, Any]:
@@ -107,8 +129,8 @@ def entry_answer(entry: TrailEntry, partition: int, body: bytes | None) -> dict[
     }
 
 
-def _as_it_came(value: bytes | None) -> Fragment | None:
-    return None if value is None else Fragment(value)
+def _as_it_came(value: bytes | None) -> Raw | None:
+    return None if value is None else Raw(value)
 
 
 class Whole(web.Response):
@@ -152,9 +174,7 @@ def answer(content: Any, headers: Mapping[str, str]) -> web.Response:
         content: What to say: a struct, or what JSON knows.
         headers: Beside those that every answer has.
     """
-    return Whole(
-        body=orjson.dumps(content, default=to_builtins), headers={**BASE_HEADERS, **headers}
-    )
+    return Whole(body=encode(content), headers={**BASE_HEADERS, **headers})
 
 
 class LongAnswer:

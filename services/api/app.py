@@ -16,6 +16,7 @@ from services.api.auth import Gate
 from services.api.bodies import Bodies
 from services.api.buffer import Buffer
 from services.api.cursors import Cursors
+from services.api.delivery import Delivery
 from services.api.endpoint import Endpoint
 from services.api.feed import Feed
 from services.api.feed import Limits as FeedLimits
@@ -79,6 +80,7 @@ def make_service(
         past=Past(Store(open_reader), bodies),
         gate=Gate(secret, provider, keys, patience.reverify),
         cursors=Cursors(secret),
+        delivery=Delivery(secret),
         metrics=Metrics(),
         patience=patience,
         bounds=Bounds.of(settings),

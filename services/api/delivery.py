@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from hashlib import sha256
+import hmac
 from typing import Final
 
 from aiohttp import hdrs, web
+from xxhash import xxh3_128_hexdigest
 
 from services.api.answers import Whole
 from services.api.coding import SMALLEST, choose, compress
@@ -17,42 +18,55 @@ _ANY: Final = "*"
 _WITHOUT_CONTENT: Final = frozenset({hdrs.CONTENT_TYPE, hdrs.CONTENT_LENGTH})
 
 
-async def deliver(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
-    """Return the answer as it goes out.
-
-    A GET's answer has an `ETag` made from its content, so it stays the same however far the log
-    has moved on, and is answered 304 to who holds it already. The tag is weak: it is the same
-    for every content coding. Source: RFC 9110, sections 8.8.3 and 13.1.2.
+class Delivery:
+    """Sends answers out.
 
     Args:
-        request: What was asked.
-        response: The answer; one whose beginning is out is returned as it is.
+        secret: The service's, the same for all of its processes. Tags are made with it, so that
+            nobody can think out two answers that have the same one.
     """
-    if response.status != 200 or response.prepared:
+
+    def __init__(self, secret: bytes) -> None:
+        digest = hmac.digest(secret, b"jobtrail etag", "sha256")
+        self._seed = int.from_bytes(digest[:8], "big")
+
+    async def deliver(
+        self, request: web.Request, response: web.StreamResponse
+    ) -> web.StreamResponse:
+        """Return the answer as it goes out.
+
+        A GET's answer has an `ETag` made from its content, so it stays the same however far the log
+        has moved on, and is answered 304 to who holds it already. The tag is weak: it is the same
+        for every content coding. Source: RFC 9110, sections 8.8.3 and 13.1.2.
+
+        Args:
+            request: What was asked.
+            response: The answer; one whose beginning is out is returned as it is.
+        """
+        if response.status != 200 or response.prepared:
+            return response
+        # By its type first: for others than its own instances aiohttp's class asks a long way.
+        if type(response) is not Whole and not isinstance(response, web.Response):
+            return response
+        body = response.body
+        if not isinstance(body, bytes):
+            return response
+        if request.method != hdrs.METH_POST:
+            tag = xxh3_128_hexdigest(body, self._seed)
+            response.headers[hdrs.ETAG] = f'W/"{tag}"'
+            if hdrs.IF_NONE_MATCH in request.headers and _has(request, tag):
+                kept = {k: v for k, v in response.headers.items() if k not in _WITHOUT_CONTENT}
+                return web.Response(status=304, headers=kept)
+        if len(body) < SMALLEST:
+            return response
+        coding = choose(request.headers.get(hdrs.ACCEPT_ENCODING))
+        if coding is not None:
+            large = len(body) >= _LARGE
+            response.body = (
+                await asyncio.to_thread(compress, body, coding) if large else compress(body, coding)
+            )
+            response.headers[hdrs.CONTENT_ENCODING] = coding
         return response
-    # By its type first: for others than its own instances aiohttp's class asks a long way.
-    if type(response) is not Whole and not isinstance(response, web.Response):
-        return response
-    body = response.body
-    if not isinstance(body, bytes):
-        return response
-    if request.method != hdrs.METH_POST:
-        # Processors have instructions for this one: half the time of blake2b.
-        tag = sha256(body).hexdigest()[:32]
-        response.headers[hdrs.ETAG] = f'W/"{tag}"'
-        if hdrs.IF_NONE_MATCH in request.headers and _has(request, tag):
-            kept = {k: v for k, v in response.headers.items() if k not in _WITHOUT_CONTENT}
-            return web.Response(status=304, headers=kept)
-    if len(body) < SMALLEST:
-        return response
-    coding = choose(request.headers.get(hdrs.ACCEPT_ENCODING))
-    if coding is not None:
-        large = len(body) >= _LARGE
-        response.body = (
-            await asyncio.to_thread(compress, body, coding) if large else compress(body, coding)
-        )
-        response.headers[hdrs.CONTENT_ENCODING] = coding
-    return response
 
 
 def _has(request: web.Request, tag: str) -> bool:

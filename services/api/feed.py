@@ -15,15 +15,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-import orjson
-
 from jobtrail.decoding import ids_of
 from jobtrail.events import TYPE_NAMES
 from jobtrail.job import Job, TrailEntry, Verdict, entry_at
 from jobtrail.partitions import partition_of
 from jobtrail.states import State
 from projections.reading import Caller, Filters, Held, Snapshot
-from services.api.answers import entry_answer, job_answer
+from services.api.answers import encode, entry_answer, job_answer
 from services.api.buffer import Buffer, Record
 from services.api.problems import too_many_feeds
 
@@ -58,7 +56,7 @@ class Change:
                 "job": job_answer(self.job),
             }
             # Line ends outside of JSON's strings mean nothing, inside of them there are none.
-            data = orjson.dumps(content).replace(b"\r", b" ").replace(b"\n", b" ")
+            data = encode(content).replace(b"\r", b" ").replace(b"\n", b" ")
             name = TYPE_NAMES[self.entry.type_code].encode()
             self._text = b"event: %b\ndata: %b\n\n" % (name, data)
         return self._text

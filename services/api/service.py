@@ -11,6 +11,7 @@ from services.api.auth import Gate
 from services.api.bodies import Bodies
 from services.api.buffer import Buffer
 from services.api.cursors import Cursors
+from services.api.delivery import Delivery
 from services.api.feed import Feed
 from services.api.freshness import Freshness
 from services.api.ingest import Ingest
@@ -41,6 +42,7 @@ class Service:
     bodies: Bodies
     gate: Gate
     cursors: Cursors
+    delivery: Delivery
     metrics: Metrics
     patience: Patience
     bounds: Bounds

@@ -15,7 +15,6 @@ from aiohttp import web
 
 from services.api.answers import BASE_HEADERS
 from services.api.auth import NOBODY
-from services.api.delivery import deliver
 from services.api.endpoint import Endpoint
 from services.api.problems import Problem, forbidden, from_http, internal
 from services.api.service import Service
@@ -35,7 +34,7 @@ def serving(
     name, handle, public = endpoint.name, endpoint.handle, endpoint.public
     permission = endpoint.permission
     identify, prove, take = service.gate.identify, service.gate.prove, service.rate.take
-    answered = service.metrics.answered
+    answered, deliver = service.metrics.answered, service.delivery.deliver
 
     async def serve(request: web.Request) -> web.StreamResponse:
         began = perf_counter()

@@ -229,7 +229,7 @@ async def test_clients_that_vanish_while_they_wait_leave_nothing_behind(busy: Bu
         await writer.settle()
         position = format_position(writer.position)
     after: list[float] = []
-    for round_ in range(5):
+    for round_ in range(10):
         socks: list[socket.socket] = []
         for n in range(CLIENTS):
             body = json.dumps({"jobIds": [f"wait-{n}"], "wait": 600}).encode()
@@ -247,8 +247,9 @@ async def test_clients_that_vanish_while_they_wait_leave_nothing_behind(busy: Bu
                 sock.close()
         await busy.holds(0)
         after.append(busy.memory())
-    # One round's waits take some 16 MiB; what is made once is made in the first ones.
-    assert after[-1] - after[1] < 8, after
+    # One round's waits take some 16 MiB. What is made once, and room that is used again, is there
+    # after the first half.
+    assert after[-1] - after[4] < 8, after
 
 
 async def drip(sock: socket.socket) -> None:

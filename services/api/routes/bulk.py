@@ -6,14 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Final, NamedTuple
 
-import orjson
 from aiohttp import web
 
 from jobtrail.client.results import Status
 from jobtrail.job import Job
 from jobtrail.states import ENDED, STATES
 from projections.reading import Caller, Cursor, Filters, Held, job_of
-from services.api.answers import LongAnswer, status_answer
+from services.api.answers import LongAnswer, encode, status_answer
 from services.api.auth import Deadline, Identity
 from services.api.endpoint import FRESHNESS, READS, Answer, Endpoint
 from services.api.problems import NOT_FOUND, TOO_MANY_WAITS, not_found
@@ -150,7 +149,7 @@ class _Bulk:
 
 
 def _content(page: _Page) -> bytes:
-    return orjson.dumps({job.id: status_answer(job) for job in page.jobs})
+    return encode({job.id: status_answer(job) for job in page.jobs})
 
 
 def _members(page: _Page) -> bytes:

@@ -7,13 +7,12 @@ from functools import partial
 from time import perf_counter
 from typing import Any, Final, NamedTuple
 
-import orjson
 from aiohttp import web
 
 from jobtrail.client.results import Status
 from jobtrail.partitions import partition_of
 from projections.reading import Caller, Held
-from services.api.answers import LongAnswer, answer, status_answer, stored_status
+from services.api.answers import LongAnswer, answer, encode, status_answer, stored_status
 from services.api.auth import Identity
 from services.api.endpoint import FRESHNESS, READS, Answer, Endpoint
 from services.api.freshness import Freshness
@@ -90,7 +89,7 @@ async def _wait(
         if wait.arrived is not None:
             service.metrics.wake_delay.observe(perf_counter() - wait.arrived)
         ended = {job_id: status_answer(job) for job_id, job in wait.jobs().items()}
-        return await long.end(orjson.dumps(_content(asked, ended)))
+        return await long.end(encode(_content(asked, ended)))
     finally:
         service.waits.release(wait)
 
