@@ -8,6 +8,8 @@ import os
 os.environ.setdefault("NO_CYTHON", "1")
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import faust
@@ -86,12 +88,10 @@ def _add_agent(app: faust.App, name: str, projector: Projector) -> None:
 
     async def project(stream: Any) -> None:
         async for event in stream.events():
+            is_assigned = partial(_is_current, app, event.message.generation_id)
             try:
-                fetched: Fetched = event.value
-                for partition, records, more in fetched.lists():
-                    await projector.apply(partition, records, more=more)
-            except FencedError:
-                await app.consumer.fetch_again()
+                if not await apply_fetched(projector, event.value, is_assigned):
+                    await app.consumer.fetch_again()
             except Exception:
                 # Faust would acknowledge the batch and go on. Nothing was applied: the next
                 # start begins at the store's checkpoint.
@@ -101,6 +101,37 @@ def _add_agent(app: faust.App, name: str, projector: Projector) -> None:
 
     agent = app.agent(topic, concurrency=1, name="jobtrail.project")(project)
     assert agent.concurrency == 1, "Faust commits past events in flight at concurrency > 1"
+
+
+def _is_current(app: faust.App, generation: int) -> bool:
+    """Tell whether no rebalance has begun since: what Faust asks before it hands on a message."""
+    return bool(app.flow_control.is_active() and app.consumer_generation_id == generation)
+
+
+async def apply_fetched(
+    projector: Projector, fetched: Fetched, is_assigned: Callable[[], bool]
+) -> bool:
+    """Apply what one fetch brought.
+
+    Args:
+        projector: Applies it.
+        fetched: Records of some partitions.
+        is_assigned: Tells whether no rebalance has begun since the fetch. Otherwise the rest is
+            passed over: each rebalance ends with a seek to the checkpoints.
+
+    Returns:
+        Whether nothing has to be fetched again. Where another projector has written one partition,
+        those of the others are applied all the same: who reads on from here goes on behind them.
+    """
+    fenced = False
+    for partition, records, more in fetched.lists():
+        if not is_assigned():
+            break
+        try:
+            await projector.apply(partition, records, more=more)
+        except FencedError:
+            fenced = True
+    return not fenced
 
 
 def _credentials(settings: Settings) -> Any:

@@ -162,6 +162,7 @@ class SqliteSnapshot:
         """Return these jobs with their trails, whoever may see them."""
         found: dict[str, Job] = {}
         for number, some in enumerate(self._asked(ids)):
+            wanted = set(some)
             files = self._files[number // TOGETHER]
             shard = files.shards[number % TOGETHER]
             for *columns, row, spilled, trail in files.db.execute(
@@ -169,7 +170,7 @@ class SqliteSnapshot:
                 "WHERE hash IN (SELECT value FROM json_each(?))",
                 (orjson.dumps([hash_of(job_id) for job_id in some]).decode(),),
             ).fetchall():
-                if columns[0] not in some:
+                if columns[0] not in wanted:
                     continue
                 job = shard.names.job(columns)
                 job.trail = read_chunks(files.db, row, spilled, shard.name) + trail
