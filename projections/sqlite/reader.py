@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import apsw
-import orjson
 
 from jobtrail.asof import Cut
 from jobtrail.errors import StoreError
@@ -28,8 +27,8 @@ from projections.sqlite.listing import Listing, Source, among, listings, put
 from projections.sqlite.pages import in_order, lines, merged
 from projections.sqlite.past import PastCounts
 from projections.sqlite.past_listing import PastListing, streams
-from projections.sqlite.rows import COLUMNS, hash_of
-from projections.sqlite.writer import read_chunks
+from projections.sqlite.rows import hash_of
+from projections.sqlite.writer import read_jobs
 
 #: Up to so many shards it costs less to ask all of them for an id than to tell which one has it.
 _ASK_ALL: Final = 2
@@ -143,37 +142,36 @@ class SqliteSnapshot:
     def _shards(self) -> list[Shard]:
         return [shard for files in self._files for shard in files.shards]
 
-    def _asked(self, ids: Sequence[str]) -> list[list[str]]:
-        """Return of which jobs each shard is asked."""
+    def _asked(self, ids: Sequence[str]) -> list[list[int]]:
+        """Return for which hashes of ids each shard is asked."""
         total = len(self._shards)
         if total <= _ASK_ALL:
-            return [list(ids)] * total
-        asked: list[list[str]] = [[] for _ in range(total)]
-        for job_id in dict.fromkeys(ids):
-            asked[partition_of(job_id, self._partitions) % total].append(job_id)
+            return [[hash_of(job_id) for job_id in ids]] * total
+        asked: list[list[int]] = [[] for _ in range(total)]
+        for job_id in ids:
+            asked[partition_of(job_id, self._partitions) % total].append(hash_of(job_id))
         return asked
 
     def states(self, caller: Caller, ids: Sequence[str]) -> list[Status]:
         """Return the states of those of these jobs that the caller sees."""
-        asked = self._asked(ids)
-        return [status for files in self._files for status in _states(files, caller, asked)]
+        asked, wanted = self._asked(ids), set(ids)
+        return [
+            status
+            for files in self._files
+            for status in _states(files, caller, asked)
+            if status[0] in wanted
+        ]
 
     def watched(self, ids: list[str]) -> dict[str, Job]:
         """Return these jobs with their trails, whoever may see them."""
         found: dict[str, Job] = {}
-        for number, some in enumerate(self._asked(ids)):
-            wanted = set(some)
+        wanted = set(ids)
+        for number, hashes in enumerate(self._asked(ids)):
             files = self._files[number // TOGETHER]
             shard = files.shards[number % TOGETHER]
-            for *columns, row, spilled, trail in files.db.execute(
-                f"SELECT {COLUMNS}, row, spilled, trail FROM {shard.name}.jobs "  # noqa: S608
-                "WHERE hash IN (SELECT value FROM json_each(?))",
-                (orjson.dumps([hash_of(job_id) for job_id in some]).decode(),),
-            ).fetchall():
-                if columns[0] not in wanted:
-                    continue
+            for columns, *_, trail in read_jobs(files.db, wanted, hashes, shard.name):
                 job = shard.names.job(columns)
-                job.trail = read_chunks(files.db, row, spilled, shard.name) + trail
+                job.trail = trail
                 found[job.id] = job
         return found
 
@@ -281,55 +279,36 @@ def _present(totals: dict[str | None, list[int]]) -> dict[str | None, list[int]]
     return {name: totals[name] for name in names}
 
 
-class _Part(NamedTuple):
-    """What is asked of a shard."""
-
-    shard: str
-    #: What the values' names begin with that are hashes.
-    name: str
-    #: For how many hashes there is room, and for how many audiences; 0 for all jobs.
-    hashes: int
-    audiences: int
-
-
-def _states(files: Files, caller: Caller, asked: list[list[str]]) -> list[Status]:
-    """Return the states of those of the jobs asked for, of each shard, that the caller sees."""
+def _states(files: Files, caller: Caller, asked: list[list[int]]) -> list[Status]:
+    """Return the states of jobs with these hashes, of each shard, that the caller sees."""
     values: dict[str, Any] = {}
-    parts: list[_Part] = []
-    wanted: set[str] = set()
-    before: list[str] | None = None
-    name, hashes = "", 0
+    parts: list[tuple[str, int, int]] = []
     for shard in files.shards:
-        ids = asked[shard.number]
+        hashes = asked[shard.number]
         audiences = None if caller.reads_all else shard.audiences(caller.principals)
-        if not ids or (audiences is not None and not audiences):
+        if not hashes or (audiences is not None and not audiences):
             continue
-        if ids is not before:
-            # Few shards are all asked for the same.
-            name = f"hash{len(parts)}"
-            hashes = put(values, name, [hash_of(job_id) for job_id in ids])
-            wanted.update(ids)
-            before = ids
         room = 0 if audiences is None else put(values, f"audience{len(parts)}", audiences)
-        parts.append(_Part(shard.name, name, hashes, room))
+        parts.append((shard.name, put(values, f"hash{len(parts)}", hashes), room))
     if not parts:
         return []
-    rows = files.db.execute(_by_hash(tuple(parts)), values).fetchall()
-    return [row for row in rows if row[0] in wanted]
+    found: list[Status] = files.db.execute(_by_hash(tuple(parts)), values).fetchall()
+    return found
 
 
 @lru_cache(maxsize=256)
-def _by_hash(parts: tuple[_Part, ...]) -> str:
-    """Return the statement that finds the states of jobs by the hashes of their ids."""
+def _by_hash(parts: tuple[tuple[str, int, int], ...]) -> str:
+    """Return the statement that finds the states of jobs by the hashes of their ids.
+
+    Args:
+        parts: Per shard its name, for how many hashes there is room, and for how many audiences; 0
+            for all jobs.
+    """
     return " UNION ALL ".join(
-        f"SELECT id, state, output FROM {part.shard}.jobs "  # noqa: S608
-        f"INDEXED BY jobs_by_hash WHERE {among('hash', part.name, part.hashes)}"
-        + (
-            f" AND {among('audience', f'audience{number}', part.audiences)}"
-            if part.audiences
-            else ""
-        )
-        for number, part in enumerate(parts)
+        f"SELECT id, state, output FROM {shard}.jobs INDEXED BY jobs_by_hash "  # noqa: S608
+        f"WHERE {among('hash', f'hash{number}', hashes)}"
+        + (f" AND {among('audience', f'audience{number}', audiences)}" if audiences else "")
+        for number, (shard, hashes, audiences) in enumerate(parts)
     )
 
 

@@ -105,8 +105,8 @@ TABLE_NAMES: Final = (
 )  # fmt: skip
 
 
-#: Seconds to wait for another connection's lock.
-_BUSY: Final = 10.0
+#: Milliseconds to wait for another connection's lock.
+_BUSY_MS: Final = 10_000
 #: Statements that a connection keeps prepared.
 _PREPARED: Final = 512
 
@@ -129,9 +129,6 @@ class Connection(Protocol):
 
     def last_insert_rowid(self) -> int:
         """Return the row that was inserted last."""
-
-    def trace_v2(self, mask: int, callback: Any, /) -> None:
-        """Have a callback told what is executed."""
 
     def close(self) -> None:
         """Close the file."""
@@ -262,7 +259,7 @@ def connect(path: Path, *, create: bool = False, read_only: bool = False) -> Con
         flags |= apsw.SQLITE_OPEN_NOMUTEX
     try:
         db = apsw.Connection(path.absolute().as_uri(), flags, statementcachesize=_PREPARED)
-        db.set_busy_timeout(round(_BUSY * 1000))
+        db.set_busy_timeout(_BUSY_MS)
         # A statement stays prepared whatever values are bound. Otherwise SQLite, where it is built
         # to look at values for its plans, would prepare ours anew for nearly every value.
         db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)

@@ -7,24 +7,22 @@ touched counter, whatever number of events lies behind them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from operator import itemgetter
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import apsw
+import orjson
 
 from jobtrail.errors import FencedError, StoreError
 from jobtrail.job import STATE_CODES
-from projections.reading import job_of
 from projections.sqlite import changes, counters, schema
 from projections.sqlite.numbers import Numbers
 from projections.sqlite.placed import Placed
 from projections.sqlite.rows import COLUMNS, Names, hash_of
 from projections.sqlite.totals import Totals
 from projections.store import Batch, Checkpoint, Entry
-
-_IDS_PER_QUERY: Final = 500
 
 _INSERT: Final = (
     "INSERT INTO jobs(state, updated_at, started_at, ended_at, attempt, progress, tags, error, "
@@ -138,25 +136,12 @@ class _Shard:
     def load(self, ids: list[str]) -> dict[str, Entry]:
         found: dict[str, Entry] = {}
         filling = self._current_filling()
-        wanted = set(ids)
-        for at in range(0, len(ids), _IDS_PER_QUERY):
-            hashes = [hash_of(job_id) for job_id in ids[at : at + _IDS_PER_QUERY]]
-            marks = ",".join("?" * len(hashes))
-            rows = self.db.execute(
-                f"SELECT {COLUMNS}, row, spilled, trail FROM jobs WHERE hash IN ({marks})",  # noqa: S608
-                hashes,
-            )
-            for *columns, row, spilled, trail in rows.fetchall():
-                if columns[0] not in wanted:
-                    continue
-                audience, job_type = columns[-2], columns[-1]
-                job = job_of(
-                    columns, self._names.audience(audience), self._names.type_name(job_type)
-                )
-                job.trail = read_chunks(self.db, row, spilled) + trail
-                state = STATE_CODES[job.state]
-                stored = (audience, job_type, job.created_at, job.bulk_id, state)
-                found[job.id] = Entry(job, row, stored, spilled, filling, len(job.trail), None)
+        for columns, row, spilled, trail in read_jobs(self.db, set(ids), map(hash_of, ids)):
+            job = self._names.job(columns)
+            job.trail = trail
+            audience, job_type = columns[-2], columns[-1]
+            stored = (audience, job_type, job.created_at, job.bulk_id, STATE_CODES[job.state])
+            found[job.id] = Entry(job, row, stored, spilled, filling, len(trail), None)
         return found
 
     def apply(self, batches: Sequence[Batch]) -> None:
@@ -259,6 +244,27 @@ class _Shard:
                 self.db.execute(f"DROP TABLE {table}")
             schema.make_tables(self.db, dict.fromkeys(ends, 0), dict(ends))
         self._forget()
+
+
+def read_jobs(
+    db: schema.Connection, ids: Set[str], hashes: Iterable[int], shard: str = "main"
+) -> Iterator[tuple[list[Any], int, int, bytes]]:
+    """Yield those of some jobs that a shard knows: `COLUMNS`, row, spilled entries, whole trail.
+
+    Args:
+        db: Has the shard.
+        ids: The jobs'; others may have the same hashes.
+        hashes: By which the shard is asked.
+        shard: What it is called on this connection.
+    """
+    rows = db.execute(
+        f"SELECT {COLUMNS}, row, spilled, trail FROM {shard}.jobs "  # noqa: S608
+        "WHERE hash IN (SELECT value FROM json_each(?))",
+        (orjson.dumps([*hashes]).decode(),),
+    )
+    for *columns, row, spilled, trail in rows.fetchall():
+        if columns[0] in ids:
+            yield columns, row, spilled, read_chunks(db, row, spilled, shard) + trail
 
 
 def read_chunks(db: schema.Connection, row: int, spilled: int, shard: str = "main") -> bytes:

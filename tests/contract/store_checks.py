@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from jobtrail.job import Job
-from projections.reading import Caller, Cursor, Filters, Snapshot, job_of
+from projections.reading import Caller, Filters, Snapshot, job_of
 from tests.contract.store_model import Model, plain, whole
 from tests.contract.stores import SqliteStore
 
@@ -44,18 +44,9 @@ def check_snapshot(snapshot: Snapshot, model: Model) -> None:
     assert sum(map(sum, summary.values())) == len(model.jobs)
 
 
-def listed(
-    snapshot: Snapshot,
-    caller: Caller,
-    filters: Filters,
-    *,
-    size: int,
-    after: Cursor | None = None,
-    offset: int = 0,
-) -> list[Job]:
-    """Return the jobs of a page."""
-    page = snapshot.search(caller, filters, size=size, after=after, offset=offset)
-    return [job_of(*line) for line in page]
+def listed(snapshot: Snapshot, caller: Caller, filters: Filters, **page: Any) -> list[Job]:
+    """Return the jobs of a page, which is what `Snapshot.search` takes."""
+    return [job_of(*line) for line in snapshot.search(caller, filters, **page)]
 
 
 def differences(expected: Job, found: Job) -> dict[str, tuple[object, object]]:

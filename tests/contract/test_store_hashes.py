@@ -28,7 +28,7 @@ async def test_jobs_with_the_same_hash_are_two_jobs(
     store: SqliteStore, one: str, other: str
 ) -> None:
     assert xxh3_64_intdigest(one.encode()) == xxh3_64_intdigest(other.encode())
-    log, model, rng = Log(), None, random.Random(1)
+    log, rng = Log(), random.Random(1)
     for told in (
         [("created", one)],
         [("created", other)],
@@ -41,8 +41,7 @@ async def test_jobs_with_the_same_hash_are_two_jobs(
         # Held by nobody: each time the store has to be asked.
         async with projecting(store.writer()) as projector:
             await feed(projector, log, rng, again=0.0)
-        model = Model(log).advance()
-        check_equal(store, model)
+        check_equal(store, Model(log).advance())
     reader = store.reader()
     with reader.snapshot() as snapshot:
         for asked in ([one], [other], [other, one]):

@@ -25,12 +25,13 @@ async def line(tmp_path: Path) -> AsyncIterator[Line]:
     """Return an empty log before an empty store."""
     line = Line(tmp_path / "store")
     yield line
-    line.projector.close()
+    line.close()
 
 
-def fetched(*records: tuple[int, Record], more: bool = False) -> Fetched:
+def fetched(*records: tuple[int, Record]) -> Fetched:
     """Return what a fetch brings of partitions, each record in a batch of its own."""
-    return Fetched([(TP("log", partition), group(record)) for partition, record in records], more)
+    groups = [(TP("log", partition), group(record)) for partition, record in records]
+    return Fetched(groups, more=False)
 
 
 def group(record: Record) -> Group:

@@ -6,7 +6,6 @@ The store is a real one that also writes down which jobs it was asked for.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import threading
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -115,14 +114,18 @@ class Line:
 
     def check(self) -> None:
         """Assert that the store holds the fold."""
-        reader = SqliteReader(self.folder)
-        with contextlib.closing(reader), reader.snapshot() as snapshot:
+        with self.reader.snapshot() as snapshot:
             assert snapshot.held.position == self.ends
             assert snapshot.watched(list(self.jobs)) == self.jobs
             counts = [0] * len(STATES)
             for job in self.jobs.values():
                 counts[STATES.index(job.state)] += 1
             assert snapshot.summary(Caller("o"), Filters()) == {"t": counts}
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self.projector.close()
+        self.reader.close()
 
 
 def of_partition(partition: int, count: int) -> list[str]:
@@ -137,7 +140,7 @@ async def line(tmp_path: Path) -> AsyncIterator[Line]:
     """Return an empty log before an empty store."""
     line = Line(tmp_path / "store")
     yield line
-    line.projector.close()
+    line.close()
 
 
 def all_of(kind: str, ids: Iterable[str]) -> list[tuple[str, str]]:

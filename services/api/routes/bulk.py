@@ -80,16 +80,17 @@ class _Bulk:
         service = self._service
         with service.store.snapshot() as snapshot:
             held = snapshot.held
-            found = snapshot.search(self._caller, filters or self._filters, size=PAGE, after=after)
-            jobs = [job_of(*line) for line in found]
+            filters = filters or self._filters
+            page = snapshot.search(self._caller, filters, size=PAGE, after=after)
+            jobs = [job_of(*line) for line in page]
             last = jobs[-1] if len(jobs) == PAGE else None
             end = Cursor(last.created_at, last.id) if last is not None else None
             if self._live:
-                known = {job.id: job for job in jobs}
+                found = {job.id: job for job in jobs}
                 service.overlay.lay_over(
-                    snapshot, self._caller, list(known), known, service.store.partitions
+                    snapshot, self._caller, list(found), found, service.store.partitions
                 )
-                jobs = list(known.values())
+                jobs = list(found.values())
             if after is None:
                 self._held = service.freshness.with_tail(held) if self._live else held
         return _Page(jobs, end, held)
