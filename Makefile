@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test needs checks bench lock clean
+.PHONY: up test needs checks bench soak mutate lock clean
 
 up: $(VENV)/.installed
 	@exec $(BIN)/jobtrail up $(ARGS)
@@ -25,6 +25,14 @@ checks: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)
 
+# Kills everything for as long as it is told, then checks: ARGS="--minutes 60 --seed 1".
+soak: $(VENV)/.installed-dev
+	@exec $(BIN)/python -m tests.faults.soak $(ARGS)
+
+# Some minutes. Of one module: make mutate ARGS=fold
+mutate: $(VENV)/mutation/.installed
+	PYTHONHASHSEED=0 $(BIN)/python -m tests.mutation $(ARGS)
+
 # The marker files are newer than what they were made from, or they are made again.
 $(VENV)/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +45,13 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.lock
 		-r requirements-dev.lock
 	@touch $@
 
+# A folder of its own, of which only mutation testing knows.
+$(VENV)/mutation/.installed: tests/mutation.lock $(VENV)/.installed-dev
+	rm -rf $(@D)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
+		--require-hashes --no-deps --target $(@D) -r $<
+	@touch $@
+
 # Needs uv. Hashes pin what is installed; no index address is written down.
 lock:
 	uv pip compile --generate-hashes --no-emit-index-url --no-annotate --universal --python-version 3.11 \
@@ -45,6 +60,8 @@ lock:
 		pyproject.toml build-requirements.in --group dev -c requirements.lock -o requirements-dev.lock
 	uv pip compile --generate-hashes --no-emit-index-url --no-annotate --universal --python-version 3.11 \
 		tests/s3-server.in -o tests/s3-server.lock
+	uv pip compile --no-deps --generate-hashes --no-emit-index-url --no-annotate --universal \
+		--python-version 3.11 tests/mutation.in -o tests/mutation.lock
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -17,4 +17,17 @@ FIGURES: Final = (
 )
 
 #: They take longer, so they are measured when they are named, and only then.
-LONG: Final = ("history", "answers_two", "answers_busy", "size", "replay", "replay_beside", "past")
+LONG: Final = (
+    "history",
+    "answers_two",
+    "answers_busy",
+    "size",
+    "replay",
+    "replay_beside",
+    "past",
+    "hot_key",
+    "unfair",
+    "ingest",
+    "coming_back",
+    "odd_records",
+)

@@ -101,7 +101,7 @@ class Requests:
 
     @cached_property
     def ids(self) -> list[tuple[str, list[str]]]:
-        """Ten jobs of each user, or all that he has."""
+        """Ten jobs of each user, or all that they have."""
         return [
             (user, self._chance.sample(self.jobs_of[user], k=min(10, len(self.jobs_of[user]))))
             for user in self._users

@@ -6,11 +6,9 @@ headers that are too large and gzip bombs at a bounded rate; meanwhile a few cli
 
 from __future__ import annotations
 
-import sys
 from typing import Any, Final
 
-import msgspec
-
+from benchmarks.asking import carried_out
 from benchmarks.client import Connection, get, until_ready
 from benchmarks.hammer import Hammered, Task
 from benchmarks.holding import begin_jobs
@@ -18,12 +16,10 @@ from benchmarks.load import Load
 from benchmarks.mob import Mob
 from benchmarks.options import Options
 from benchmarks.results import Result, Row
-from benchmarks.stage import Stage, Tokens, run_to_end
+from benchmarks.stage import Stage, Tokens
 from benchmarks.stats import distribution, latencies, middle
 from benchmarks.usage import resident_kib
-from jobtrail.process import child_environment
-from jobtrail.settings import Settings
-from tests.processes import Process, api, projector
+from tests.processes import api, projector
 
 #: Healthy requests that are under way at a time.
 CONNECTIONS: Final = 8
@@ -52,10 +48,10 @@ async def measure(stage: Stage, options: Options) -> Result:
         await until_ready(connection)
         connection.close()
         task = Task(url, [service.pid], CONNECTIONS, WARM_UP, options.hostile_seconds, requests)
-        before = await _hammer(settings, task)
+        before = await carried_out("benchmarks.hammer", task, settings)
         memory = resident_kib(service.pid)
-        mob = await _let_loose(stage, settings, _mob(url, tokens.of("mallory"), options))
-        during = await _hammer(settings, task)
+        mob = await stage.start_told("mob", _mob(url, tokens.of("mallory"), options), settings)
+        during = await carried_out("benchmarks.hammer", task, settings)
         if mob.child.returncode is not None:
             raise RuntimeError(f"the mob went away: {mob.log.read_text()[-2000:]}")
         grown = (resident_kib(service.pid) - memory) / 1024
@@ -75,25 +71,6 @@ def _mob(url: str, token: str, options: Options) -> Mob:
         oversized=OVERSIZED_PER_SECOND,
         bombs=BOMBS_PER_SECOND,
     )
-
-
-async def _let_loose(stage: Stage, settings: Settings, mob: Mob) -> Process:
-    path = settings.data_dir / "mob"
-    path.write_bytes(msgspec.msgpack.encode(mob))
-    argv = [sys.executable, "-m", "benchmarks.mob", str(path)]
-    process = Process(argv, child_environment(settings), settings.data_dir / "mob.log")
-    await stage.start(process)
-    return process
-
-
-async def _hammer(settings: Settings, task: Task) -> Hammered:
-    path = settings.data_dir / "task"
-    path.write_bytes(msgspec.msgpack.encode(task))
-    printed = await run_to_end(["-m", "benchmarks.hammer", str(path)], settings)
-    found = msgspec.msgpack.decode(printed, type=Hammered)
-    if found.errors or not found.latencies_ms:
-        raise RuntimeError(f"{found.errors} of {len(found.latencies_ms)} answers were not 200")
-    return found
 
 
 def _run(before: Hammered, during: Hammered) -> dict[str, Any]:

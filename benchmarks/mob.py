@@ -115,7 +115,7 @@ async def _status(reader: asyncio.StreamReader) -> int | None:
 
 
 def _check(found: int | None, due: int | None) -> None:
-    # Who is reset while he sends may lose the answer.
+    # Who is reset while they send may lose the answer.
     if found is not None and found != due:
         raise RuntimeError(f"answered {found}, not {due}")
 

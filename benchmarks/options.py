@@ -15,6 +15,7 @@ class Options:
 
     Attributes:
         runs: How often each figure is measured.
+        hot_events: Events of the one job of `hot_key`.
         produced: Events of `producing`.
         events: Events of `catch_up`.
         rate: Events a second while `visible` looks.
@@ -36,9 +37,20 @@ class Options:
         traced: Rows of the trace of `past`.
         asked_rate: Requests a second beside which `replay_beside` exports.
         beside_seconds: Seconds for which it asks in each way, in each run.
+        crowd: Audiences that `unfair` lets one caller see; five times as many jobs are in a bulk of
+            others. It asks at the same rate as `replay_beside`.
+        unfair_seconds: Seconds for which it asks beside each kind of a greedy caller, in each run.
+        ingested: Events a second that come in while `ingest` asks, at the rate of `replay_beside`.
+        listeners: Who listen meanwhile, and as many waits.
+        ingest_seconds: Seconds for which it asks in each way, in each run.
+        back: Listeners of `coming_back`.
+        missed: Events that the one who missed most has to be told; the others at least half.
+        missed_rate: Events a second that come in meanwhile.
+        plain_records: Events that `odd_records` sends before the odd batches.
     """
 
     runs: int = 3
+    hot_events: int = 1_000_000
     produced: int = 100_000
     events: int = 400_000
     rate: int = 2_000
@@ -58,11 +70,21 @@ class Options:
     traced: int = 1_007_362
     asked_rate: int = 200
     beside_seconds: float = 10.0
+    crowd: int = 10_000
+    unfair_seconds: float = 5.0
+    ingested: int = 20_000
+    listeners: int = 1_000
+    ingest_seconds: float = 8.0
+    back: int = 50
+    missed: int = 120_000
+    missed_rate: int = 1_000
+    plain_records: int = 200
 
 
 #: Sizes so small that they only show whether everything works.
 QUICK: Final = Options(
     runs=1,
+    hot_events=1_000,
     produced=4_000,
     events=20_000,
     rate=500,
@@ -82,4 +104,13 @@ QUICK: Final = Options(
     traced=20_000,
     asked_rate=50,
     beside_seconds=0.5,
+    crowd=200,
+    unfair_seconds=0.5,
+    ingested=500,
+    listeners=20,
+    ingest_seconds=1.0,
+    back=5,
+    missed=4_000,
+    missed_rate=200,
+    plain_records=20,
 )

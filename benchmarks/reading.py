@@ -14,7 +14,10 @@ from jobtrail.settings import Settings, load
 async def read(settings: Settings) -> int:
     """Read all records that there are; return how many."""
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.bootstrap_servers, enable_auto_commit=False
+        bootstrap_servers=settings.bootstrap_servers,
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        isolation_level="read_committed",
     )
     await consumer.start()
     try:

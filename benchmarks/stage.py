@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
+
 from benchmarks.usage import java_below
 from jobtrail.process import child_environment
 from jobtrail.settings import Settings
@@ -76,7 +78,7 @@ class Stage:
         """Return where the broker is; it is started when the first figure needs it."""
         if self._broker is None:
             folder = self._kept or self.folder / "broker"
-            options = ("--data-dir", str(folder.absolute()), "--with-parent")
+            options = ("--data-dir", str(folder.absolute()), "--with-parent", "--open")
             settings = Settings(data_dir=self.folder)
             self._broker = module("services.broker", settings, self.folder, *options)
             self._servers = await self._broker.start()
@@ -115,6 +117,21 @@ class Stage:
         """Start a process of a figure; return what it says when it is ready, in so many seconds."""
         self._running.append(process)
         return await process.start(within)
+
+    async def start_told(self, name: str, order: msgspec.Struct, settings: Settings) -> Process:
+        """Start the module `benchmarks.NAME` on what it is told; return it when it is ready.
+
+        Args:
+            name: Of the module, of the file that tells it, and of its log.
+            order: What it is told, in MessagePack.
+            settings: For its environment; the files are in their data folder.
+        """
+        path = settings.data_dir / name
+        path.write_bytes(msgspec.msgpack.encode(order))
+        argv = [sys.executable, "-m", f"benchmarks.{name}", str(path)]
+        process = Process(argv, child_environment(settings), path.with_suffix(".log"))
+        await self.start(process)
+        return process
 
     async def end(self, *processes: Process) -> None:
         """End processes of a figure as a power cut would."""

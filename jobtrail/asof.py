@@ -8,16 +8,19 @@ its effective time on: the largest time of the job's applied events up to and in
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Final, NamedTuple
 
 from jobtrail.events import TYPE_NAMES, decode
 from jobtrail.fold import fold
-from jobtrail.job import TRAIL_LAYOUT, VERDICTS, Job, Place, Verdict
+from jobtrail.job import VERDICTS, Job, Place, Verdict
 from jobtrail.states import STATES, State
+from jobtrail.trail import TRAIL_LAYOUT
 
 _APPLIED: Final = VERDICTS.index(Verdict.APPLIED)
 _DUPLICATE: Final = VERDICTS.index(Verdict.DUPLICATE)
 _NOT_ALLOWED: Final = VERDICTS.index(Verdict.NOT_ALLOWED)
+_FOREIGN: Final = VERDICTS.index(Verdict.FOREIGN)
 _CREATED: Final = TYPE_NAMES.index("job.created")
 #: Before every instant.
 NEVER: Final = -(2**63)
@@ -48,11 +51,11 @@ class Prefix(NamedTuple):
     whole: bool
 
 
-def prefix(trail: bytes, partition: int, cut: Cut) -> Prefix | None:
+def prefix(trail: Iterable[bytes], partition: int, cut: Cut) -> Prefix | None:
     """Return what of a job lies before a cut; None where the job was not there yet.
 
     Args:
-        trail: Of the job, packed.
+        trail: Of the job, in packed pieces; no more of them is taken than is wanted.
         partition: Where its events lie.
         cut: Up to where.
     """
@@ -60,9 +63,10 @@ def prefix(trail: bytes, partition: int, cut: Cut) -> Prefix | None:
     instant = cut.instant
     last_state, updated_at, whole = 0, 0, True
     events: list[Event] = []
-    for _key, offset, time, state, code in TRAIL_LAYOUT.iter_unpack(trail):
+    entries = chain.from_iterable(map(TRAIL_LAYOUT.iter_unpack, trail))
+    for _key, offset, time, state, code in entries:
         verdict = code & 15
-        if verdict != _APPLIED and not _may_describe(code):
+        if verdict != _APPLIED and not may_describe(code):
             continue
         if offset >= end if instant is None else (verdict == _APPLIED and time > instant):
             whole = False
@@ -76,20 +80,40 @@ def prefix(trail: bytes, partition: int, cut: Cut) -> Prefix | None:
     return Prefix(STATES[last_state], updated_at, tuple(events), whole)
 
 
-def was_for_others(trail: bytes, then: Prefix) -> bool:
-    """Tell whether a job, by its trail, may have been seen by others than those who see it now.
+#: The first and the last offset of an event that may have said what a job is; None for none.
+Said = tuple[int | None, int | None]
+
+
+def was_for_others(said: Said, then: Prefix) -> bool:
+    """Tell whether a job may have been seen by others than those who see it now.
 
     Args:
-        trail: Of the job.
-        then: What of it counts.
+        said: Of the job.
+        then: What of its trail counts.
     """
-    last = then.events[-1][0]
+    first, last = said
+    end = then.events[-1][0]
+    return first is not None and last is not None and first <= end < last
+
+
+def said_in(trail: bytes) -> Said:
+    """Return where a trail may have said what the job is and whose.
+
+    Args:
+        trail: Of the job, packed.
+    """
     said = [
         offset
         for _key, offset, _time, _state, code in TRAIL_LAYOUT.iter_unpack(trail)
-        if _may_describe(code)
+        if may_describe(code)
     ]
-    return any(offset <= last for offset in said) and any(offset > last for offset in said)
+    return (said[0], said[-1]) if said else (None, None)
+
+
+def said_by_both(one: Said, other: Said) -> Said:
+    """Return where two parts of a trail, one behind the other, may have said what the job is."""
+    said = [offset for offset in (*one, *other) if offset is not None]
+    return (said[0], said[-1]) if said else (None, None)
 
 
 def fold_again(
@@ -124,6 +148,6 @@ def reached(trail: bytes) -> int:
     return latest
 
 
-def _may_describe(code: int) -> bool:
-    """Tell of an entry whether it may have said what the job is and whose."""
-    return code >> 4 == _CREATED and code & 15 not in (_DUPLICATE, _NOT_ALLOWED)
+def may_describe(code: int) -> bool:
+    """Tell of an entry's last byte whether it may have said what the job is and whose."""
+    return code >> 4 == _CREATED and code & 15 not in (_DUPLICATE, _NOT_ALLOWED, _FOREIGN)

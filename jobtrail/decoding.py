@@ -13,20 +13,24 @@ from typing import Final
 
 import msgspec
 
+from jobtrail.batches import Misnamed
 from jobtrail.errors import EventError
 from jobtrail.events import (
     MAX_PAYLOAD_BYTES,
-    SHALLOW_BYTES,
     Event,
     decode,
     decode_lines,
+    is_json_type,
     is_plain,
     is_told_by_all,
-    may_be_deep,
 )
+from jobtrail.job import event_key, foreign_key
+from jobtrail.nesting import SHALLOW_BYTES, may_be_deep
 from jobtrail.partitions import partition_of
-from jobtrail.records import Misnamed
+from jobtrail.readable import big_number, may_have_big_numbers
 
+#: Values that are decoded at one go: what was decoded is in the processor's cache then.
+DECODED_TOGETHER: Final = 256
 _FIRST: Final = itemgetter(0)
 _LAST: Final = itemgetter(-1)
 _OPENED: Final = {ord("{")}
@@ -146,8 +150,27 @@ def _decode_lines(lines: bytes, count: int) -> list[Event | None]:
         events = decode_lines(lines)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return nothing
+    if may_have_big_numbers(lines) and any(
+        map(big_number, filter(may_have_big_numbers, lines.split(b"\n")))
+    ):
+        return nothing
     # As many as there are lines: then each line is one.
     years = {event.time.year for event in events if event.time is not None}
-    if len(events) == count and all(map(is_told_by_all, years)):
+    kinds = {event.datacontenttype for event in events}
+    if len(events) == count and all(map(is_told_by_all, years)) and all(map(is_json_type, kinds)):
         return [*events]
     return nothing
+
+
+def event_keys(values: Sequence[bytes | None]) -> set[bytes]:
+    """Return the keys of the events among the values of some records."""
+    found: set[bytes] = set()
+    for begin in range(0, len(values), DECODED_TOGETHER):
+        some = values[begin : begin + DECODED_TOGETHER]
+        for value, clear in zip(some, decode_clear(some), strict=True):
+            with contextlib.suppress(EventError):
+                event = decode(value) if clear is None else clear
+                found.add(event_key(event.id))
+                if event.bound_to is not None:
+                    found.add(foreign_key(event.bound_to, event.id))
+    return found

@@ -151,19 +151,22 @@ class _Lane:
             self._sending = self._loop.create_task(self._send_all())
 
     async def _send_all(self) -> None:
-        while self._full:
-            builder, records = self._full.popleft()
-            try:
-                # Waits until the one before it is under way.
-                sent = await self._producer.send_batch(
-                    builder, self._topic, partition=self._partition
-                )
-            except KafkaError as error:
-                sent = self._loop.create_future()
-                sent.set_exception(error)
-            sent.add_done_callback(partial(self._done, self._producer, records))
-        self._quiet_since = self._loop.time()
-        self._sending = None
+        try:
+            while self._full:
+                builder, records = self._full.popleft()
+                try:
+                    # Waits until the one before it is under way.
+                    sent = await self._producer.send_batch(
+                        builder, self._topic, partition=self._partition
+                    )
+                except Exception as error:
+                    # Whatever it is, the batch is not on its way.
+                    sent = self._loop.create_future()
+                    sent.set_exception(error)
+                sent.add_done_callback(partial(self._done, self._producer, records))
+        finally:
+            self._quiet_since = self._loop.time()
+            self._sending = None
 
     def close(self) -> None:
         """Send nothing more."""
@@ -284,8 +287,11 @@ class Delivery:
         while self._producer is None:
             if self._connecting is None or self._connecting.done():
                 self._connecting = asyncio.create_task(self._connect())
-            await asyncio.wait([self._connecting])
-            if (error := self._connecting.exception()) is not None:
+            connecting = self._connecting
+            await asyncio.wait([connecting])
+            if connecting.cancelled():
+                raise self.not_sent("The producer was closed.")
+            if (error := connecting.exception()) is not None:
                 raise error
 
     async def _connect(self) -> None:
@@ -303,9 +309,16 @@ class Delivery:
                 async with asyncio.timeout(self._within):
                     await producer.start()
                     partitions = await producer.partitions_for(self._topic)
-                break
-            except (KafkaError, TimeoutError):
+                if partitions:
+                    break
+                # The topic is being made.
                 await stop_client(producer)
+            except (KafkaError, OSError, TimeoutError):
+                await stop_client(producer)
+            except BaseException:
+                # Nobody would stop it later.
+                await stop_client(producer)
+                raise
             # A broker that is being started anew is there in seconds.
             await asyncio.sleep(_CONNECT_PAUSE)
         self._lanes = [
@@ -315,7 +328,7 @@ class Delivery:
         self._producer = producer
 
     def _watch(self) -> None:
-        if self._looking is None:
+        if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look_at_deadlines())
 
     async def _look_at_deadlines(self) -> None:

@@ -67,11 +67,20 @@ class SettingError(JobtrailError):
 class EventError(JobtrailError):
     """Bytes that are no valid job event.
 
-    `reason` is the stable short name that goes to the dead-letter topic.
+    `reason` is the stable short name that goes to the dead-letter topic, `path` the names and
+    numbers of members that lead to what is wrong, where it is one member.
     """
 
-    def __init__(self, what: str, *, reason: str, **fields: str | None) -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        reason: str,
+        path: tuple[str | int, ...] = (),
+        **fields: str | None,
+    ) -> None:
         self.reason = reason
+        self.path = path
         super().__init__(what, **fields)
 
 
@@ -102,12 +111,20 @@ class StoreError(JobtrailError):
     """The projection store can't be used as it is."""
 
 
+class StoreDamaged(StoreError):
+    """A part of the store is damaged, missing or another file: it has to be made again."""
+
+
 class FencedError(StoreError):
     """Somebody else moved this partition's checkpoint: this writer's batch must not be applied."""
 
 
 class LogGapError(StoreError):
-    """The log and the store's checkpoint don't meet: events between them are lost or replaced."""
+    """Offsets of the log are missing that nothing accounts for."""
+
+
+class LogChanged(StoreError):
+    """The log has another number of partitions than the one that the store was folded over."""
 
 
 class ArchiveError(JobtrailError):

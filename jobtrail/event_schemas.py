@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from jobtrail.atomic import atomic_write
 from jobtrail.events import EVENT_TYPES
 from jobtrail.json_schema import describable
 
@@ -45,7 +46,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, schema in event_schemas().items():
         text = json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
-        (folder / f"{name}.json").write_text(text, encoding="utf-8")
+        atomic_write(folder / f"{name}.json", text.encode())
 
 
 if __name__ == "__main__":

@@ -8,25 +8,33 @@ Source of the envelope: CloudEvents 1.0.2, "JSON Event Format".
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterator
 from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta
 from typing import Annotated, ClassVar, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta, Raw, Struct, field
 
+from jobtrail.binding import ATTRIBUTE, MAX_CHARACTERS, MAX_SOURCES
 from jobtrail.errors import EventError
+from jobtrail.nesting import check_nesting, may_be_deep
+from jobtrail.readable import (
+    Path,
+    big_number,
+    may_have_big_numbers,
+    not_json_error,
+    path_text,
+    unheld_error,
+    unwritable_error,
+)
 from jobtrail.states import State
 
 #: The most bytes of `output` and of `error`, as JSON.
 MAX_PAYLOAD_BYTES: Final = 64 * 1024
 #: The most bytes of a whole event: far below Kafka's default `message.max.bytes` of 1 MiB.
 MAX_EVENT_BYTES: Final = 192 * 1024
-#: How deep arrays and objects may be nested in an event. A fixed bound, since everyone who folds
-#: the log has to refuse the same events, however deep the stack is that he decodes on.
-MAX_NESTING: Final = 256
-#: What is opened is closed: in so many bytes nothing can be nested deeper.
-SHALLOW_BYTES: Final = 2 * MAX_NESTING
 #: The most tags of one job.
 MAX_TAGS: Final = 32
 
@@ -41,7 +49,14 @@ Tag = Annotated[str, Meta(max_length=256, extra_json_schema=_PLAIN)]
 Tags = Annotated[dict[Name, Tag], Meta(max_length=MAX_TAGS)]
 Attempt = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Text = Annotated[str, Meta(max_length=4096)]
+Sources = Annotated[str, Meta(min_length=1, max_length=MAX_CHARACTERS, extra_json_schema=_PLAIN)]
 Instant = Annotated[datetime, Meta(tz=True)]
+#: What stands in a name of a media type, RFC 6838.
+_NAMED: Final = r"[A-Za-z0-9!#$&^_.+-]+"
+_JSON_TYPE: Final = rf"^{_NAMED}/(?:{_NAMED}\+)?[Jj][Ss][Oo][Nn][ \t]*(?:;[\x20-\x7e\t]*)?$"
+_IS_JSON_TYPE: Final = re.compile(_JSON_TYPE)
+# Looked at by `is_json_type`: the decoder would take as long for it as for the rest of the event.
+JsonType = Annotated[str, Meta(max_length=256, extra_json_schema={"pattern": _JSON_TYPE})]
 
 
 #: No JSON at all, where an event has none.
@@ -62,6 +77,8 @@ class CreatedData(_Data):
     owner: Name
     bulk_id: Name | None = None
     viewers: Annotated[tuple[Principal, ...], Meta(max_length=256)] = ()
+    #: Sources whose senders may work on the job, beside the one that created it.
+    writers: Annotated[tuple[Name, ...], Meta(max_length=MAX_SOURCES)] = ()
 
 
 class ActiveData(_Data):
@@ -126,7 +143,12 @@ class _Event(
     source: Name
     subject: Name
     time: Instant | None = None
-    datacontenttype: Literal["application/json"] | None = None
+    #: Any media type of JSON (RFC 6839), with parameters or without; the data are JSON either way.
+    datacontenttype: JsonType | None = None
+    #: Bytes are no data of a job: an event that has them is refused, and nothing of it is lost.
+    data_base64: None = None
+    #: What the sender is bound to (`jobtrail.binding`); None for one who may do anything.
+    bound_to: Sources | None = field(default=None, name=ATTRIBUTE)
 
 
 class Created(_Event, tag="job.created"):
@@ -194,11 +216,13 @@ TYPE_NAMES: Final = tuple(str(t.__struct_config__.tag) for t in EVENT_TYPES)
 _decoder: Final[msgspec.json.Decoder[Event]] = msgspec.json.Decoder(Event)
 _encoder: Final = msgspec.json.Encoder()
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-# Brackets, and strings so that brackets in them are passed over. A string that is not closed goes
-# to the end: else it would be looked through again from every quote in it.
-_BRACKETS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def is_json_type(text: str | None) -> bool:
+    """Tell whether a media type is one of JSON; none at all is."""
+    return text is None or text == "application/json" or _IS_JSON_TYPE.search(text) is not None
 
 
 def decode(value: bytes | None) -> Event:
@@ -225,7 +249,7 @@ def decode(value: bytes | None) -> Event:
         )
     plain = is_plain(value)
     if may_be_deep(value):
-        _check_nesting(value)
+        check_nesting(value)
     try:
         # Output is handed on as it came, so it must be checked as a whole: msgspec skips it.
         plain or value.decode()
@@ -237,14 +261,18 @@ def decode(value: bytes | None) -> Event:
             "The event breaks the schema.", reason="invalid", found=str(error)
         ) from None
     except (msgspec.DecodeError, RecursionError) as error:
-        raise EventError("The event is not JSON.", reason="not-json", found=str(error)) from None
+        raise not_json_error(value, str(error)) from None
+    if may_have_big_numbers(value) and (big := big_number(value)) is not None:
+        raise unheld_error(big)
     time = event.time
     if time is not None and not is_told_by_all(time.year):
+        raise _untellable(time)
+    if not is_json_type(event.datacontenttype):
         raise EventError(
-            "The event's time can't be told in UTC by everyone.",
+            "The event's data are not JSON.",
             reason="invalid",
-            expected=f"a year from {MINYEAR + 1} to {MAXYEAR - 1}",
-            found=time.isoformat(),
+            expected="a `datacontenttype` of JSON, as application/json or application/vnd.x+json",
+            found=repr(event.datacontenttype),
         )
     if not plain:
         _check_text(event)
@@ -252,6 +280,17 @@ def decode(value: bytes | None) -> Event:
         _check_payload(event, "output")
         _check_payload(event, "error")
     return event
+
+
+def _untellable(time: datetime) -> EventError:
+    return EventError(
+        "The event's time can't be told in UTC by everyone.",
+        reason="invalid",
+        path=("time",),
+        where="time",
+        expected=f"a year from {MINYEAR + 1} to {MAXYEAR - 1}",
+        found=time.isoformat(),
+    )
 
 
 def decode_lines(values: bytes) -> list[Event]:
@@ -274,11 +313,6 @@ def is_plain(text: bytes) -> bool:
     return text.isascii() and b"\\" not in text and b"\x7f" not in text
 
 
-def may_be_deep(value: bytes) -> bool:
-    """Tell whether a value has so many brackets that they may be nested too deep."""
-    return len(value) > SHALLOW_BYTES and value.count(b"[") + value.count(b"{") > MAX_NESTING
-
-
 def is_told_by_all(year: int) -> bool:
     """Tell whether everyone can tell, in UTC, an event's time in this year of its own zone."""
     return MINYEAR < year < MAXYEAR
@@ -290,36 +324,34 @@ def _check_text(event: Event) -> None:
     U+0000 can't be held by PostgreSQL, the others only deceive readers. JSON allows them only
     behind a backslash, or beyond ASCII: an event with neither has none.
     """
-    data = event.data
-    texts = [event.id, event.source, event.subject]
-    for name, text in (data.tags or {}).items():
-        texts += (name, text)
-    if isinstance(data, CreatedData):
-        texts += (data.job_type, data.owner, data.bulk_id or "", *data.viewers)
-    for text in texts:
+    for path, text in _names(event):
         if _CONTROL.search(text):
             raise EventError(
                 "A name in the event has a control character.",
                 reason="invalid",
+                path=path,
+                where=path_text(path),
                 expected="no characters U+0000 to U+001F or U+007F to U+009F",
                 found=repr(text[:80]),
             )
 
 
-def _check_nesting(value: bytes) -> None:
-    depth = 0
-    for found in _BRACKETS.finditer(value):
-        bracket = found[0]
-        if bracket in (b"[", b"{"):
-            depth += 1
-            if depth > MAX_NESTING:
-                raise EventError(
-                    "The event is nested too deep.",
-                    reason="invalid",
-                    expected=f"at most {MAX_NESTING} arrays and objects in each other",
-                )
-        elif bracket in (b"]", b"}"):
-            depth -= 1
+def _names(event: Event) -> Iterator[tuple[Path, str]]:
+    """Yield what names a thing, and where it stands."""
+    data = event.data
+    yield from ((("id",), event.id), (("source",), event.source), (("subject",), event.subject))
+    yield (ATTRIBUTE,), event.bound_to or ""
+    for name, text in (data.tags or {}).items():
+        yield ("data", "tags", name), name
+        yield ("data", "tags", name), text
+    if isinstance(data, CreatedData):
+        yield ("data", "jobType"), data.job_type
+        yield ("data", "owner"), data.owner
+        yield ("data", "bulkId"), data.bulk_id or ""
+        for number, viewer in enumerate(data.viewers):
+            yield ("data", "viewers", number), viewer
+        for number, writer in enumerate(data.writers):
+            yield ("data", "writers", number), writer
 
 
 def _check_payload(event: Event, name: str) -> None:
@@ -341,8 +373,18 @@ def encode(event: Event) -> bytes:
 
     Returns:
         CloudEvents 1.0 structured JSON in UTF-8.
+
+    Raises:
+        EventError: It has what no JSON is for, such as half a surrogate pair.
     """
-    return _encoder.encode(event)
+    try:
+        value = _encoder.encode(event)
+    except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+        raise unwritable_error(event, (), str(error)) from None
+    if type(event) is Progress and not math.isfinite(event.data.progress or 0):
+        # It became a null.
+        raise unwritable_error(event, (), "a number that is none")
+    return value
 
 
 def microseconds(instant: datetime) -> int:

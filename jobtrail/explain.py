@@ -23,6 +23,7 @@ _LONGEST: Final = 120
 _IN_GENERAL: Final = {
     Verdict.LATE: "its attempt is over, or it came after the fact",
     Verdict.NOT_ALLOWED: "the job's state allows no such transition",
+    Verdict.FOREIGN: "its sender may not touch this job",
 }
 
 
@@ -95,7 +96,7 @@ def tell(history: Iterable[HistoryEntry], now: datetime) -> Story:
         if why := _ignored(entry, event, before):
             seen = places.get(event.id) if event and entry.verdict is Verdict.DUPLICATE else None
             words = f"{words}; ignored: {why}{_if(', at ', seen)}"
-        if event is not None:
+        if event is not None and entry.verdict is not Verdict.FOREIGN:
             places.setdefault(event.id, f"{entry.partition}:{entry.offset}")
         told.append(
             Told(
@@ -160,7 +161,7 @@ def _happened(event: ev.Event) -> str:
         return f"{far}{_if(': ', event.data.message)}{attempt}"
     if isinstance(event, ev.Retry):
         due = event.data.retry_at
-        at = f", next at {due.astimezone(UTC).isoformat(sep=' ')}" if due else ""
+        at = f", next at {_in_utc(due).isoformat(sep=' ')}" if due else ""
         return (
             f"the attempt failed{_if(': ', _short(event.data.error))}, another is due{at}{attempt}"
         )
@@ -172,13 +173,21 @@ def _happened(event: ev.Event) -> str:
     return f"{kind}{_if(': ', event.data.reason)}{attempt}"
 
 
+def _in_utc(instant: datetime) -> datetime:
+    """Return an instant in UTC; one that the calendar has only in its own zone as it is."""
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError:
+        return instant
+
+
 def _ignored(entry: HistoryEntry, event: ev.Event | None, before: Job | None) -> str:
     """Say why an event did not count; empty where it did."""
     if entry.verdict is Verdict.APPLIED:
         return ""
     if entry.verdict is Verdict.DUPLICATE:
         return "the job has seen an event of this id"
-    if event is None or before is None:
+    if event is None or before is None or entry.verdict is Verdict.FOREIGN:
         return _IN_GENERAL[entry.verdict]
     named = event.data.attempt
     if entry.verdict is Verdict.LATE:

@@ -2,7 +2,8 @@
 
 `fold(job, event, place) -> (job, verdict)` is pure and total: no clock, no random number, no I/O,
 and no decoded event makes it raise. The projectors, the API's live tail, replay and the tests all
-call this one function, so they can't disagree.
+call this one function, so they can't disagree. Where a store has the beginning of a long trail,
+whoever folds onto it has asked the store before: see `jobtrail.trail.Elsewhere`.
 """
 
 from __future__ import annotations
@@ -11,23 +12,25 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from jobtrail import events as ev
+from jobtrail.binding import unpack_sources
 from jobtrail.job import (
     STATE_CODES,
-    TRAIL_LAYOUT,
     VERDICTS,
     Job,
     Place,
     Verdict,
     event_key,
-    trail_has,
+    foreign_key,
 )
 from jobtrail.states import ENDED, TRANSITIONS, Rule, State
+from jobtrail.trail import CHUNK_BYTES, TRAIL_LAYOUT, Chunks, trail_has
 
 # Looked up once: each access to a member of an enum takes as long as a small function.
 _APPLIED: Final = Verdict.APPLIED
 _DUPLICATE: Final = Verdict.DUPLICATE
 _LATE: Final = Verdict.LATE
 _NOT_ALLOWED: Final = Verdict.NOT_ALLOWED
+_FOREIGN: Final = Verdict.FOREIGN
 _CREATED: Final = State.CREATED
 _ACTIVE: Final = State.ACTIVE
 _RETRY: Final = State.RETRY
@@ -67,8 +70,13 @@ def fold(job: Job | None, event: ev.Event, place: Place) -> tuple[Job, Verdict]:
     attempt = event.data.attempt
     if job is None:
         # A job is first seen wherever its log begins for us. Progress claims the least: created.
-        state = event.state or _CREATED
-        after = Job(id=event.subject, state=state, created_at=time, updated_at=time)
+        after = Job(
+            id=event.subject,
+            state=_CREATED,
+            created_at=time,
+            updated_at=time,
+            source=event.source,
+        )
         verdict = _APPLIED
         _apply(after, event, time, attempt or 0)
     else:
@@ -77,15 +85,22 @@ def fold(job: Job | None, event: ev.Event, place: Place) -> tuple[Job, Verdict]:
             # It counts as the current one; active after retry as the next.
             retried = job.state is _RETRY and event.state is _ACTIVE
             attempt = job.attempt + 1 if retried else job.attempt
-        verdict = _judge(job, event, key, attempt)
+        if event.bound_to is None:
+            verdict = _judge(job, event, key, attempt)
+        else:
+            verdict, key = _judge_bound(job, event, key, attempt, event.bound_to)
         if verdict is _APPLIED:
             _apply(after, event, time, attempt)
-        elif job.owner is None and verdict is not _DUPLICATE and type(event) is ev.Created:
-            verdict = _LATE
-            _describe(after, event.data, time)
+        elif verdict is _LATE and job.owner is None and type(event) is ev.Created:
+            _describe(after, event, time)
             after.tags = _merged(event.data.tags or {}, job.tags)
     code = _CODES[verdict][type(event)]
-    after.trail += _pack(key, place.offset, time, STATE_CODES[after.state], code)
+    trail = after.trail + _pack(key, place.offset, time, STATE_CODES[after.state], code)
+    if len(trail) >= CHUNK_BYTES:
+        earlier = after.earlier
+        after.earlier = (Chunks() if earlier is None else earlier).with_chunk(trail)
+        trail = b""
+    after.trail = trail
     return after, verdict
 
 
@@ -94,9 +109,42 @@ def within_years(timestamp: int) -> int:
     return min(max(timestamp, FIRST), LAST)
 
 
-def _judge(job: Job, event: ev.Event, key: bytes, attempt: int) -> Verdict:
+def _judge_bound(
+    job: Job, event: ev.Event, key: bytes, attempt: int, bound_to: str
+) -> tuple[Verdict, bytes]:
+    """Judge an event whose sender may not do everything; return the key that it is known by, too.
+
+    What was foreign once stays ignored, whatever part its sender gets in the job later.
+    """
+    apart = foreign_key(bound_to, event.id)
+    seen = _has_seen(job, apart)
+    if _has_part(job, event, bound_to):
+        return _DUPLICATE if seen else _judge(job, event, key, attempt), key
+    return _DUPLICATE if seen or _has_seen(job, key) else _FOREIGN, apart
+
+
+def _has_part(job: Job, event: ev.Event, bound_to: str) -> bool:
+    """Tell whether an event's sender has a part in a job.
+
+    A job's own source may send anything, and its writers all but `job.created`: whose the job is,
+    and who may see it, is not theirs to say.
+    """
+    sources = unpack_sources(bound_to)
+    if job.source in sources:
+        return True
+    return type(event) is not ev.Created and not sources.isdisjoint(job.writers)
+
+
+def _has_seen(job: Job, key: bytes) -> bool:
+    """Tell whether a job's trail has an event with this key."""
     trail = job.trail
     if trail.find(key) >= 0 and trail_has(trail, key):
+        return True
+    return job.earlier is not None and job.earlier.has(key)
+
+
+def _judge(job: Job, event: ev.Event, key: bytes, attempt: int) -> Verdict:
+    if _has_seen(job, key):
         return _DUPLICATE
     if attempt < job.attempt:
         return _LATE
@@ -133,12 +181,16 @@ def _apply(job: Job, event: ev.Event, time: int, attempt: int) -> None:
         if job.started_at is None:
             job.started_at = time
         return
+    if type(event) is ev.Created:
+        _describe(job, event, time)
+        return
     take_in = _TAKE_IN.get(type(event))
     if take_in is not None:
-        take_in(job, data, time)
+        take_in(job, data)
 
 
-def _describe(job: Job, data: ev.CreatedData, time: int) -> None:
+def _describe(job: Job, event: ev.Created, time: int) -> None:
+    data = event.data
     if job.owner is None:
         job.created_at = time
     job.job_type = data.job_type
@@ -146,30 +198,32 @@ def _describe(job: Job, data: ev.CreatedData, time: int) -> None:
     job.bulk_id = data.bulk_id
     viewers = data.viewers
     job.viewers = tuple(sorted(set(viewers))) if len(viewers) > 1 else viewers
+    job.source = event.source
+    writers = data.writers
+    job.writers = tuple(sorted(set(writers))) if len(writers) > 1 else writers
 
 
-def _progress(job: Job, data: ev.ProgressData, _time: int) -> None:
+def _progress(job: Job, data: ev.ProgressData) -> None:
     if data.progress is not None:
         job.progress = data.progress
 
 
-def _retry(job: Job, data: ev.RetryData, _time: int) -> None:
+def _retry(job: Job, data: ev.RetryData) -> None:
     job.error = bytes(data.error) or None
 
 
-def _completed(job: Job, data: ev.CompletedData, _time: int) -> None:
+def _completed(job: Job, data: ev.CompletedData) -> None:
     job.output = bytes(data.output) or None
     job.error = None
 
 
-def _failed(job: Job, data: ev.FailedData, _time: int) -> None:
+def _failed(job: Job, data: ev.FailedData) -> None:
     job.output = bytes(data.output) or None
     job.error = bytes(data.error) or None
 
 
 #: What an event's type carries beside its state, taken over.
-_TAKE_IN: Final[Mapping[type[ev.Event], Callable[[Job, Any, int], None]]] = {
-    ev.Created: _describe,
+_TAKE_IN: Final[Mapping[type[ev.Event], Callable[[Job, Any], None]]] = {
     ev.Progress: _progress,
     ev.Retry: _retry,
     ev.Completed: _completed,

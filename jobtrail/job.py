@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from struct import Struct as Layout
+from hashlib import blake2b
 from typing import Final, NamedTuple
 
 import msgspec
 from xxhash import xxh3_64_digest
 
 from jobtrail.states import STATES, State
+from jobtrail.trail import ENTRY_BYTES, TRAIL_LAYOUT, Earlier
 
 
 class Verdict(StrEnum):
@@ -23,6 +24,8 @@ class Verdict(StrEnum):
     LATE = "late"
     #: The table has no such transition.
     NOT_ALLOWED = "not-allowed"
+    #: Its sender is bound to sources that have no part in the job.
+    FOREIGN = "foreign"
 
 
 VERDICTS: Final = tuple(Verdict)
@@ -60,14 +63,21 @@ class Job(msgspec.Struct, kw_only=True, gc=False):
     bulk_id: str | None = None
     #: `user:x` and `group:y`, sorted, each once.
     viewers: tuple[str, ...] = ()
+    #: The source of the event that said whose the job is, else of its first one. Every folded job
+    #: has one.
+    source: str = ""
+    #: Sources that may work on the job too, sorted, each once.
+    writers: tuple[str, ...] = ()
     tags: dict[str, str] = {}
     progress: float | None = None
     #: JSON as it came with the last failure; None once the job completed.
     error: bytes | None = None
     #: JSON as it came.
     output: bytes | None = None
-    #: The packed trail, see `read_trail`.
+    #: The last entries of the trail, packed, see `read_trail`: fewer than a chunk has.
     trail: bytes = b""
+    #: Those before them; None where there are none.
+    earlier: Earlier | None = None
 
 
 class TrailEntry(NamedTuple):
@@ -84,9 +94,6 @@ class TrailEntry(NamedTuple):
     verdict: Verdict
 
 
-#: Key of the event's id, offset, time, state, type * 16 + verdict: 26 bytes, little endian.
-TRAIL_LAYOUT: Final = Layout("<8sqqBB")
-ENTRY_BYTES: Final = TRAIL_LAYOUT.size
 STATE_CODES: Final = {state: code for code, state in enumerate(STATES)}
 
 
@@ -94,18 +101,37 @@ def event_key(event_id: str) -> bytes:
     """Return the eight bytes by which a job's trail knows an event's id again.
 
     Among a job's n events a false match has the chance n * n / 2**65: 10**-11 at 10,000 events.
+
+    Everybody who folds the log has to find the same, so there is no seed, and two ids with one key
+    can be made. That gives nobody anything: an event is only kept out by one whose id was made to
+    fit its own, by somebody who knew that id before and may write events of this job, and who
+    could have sent the same id just as well. A hash that can't be turned around, of a width that
+    fits into an entry, costs 1.3 us an event and keeps out neither.
     """
     return xxh3_64_digest(event_id.encode())
 
 
-def trail_has(trail: bytes, key: bytes) -> bool:
-    """Tell whether a packed trail holds an event with this key."""
-    at = trail.find(key)
-    while at >= 0:
-        if at % ENTRY_BYTES == 0:
-            return True
-        at = trail.find(key, at + 1)
-    return False
+def foreign_key(bound_to: str, event_id: str) -> bytes:
+    """Return the eight bytes by which a job's trail knows an event again that has no part in it.
+
+    It is not the key of the id, which somebody who has a part in the job may be about to use, and
+    none that others can be made to equal, as those of XXH3 can.
+
+    Args:
+        bound_to: What the sender is bound to (`jobtrail.binding`).
+        event_id: The event's.
+    """
+    return blake2b(f"{bound_to}\n{event_id}".encode(), digest_size=8).digest()
+
+
+def kept_trail(job: Job) -> bytes:
+    """Return a job's trail as far as it is in memory: all but what a store has of its beginning."""
+    return job.trail if job.earlier is None else job.earlier.kept() + job.trail
+
+
+def entries_of(job: Job) -> int:
+    """Return how many events a job has seen."""
+    return len(job.trail) // ENTRY_BYTES + (0 if job.earlier is None else job.earlier.entries)
 
 
 def read_trail(trail: bytes) -> list[TrailEntry]:
@@ -118,14 +144,29 @@ def read_trail(trail: bytes) -> list[TrailEntry]:
 
 def entry_at(trail: bytes, offset: int) -> TrailEntry | None:
     """Return the entry of the event at an offset of the log; None where the trail has none."""
+    found = trail_page(trail, offset, 1)
+    return found[0] if found and found[0].offset == offset else None
+
+
+def trail_page(trail: bytes, offset: int, size: int) -> list[TrailEntry]:
+    """Unpack a part of a trail, however long it is: entries lie in the order of their offsets.
+
+    Args:
+        trail: Packed.
+        offset: The first that is wanted, whether it is there or not.
+        size: How many entries, at most.
+    """
+    begin = place_of(trail, offset)
+    return read_trail(trail[begin : begin + size * ENTRY_BYTES])
+
+
+def place_of(trail: bytes, offset: int) -> int:
+    """Return where in a trail the first entry is that lies at an offset of the log or behind it."""
     low, high = 0, len(trail) // ENTRY_BYTES
     while low < high:
         middle = (low + high) // 2
-        key, found, time, state, code = TRAIL_LAYOUT.unpack_from(trail, middle * ENTRY_BYTES)
-        if found == offset:
-            return TrailEntry(key, found, time, STATES[state], code >> 4, VERDICTS[code & 15])
-        if found < offset:
+        if TRAIL_LAYOUT.unpack_from(trail, middle * ENTRY_BYTES)[1] < offset:
             low = middle + 1
         else:
             high = middle
-    return None
+    return low * ENTRY_BYTES

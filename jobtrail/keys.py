@@ -21,7 +21,10 @@ from typing import Final
 import msgspec
 from filelock import FileLock, Timeout
 
+from jobtrail.atomic import atomic_write
+from jobtrail.binding import MAX_SOURCES
 from jobtrail.errors import SettingError, UsageError
+from jobtrail.private import FILE_MODE, private_folder
 from jobtrail.tokens import WRITE, check_grant
 
 PREFIX: Final = "jobtrail_"
@@ -31,7 +34,7 @@ MAX_KEYS: Final = 10_000
 _LOCK_WITHIN: Final = 10.0
 _SECRET_BYTES: Final = 32
 _KEY: Final = re.compile(rf"{PREFIX}([0-9a-f]{{12}})\.([A-Za-z0-9_-]{{43}})")
-_NAME: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f]{0,256}")
+_NAME: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{0,256}")
 
 
 class ApiKey(msgspec.Struct, frozen=True, rename="camel"):
@@ -55,6 +58,10 @@ class ApiKey(msgspec.Struct, frozen=True, rename="camel"):
         return hmac.compare_digest(_digest(secret), self.digest)
 
 
+class KeysDamaged(SettingError):
+    """The file of the API keys holds something else: which keys there are is not known."""
+
+
 class _File(msgspec.Struct, frozen=True):
     keys: tuple[ApiKey, ...]
     version: int = 1
@@ -70,7 +77,8 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
     """Return all keys; none where there is no file.
 
     Raises:
-        SettingError: Others can reach the file, or it is no file of keys.
+        KeysDamaged: It is no file of keys.
+        SettingError: Others can reach the file, or it can't be read.
     """
     try:
         with path.open("rb") as file:
@@ -93,7 +101,7 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
     try:
         held = msgspec.json.decode(content, type=_File)
     except msgspec.MsgspecError as error:
-        raise SettingError(
+        raise KeysDamaged(
             "This file holds no API keys.",
             where=str(path),
             found=str(error),
@@ -135,6 +143,13 @@ def make_key(
         raise UsageError(
             "This is no name of a key or source.",
             expected="at most 256 characters, no control characters",
+        )
+    if len(sources) > MAX_SOURCES:
+        raise UsageError(
+            "The key has too many sources.",
+            expected=f"at most {MAX_SOURCES}",
+            found=str(len(sources)),
+            mend="Make several keys.",
         )
     if sources and WRITE not in permissions:
         raise UsageError(
@@ -204,9 +219,9 @@ def _digest(secret: str) -> str:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Keep other commands from changing the file."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(path.parent)
     try:
-        with FileLock(f"{path}.lock", timeout=_LOCK_WITHIN):
+        with FileLock(f"{path}.lock", timeout=_LOCK_WITHIN, mode=FILE_MODE):
             yield
     except Timeout:
         raise SettingError(
@@ -216,13 +231,5 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _write(path: Path, keys: tuple[ApiKey, ...]) -> None:
     """Put the file in place whole: whoever reads it sees the keys of before or of after."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(_File(keys)), indent=1) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    content = msgspec.json.format(msgspec.json.encode(_File(keys)), indent=1) + b"\n"
+    atomic_write(path, content, mode=FILE_MODE)

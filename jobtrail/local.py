@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
-import psutil
 
 from jobtrail.errors import NotRunning
+from jobtrail.local_kafka import login_of
+from jobtrail.pids import birth_of
 from jobtrail.settings import Settings
 
-_FILE: Final = "run.json"
+FILE: Final = "run.json"
 
 
 class Running(msgspec.Struct, frozen=True):
     """A local service that answers."""
 
     pid: int
+    #: Tells that process from another with its number (`jobtrail.pids`).
+    birth: str
     #: Where the API listens.
     url: str
     bootstrap_servers: str
     version: str
-
-
-def write_running(data_dir: Path, running: Running) -> None:
-    """Say where the service is; `forget_running` takes it back."""
-    path = data_dir / _FILE
-    draft = path.with_suffix(".new")
-    draft.write_bytes(msgspec.json.encode(running))
-    draft.replace(path)
-
-
-def forget_running(data_dir: Path) -> None:
-    """Say that the service has stopped."""
-    (data_dir / _FILE).unlink(missing_ok=True)
+    #: The file that says how clients get into its own Kafka; empty where it uses another one, into
+    #: which the settings lead.
+    client_properties: str = ""
 
 
 def read_running(data_dir: Path) -> Running:
@@ -44,8 +37,8 @@ def read_running(data_dir: Path) -> Running:
         NotRunning: None does.
     """
     try:
-        running = msgspec.json.decode((data_dir / _FILE).read_bytes(), type=Running)
-        if psutil.pid_exists(running.pid):
+        running = msgspec.json.decode((data_dir / FILE).read_bytes(), type=Running)
+        if birth_of(running.pid) == running.birth:
             return running
     except (OSError, msgspec.MsgspecError):
         pass
@@ -61,9 +54,21 @@ def with_log(settings: Settings) -> Settings:
     """Return settings that reach a log: where they name no cluster, that of the local service.
 
     Raises:
-        NotRunning: They name none, and no local service runs on their data folder.
+        NotRunning: They name none, and no local service runs on their data folder, or this user
+            may not read the password of its Kafka.
     """
     if settings.bootstrap_servers:
         return settings
-    running = read_running(settings.data_dir)
-    return settings.model_copy(update={"bootstrap_servers": running.bootstrap_servers})
+    return with_log_of(settings, read_running(settings.data_dir))
+
+
+def with_log_of(settings: Settings, running: Running) -> Settings:
+    """Return settings that reach the log of a local service.
+
+    Raises:
+        NotRunning: This user may not read the password of its Kafka.
+    """
+    found: dict[str, Any] = {"bootstrap_servers": running.bootstrap_servers}
+    if running.client_properties:
+        found |= login_of(Path(running.client_properties)).overrides
+    return settings.model_copy(update=found)

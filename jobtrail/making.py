@@ -6,14 +6,12 @@ import itertools
 import secrets
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 import msgspec
 
 from jobtrail import events as ev
-from jobtrail.errors import EventError
-
-_encoder: Final = msgspec.json.Encoder()
+from jobtrail.readable import json_of
 
 
 class Envelope(TypedDict, total=False):
@@ -118,7 +116,7 @@ class EventMaker:
             **envelope: See `Envelope`.
         """
         head, common = self._split(job_id, envelope)
-        data = ev.RetryData(error=_raw(error), retry_at=retry_at, **common)
+        data = ev.RetryData(error=_raw("error", error), retry_at=retry_at, **common)
         return ev.Retry(**head, data=data)
 
     def completed(
@@ -132,7 +130,7 @@ class EventMaker:
             **envelope: See `Envelope`.
         """
         head, common = self._split(job_id, envelope)
-        return ev.Completed(**head, data=ev.CompletedData(output=_raw(output), **common))
+        return ev.Completed(**head, data=ev.CompletedData(output=_raw("output", output), **common))
 
     def failed(
         self,
@@ -151,7 +149,7 @@ class EventMaker:
             **envelope: See `Envelope`.
         """
         head, common = self._split(job_id, envelope)
-        data = ev.FailedData(error=_raw(error), output=_raw(output), **common)
+        data = ev.FailedData(error=_raw("error", error), output=_raw("output", output), **common)
         return ev.Failed(**head, data=data)
 
     def cancelled(
@@ -193,12 +191,5 @@ class EventMaker:
         return head, {"attempt": envelope.get("attempt"), "tags": dict(tags) if tags else None}
 
 
-def _raw(value: Any) -> msgspec.Raw:
-    if value is None:
-        return ev.NOTHING
-    try:
-        return msgspec.Raw(_encoder.encode(value))
-    except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
-        raise EventError(
-            "This can't be written as JSON.", reason="not-json", found=str(error)
-        ) from None
+def _raw(name: str, value: Any) -> msgspec.Raw:
+    return ev.NOTHING if value is None else json_of(value, ("data", name))

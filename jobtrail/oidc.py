@@ -30,7 +30,7 @@ def algorithms_of(named: str, *, shared: bool) -> tuple[str, ...]:
         shared: Whether the key is a shared secret.
     """
     usual = "HS256" if shared else "RS256,ES256"
-    return tuple(part.strip() for part in (named or usual).split(","))
+    return tuple(part.strip(" ") for part in (named or usual).split(","))
 
 
 def is_safe(url: str) -> bool:

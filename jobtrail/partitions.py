@@ -21,7 +21,12 @@ _words: Final = Struct("<I").iter_unpack
 @lru_cache(maxsize=65_536)
 def partition_of(job_id: str, partitions: int) -> int:
     """Return the partition of a job in a log of `partitions` partitions."""
-    return (_murmur2(job_id.encode()) & 0x7FFFFFFF) % partitions
+    return partition_of_key(job_id.encode(), partitions)
+
+
+def partition_of_key(key: bytes, partitions: int) -> int:
+    """Return the partition of a record's key, whatever it is made of."""
+    return (_murmur2(key) & 0x7FFFFFFF) % partitions
 
 
 def _murmur2(key: bytes) -> int:

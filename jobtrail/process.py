@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from jobtrail.settings import Settings, as_environment
+from jobtrail.alive import keep_saying_alive
+from jobtrail.settings import ENV_PREFIX, Settings, as_environment
+from jobtrail.terminal import VisibleFormatter, guard_terminal
 
 #: Packages that say more than anybody wants to know.
 _CHATTY: Final = ("aiokafka", "faust", "mode", "asyncio")
@@ -67,14 +71,12 @@ class Seldom(logging.Filter):
 
 def set_up_logging(settings: Settings) -> None:
     """Log to standard error, one line a record, at the level of the settings."""
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=settings.log_level,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        force=True,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(VisibleFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     # At the handler: a logger's own filter does not see what its children log.
-    logging.root.handlers[0].addFilter(Seldom())
+    handler.addFilter(Seldom())
+    logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
+    guard_terminal()
     for chatty in _CHATTY:
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.root.level))
 
@@ -82,8 +84,15 @@ def set_up_logging(settings: Settings) -> None:
 def end_with_parent(stop: asyncio.Event) -> None:
     """Set `stop` when standard input ends: the parent that held its other end is gone.
 
-    It works wherever pipes do, and when the parent was killed with SIGKILL.
+    It works wherever pipes do, and when the parent was killed with SIGKILL. Until then the parent
+    is told that this process is alive.
     """
+    keep_saying_alive()
+    stop_without_input(stop)
+
+
+def stop_without_input(stop: asyncio.Event) -> None:
+    """Set `stop` when standard input ends; nothing is said on standard output."""
     loop = asyncio.get_running_loop()
 
     def read() -> None:
@@ -107,3 +116,63 @@ def child_environment(settings: Settings) -> dict[str, str]:
     inherited = os.environ.get("PYTHONPATH")
     path = os.pathsep.join([*dict.fromkeys(roots), *([inherited] if inherited else [])])
     return {**os.environ, **as_environment(settings), "PYTHONPATH": path}
+
+
+#: Variables that the broker's process may need: to find Java and to be found by it, to download
+#: Kafka through a proxy, and those of the system.
+_NEEDED_BY_BROKER: Final = frozenset(
+    {
+        "ALL_PROXY", "CURL_CA_BUNDLE", "HOME", "HTTPS_PROXY", "HTTP_PROXY", "JAVA_HOME", "LANG",
+        "LD_LIBRARY_PATH", "NO_PROXY", "PATH", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR",
+        "SSL_CERT_FILE", "SYSTEMROOT", "TMPDIR", "TZ", "VIRTUAL_ENV", "XDG_CACHE_HOME",
+        "XDG_CONFIG_HOME",
+    }
+)  # fmt: skip
+#: How the names of others begin that it may need.
+_NEEDED_PREFIXES: Final = ("JGO_", "LC_", "PYTHON")
+#: The settings that it reads: what its topics are called and how they are made.
+_SETTINGS_OF_BROKER: Final = ("topic", "dead_topic", "partitions")
+
+
+def broker_environment(settings: Settings) -> dict[str, str]:
+    """Return the environment of the local Kafka: none of the secrets that ours may hold."""
+    inherited = child_environment(settings)
+    wanted = {f"{ENV_PREFIX}{name.upper()}" for name in _SETTINGS_OF_BROKER}
+    return {
+        name: value
+        for name, value in inherited.items()
+        if name in wanted or name.upper() in _NEEDED_BY_BROKER or name.startswith(_NEEDED_PREFIXES)
+    }
+
+
+def run_in_foreground(module: str, arguments: Sequence[str], settings: Settings) -> int:
+    """Run one of this service's modules as a process, and wait for its end.
+
+    It has our standard output and error; SIGINT and SIGTERM are passed on to it, and it ends when
+    we do, whatever ends us (`--with-parent` is added).
+
+    Args:
+        module: What `python -m` runs.
+        arguments: Its arguments.
+        settings: Its settings.
+
+    Returns:
+        Its exit status; 128 and the signal's number where a signal ended it.
+    """
+    process = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", module, *arguments, "--with-parent"],
+        stdin=subprocess.PIPE,
+        env=child_environment(settings),
+        # A Ctrl-C on the terminal is ours to pass on, once.
+        start_new_session=True,
+    )
+    before = {
+        number: signal.signal(number, lambda number, _frame: process.send_signal(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        status = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return status if status >= 0 else 128 - status

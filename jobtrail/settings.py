@@ -75,6 +75,17 @@ class Settings(BaseSettings):
     replication: Annotated[int, Field(ge=1, le=9)] = Field(
         default=1, description="Replicas of a created topic. 1 on one machine, 3 on a cluster."
     )
+    max_batch_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 30)] = Field(
+        default=32 << 20,
+        description="Bytes that a batch of the log is unpacked to at most; one with more is buried "
+        "as it is. A process holds that much for a moment: 13 KB can be 300 MB. The same for all "
+        "processes; `jobtrail rebuild` after a change.",
+    )
+    max_batch_records: Annotated[int, Field(ge=1_000, le=10_000_000)] = Field(
+        default=50_000,
+        description="Records of a batch at most; one with more is buried as it is. 1 MiB can be "
+        "hundreds of thousands, and 10 µs each to bury them hold up the others. As above.",
+    )
     store: str = Field(
         default="",
         description="Projection store, `sqlite:///FOLDER`. Empty: the folder `store` in the data "
@@ -119,12 +130,18 @@ class Settings(BaseSettings):
     )
     oidc_groups_claim: _Name = Field(
         default="groups",
-        description="Claim with the groups: a list, or a text with spaces between. Dots lead into "
+        description="Claim with the groups: a list, or a text, which is one group. Dots lead into "
         "objects, as in `realm_access.roles`.",
+    )
+    oidc_groups_separator: Annotated[str, Field(max_length=16)] = Field(
+        default="",
+        description="What stands between two groups, where the claim is one text with several. "
+        "Empty: a text is one group, whatever is in its name.",
     )
     oidc_permissions_claim: _Name = Field(
         default="permissions",
-        description="The same for the permissions, as `scope`; other words in it are ignored.",
+        description="Claim with the permissions: a list, or a text with spaces between, as "
+        "`scope`; other words in it are ignored.",
     )
     keys_file: Path | None = Field(
         default=None,
@@ -153,6 +170,43 @@ class Settings(BaseSettings):
     max_page_size: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=1000, description="Jobs or events on a page at most; the contract has 1,000."
     )
+    max_reads: Annotated[int, Field(ge=1)] = Field(
+        default=256,
+        description="Long reads (large pages, filters that match little, bulks, the past) that one "
+        "API process answers or lets wait at a time; more get 503. They are done one by one, by "
+        "turns of callers.",
+    )
+    max_reads_per_caller: Annotated[int, Field(ge=1)] = Field(
+        default=32, description="The same for one caller; more get 429."
+    )
+    read_deadline: Annotated[float, Field(ge=0.1, le=600)] = Field(
+        default=10.0,
+        description="Seconds after which a long read that has not had its turn gets 503. Clients "
+        "give up and ask again after about as long.",
+    )
+    max_read_seconds: Annotated[float, Field(ge=0.01, le=600)] = Field(
+        default=2.0,
+        description="Seconds that one long read may take without what it waits for; a longer one "
+        "gets 503. For so long others may have to wait for theirs.",
+    )
+    max_read_rows: Annotated[int, Field(ge=1_000)] = Field(
+        default=20_000,
+        description="Jobs that one request looks at, whether they match or not: some 30 ms. A page "
+        "then has fewer jobs than asked for, and `next` goes on.",
+    )
+    max_page_bytes: Annotated[int, Field(ge=1 << 16, le=64 << 20)] = Field(
+        default=2 << 20,
+        description="Bytes of the jobs or events on a page, which then has fewer and a `next`, and "
+        "of a part of a streamed answer; one job or event is always given.",
+    )
+    max_outgoing_bytes: Annotated[int, Field(ge=1 << 20)] = Field(
+        default=256 << 20,
+        description="Bytes of answers that one API process holds for clients that have not read "
+        "them yet; more get 503, or wait where they have begun.",
+    )
+    max_outgoing_bytes_per_caller: Annotated[int, Field(ge=1 << 17)] = Field(
+        default=16 << 20, description="The same for one caller; more get 429."
+    )
     read_timeout: Annotated[float, Field(ge=0.05, le=600)] = Field(
         default=10.0,
         description="Seconds in which a body has to arrive; a slower one gets 408.",
@@ -165,10 +219,11 @@ class Settings(BaseSettings):
     max_waits: Annotated[int, Field(ge=1)] = Field(
         default=20_000,
         description="Waits that one API process holds at a time; more get 429. 20,000 take "
-        "about 320 MiB.",
+        "about 320 MiB. All of them together watch 16 jobs for each at most.",
     )
     max_waits_per_caller: Annotated[int, Field(ge=1)] = Field(
-        default=2_000, description="The same for one caller."
+        default=2_000,
+        description="The same for one caller, who watches 16 jobs for each of these at most.",
     )
     max_feeds: Annotated[int, Field(ge=1)] = Field(
         default=500,
@@ -178,15 +233,38 @@ class Settings(BaseSettings):
     max_feeds_per_caller: Annotated[int, Field(ge=1)] = Field(
         default=50, description="The same for one caller."
     )
+    feed_buffer_bytes: Annotated[int, Field(ge=16 << 20)] = Field(
+        default=32 << 20,
+        description="Bytes that an API process keeps of what listeners to `GET /jobs/events` are "
+        "told: half of what came last, half of what those who come back read from the log. Each "
+        "listener takes up to 128 KiB beside it, and what is kept no more is read again.",
+    )
     tail_buffer_bytes: Annotated[int, Field(ge=1 << 20)] = Field(
         default=64 << 20,
         description="Bytes of events beyond the projections that an API process keeps for fresh "
         "statuses. Behind by more, it answers waits as the projections catch up.",
     )
+    max_events_folded: Annotated[int, Field(ge=200)] = Field(
+        default=1000,
+        description="Events beyond the projections that one request folds at most, some 6 us "
+        "each: others wait for it. Where jobs have more, they are folded 200 at a time, once for "
+        "all who ask, or the answer is 503.",
+    )
+    ready_stalled_after: Annotated[float, Field(ge=6)] = Field(
+        default=30.0,
+        description="Seconds after which `/readyz` is 503 where no projector says that it lives, "
+        "or a partition has events to apply and stays where it is. A projector says so every 5 s.",
+    )
     stalled_after: Annotated[float, Field(ge=1)] = Field(
         default=60.0,
         description="Seconds without progress, with events to apply, after which a projector "
         "ends itself to be started anew.",
+    )
+    hung_after: Annotated[float, Field(ge=3)] = Field(
+        default=30.0,
+        description="Seconds without a sign of life after which `jobtrail up` ends a process and "
+        "starts it again. Longer than any pause of a machine under load, shorter than clients "
+        "wait.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="What the processes write to their logs."

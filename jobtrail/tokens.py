@@ -20,8 +20,10 @@ from typing import Any, Final, NamedTuple
 import jwt
 import orjson
 
+from jobtrail.atomic import atomic_write
 from jobtrail.errors import JobtrailError, SettingError, UsageError
 from jobtrail.oidc import LOCAL_ISSUER
+from jobtrail.private import FILE_MODE, private_folder
 
 ISSUER: Final = LOCAL_ISSUER
 AUDIENCE: Final = "jobtrail"
@@ -39,7 +41,7 @@ LEEWAY: Final = 10
 _ALGORITHM: Final = "HS256"
 _SECRET_BYTES: Final = 32
 _SECRET_FILE: Final = "secret"  # noqa: S105
-_NAME: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,256}")
+_NAME: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,256}")
 #: Headers by which a token would choose its own key or rules.
 _REFUSED_HEADERS: Final = ("crit", "jku", "x5u", "jwk")
 _OPTIONS: Final[Any] = {"require": ["exp", "iss", "aud"], "enforce_minimum_key_length": True}
@@ -49,6 +51,14 @@ _BROKEN: Final = (jwt.PyJWTError, ValueError, TypeError, OverflowError, Recursio
 
 class TokenError(JobtrailError):
     """A token that proves nothing. The reason is for the log, never for the bearer."""
+
+
+class WrongSignature(TokenError):
+    """A token that another key has signed than the one that it was held against."""
+
+
+#: Claims that are instants: JSON numbers, and no texts that look like them (RFC 7519, section 2).
+_INSTANTS: Final = ("exp", "nbf", "iat")
 
 
 class Claims(NamedTuple):
@@ -108,18 +118,10 @@ def local_secret(data_dir: Path) -> bytes:
 
 def _make_secret(path: Path) -> None:
     """Put a new secret in place whole, unless another process was faster."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(secrets.token_hex(_SECRET_BYTES).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
-            path.hardlink_to(draft)
-    finally:
-        draft.unlink()
+    private_folder(path.parent)
+    text = secrets.token_hex(_SECRET_BYTES).encode() + b"\n"
+    with contextlib.suppress(FileExistsError):
+        atomic_write(path, text, mode=FILE_MODE, replace=False)
 
 
 def make_token(
@@ -136,7 +138,7 @@ def make_token(
     Args:
         secret: From `local_secret`.
         user: Whom the bearer acts as.
-        groups: Whose member he is.
+        groups: Whose member they are.
         permissions: Of `PERMISSIONS`.
         lifetime: How long the token is good for.
         at: When it is issued, seconds since the epoch; None for now.
@@ -248,6 +250,7 @@ def verify(
         Its payload; `exp` is there.
 
     Raises:
+        WrongSignature: Another key has signed it.
         TokenError: It is forged, over, made for somebody else, or no such token at all.
     """
     _check_length(token)
@@ -261,10 +264,17 @@ def verify(
             leeway=LEEWAY,
             options=_OPTIONS,
         )
+        # What can't be said in UTF-8 or in 64 bits would break whatever it is handed on to.
+        orjson.dumps(whole["payload"])
+    except jwt.InvalidSignatureError:
+        raise WrongSignature("Another key has signed the token.") from None
     except _BROKEN as error:
         raise _unreadable(error) from None
     _check_header(whole["header"])
     payload: dict[str, Any] = whole["payload"]
+    for name in _INSTANTS:
+        if name in payload and type(payload[name]) not in (int, float):
+            raise TokenError(f"The token's `{name}` is no number.")
     return payload
 
 

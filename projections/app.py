@@ -17,6 +17,7 @@ from aiokafka.helpers import create_ssl_context
 from yarl import URL
 
 from jobtrail.errors import FencedError
+from jobtrail.kafka import limits_of
 from jobtrail.settings import Settings
 from projections.projector import Projector
 from projections.transport import Fetched, RecordBatchTransport
@@ -25,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 #: Bytes fetched of one partition at a time: about 6,000 events of 330 bytes.
 FETCH_BYTES: Final = 2 * 1024 * 1024
+#: Milliseconds after which the topic's partitions are asked for again.
+METADATA_MS: Final = 5_000
 #: Fetches that wait for the agent: each is up to FETCH_BYTES of each partition.
 PREFETCHED: Final = 1
 
@@ -57,8 +60,9 @@ def build_app(settings: Settings, projector: Projector, worker_name: str) -> fau
         topic_partitions=settings.partitions,
         topic_disable_leader=True,
         topic_allow_declare=False,
-        consumer_auto_offset_reset="earliest",
         consumer_group_instance_id=worker_name,
+        # A topic that was made again is found within this time; aiokafka looks every five minutes.
+        consumer_metadata_max_age_ms=METADATA_MS,
         consumer_max_fetch_size=FETCH_BYTES,
         stream_buffer_maxsize=PREFETCHED,
         stream_wait_empty=False,
@@ -77,6 +81,7 @@ def build_app(settings: Settings, projector: Projector, worker_name: str) -> fau
     app.transport = RecordBatchTransport(app.conf.broker_consumer, app, app.loop)
     app.log_topic = settings.topic
     app.assignments = projector
+    app.limits = limits_of(settings)
     _add_agent(app, settings.topic, projector)
     return app
 
@@ -124,11 +129,11 @@ async def apply_fetched(
         those of the others are applied all the same: who reads on from here goes on behind them.
     """
     fenced = False
-    for partition, records, more in fetched.lists():
+    for partition, group, more in fetched.each():
         if not is_assigned():
             break
         try:
-            await projector.apply(partition, records, more=more)
+            await projector.apply(partition, group, more=more)
         except FencedError:
             fenced = True
     return not fenced

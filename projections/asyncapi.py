@@ -12,11 +12,28 @@ from typing import Any, Final
 
 import msgspec
 
-from jobtrail.events import EVENT_TYPES, MAX_EVENT_BYTES, MAX_NESTING, MAX_PAYLOAD_BYTES, TYPE_NAMES
+from jobtrail.events import EVENT_TYPES, MAX_EVENT_BYTES, MAX_PAYLOAD_BYTES, TYPE_NAMES
 from jobtrail.json_schema import describable
+from jobtrail.letters import (
+    BATCH,
+    CUT,
+    DETAIL,
+    DONE,
+    DROPPED,
+    LETTER,
+    MARK,
+    NONE,
+    PLACE,
+    REASON,
+    RETRIED,
+    RETRIES,
+    RUN,
+)
+from jobtrail.nesting import MAX_NESTING
 from jobtrail.settings import Settings
+from jobtrail.terminal import out_json
 from jobtrail.version import __version__
-from projections.dead_letters import CUT, DETAIL, MAX_DETAIL_BYTES, PLACE, REASON
+from projections.dead_letters import MAX_DETAIL_BYTES
 
 Document = dict[str, Any]
 
@@ -30,16 +47,21 @@ _LIMITS: Final = f"""\
 CloudEvents 1.0 in structured JSON mode. An event has {MAX_EVENT_BYTES} bytes at most, its \
 `output` and `error` {MAX_PAYLOAD_BYTES} bytes each, and nests {MAX_NESTING} deep at most. Whole \
 numbers are written without a fraction, `time` is in the years 2 to 9998. Attributes beyond these \
-are kept and not looked at. Delivering an event twice, known by its `id`, changes nothing."""
+are kept; nowhere in an event is a number beyond the range of a double, or half of a surrogate \
+pair. Delivering an event twice, known by its `id`, changes nothing."""
+_DEAD_NAMES: Final = ("dead-letter", "dead-letter-mark")
+_PLACE: Final = "^.+/[0-9]+/[0-9]+$"
 _REASONS: Final = {
     "no-value": "The record has no value.",
     "too-large": "The event, its output or its error is too large.",
     "not-utf-8": "The value is not UTF-8.",
-    "not-json": "The value is not JSON.",
-    "invalid": "The event breaks its schema.",
+    "not-json": "The value is not JSON, or has half of a surrogate pair.",
+    "invalid": "The event breaks its schema, or has a number beyond the range of a double.",
     "wrong-key": "The key is not the job's id.",
     "header-not-utf-8": "The name of a header is not UTF-8.",
     "wrong-partition": "The record lies in another partition than its key's.",
+    "batch-unreadable": "A batch of records can't be unpacked or taken apart.",
+    "batch-too-large": "A batch unpacks to more bytes, or has more records, than are read.",
 }
 
 
@@ -70,7 +92,7 @@ def document(settings: Settings) -> Document:
         },
         "channels": {
             log: _channel(log, "What happened to jobs, kept for ever.", TYPE_NAMES),
-            dead: _channel(dead, "Records of the log that are no valid event.", ["dead-letter"]),
+            dead: _channel(dead, "Records of the log that are no valid event.", _DEAD_NAMES),
         },
         "operations": {
             "sendJobEvent": _operation("send", log, "Say what happened to a job.", TYPE_NAMES),
@@ -80,14 +102,18 @@ def document(settings: Settings) -> Document:
             "sendDeadLetter": _operation(
                 "send", dead, "Keep a record that is no valid event.", ["dead-letter"]
             ),
+            "markDeadLetter": _operation(
+                "send", dead, "Say that something was done about a letter.", ["dead-letter-mark"]
+            ),
             "receiveDeadLetters": _operation(
-                "receive", dead, "Look at what was no valid event.", ["dead-letter"]
+                "receive", dead, "Look at what was no valid event.", _DEAD_NAMES
             ),
         },
         "components": {
             "messages": {
                 **{_name(kind): _event_message(kind) for kind in EVENT_TYPES},
                 "dead-letter": _DEAD_LETTER,
+                "dead-letter-mark": _MARK,
             },
             "schemas": schemas,
         },
@@ -150,8 +176,9 @@ def _event_message(kind: type[Any]) -> Document:
 _DEAD_LETTER: Final[Document] = {
     "name": "dead-letter",
     "summary": "A record that is no valid event, its bytes as they were, and why.",
-    "description": "Key and value are those of the record, and so are headers beyond these. The "
-    "same letter may come twice: its place tells.",
+    "description": "Key and value are those of the record, and so are headers beyond these, unless "
+    f"`{RUN}` or `{BATCH}` is the header before the last. The same letter may come twice: its "
+    "place tells.",
     "contentType": "application/octet-stream",
     "headers": {
         "type": "object",
@@ -169,8 +196,31 @@ _DEAD_LETTER: Final[Document] = {
             },
             PLACE: {
                 "type": "string",
-                "pattern": "^.+/[0-9]+/[0-9]+$",
-                "description": "Where the record lies: topic/partition/offset.",
+                "pattern": _PLACE,
+                "description": "Where the record lies, or the first one: topic/partition/offset.",
+            },
+            RUN: {
+                "type": "string",
+                "pattern": "^[0-9]+/[0-9]+$",
+                "description": "The letter has many records that were refused for one reason: the "
+                "last offset, and how many. The value is a record batch of Kafka's, version 2.",
+            },
+            BATCH: {
+                "type": "string",
+                "pattern": "^[0-9]+/[a-z0-9]+$",
+                "description": "The letter is a batch that was not read: its last offset and its "
+                "codec. The value is the batch as it is in the log.",
+            },
+            NONE: {
+                "type": "string",
+                "const": "",
+                "description": "The record had neither key nor value.",
+            },
+            RETRIES: {
+                "type": "string",
+                "pattern": "^[0-9]+$",
+                "description": "The record was written back to the log by `jobtrail dead retry`: "
+                "for the how many-th time. The record in the log has this header, too.",
             },
             CUT: {
                 "type": "string",
@@ -189,10 +239,43 @@ _DEAD_LETTER: Final[Document] = {
     },
 }
 
+_MARK: Final[Document] = {
+    "name": "dead-letter-mark",
+    "summary": "Says that a dead letter was written back to the log, or dropped.",
+    "description": "It has these headers and no others, so that it is no letter itself. A letter "
+    "of the same place and record is done, whether it lies before or behind.",
+    "contentType": "application/octet-stream",
+    "headers": {
+        "type": "object",
+        "required": [LETTER, MARK, DONE],
+        "properties": {
+            LETTER: {
+                "type": "string",
+                "pattern": _PLACE,
+                "description": f"The letter's `{PLACE}`.",
+            },
+            MARK: {
+                "type": "string",
+                "pattern": "^[0-9a-f]{8}$",
+                "description": "A hash of the letter's key and value: it tells the record from "
+                "another one at the same place, in a topic that was made again.",
+            },
+            DONE: {"type": "string", "enum": [RETRIED, DROPPED]},
+        },
+    },
+    "payload": {"description": "Empty."},
+    "bindings": {
+        "kafka": {
+            "key": {"description": "The letter's place."},
+            "bindingVersion": _BINDING,
+        }
+    },
+}
+
 
 def main() -> None:
     """Write the document to standard output."""
-    print(json.dumps(document(Settings()), indent=2, ensure_ascii=False))  # noqa: T201
+    out_json(json.dumps(document(Settings()), indent=2, ensure_ascii=False).encode())
 
 
 if __name__ == "__main__":

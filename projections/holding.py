@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from jobtrail.decoding import accept, decode_clear
+from jobtrail.batches import Unread
+from jobtrail.decoding import DECODED_TOGETHER, accept, decode_clear, event_keys, ids_of
 from jobtrail.errors import EventError
-from jobtrail.events import Created
+from jobtrail.events import Created, Event
 from jobtrail.fold import fold
 from jobtrail.job import Place, Verdict
+from jobtrail.log import last_record
+from jobtrail.placing import partitions_of
+from jobtrail.position import LastRecord
+from jobtrail.records import Group
 from jobtrail.states import ENDED
+from jobtrail.trail import Elsewhere
 from projections.store import Batch, Entry, Tally
 
 #: Jobs under way that are held between batches, per partition: about 1 KiB each.
 MAX_HELD: Final = 20_000
-#: Records that are decoded at one go.
-_DECODED_TOGETHER: Final = 256
 #: Looked up once: each access to a member of an enum takes as long as a small function.
 _APPLIED: Final = Verdict.APPLIED
 
@@ -33,14 +37,19 @@ class DeadLetter(NamedTuple):
 class Partition:
     """What is held of one partition: valid for the fold of everything before `next_offset`."""
 
-    def __init__(self, number: int, next_offset: int) -> None:
+    def __init__(self, number: int, next_offset: int, last: LastRecord | None) -> None:
         self.number = number
         #: The store's checkpoint: what lies between is folded and not yet written.
         self.written = next_offset
         self.next_offset = next_offset
+        #: The last record before `next_offset`, None where none was met yet.
+        self.last = last
+        #: Under which leader, and by how many breaks, the last group came: with others the log
+        #: may be another one. At first nothing is proven.
+        self.epoch = self.breaks = -1
         self.jobs: dict[str, Entry] = {}
-        self.last_event_id = ""
-        self.last_timestamp = 0
+        #: Those of them of which the store has a part of the trail that is not here.
+        self._long: set[str] = set()
         self._begin()
 
     def _begin(self) -> None:
@@ -48,7 +57,7 @@ class Partition:
         self.touched: list[Entry] = []
         #: How many events were not applied, by their verdict, and records that are no events.
         self.ignored = dict.fromkeys(Verdict, 0)
-        self.dead = 0
+        self.folded = self.dead = 0
 
     @property
     def is_ahead(self) -> bool:
@@ -61,14 +70,14 @@ class Partition:
             partition=self.number,
             start=self.written,
             next_offset=self.next_offset,
-            last_event_id=self.last_event_id,
-            last_timestamp=self.last_timestamp,
+            last=self.last,
             changes=self.touched,
             tally=Tally(
-                applied=self.next_offset - self.written - sum(self.ignored.values()) - self.dead,
+                applied=self.folded - sum(self.ignored.values()) - self.dead,
                 duplicate=self.ignored[Verdict.DUPLICATE],
                 late=self.ignored[Verdict.LATE],
                 not_allowed=self.ignored[Verdict.NOT_ALLOWED],
+                foreign=self.ignored[Verdict.FOREIGN],
                 dead=self.dead,
             ),
         )
@@ -83,19 +92,89 @@ class Partition:
             del jobs[job_id]
             if entry.job.state not in ENDED:
                 jobs[job_id] = entry
+            if isinstance(entry.job.earlier, Elsewhere):
+                # What the store said is of the events that are folded by now.
+                entry.job.earlier = entry.job.earlier.told({})
+                self._long.add(job_id)
         for job_id in list(islice(jobs, max(0, len(jobs) - MAX_HELD))):
             del jobs[job_id]
+        self._long &= jobs.keys()
         self._begin()
 
-    def fold(self, records: Sequence[Any], partitions: int, astray: Set[bytes]) -> list[DeadLetter]:
-        """Fold consecutive records, the next ones, onto the jobs that are held or new.
+    def unknown(
+        self, records: Sequence[Any], partitions: int
+    ) -> tuple[Mapping[bytes, str], list[str], set[bytes]]:
+        """Look which jobs of records are not held.
+
+        Args:
+            records: As `fold` takes them.
+            partitions: How many partitions the log has.
+
+        Returns:
+            The ids of their jobs, by their keys; those that are not held; the keys that are
+            another partition's.
+        """
+        ids = ids_of({record.key for record in records})
+        unknown = {key: job_id for key, job_id in ids.items() if job_id not in self.jobs}
+        places = partitions_of(list(unknown), partitions)
+        misrouted = {
+            key for key, place in zip(unknown, places, strict=True) if place != self.number
+        }
+        return ids, [job_id for key, job_id in unknown.items() if key not in misrouted], misrouted
+
+    def next_of(self, group: Group) -> Iterator[list[Any]]:
+        """Yield the records of a group from `next_offset` on, some at a time; also none."""
+        for records in group.pieces():
+            if records and records[0].offset < self.next_offset:
+                yield [record for record in records if record.offset >= self.next_offset]
+            else:
+                yield records
+
+    def take_in(self, found: Mapping[str, Entry]) -> None:
+        """Hold jobs that the store knows."""
+        self.jobs.update(found)
+        self._long.update(job_id for job_id in found if found[job_id].job.earlier is not None)
+
+    def to_be_recalled(
+        self, records: Sequence[Any], ids: Mapping[bytes, str]
+    ) -> Iterator[tuple[Entry, Set[bytes]]]:
+        """Yield the jobs of which the store has to be asked before records are folded.
+
+        Args:
+            records: Kafka records.
+            ids: The ids of their jobs, by their keys.
+
+        Yields:
+            A job, and the keys of its events.
+        """
+        long = self._long.intersection(ids.values()) if self._long else ()
+        if not long:
+            return
+        values: dict[str, list[bytes | None]] = {job_id: [] for job_id in long}
+        for record in records:
+            job_id = ids.get(record.key)
+            if job_id in values:
+                values[job_id].append(record.value)
+        for job_id, some in values.items():
+            yield self.jobs[job_id], event_keys(some)
+
+    def recall(self, entry: Entry, keys: Set[bytes], seen: Set[bytes]) -> None:
+        """Let the fold know which events of a job the store has."""
+        assert isinstance(entry.job.earlier, Elsewhere)
+        entry.job.earlier = entry.job.earlier.told({key: key in seen for key in keys})
+
+    def fold(
+        self, records: Sequence[Any], epoch: int, partitions: int, misrouted: Set[bytes]
+    ) -> list[DeadLetter]:
+        """Fold the next records onto the jobs that are cached or new.
 
         Some at a time: what was decoded is in the processor's cache then.
 
         Args:
-            records: Kafka records.
+            records: Kafka records, in order; one at least.
+            epoch: Of the leader that appended them.
             partitions: How many partitions the log has.
-            astray: Keys that belong to another partition.
+            misrouted: Keys that belong to another partition.
 
         Returns:
             Those that are no valid events.
@@ -103,20 +182,20 @@ class Partition:
         jobs, touched, ignored = self.jobs, self.touched, self.ignored
         partition = self.number
         dead: list[DeadLetter] = []
-        last_event_id = ""
-        for begin in range(0, len(records), _DECODED_TOGETHER):
-            some = records[begin : begin + _DECODED_TOGETHER]
+        for begin in range(0, len(records), DECODED_TOGETHER):
+            some = records[begin : begin + DECODED_TOGETHER]
             clear = decode_clear([record.value for record in some])
             for record, event in zip(some, clear, strict=True):
                 key = record.key
-                if event is None or key in astray or key != event.subject.encode():
+                if event is None or key in misrouted or key != event.subject.encode():
                     try:
-                        event = accept(key, record.value, partition, partitions)
+                        event = _accepted(record, partition, partitions)
                     except EventError as error:
+                        # Very many may be held: of each the frames that it came through, too.
+                        error.__traceback__ = error.__context__ = error.__cause__ = None
                         dead.append(DeadLetter(partition, record, error))
-                        last_event_id = ""
                         continue
-                job_id, last_event_id = event.subject, event.id
+                job_id = event.subject
                 place = Place(partition, record.offset, record.timestamp * 1000)
                 entry = jobs.get(job_id)
                 if entry is None:
@@ -132,8 +211,34 @@ class Partition:
                     touched.append(entry)
                 if verdict is not _APPLIED:
                     ignored[verdict] += 1
-        last = records[-1]
-        self.next_offset = last.offset + 1
-        self.last_event_id, self.last_timestamp = last_event_id, last.timestamp * 1000
+        self.last = last_record(records[-1], epoch)
+        self.next_offset = records[-1].offset + 1
+        self.folded += len(records)
         self.dead += len(dead)
         return dead
+
+
+def _why_no_value() -> EventError:
+    """Return what is said of a record without a value."""
+    try:
+        accept(None, None, 0, 1)
+    except EventError as error:
+        return error
+    raise AssertionError("a record without a value is no event")
+
+
+#: Made once: hundreds of thousands fit into one batch.
+_NO_VALUE: Final = _why_no_value()
+
+
+def _accepted(record: Any, partition: int, partitions: int) -> Event:
+    """Return the event that a record is.
+
+    Raises:
+        EventError: It is none.
+    """
+    if not record.value:
+        raise _NO_VALUE
+    if isinstance(record.value, Unread):
+        raise record.value.error
+    return accept(record.key, record.value, partition, partitions)

@@ -1,8 +1,10 @@
-"""The projector: folds batches of records and hands the outcome to the store.
+"""The projector: folds groups of records and hands the outcome to the store.
 
-It holds the jobs under way in memory, so that a batch costs one read for the jobs that it does
-not know and one write for all that it touched. What it holds is valid for exactly one offset per
-partition; whenever somebody else moved a checkpoint it forgets and reads again.
+It keeps the jobs under way in memory, so that a group costs one read for the jobs that it does not
+know and one write for all that it touched. What it keeps of a partition is valid for exactly one
+offset; when somebody else moved a checkpoint it forgets and reads again. Before it folds what came
+by another connection or under another leader, it proves that the log still is the one that it has
+folded.
 """
 
 from __future__ import annotations
@@ -10,15 +12,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
-from jobtrail.decoding import ids_of
-from jobtrail.errors import FencedError, LogGapError, StoreError
-from jobtrail.placing import partitions_of
+from aiokafka.errors import KafkaError
+
+from jobtrail.errors import FencedError, StoreDamaged, StoreError
+from jobtrail.log import Read
+from jobtrail.records import Group
+from projections.continuity import Continuity, LogLook
 from projections.holding import DeadLetter, Partition
-from projections.store import Batch, Checkpoint, ProjectionWriter
+from projections.store import Beat, Checkpoint, ProjectionWriter
+from projections.store_thread import StoreThread
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +34,8 @@ _LONGEST_WAIT: Final = 2.0
 _PROMISED_WITHIN: Final = 0.1
 #: Seconds without anything to fold after which the store may rest.
 _REST_AFTER: Final = 1.0
-_FIRST_RETRY: Final = 0.05
-_LONGEST_RETRY: Final = 5.0
 
+_T = TypeVar("_T")
 #: Writes dead letters for good before it returns.
 Bury = Callable[[Sequence[DeadLetter]], Awaitable[None]]
 
@@ -41,6 +45,7 @@ class Projector:
 
     Args:
         store: Where to.
+        log: Is asked whether it still is the log that was folded.
         partitions: How many partitions the log has.
         bury: Takes records that are no valid event.
         max_waiting: Records that are folded and not yet written, at most.
@@ -49,19 +54,19 @@ class Projector:
     def __init__(
         self,
         store: ProjectionWriter,
+        log: LogLook,
         partitions: int,
         bury: Bury,
         max_waiting: int = MAX_WAITING,
     ) -> None:
-        self._store = store
+        self._store = StoreThread(store)
+        self._log = log
         self._max_waiting = max_waiting
         self._partitions = partitions
         self._bury = bury
         self._held: dict[int, Partition] = {}
+        self._continuity = Continuity(log, partitions)
         self._writing = asyncio.Lock()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
-        #: Whose call of the store it is: one at a time, of this thread or the other one.
-        self._turn = asyncio.Lock()
         #: Set while something is folded that is not written; since when; how often was folded.
         self._ahead = asyncio.Event()
         self._since = 0.0
@@ -70,55 +75,162 @@ class Projector:
         self._awaited: set[int] = set()
         #: Set once partitions were assigned.
         self.assigned = asyncio.Event()
+        #: Whether records have to be delivered again, from the store's checkpoints on, since what
+        #: was known of the store was forgotten. `start_offsets` gives these.
+        self.wants_records_again = False
+
+    @property
+    def stopped(self) -> Mapping[int, str]:
+        """Why partitions are not folded any further."""
+        return self._continuity.stopped
 
     async def start_offsets(self, partitions: set[int]) -> dict[int, int]:
         """Return the store's checkpoints of partitions that were just assigned.
 
-        Whatever is held of any partition is forgotten: another projector may have gone on. What
-        was folded and not written is delivered again, from the checkpoint on.
+        What is kept of any partition is forgotten: another projector may have gone on. What was
+        folded and not written is delivered again, from the checkpoint on.
         """
         async with self._writing:
-            self._forget()
-            self._held.clear()
-            checkpoints = await self.checkpoints()
+            self._forget_all()
+            checkpoints = await self._repairing(self._store.checkpoints)
+            self.wants_records_again = False
         if partitions:
             self.assigned.set()
         return {p: checkpoints[p].next_offset for p in partitions}
 
     async def checkpoints(self) -> dict[int, Checkpoint]:
-        """Return the store's checkpoints, waiting for a write that is under way."""
-        found: dict[int, Checkpoint] = await self._in_thread(self._store.checkpoints)
-        return found
+        """Return the store's checkpoints, waiting for a write that is under way.
 
-    async def apply(self, partition: int, records: Sequence[Any], *, more: bool = False) -> None:
-        """Fold consecutive records of a partition and write the outcome, once.
+        Raises:
+            StoreError: They can't be read now.
+        """
+        return await self._store.checkpoints()
+
+    async def apply(self, partition: int, group: Group, *, more: bool = False) -> None:
+        """Fold the next group of a partition and write the outcome, once.
 
         Args:
-            partition: Whose records.
-            records: Kafka records in order; those before the checkpoint are passed over.
+            partition: Whose.
+            group: What was fetched; what lies before the checkpoint is passed over.
             more: Whether others are to follow at once, of any partition: then writing may wait
                 for them, so that a transaction costs less for each.
 
         Raises:
-            LogGapError: Records between the checkpoint and the first one are missing.
-            FencedError: Another projector has written what was folded here and not written yet:
-                records have to be delivered again, from the checkpoint on.
+            FencedError: What was folded here and not written yet is not to be written: another
+                projector has, or the log or the store is another one. Records have to be delivered
+                again, from the checkpoint on.
         """
         async with self._writing:
-            while todo := await self._todo(partition, records):
-                waited = self._ahead.is_set()
-                try:
-                    await self._fold(partition, self._held[partition], todo)
-                    if not (more and self._may_wait()):
-                        await self._write_all()
-                    return
-                except FencedError:
-                    if waited:
-                        # Of records that are gone from here.
-                        raise
-                    self._awaited.discard(partition)
-            if self._ahead.is_set() and not more:
+            try:
+                await self._apply(partition, group, more=more)
+            except StoreDamaged as error:
+                await self._repair(error)
+                raise FencedError("The store was opened again.", found=str(error)) from error
+            except (KafkaError, TimeoutError) as error:
+                # What can't be asked can't be proven: it is folded when the log answers again.
+                raise FencedError("The log does not answer.", found=repr(error)) from error
+
+    async def _apply(self, partition: int, group: Group, *, more: bool) -> None:
+        while await self._is_next(partition, group):
+            waited = self._ahead.is_set()
+            try:
+                await self._fold_all(self._held[partition], group)
+                if not (more and self._may_wait()):
+                    await self._write_all()
+                return
+            except FencedError:
+                if waited:
+                    # Of records that are gone from here.
+                    raise
+                self._awaited.discard(partition)
+        if self._ahead.is_set() and not more:
+            await self._write_all()
+
+    async def look(self, partitions: Iterable[int]) -> None:
+        """Prove that the log is the one that was folded; empty what was folded of another.
+
+        Args:
+            partitions: Which are looked at.
+
+        Raises:
+            KafkaError: The log does not answer.
+            TimeoutError: Likewise.
+            LogChanged: It has another number of partitions.
+        """
+        async with self._writing:
+            await self._continuity.check_partitions()
+            checkpoints = await self._repairing(self._store.checkpoints)
+            held = {partition: await self._hold(partition) for partition in partitions}
+            if any(checkpoints[p].next_offset != one.written for p, one in held.items()):
+                # Somebody else has moved on, or over a hole.
+                self._forget_all()
+                return
+            read = {p: Read(one.next_offset, one.last) for p, one in held.items()}
+            different = await self._continuity.differences(read)
+            for partition, reason in different.items():
+                await self._fold_again(partition, reason)
+            if not different:
+                await self._skip_what_is_gone(held)
+
+    async def _skip_what_is_gone(self, held: Mapping[int, Partition]) -> None:
+        """Move over what the log's beginning has left behind."""
+        begins = await self._log.begins()
+        gone = [one for p, one in held.items() if one.next_offset < begins.get(p, 0)]
+        for one in gone:
+            self._continuity.note_moved_beginning(one.number, one.next_offset, begins[one.number])
+            self._begin_ahead()
+            one.next_offset = begins[one.number]
+        if gone:
+            # Where somebody else has moved over it, there is nothing to write.
+            with contextlib.suppress(FencedError):
                 await self._write_all()
+            self.wants_records_again = True
+
+    async def beat(self, partitions: Iterable[int]) -> None:
+        """Say in the store that these partitions are cared for, and how far they are proven.
+
+        Raises:
+            StoreError: The store can't be written.
+        """
+        beats = {
+            partition: Beat(
+                self._continuity.proved.get(partition, 0), self.stopped.get(partition, "")
+            )
+            for partition in partitions
+        }
+        async with self._writing:
+            await self._repairing(lambda: self._store.call(self._store.store.beat, beats))
+
+    async def repair(self) -> None:
+        """Make parts of the store again that are damaged."""
+        async with self._writing:
+            await self._look_for_damage()
+
+    async def _look_for_damage(self) -> bool:
+        begins, ends = await self._log.begins(), await self._log.ends()
+        changed = await self._store.call(self._store.store.repair, begins, ends)
+        if changed:
+            self._forget_all()
+        return bool(changed)
+
+    async def _repair(self, error: StoreDamaged) -> None:
+        """Make what is damaged again; where nothing is, the error is what it says.
+
+        Raises:
+            StoreDamaged: It can't be mended.
+        """
+        logger.error("action=store_damaged %s", error)
+        self._forget_all()
+        if not await self._look_for_damage():
+            raise error
+
+    async def _repairing(self, use: Callable[[], Awaitable[_T]]) -> _T:
+        """Use the store; where it is damaged, mend it and use it again."""
+        try:
+            return await use()
+        except StoreDamaged as error:
+            await self._repair(error)
+            return await use()
 
     async def keep_writing(self, fetch_again: Callable[[], Awaitable[None]]) -> str:
         """Write what waits for more that does not come. Never returns.
@@ -136,36 +248,72 @@ class Projector:
                 try:
                     await self._write_all()
                     continue
+                except StoreDamaged as error:
+                    await self._repair(error)
                 except FencedError:
                     pass
             await fetch_again()
 
     async def _until_ahead(self) -> None:
-        """Wait until something is folded that is not written; meanwhile let the store rest."""
+        """Wait until something is folded that is not written; until then let the store rest."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._ahead.wait(), _REST_AFTER)
             return
         try:
             async with self._writing:
-                await self._in_thread(self._store.rest)
+                await self._store.call(self._store.store.rest)
         except StoreError as error:
             logger.warning("action=store_restless %s", error)
         await self._ahead.wait()
 
-    async def _todo(self, partition: int, records: Sequence[Any]) -> Sequence[Any]:
-        """Return those of consecutive records that are not folded yet, from the next one on."""
+    async def _is_next(self, partition: int, group: Group) -> bool:
+        """Tell whether a group has what is to be folded next, and is of the log that was folded."""
         while True:
+            if partition in self.stopped:
+                return False
             held = await self._hold(partition)
-            todo = _not_yet_applied(records, held.next_offset)
-            if not todo:
-                return todo
-            if todo[0].offset == held.next_offset and _consecutive(todo):
-                self._awaited.discard(partition)
-                return todo
-            if partition in self._awaited:
-                # Fetched before those that are awaited.
-                return []
-            await self._check_gap(partition, held, todo)
+            if group.next_offset <= held.next_offset:
+                return False
+            if group.breaks != held.breaks or group.epoch != held.epoch:
+                await self._prove(partition, held)
+                held.breaks, held.epoch = group.breaks, group.epoch
+            if group.begin > held.next_offset:
+                if partition in self._awaited:
+                    # Fetched before those that are awaited.
+                    return False
+                if (await self._store.checkpoints())[partition].next_offset != held.written:
+                    # Somebody else applied what is missing.
+                    del self._held[partition]
+                    continue
+                if not await self._continuity.accounts_for(
+                    partition, held.next_offset, group.begin
+                ):
+                    return False
+            self._awaited.discard(partition)
+            return True
+
+    async def _prove(self, partition: int, held: Partition) -> None:
+        """Prove that the log is the one that was folded, or empty what was.
+
+        Raises:
+            FencedError: It is another one.
+        """
+        found = await self._log.differences({partition: Read(held.next_offset, held.last)})
+        if reason := found.get(partition):
+            await self._fold_again(partition, reason)
+            raise FencedError("The log is another one.", found=reason)
+
+    async def _fold_again(self, partition: int, reason: str) -> None:
+        """Empty what was folded from a log that is not this one."""
+        begins, ends = await self._log.begins(), await self._log.ends()
+        logger.error(
+            "action=store_reset partition=%d The log is not the one that was folded: %s. "
+            "The projections are folded again from the log; reads answer 503 until then.",
+            partition,
+            reason,
+        )
+        self._forget_all()
+        await self._store.call(self._store.store.reset, partition, begins, ends)
 
     def _may_wait(self) -> bool:
         waiting = sum(held.next_offset - held.written for held in self._held.values())
@@ -175,49 +323,53 @@ class Projector:
     def _forget(self) -> None:
         """Forget what is folded ahead of what is written."""
         ahead = {partition for partition, held in self._held.items() if held.is_ahead}
-        for partition in ahead:
-            del self._held[partition]
+        self._held = {p: held for p, held in self._held.items() if p not in ahead}
         self._awaited |= ahead
         self._ahead.clear()
+
+    def _forget_all(self) -> None:
+        """Forget everything: the store may hold anything now."""
+        self._forget()
+        self._held.clear()
+        self._continuity.forget()
+        self.wants_records_again = True
 
     async def _hold(self, partition: int) -> Partition:
         held = self._held.get(partition)
         if held is None:
-            checkpoint = (await self.checkpoints())[partition]
-            held = self._held[partition] = Partition(partition, checkpoint.next_offset)
+            checkpoint = (await self._store.checkpoints())[partition]
+            held = Partition(partition, checkpoint.next_offset, checkpoint.last)
+            self._held[partition] = held
         return held
 
-    async def _check_gap(self, partition: int, held: Partition, todo: Sequence[Any]) -> None:
-        """Look whether somebody else applied what is missing; if nobody did, it is lost."""
-        stored = (await self.checkpoints())[partition].next_offset
-        if stored != held.written:
-            del self._held[partition]
-            return
-        raise LogGapError(
-            "Records of the log are missing.",
-            where=f"partition {partition}",
-            expected=f"offset {held.next_offset}",
-            found=f"offsets {todo[0].offset} to {todo[-1].offset}, {len(todo)} records",
-            mend="Nothing was applied. If it happens again after a restart, the log has a hole.",
-        )
-
-    async def _fold(self, partition: int, held: Partition, records: Sequence[Any]) -> None:
-        jobs = held.jobs
-        ids = ids_of({record.key for record in records})
-        unknown = {key: job_id for key, job_id in ids.items() if job_id not in jobs}
-        keys = list(unknown)
-        places = partitions_of(keys, self._partitions)
-        astray = {key for key, place in zip(keys, places, strict=True) if place != partition}
-        if unknown:
-            # Here and not in the thread: to read waits for nobody, and going there takes longer.
-            mine = [job_id for key, job_id in unknown.items() if key not in astray]
-            async with self._turn:
-                jobs.update(self._store.load(partition, mine))
+    def _begin_ahead(self) -> None:
         if not self._ahead.is_set():
             self._ahead.set()
             self._since = asyncio.get_running_loop().time()
         self._folds += 1
-        dead = held.fold(records, self._partitions, astray)
+
+    async def _fold_all(self, held: Partition, group: Group) -> None:
+        """Fold a group; what is large is also written some at a time."""
+        folds = self._folds
+        for records in held.next_of(group):
+            if self._folds > folds and not self._may_wait():
+                await self._write_all()
+            # Others go on while it is unpacked.
+            await (self._fold(held, records, group.epoch) if records else asyncio.sleep(0))
+        self._begin_ahead()
+        held.next_offset = group.next_offset
+
+    async def _fold(self, held: Partition, records: Sequence[Any], epoch: int) -> None:
+        ids, unknown, misrouted = held.unknown(records, self._partitions)
+        if misrouted:
+            # Before any of them counts as no event: it may be the log that has changed.
+            await self._continuity.check_partitions(now=True)
+        if unknown:
+            held.take_in(await self._store.load(held.number, unknown))
+        for entry, asked in held.to_be_recalled(records, ids):
+            held.recall(entry, asked, await self._store.seen(held.number, entry, asked))
+        self._begin_ahead()
+        dead = held.fold(records, epoch, self._partitions, misrouted)
         if dead:
             try:
                 await self._bury(dead)
@@ -230,10 +382,10 @@ class Projector:
         together: dict[int, list[int]] = {}
         for partition, held in self._held.items():
             if held.is_ahead:
-                together.setdefault(self._store.part_of(partition), []).append(partition)
+                together.setdefault(self._store.store.part_of(partition), []).append(partition)
         try:
             for partitions in together.values():
-                await self._write([self._held[p].batch() for p in partitions])
+                await self._store.write([self._held[p].batch() for p in partitions])
                 for partition in partitions:
                     self._held[partition].settle()
         except BaseException as error:
@@ -243,46 +395,6 @@ class Projector:
             raise
         self._ahead.clear()
 
-    async def _write(self, batches: Sequence[Batch]) -> None:
-        """Apply batches; a store that can't be written is tried again until it can."""
-        pause = _FIRST_RETRY
-        while True:
-            try:
-                await self._in_thread(self._store.apply, batches)
-                return
-            except FencedError:
-                raise
-            except StoreError as error:
-                logger.error("action=store_retry pause=%.2fs %s", pause, error)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_RETRY)
-
-    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call the store; whoever is cancelled meanwhile ends with the call, not before.
-
-        The store is one thread's at a time, and a thread can't be stopped.
-        """
-        async with self._turn:
-            called = asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
-            try:
-                return await asyncio.shield(called)
-            except asyncio.CancelledError:
-                while not called.done():
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await asyncio.wait([called])
-                raise
-
     def close(self) -> None:
         """Wait for what is being written, then let go of the store."""
-        self._thread.shutdown(wait=True)
         self._store.close()
-
-
-def _not_yet_applied(records: Sequence[Any], next_offset: int) -> Sequence[Any]:
-    if records[0].offset >= next_offset:
-        return records
-    return [record for record in records if record.offset >= next_offset]
-
-
-def _consecutive(records: Sequence[Any]) -> bool:
-    return bool(records[-1].offset - records[0].offset == len(records) - 1)

@@ -1,19 +1,21 @@
 """What the API asks of a projection store, and who asks.
 
-The caller's filter is part of every query: a job that he may not see is never read for him.
+The caller's filter is part of every query: a job that they may not see is never read for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
 import orjson
 
-from jobtrail.asof import Cut, Event
+from jobtrail.asof import Cut, Event, Said
 from jobtrail.job import STATE_CODES, Job
+from jobtrail.position import LastRecord
 from jobtrail.states import STATES, State
+from projections.meter import Meter
 
 #: (owner, viewers), of the jobs of one audience.
 Audience = tuple[str | None, tuple[str, ...]]
@@ -97,16 +99,16 @@ class Caller(NamedTuple):
 
     user: str
     groups: tuple[str, ...] = ()
-    #: He has the permission `jobs:read:all`.
+    #: They have the permission `jobs:read:all`.
     reads_all: bool = False
 
     @property
     def principals(self) -> tuple[str, ...]:
-        """The names under which jobs may be visible to him."""
+        """The names under which jobs may be visible to them."""
         return (f"user:{self.user}", *(f"group:{group}" for group in self.groups))
 
     def sees(self, job: Job) -> bool:
-        """Tell whether he may see a job: the same rule as the one in the stores' queries."""
+        """Tell whether they may see a job: the same rule as the one in the stores' queries."""
         if self.reads_all:
             return True
         if job.owner is None:
@@ -172,6 +174,16 @@ class Looked(NamedTuple):
     reached: Cursor | None
 
 
+class Part(NamedTuple):
+    """A part of a listing: what matched among the jobs that were looked at."""
+
+    lines: list[Line]
+    #: Behind which job the rest begins; None where there is no more.
+    reached: Cursor | None
+    #: How many matches are still to be passed over there.
+    skip: int
+
+
 class Held(NamedTuple):
     """What a snapshot of a store holds."""
 
@@ -181,21 +193,67 @@ class Held(NamedTuple):
     timestamps: dict[int, int]
     #: Partitions that can't be answered truly yet.
     recovering: frozenset[int]
+    #: Per partition the last applied record, where there is one.
+    last: Mapping[int, LastRecord] = {}
+    #: Per partition when a projector last said that it lives, microseconds since 1970; 0 never.
+    beats: Mapping[int, int] = {}
+    #: Per partition the offset before which the log was found to be the one that was folded.
+    proved: Mapping[int, int] = {}
+    #: Of partitions that are not folded any further: why.
+    stopped: Mapping[int, str] = {}
+    #: Changes when the log that was folded turns out to be another one.
+    lineage: str = ""
+
+    @property
+    def marks(self) -> dict[int, int]:
+        """Per partition the mark of the last applied record: what a position carries."""
+        return {partition: last.mark for partition, last in self.last.items()}
+
+
+class Trail(Protocol):
+    """A job's trail in a snapshot, of which no more is read than is asked for."""
+
+    def page(self, offset: int, size: int) -> bytes:
+        """Return consecutive entries, packed, among which those of a page are.
+
+        Args:
+            offset: The first offset that is wanted, whether there is an event or not.
+            size: How many events.
+        """
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield all of it, in order, in packed pieces."""
+
+    def seen(self, keys: Collection[bytes]) -> Mapping[bytes, int]:
+        """Return of those of these keys that are before its last entries the first offset."""
+
+    def said(self) -> Said:
+        """Return the first and the last offset of an event that may describe the job."""
 
 
 class Snapshot(Protocol):
     """One consistent view of a store."""
 
     held: Held
+    #: Within it, the questions that say so end where they would take too long.
+    meter: Meter
 
     def states(self, caller: Caller, ids: Sequence[str]) -> list[Status]:
-        """Return the states of those of these jobs that the caller sees."""
+        """Return the states of those of these jobs that the caller sees.
+
+        Raises:
+            TooLong: The reader's meter ends it.
+        """
 
     def watched(self, ids: list[str]) -> dict[str, Job]:
-        """Return these jobs with their trails, whoever may see them.
+        """Return these jobs with the last entries of their trails, whoever may see them.
 
         It is what the live tail folds onto; none of it is answered before `Caller.sees` said so.
+        Where a trail is long, its beginning is a `jobtrail.trail.Elsewhere`.
         """
+
+    def trail(self, job_id: str) -> Trail | None:
+        """Return the way to a job's trail; None where there is no such job."""
 
     def search(
         self,
@@ -209,6 +267,35 @@ class Snapshot(Protocol):
         """Return a page of jobs, newest first.
 
         The order is `created_at` descending, then id ascending.
+
+        Raises:
+            TooLong: The reader's meter ends it.
+        """
+
+    def search_some(
+        self,
+        caller: Caller,
+        filters: Filters,
+        *,
+        size: int,
+        after: Cursor | None = None,
+        skip: int = 0,
+        most: int,
+        most_bytes: int,
+    ) -> Part:
+        """Return the jobs that match among the next ones of a listing, in the order of `search`.
+
+        Args:
+            caller: Who asks.
+            filters: What matches.
+            size: How many jobs at most.
+            after: Where to begin.
+            skip: How many matches to pass over.
+            most: How many jobs are looked at, whether they match or not, before it ends.
+            most_bytes: Bytes of the jobs, before it ends; one job is always given.
+
+        Raises:
+            TooLong: The reader's meter ends it.
         """
 
     def summary(self, caller: Caller, filters: Filters) -> dict[str | None, list[int]]:
@@ -252,7 +339,10 @@ class Snapshot(Protocol):
 
 
 class ProjectionReader(Protocol):
-    """The read side of a store; not to be shared between threads."""
+    """The read side of a store; not to be used by two threads at a time."""
+
+    #: See `Snapshot`. Another one may be put in its place between snapshots.
+    meter: Meter
 
     @property
     def partitions(self) -> int:

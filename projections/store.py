@@ -7,13 +7,14 @@ batch begins. That makes effects exactly-once, whatever dies when.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from typing import NamedTuple, Protocol
 
 import msgspec
 
 from jobtrail.asof import NEVER
 from jobtrail.job import Job
+from jobtrail.position import LastRecord
 
 
 class Checkpoint(NamedTuple):
@@ -21,13 +22,20 @@ class Checkpoint(NamedTuple):
 
     #: The next offset to apply.
     next_offset: int
-    #: CloudEvents id of the last record that was applied, empty where there was none or where
-    #: the record was no event: shows whether the log is still the one that was folded.
-    last_event_id: str
-    #: The log's timestamp of that record, microseconds since the epoch; 0 where there was none.
-    last_timestamp: int
+    #: The last record before it, an event or not, None where there was none: shows whether the
+    #: log is still the one that was folded.
+    last: LastRecord | None
     #: Reads can't be answered truly before `next_offset` reaches this.
     recover_to: int
+
+
+class Beat(NamedTuple):
+    """What a projector says of a partition from time to time: that it lives, and how far it is."""
+
+    #: The offset before which the log was found to be the one that was folded.
+    proved: int
+    #: Why the partition is not folded any further; empty where it is.
+    stopped: str
 
 
 class Entry(msgspec.Struct, gc=False, eq=False):
@@ -42,11 +50,9 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     row: int | None = None
     #: (audience, type, creation time, bulk id, state code) as stored.
     stored: tuple[int, int, int, str | None, int] | None = None
-    #: How many entries of the trail the store keeps outside of the row.
-    spilled: int = 0
     #: Of which filling of the store the other fields speak: a reset begins another one.
     filling: str | None = None
-    #: How many bytes of the trail are stored.
+    #: How many bytes of the trail's last entries are stored, beside whole chunks before them.
     written: int = 0
     #: The effective time of the last applied event that is stored; None where the trail has to
     #: be asked.
@@ -56,9 +62,13 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     #: What the job was before an event at this offset said anew what it is and whose, since
     #: the last commit: such events are rare, and the trail does not hold what they say.
     former: tuple[tuple[int, Job], ...] = ()
+    #: Whether an event since the last commit said anew who may work on the job.
+    handed_on: bool = False
 
     def note(self, before: Job, offset: int) -> None:
         """Keep what the job was, after a `job.created` at this offset, where that has changed."""
+        if before.source != self.job.source or before.writers != self.job.writers:
+            self.handed_on = True
         if _description(before) != _description(self.job):
             self.former += ((offset, before),)
 
@@ -74,6 +84,7 @@ class Tally(NamedTuple):
     duplicate: int = 0
     late: int = 0
     not_allowed: int = 0
+    foreign: int = 0
     dead: int = 0
 
 
@@ -83,8 +94,8 @@ class Batch(NamedTuple):
     partition: int
     start: int
     next_offset: int
-    last_event_id: str
-    last_timestamp: int
+    #: The last record before `next_offset`; None where none was met yet.
+    last: LastRecord | None
     #: Each touched job once, as it is after the batch.
     changes: Sequence[Entry]
     tally: Tally
@@ -98,6 +109,15 @@ class ProjectionWriter(Protocol):
 
     def load(self, partition: int, ids: Iterable[str]) -> dict[str, Entry]:
         """Return those of these jobs of a partition that the store knows."""
+
+    def seen(self, partition: int, entry: Entry, keys: Collection[bytes]) -> Set[bytes]:
+        """Return those of these keys of events that a job has had before its last entries.
+
+        Args:
+            partition: The job's.
+            entry: As `load` or `apply` have left it: its `job.earlier` lies in the store.
+            keys: See `jobtrail.job.event_key`.
+        """
 
     def part_of(self, partition: int) -> int:
         """Return which part of the store holds a partition: each is written by itself."""
@@ -113,12 +133,53 @@ class ProjectionWriter(Protocol):
             StoreError: The store can't be written; nothing was written.
         """
 
-    def reset(self, partition: int, ends: Mapping[int, int]) -> None:
-        """Empty the part of the store that holds a partition, to be folded anew from the log.
+    def reset(self, partition: int, begins: Mapping[int, int], ends: Mapping[int, int]) -> None:
+        """Empty the part of the store that holds a partition, to be folded again from the log.
 
         Args:
             partition: The partition whose log is not the one that was folded.
+            begins: The log's first offset per partition: where the fold begins.
             ends: The log's end per partition: reads wait until the store is there again.
+        """
+
+    def skip(self, partition: int, until: int) -> int:
+        """Move a partition's checkpoint over a hole in the log, and remember it.
+
+        Args:
+            partition: Which.
+            until: The offset behind the hole.
+
+        Returns:
+            Where the checkpoint was.
+
+        Raises:
+            StoreError: It is not before `until`, or the store can't be written.
+        """
+
+    def beat(self, beats: Mapping[int, Beat]) -> None:
+        """Say that a projector lives, and how far it is.
+
+        Args:
+            beats: Per partition that is the projector's.
+
+        Raises:
+            StoreError: The store can't be written.
+        """
+
+    def repair(self, begins: Mapping[int, int], ends: Mapping[int, int]) -> list[int]:
+        """Look for parts that are damaged, missing or another file, and make them again.
+
+        What is damaged is set aside, not deleted.
+
+        Args:
+            begins: The log's first offset per partition.
+            ends: The log's end per partition: reads wait until the store is there again.
+
+        Returns:
+            The partitions whose checkpoints may have changed.
+
+        Raises:
+            StoreError: That can't be done now.
         """
 
     def rest(self) -> None:

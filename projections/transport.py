@@ -18,11 +18,11 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
 
-from jobtrail.records import Group, in_groups
+from jobtrail.records import Group, InGroups
 
 logger = logging.getLogger(__name__)
 
@@ -38,13 +38,12 @@ class Fetched(NamedTuple):
     #: Whether others follow at once, of any partition.
     more: bool
 
-    def lists(self) -> Iterator[tuple[int, list[Any], bool]]:
-        """Yield a partition, records of it, some thousand at a time, and whether others follow."""
+    def each(self) -> Iterator[tuple[int, Group, bool]]:
+        """Yield a partition, a group of it, and whether others follow."""
         left = len(self.groups)
         for tp, group in self.groups:
             left -= 1
-            if records := group.records():
-                yield tp.partition, records, self.more or left > 0
+            yield tp.partition, group, self.more or left > 0
 
     def ends(self) -> dict[TP, int]:
         """Return the offset of each partition's last record."""
@@ -56,6 +55,9 @@ class Assignments(Protocol):
 
     async def start_offsets(self, partitions: set[int]) -> dict[int, int]:
         """Return the store's checkpoints of partitions that were just assigned."""
+
+    async def look(self, partitions: set[int]) -> None:
+        """Find out where to go on in partitions whose log does not reach to where we are."""
 
 
 class _NothingRead(dict[TP, int | None]):
@@ -81,8 +83,11 @@ class _GroupsThread(driver.AIOKafkaConsumerThread):
 
     def _create_consumer(self, loop: asyncio.AbstractEventLoop) -> AIOKafkaConsumer:
         consumer = super()._create_consumer(loop)
-        # Faust passes no deserializer on.
-        consumer._value_deserializer = in_groups
+        # Faust passes none of these on.
+        consumer._value_deserializer = InGroups(self.app.limits)
+        consumer._isolation_level = "read_committed"
+        # Nobody but the store knows where to go on: a position is never moved by itself.
+        consumer._auto_offset_reset = "none"
         return consumer
 
 
@@ -114,7 +119,15 @@ class RecordBatchConsumer(driver.Consumer):
         timeout: float,  # noqa: ASYNC109 (Faust's own signature)
     ) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
         """Fetch, and yield what came as one message."""
-        records, active = await self._wait_next_records(timeout)
+        try:
+            records, active = await self._wait_next_records(timeout)
+        except OffsetOutOfRangeError as error:
+            await self._go_on_elsewhere(error)
+            return
+        except NoOffsetForPartitionError:
+            # The group has committed nothing of it yet, and aiokafka looked before our seek came.
+            await self.fetch_again()
+            return
         generation = self.app.consumer_generation_id
         if records is None or self.should_stop:
             return
@@ -131,6 +144,16 @@ class RecordBatchConsumer(driver.Consumer):
             tp, last = groups[-1]
             more = self._is_far_behind(tp, last.next_offset)
             yield tp, _as_message(Fetched(groups, more), generation)
+
+    async def _go_on_elsewhere(self, error: OffsetOutOfRangeError) -> None:
+        """Go on from the store's checkpoints, once they are such that the log has."""
+        partitions = {tp.partition for tp in error.args[0]}
+        logger.warning("action=out_of_range partitions=%s", sorted(partitions))
+        try:
+            await self.app.assignments.look(partitions)
+        except (KafkaError, TimeoutError) as failure:
+            logger.warning("action=look_given_up %r", failure)
+        await self.fetch_again()
 
     def _is_far_behind(self, tp: TP, offset: int) -> bool:
         """Tell whether so much of a partition is left that its next batch will come at once."""

@@ -6,6 +6,7 @@ import hashlib
 import random
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from jobtrail.replay.archive import Archive, LogName
 from jobtrail.replay.archive_reading import ArchiveSource
 from jobtrail.replay.archive_store import ArchiveStore
 from jobtrail.replay.archive_writing import Archived, Archiver, open_for
+from jobtrail.replay.holes import Hole, Holes
 from jobtrail.replay.schemas import RECORDS
 from jobtrail.replay.source import Source
 
@@ -61,6 +63,12 @@ class ListLog:
         self.records: list[list[Record]] = [[] for _ in counts]
         self.first = [0 for _ in counts]
         self.seed, self.batch = seed, batch
+        self.compacted = False
+        #: (partition, offset) of those without a record that the log accounts for, and of those
+        #: that it has lost.
+        self.without: set[tuple[int, int]] = set()
+        self.lost: set[tuple[int, int]] = set()
+        self.holes = Holes()
         #: Every range that was read, as (partition, first, end).
         self.reads: list[tuple[int, int, int]] = []
         self.grow(*counts)
@@ -77,11 +85,22 @@ class ListLog:
         return {p: len(held) for p, held in enumerate(self.records)}
 
     def read(self, start: Mapping[int, int], end: Mapping[int, int]) -> Iterator[pa.RecordBatch]:
-        for p, at in start.items():
+        gone = self.without | self.lost
+        for p in end:
+            at = start.get(p, self.first[p])
             assert self.first[p] <= at <= end[p] <= len(self.records[p]), (p, at, end[p])
             self.reads.append((p, at, end[p]))
             for first in range(at, end[p], self.batch):
-                yield batch_of(self.records[p][first : min(first + self.batch, end[p])])
+                upto = min(first + self.batch, end[p])
+                for number in range(first, upto):
+                    if (p, number) in self.lost:
+                        self.holes.meet(Hole(p, number, number), "Lost.", found="", mend="")
+                there = [(p, number) not in gone for number in range(first, upto)]
+                if some := list(compress(self.records[p][first:upto], there)):
+                    yield batch_of(some)
+
+    def is_compacted(self) -> bool:
+        return self.compacted
 
     def close(self) -> None:
         pass
@@ -112,7 +131,13 @@ def archived(location: Path | str) -> list[Record]:
 
 def expected(log: ListLog, *ends: int) -> list[Record]:
     """Return the records of a log up to an offset per partition, also those deleted since."""
-    return [row for held, end in zip(log.records, ends, strict=True) for row in held[:end]]
+    gone = log.without | log.lost
+    return [
+        row
+        for held, end in zip(log.records, ends, strict=True)
+        for row in held[:end]
+        if (row["partition"], row["offset"]) not in gone
+    ]
 
 
 def ends(location: Path | str) -> list[int]:

@@ -103,9 +103,9 @@ def kafka_container() -> Iterator[str]:
 
 
 def managed_broker(folder: Path, *arguments: str) -> Process:
-    """Return the local broker on a folder, not started yet."""
+    """Return the local broker on a folder, not started yet; like a container's it is open."""
     settings = Settings(data_dir=folder)
-    options = ("--data-dir", str(folder / "broker"), "--with-parent", *arguments)
+    options = ("--data-dir", str(folder / "broker"), "--with-parent", "--open", *arguments)
     return module("services.broker", settings, folder / "logs", *options, label="broker")
 
 
@@ -124,7 +124,7 @@ def make_log(kafka: str, tmp_path: Path) -> MakeLog:
             "port": 0,
         }
         settings = Settings.model_validate({**values, **overrides})
-        settings.data_dir.mkdir(parents=True)
+        settings.data_dir.mkdir(mode=0o700, parents=True)
         await ensure_topics(settings.bootstrap_servers, settings)
         return settings
 

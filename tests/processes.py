@@ -89,10 +89,10 @@ def module(
     return Process(argv, child_environment(settings), folder / f"{label or name}.log")
 
 
-def projector(settings: Settings, number: int = 0) -> Process:
+def projector(settings: Settings, number: int = 0, *options: str) -> Process:
     """Return a projector on these settings, not started yet."""
     label = f"projector-{number}"
-    arguments = ("--name", label, "--with-parent")
+    arguments = ("--name", label, "--with-parent", *options)
     return module("projections", settings, settings.data_dir / "logs", *arguments, label=label)
 
 

@@ -51,6 +51,8 @@ def row_of(logged: Logged) -> Row:
         "error": _json(data, "error"),
         "output": _json(data, "output"),
         "details": None,
+        "writers": about and list(about.writers),
+        "bound_to": event.bound_to,
     }
 
 

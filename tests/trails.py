@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from jobtrail.job import TRAIL_LAYOUT, VERDICTS, TrailEntry
+from jobtrail.job import VERDICTS, TrailEntry
 from jobtrail.states import STATES
+from jobtrail.trail import TRAIL_LAYOUT
 
 
 def packed(*entries: TrailEntry) -> bytes:

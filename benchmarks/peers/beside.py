@@ -47,7 +47,8 @@ async def peers(
     programs = find_programs()
     if programs is None:
         return [], ["PostgreSQL table, pg-boss: PostgreSQL is not installed"]
-    postgres = Postgres(programs, jobs_table.PARAMETERS, settings.data_dir)
+    # Not in the data folder, where no other user may go.
+    postgres = Postgres(programs, jobs_table.PARAMETERS, settings.data_dir.parent)
     stack.push_async_callback(postgres.remove)
     await postgres.start()
     stage.say("filling PostgreSQL")

@@ -177,7 +177,8 @@ async def _follow(settings: Settings, postgres: Postgres, events: int) -> dict[s
 async def _run(settings: Settings, programs: Path, events: int) -> None:
     stop = asyncio.Event()
     end_with_parent(stop)
-    postgres = Postgres(programs, jobs_table.PARAMETERS, settings.data_dir)
+    # Beside the data, where no other user may go.
+    postgres = Postgres(programs, jobs_table.PARAMETERS, settings.data_dir.parent)
     try:
         await postgres.start()
         found = await _follow(settings, postgres, events)

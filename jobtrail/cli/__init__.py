@@ -14,6 +14,7 @@ from typing import Final
 import click
 
 from jobtrail.errors import JobtrailError, SettingError, UsageError
+from jobtrail.terminal import complain, guard_terminal
 from jobtrail.version import __version__
 
 #: Each command by its name: the module below this one, and what it is called there.
@@ -25,6 +26,7 @@ _WHERE: Final = {
     "import": ("imports", "import_"),
     "bridge": ("bridge", "bridge"),
     "status": ("status", "status"),
+    "doctor": ("doctor", "doctor"),
     "search": ("ask", "search"),
     "summary": ("ask", "summary"),
     "get": ("ask", "get"),
@@ -34,6 +36,11 @@ _WHERE: Final = {
     "report": ("report", "report"),
     "diff": ("diff", "diff"),
     "archive": ("archive", "archive"),
+    "verify": ("verify", "verify"),
+    "rebuild": ("rebuild", "rebuild"),
+    "dead": ("dead", "dead"),
+    "skip": ("skip", "skip"),
+    "log": ("log", "log"),
 }
 
 
@@ -60,7 +67,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except JobtrailError as error:
-            click.echo(f"error: {error}", err=True)
+            complain(error, "error: ")
             sys.exit(2 if isinstance(error, UsageError | SettingError) else 1)
 
 
@@ -74,4 +81,5 @@ class _Commands(click.Group):
 @click.pass_context
 def main(ctx: click.Context, data_dir: Path | None) -> None:
     """Know what every job is doing."""
+    guard_terminal()
     ctx.obj = data_dir

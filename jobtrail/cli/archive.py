@@ -12,10 +12,12 @@ import orjson
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from jobtrail.cli.common import log_options, log_settings, needed, progress
+from jobtrail.cli.common import log_options, log_settings, needed, progress, skipper
 from jobtrail.errors import LogUnavailable
 from jobtrail.kafka import kafka_security
+from jobtrail.private import is_private, keep_private
 from jobtrail.settings import Settings
+from jobtrail.terminal import err, out, out_json
 
 if TYPE_CHECKING:
     from jobtrail.replay.archive import Archive
@@ -30,7 +32,6 @@ _TIMEOUT: Final = 30.0
 @click.option("--to", required=True, help="A folder, or s3://bucket/prefix.")
 @click.option("--verify", is_flag=True, help="Write nothing; read and compare the whole archive.")
 @click.option("--all", "rest", is_flag=True, help="Also what is behind the last closed segment.")
-@click.option("--past-gap", is_flag=True, help="Go on behind records that the log has lost.")
 @click.option(
     "--segment-records",
     type=click.IntRange(min=1),
@@ -40,12 +41,19 @@ _TIMEOUT: Final = 30.0
 )
 @click.option("--max-rate", type=click.FloatRange(min=1), help="Records read a second at most.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@click.option(
+    "--skip-holes",
+    "--past-gap",
+    "skip_holes",
+    is_flag=True,
+    help="Go on behind records that the log has lost; each hole is named.",
+)
 @log_options
 def archive(
     to: str,
     verify: bool,
     rest: bool,
-    past_gap: bool,
+    skip_holes: bool,
     segment_records: int,
     max_rate: float | None,
     as_json: bool,
@@ -61,17 +69,22 @@ def archive(
         from jobtrail.replay.archive import Archive, LogName
         from jobtrail.replay.archive_store import ArchiveStore
         from jobtrail.replay.archive_writing import Archiver, open_for
+        from jobtrail.replay.holes import Holes
         from jobtrail.replay.log import LogSource
     if verify:
         _verify(Archive.open(to), as_json)
         return
+    if "://" not in to and is_private(Path(to)):
+        # One whose folder others may look into was opened to them on purpose.
+        keep_private()
     settings = log_settings(data_dir, bootstrap_servers)
     name = LogName(asyncio.run(_cluster(settings)), settings.topic)
-    log = LogSource(settings, max_rate)
+    holes = Holes(skipper(skip_holes))
+    log = LogSource(settings, max_rate, holes)
     try:
         kept = open_for(ArchiveStore.open(to), name, log, segment_records)
-        archiver = Archiver(kept, log, rest=rest, past_gap=past_gap)
-        with progress("records archived", total=archiver.total) as show:
+        archiver = Archiver(kept, log, rest=rest, holes=holes)
+        with progress("offsets archived", total=archiver.total) as show:
             done = archiver.run(show)
     finally:
         log.close()
@@ -82,11 +95,9 @@ def archive(
             "bytes": done.file_bytes,
             "archived": {str(partition): end for partition, end in kept.ends().items()},
         }
-        click.echo(orjson.dumps(outcome))
+        out_json(orjson.dumps(outcome))
     else:
-        click.echo(
-            f"{done.records} records archived in {done.segments} segments, {done.file_bytes} bytes"
-        )
+        out(f"{done.records} records archived in {done.segments} segments, {done.file_bytes} bytes")
 
 
 def _verify(kept: Archive, as_json: bool) -> None:
@@ -94,17 +105,22 @@ def _verify(kept: Archive, as_json: bool) -> None:
     from jobtrail.replay.archive_checking import verify
 
     segments = sum(len(spans) for spans in kept.spans.values())
-    records = sum(span.length for spans in kept.spans.values() for span in spans)
-    faults = []
+    records, faults = 0, []
     with progress("segments compared", total=segments) as show:
-        for fault in verify(kept, show):
+
+        def done(segments: int, compared: int) -> None:
+            nonlocal records
+            records = compared
+            show(segments)
+
+        for fault in verify(kept, done):
             faults.append(fault._asdict())
             if not as_json:
-                click.echo(f"{fault.kind}: {fault.text}", err=True)
+                err(f"{fault.kind}: {fault.text}")
     if as_json:
-        click.echo(orjson.dumps({"segments": segments, "records": records, "faults": faults}))
+        out_json(orjson.dumps({"segments": segments, "records": records, "faults": faults}))
     else:
-        click.echo(f"{records} records in {segments} segments compared, {len(faults)} faults")
+        out(f"{records} records in {segments} segments compared, {len(faults)} faults")
     if faults:
         sys.exit(1)
 

@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import click
 import msgspec
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
 
 from jobtrail.cli.common import (
     ROWS,
@@ -26,11 +22,12 @@ from jobtrail.cli.common import (
     tags_of,
     url_option,
 )
+from jobtrail.cli.proof import token_options, whom_to_ask
 from jobtrail.client import ApiError, Job, Status, SyncClient, TypeCount
-from jobtrail.local import read_running
+from jobtrail.screen import Grid, Screen
 from jobtrail.settings import load
 from jobtrail.states import ENDED, STATES
-from jobtrail.tokens import local_secret, make_token
+from jobtrail.terminal import out_json
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -39,12 +36,7 @@ def asking(command: _F) -> _F:
     """Add the options of commands that ask a service, and how they answer."""
     options = (
         click.option("--json", "as_json", is_flag=True, help="JSON, also on a terminal."),
-        click.option(
-            "--token",
-            envvar="JOBTRAIL_TOKEN",
-            help="Who asks. Default: JOBTRAIL_TOKEN, else one that sees every job of the local "
-            "service.",
-        ),
+        token_options,
         url_option,
         data_dir_option,
     )
@@ -72,15 +64,12 @@ as_of_option = click.option(
 )
 
 
-def client(url: str | None, token: str | None, data_dir: Path | None) -> SyncClient:
+def client(
+    url: str | None, token: str | None, token_file: Path | None, data_dir: Path | None
+) -> SyncClient:
     """Return a client of the named or the local service."""
     settings = load(data_dir=chosen_data_dir(data_dir))
-    if url is None:
-        url = read_running(settings.data_dir).url
-    if token is None:
-        secret = local_secret(settings.data_dir)
-        token = make_token(secret, "jobtrail-cli", (), ("jobs:read:all",), timedelta(days=2))
-    return SyncClient(url, token)
+    return SyncClient(*whom_to_ask(settings, url, token, token_file, "jobtrail-cli"))
 
 
 @click.command()
@@ -110,6 +99,7 @@ def search(
     limit: int | None,
     as_json: bool,
     token: str | None,
+    token_file: Path | None,
     url: str | None,
     data_dir: Path | None,
 ) -> None:
@@ -117,7 +107,7 @@ def search(
     chosen = tags_of(tags)
     shown = tabular(as_json)
     most = limit or (ROWS if shown else None)
-    with client(url, token, data_dir) as asked:
+    with client(url, token, token_file, data_dir) as asked:
         jobs = asked.search(
             job_types=job_types,
             states=states,
@@ -134,7 +124,7 @@ def search(
             _print_jobs(found)
         else:
             for job in found:
-                click.echo(msgspec.json.encode(job))
+                out_json(msgspec.json.encode(job))
 
 
 @click.command()
@@ -148,22 +138,21 @@ def summary(
     as_of: str | None,
     as_json: bool,
     token: str | None,
+    token_file: Path | None,
     url: str | None,
     data_dir: Path | None,
 ) -> None:
     """Count jobs by type and state."""
-    with client(url, token, data_dir) as asked:
+    with client(url, token, token_file, data_dir) as asked:
         counts = asked.summary(job_types=job_types, start=start, end=end, as_of=as_of)
     if not tabular(as_json):
-        click.echo(msgspec.json.encode(counts))
+        out_json(msgspec.json.encode(counts))
         return
-    table = Table("type", "total", *STATES, box=SIMPLE)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    grid = Grid("type", "total", *STATES, right=True)
     for count in [*counts, _total(counts)]:
         numbers = [count.total, *(getattr(count, state) for state in STATES)]
-        table.add_row(count.job_type or "?", *(f"{number:,}" for number in numbers))
-    Console().print(table)
+        grid.add(count.job_type or "?", *(f"{number:,}" for number in numbers))
+    Screen().show(grid)
 
 
 @click.command()
@@ -175,11 +164,12 @@ def get(
     as_of: str | None,
     as_json: bool,
     token: str | None,
+    token_file: Path | None,
     url: str | None,
     data_dir: Path | None,
 ) -> None:
     """Show the states of jobs; the exit status is 1 where one is unknown."""
-    with client(url, token, data_dir) as asked:
+    with client(url, token, token_file, data_dir) as asked:
         if as_of is None:
             found = asked.statuses(job_ids, include_unknown=True)
         else:
@@ -200,12 +190,16 @@ def wait(
     within: float | None,
     as_json: bool,
     token: str | None,
+    token_file: Path | None,
     url: str | None,
     data_dir: Path | None,
 ) -> None:
-    """Wait until jobs have ended; the exit status is 1 where they have not in time."""
+    """Wait until jobs have ended; the exit status is 1 where they have not in time.
+
+    A job that is unknown, or not yours to see, is waited for like any other.
+    """
     until: Literal["all", "any"] = "any" if until_any else "all"
-    with client(url, token, data_dir) as asked:
+    with client(url, token, token_file, data_dir) as asked:
         found = asked.wait(job_ids, until=until, within=within)
     _print_statuses(found, as_json)
     ended = [job_id in found and found[job_id].state in ENDED for job_id in job_ids]
@@ -232,9 +226,9 @@ def _total(counts: list[TypeCount]) -> TypeCount:
 
 
 def _print_jobs(jobs: Iterable[Job]) -> None:
-    table = Table("id", "type", "state", "owner", "created", "ended", "attempt", box=SIMPLE)
+    grid = Grid("id", "type", "state", "owner", "created", "ended", "attempt")
     for job in jobs:
-        table.add_row(
+        grid.add(
             job.id,
             job.job_type or "?",
             job.state,
@@ -243,15 +237,15 @@ def _print_jobs(jobs: Iterable[Job]) -> None:
             job.ended_at.isoformat(sep=" ", timespec="seconds") if job.ended_at else "",
             str(job.attempt),
         )
-    Console().print(table)
+    Screen().show(grid)
 
 
 def _print_statuses(found: dict[str, Status], as_json: bool) -> None:
     if not tabular(as_json):
-        click.echo(msgspec.json.encode(found))
+        out_json(msgspec.json.encode(found))
         return
-    table = Table("id", "state", "output", box=SIMPLE)
+    grid = Grid("id", "state", "output")
     for status in found.values():
         output = "" if status.output is None else msgspec.json.encode(status.output).decode()
-        table.add_row(status.id, status.state or "unknown", output)
-    Console().print(table)
+        grid.add(status.id, status.state or "unknown", output)
+    Screen().show(grid)

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 import click
 import orjson
-from rich.console import Console
 
 from jobtrail.cli.common import log_options, log_settings
 from jobtrail.errors import UsageError
 from jobtrail.position import format_position
+from jobtrail.private import keep_private
 from jobtrail.process import set_up_logging
+from jobtrail.screen import progress_console
+from jobtrail.terminal import out, out_json
 
 if TYPE_CHECKING:
     from jobtrail.pgboss.bridge import Bridge
@@ -91,6 +93,7 @@ def pg_boss(
         again=again,
     )
     settings = log_settings(data_dir, bootstrap_servers)
+    keep_private()
     set_up_logging(settings)
     made = Bridge(settings, wanted)
     asyncio.run(_run(made))
@@ -104,10 +107,10 @@ def pg_boss(
             "outputsLeftOut": figures.left_out,
             "position": position or None,
         }
-        click.echo(orjson.dumps(outcome))
+        out_json(orjson.dumps(outcome))
     else:
         at = f", position {position}" if position else ""
-        click.echo(f"{figures.acknowledged} events acknowledged{at}")
+        out(f"{figures.acknowledged} events acknowledged{at}")
 
 
 def _keys(option: str, path: str | None) -> tuple[str, ...]:
@@ -145,7 +148,7 @@ async def _shown(figures: Figures) -> AsyncIterator[None]:
 
 
 async def _show(figures: Figures) -> None:
-    with Console(stderr=True).status("") as status:
+    with progress_console().status("") as status:
         while True:
             status.update(_said(figures))
             await asyncio.sleep(_SHOW_EVERY)

@@ -8,26 +8,27 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import click
 import orjson
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as Bar
 
 from jobtrail.cli.arrow import start_arrow
 from jobtrail.errors import UsageError
 from jobtrail.local import with_log
 from jobtrail.position import format_position
 from jobtrail.producer import LogWriter
+from jobtrail.screen import progress_console
 from jobtrail.settings import Settings, load
+from jobtrail.terminal import err, out, out_json
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 #: Rows that a terminal gets unless told otherwise.
@@ -60,6 +61,29 @@ def archive_option(command: _F) -> _F:
     )
 
 
+def raw_option(command: _F) -> _F:
+    """Add `--raw`, for who reads CSV by a program."""
+    return click.option(
+        "--raw",
+        is_flag=True,
+        help="Leave cells of CSV as they are that a spreadsheet takes for formulas.",
+    )(command)
+
+
+def holes_option(command: _F) -> _F:
+    """Add `--skip-holes`; `skipper` makes of it what `Replay.open` takes."""
+    return click.option(
+        "--skip-holes",
+        is_flag=True,
+        help="Go on behind records that the log, or an archive, has lost; each hole is named.",
+    )(command)
+
+
+def skipper(skip_holes: bool) -> Callable[[str], None] | None:
+    """Return what names holes on standard error where they are to be skipped."""
+    return err if skip_holes else None
+
+
 def chosen_data_dir(given: Path | None) -> Path | None:
     """Return the data folder that was given behind or before the command's name."""
     before: Path | None = click.get_current_context().obj
@@ -73,6 +97,21 @@ def log_settings(data_dir: Path | None, bootstrap_servers: str | None) -> Settin
         NotRunning: None is named, and no local service runs.
     """
     return with_log(load(data_dir=chosen_data_dir(data_dir), bootstrap_servers=bootstrap_servers))
+
+
+def store_settings(
+    data_dir: Path | None, bootstrap_servers: str | None, store: str | None
+) -> Settings:
+    """Return settings that reach a log and its projection store, for a process of ours.
+
+    Raises:
+        NotRunning: No log is named, and no local service runs.
+    """
+    settings = load(
+        data_dir=chosen_data_dir(data_dir), bootstrap_servers=bootstrap_servers, store=store
+    )
+    # What a process is told must not be relative: it may run in another folder.
+    return with_log(settings.model_copy(update={"data_dir": settings.data_dir.absolute()}))
 
 
 @contextlib.contextmanager
@@ -101,8 +140,15 @@ def needed(extra: str) -> Iterator[None]:
         ) from None
 
 
+class Progress(Protocol):
+    """Takes how many steps are done, and how many there are where that has changed."""
+
+    def __call__(self, steps: int, total: int | None = None, /) -> None:
+        """Take it."""
+
+
 @contextlib.contextmanager
-def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+def progress(what: str, total: int | None = None) -> Iterator[Progress]:
     """Show progress on a terminal, nothing in a pipe.
 
     Args:
@@ -113,7 +159,7 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
         A function that takes how many steps are done.
     """
     if not sys.stderr.isatty():
-        yield lambda _steps: None
+        yield lambda _steps, _total=None, /: None
         return
     columns = [
         TextColumn("{task.description}"),
@@ -123,8 +169,7 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     ]
-    console = Console(stderr=True)
-    with Progress(*columns, console=console) as bar:
+    with Bar(*columns, console=progress_console()) as bar:
         task = bar.add_task(what, total=total, rate="")
         latest, due = 0, 0.0
 
@@ -132,9 +177,11 @@ def progress(what: str, total: int | None = None) -> Iterator[Callable[[int], No
             speed = bar.tasks[0].speed
             bar.update(task, completed=latest, rate=f"{speed:,.0f}/s" if speed else "")
 
-        def done(steps: int) -> None:
+        def done(steps: int, of: int | None = None, /) -> None:
             nonlocal latest, due
             latest = steps
+            if of is not None:
+                bar.update(task, total=of)
             # Drawing costs more than a step does.
             if (now := time.monotonic()) >= due:
                 due = now + _SHOW_EVERY
@@ -192,10 +239,10 @@ def report(
             "position": position or None,
             **more,
         }
-        click.echo(orjson.dumps(outcome))
+        out_json(orjson.dumps(outcome))
     else:
         at = f", position {position}" if position else ""
-        click.echo(f"{writer.acknowledged} events acknowledged{held}{at}")
+        out(f"{writer.acknowledged} events acknowledged{held}{at}")
     if refused:
-        click.echo(f"{refused} {what} refused", err=True)
+        err(f"{refused} {what} refused")
         sys.exit(1)

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from jobtrail.cli.common import ROWS, archive_option, log_options, needed, tabular
+from jobtrail.cli.common import ROWS, archive_option, holes_option, log_options, needed, tabular
 from jobtrail.cli.reading import reading
+from jobtrail.screen import Grid, Screen
 from jobtrail.states import STATES
+from jobtrail.terminal import out_json
 
 if TYPE_CHECKING:
     from jobtrail.replay.diff import Diff
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("--limit", type=click.IntRange(1), help="How many jobs; on a terminal 50, else all.")
 @click.option("--json", "as_json", is_flag=True, help="JSON, also on a terminal.")
 @archive_option
+@holes_option
 @log_options
 def diff(
     before: str,
@@ -38,6 +37,7 @@ def diff(
     limit: int | None,
     as_json: bool,
     archive: str | None,
+    skip_holes: bool,
     bootstrap_servers: str | None,
     data_dir: Path | None,
 ) -> None:
@@ -51,7 +51,11 @@ def diff(
         from jobtrail.replay.replay import meant, position_of
     filters = Filters(users=users, job_types=job_types)
     with reading(
-        "events", bootstrap_servers=bootstrap_servers, data_dir=data_dir, archive=archive
+        "events",
+        bootstrap_servers=bootstrap_servers,
+        data_dir=data_dir,
+        archive=archive,
+        skip_holes=skip_holes,
     ) as opened:
         found = diff_tables(
             # What lies behind a position can't change what was true before it.
@@ -63,9 +67,9 @@ def diff(
     if tabular(as_json):
         _show(found, limit or ROWS)
         return
-    click.echo(orjson.dumps({"counts": _counts(found), "changed": len(found.jobs)}))
+    out_json(orjson.dumps({"counts": _counts(found), "changed": len(found.jobs)}))
     for row in islice(_rows(found), limit):
-        click.echo(orjson.dumps(row, option=orjson.OPT_UTC_Z))
+        out_json(orjson.dumps(row, option=orjson.OPT_UTC_Z))
 
 
 def _rows(found: Diff) -> Any:
@@ -84,17 +88,17 @@ def _counts(found: Diff) -> list[dict[str, Any]]:
 
 
 def _show(found: Diff, limit: int) -> None:
-    console = Console()
-    counts = Table("type", *STATES, box=SIMPLE)
+    screen = Screen()
+    counts = Grid("type", *STATES)
     for count in found.counts:
         pairs = [(count.before[state], count.after[state]) for state in STATES]
         texts = [f"{a:,}" if a == b else f"{a:,} → {b:,}" for a, b in pairs]
-        counts.add_row(Text(count.job_type or "?"), *texts)
-    console.print(counts)
-    jobs = Table("job", "type", "owner", "before", "after", "events", box=SIMPLE)
+        counts.add(count.job_type or "?", *texts)
+    screen.show(counts)
+    jobs = Grid("job", "type", "owner", "before", "after", "events")
     for row in islice(_rows(found), limit):
         names = ("id", "job_type", "owner", "state_before", "state_after", "events")
-        jobs.add_row(*(Text("" if row[name] is None else str(row[name])) for name in names))
-    console.print(jobs)
+        jobs.add(*("" if row[name] is None else str(row[name]) for name in names))
+    screen.show(jobs)
     if len(found.jobs) > limit:
-        console.print(f"{len(found.jobs) - limit:,} more; --limit shows them.")
+        screen.say(f"{len(found.jobs) - limit:,} more; --limit shows them.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 import click
 
@@ -14,8 +14,11 @@ from jobtrail.errors import EventError
 from jobtrail.events import MAX_EVENT_BYTES, decode
 from jobtrail.producer import LogWriter
 from jobtrail.settings import Settings
+from jobtrail.terminal import err
 
 _CHUNK: int = 256 * 1024
+#: What JSON may have around it: `strip` alone would take off more, which no other door does.
+_BLANK: Final = b" \t\r\n"
 
 
 @click.command()
@@ -47,7 +50,7 @@ async def _emit(
                     event = decode(line)
                 except EventError as error:
                     refused += 1
-                    click.echo(f"line {number}: {error}", err=True)
+                    err(f"line {number}: {error}")
                     continue
                 await writer.append(event.subject, line)
                 show(writer.acknowledged)
@@ -67,10 +70,10 @@ async def _lines(file: BinaryIO) -> AsyncIterator[tuple[int, bytes]]:
         for line in lines:
             number += 1
             # Of an overlong line only the first part is kept: too large is what it is.
-            if line.strip() or cut:
-                yield number, b" " * (MAX_EVENT_BYTES + 1) if cut else line.strip()
+            if line.strip(_BLANK) or cut:
+                yield number, b" " * (MAX_EVENT_BYTES + 1) if cut else line.strip(_BLANK)
             cut = False
         if len(rest) > MAX_EVENT_BYTES:
             rest, cut = b"", True
-    if rest.strip() or cut:
-        yield number + 1, b" " * (MAX_EVENT_BYTES + 1) if cut else rest.strip()
+    if rest.strip(_BLANK) or cut:
+        yield number + 1, b" " * (MAX_EVENT_BYTES + 1) if cut else rest.strip(_BLANK)

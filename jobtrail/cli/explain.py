@@ -8,10 +8,6 @@ from typing import Any, Final
 
 import click
 import msgspec
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from jobtrail.cli.ask import asking, client
 from jobtrail.cli.common import tabular
@@ -19,7 +15,9 @@ from jobtrail.client import Job
 from jobtrail.durations import duration
 from jobtrail.explain import Span, Story, tell
 from jobtrail.job import Verdict
+from jobtrail.screen import Grid, Screen, Styled
 from jobtrail.states import ENDED, State
+from jobtrail.terminal import out_json
 
 #: Columns of the terminal that the chart leaves to names, figures and what separates them.
 _BESIDE: Final = 34
@@ -38,17 +36,22 @@ _COLOURS: Final = {State.CREATED: "yellow", State.ACTIVE: "blue", State.RETRY: "
 @click.argument("job_id", metavar="JOB")
 @asking
 def explain(
-    job_id: str, as_json: bool, token: str | None, url: str | None, data_dir: Path | None
+    job_id: str,
+    as_json: bool,
+    token: str | None,
+    token_file: Path | None,
+    url: str | None,
+    data_dir: Path | None,
 ) -> None:
     """Tell what became of JOB: its events, why some did not count, and where time went."""
     now = datetime.now(UTC)
-    with client(url, token, data_dir) as asked:
+    with client(url, token, token_file, data_dir) as asked:
         job = asked.job(job_id)
         story = tell(asked.history(job_id), now)
     if tabular(as_json):
-        show(job, story, Console())
+        show(job, story, Screen())
     else:
-        click.echo(msgspec.json.encode(_plain(job, story)))
+        out_json(msgspec.json.encode(_plain(job, story)))
 
 
 def _plain(job: Job, story: Story) -> dict[str, Any]:
@@ -61,43 +64,41 @@ def _plain(job: Job, story: Story) -> dict[str, Any]:
     }
 
 
-def show(job: Job, story: Story, console: Console) -> None:
+def show(job: Job, story: Story, screen: Screen) -> None:
     """Print what became of a job for people.
 
     Args:
         job: As the service has it.
         story: What its history says.
-        console: Where to.
+        screen: Where to.
     """
     owner = f" of {job.owner}" if job.owner else ""
-    console.print(Text(f"{job.id}: {job.job_type or 'a job of unknown type'}{owner}, {job.state}"))
-    table = Table("time (UTC)", "after", "place", "state", "what happened", box=SIMPLE)
+    screen.say(f"{job.id}: {job.job_type or 'a job of unknown type'}{owner}, {job.state}")
+    grid = Grid("time (UTC)", "after", "place", "state", "what happened")
     for told in story.events:
         after = (told.time - story.events[0].time).total_seconds()
         style = "" if told.verdict is Verdict.APPLIED else "dim"
-        table.add_row(
+        grid.add(
             told.time.astimezone(UTC).isoformat(sep=" ", timespec="milliseconds")[:-6],
             f"{'+' if after >= 0 else ''}{duration(after)}",
             f"{told.partition}:{told.offset}",
             told.state,
-            Text(told.words),
+            told.words,
             style=style,
         )
-    console.print(table)
+    screen.show(grid)
     spans = [span for span in story.spans if span.ended is not None or span.state not in ENDED]
     if spans:
-        console.print(_where_time_went(spans, console.width))
+        screen.show(_where_time_went(spans, screen.width))
 
 
-def _where_time_went(spans: list[Span], width: int) -> Table:
+def _where_time_went(spans: list[Span], width: int) -> Grid:
     """Draw each span as a bar on the axis of the job's whole time."""
     total = sum(span.seconds for span in spans)
     names = [_name(span) for span in spans]
     room = max(width - max(map(len, names)) - _BESIDE, _NARROWEST)
-    table = Table("where time went", "", "", "", box=SIMPLE)
-    table.columns[2].justify = table.columns[3].justify = "right"
-    for column in table.columns:
-        column.no_wrap = True
+    grid = Grid("where time went", "", "", "", no_wrap=True)
+    grid.align_right(2, 3)
     hidden = range(_MOST_SPANS // 2, len(spans) - _MOST_SPANS // 2)
     gone = 0.0
     for number, (span, name) in enumerate(zip(spans, names, strict=True)):
@@ -106,14 +107,14 @@ def _where_time_went(spans: list[Span], width: int) -> Table:
         gone += share
         if number in hidden:
             if number == hidden[0]:
-                table.add_row(f"... {len(hidden)} more", style="dim")
+                grid.add(f"... {len(hidden)} more", style="dim")
             continue
         length = max(1, round(gone * room) - begin)
-        bar = Text(" " * begin + "█" * length, _COLOURS.get(span.state, "dim"))
-        table.add_row(name, bar, duration(span.seconds), f"{share:.1%}")
-    table.add_section()
-    table.add_row("in all", "", duration(total), "")
-    return table
+        bar = Styled(" " * begin + "█" * length, _COLOURS.get(span.state, "dim"))
+        grid.add(name, bar, duration(span.seconds), f"{share:.1%}")
+    grid.add_section()
+    grid.add("in all", "", duration(total), "")
+    return grid
 
 
 def _name(span: Span) -> str:

@@ -7,10 +7,9 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-import click
-
 from jobtrail.errors import UsageError
 from jobtrail.position import format_position, holds
+from jobtrail.terminal import err, out_json_lines
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,14 +34,10 @@ class _Sink(Protocol):
 class _Printed:
     """Standard output."""
 
-    def __init__(self) -> None:
-        self._out = click.get_binary_stream("stdout")
-
     def add(self, batch: pa.RecordBatch) -> None:
         from jobtrail.replay.export import ndjson
 
-        self._out.writelines(ndjson(batch))
-        self._out.flush()
+        out_json_lines(ndjson(batch))
 
     def due(self, *, at_end: bool) -> bool:
         return False
@@ -76,6 +71,7 @@ def grow(
     since: str | None,
     *,
     by_day: bool = False,
+    raw: bool = False,
     keep_on: bool = False,
 ) -> int:
     """Add to an export what came since its end, or begin it.
@@ -86,6 +82,7 @@ def grow(
         filters: As of `follow`; of an export that is there the same as when it was begun.
         since: Where to begin; None: as it was begun, else the log's begin.
         by_day: Whether the folder has one for each day.
+        raw: Whether cells of CSV that look like formulas are left as they are.
         keep_on: Whether to go on with events as they come, as `follow` does.
 
     Returns:
@@ -98,7 +95,7 @@ def grow(
     from jobtrail.replay.growing import Selection, growing
 
     ended = _ended_by_signals() if keep_on else threading.Event()
-    with growing(to, Selection.of(filters, since, by_day=by_day)) as export:
+    with growing(to, Selection.of(filters, since, by_day=by_day, raw=raw)) as export:
         position = export.position
         if position is not None and not holds(opened.ends, position):
             raise UsageError(
@@ -125,7 +122,7 @@ def _keep_up(opened: Replay, following: Following, sink: _Sink, ended: threading
             opened.refresh()
         sink.commit(following.position)
     finally:
-        click.echo(f"position {format_position(following.position)}", err=True)
+        err(f"position {format_position(following.position)}")
 
 
 def _catch_up(following: Following, sink: _Sink) -> None:

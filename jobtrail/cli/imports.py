@@ -14,6 +14,7 @@ import orjson
 import uvloop
 
 from jobtrail.cli.common import chosen_data_dir, data_dir_option, progress, report, url_option
+from jobtrail.cli.proof import Asked, token_options, whom_to_ask
 from jobtrail.client import Client
 from jobtrail.importing import google_2011
 from jobtrail.importing.checkpoint import identify
@@ -21,10 +22,10 @@ from jobtrail.importing.mapping import read_mapping
 from jobtrail.importing.rejects import Rejects
 from jobtrail.importing.running import Source, Tally, preview, rejects_of, tasks, write
 from jobtrail.importing.tables import read
-from jobtrail.local import read_running
+from jobtrail.local import read_running, with_log_of
 from jobtrail.position import format_position
-from jobtrail.settings import Settings, load
-from jobtrail.tokens import local_secret, make_token
+from jobtrail.settings import load
+from jobtrail.terminal import err, out, out_json
 
 #: Seconds that the projections may take for a partition: some millions of events.
 _PATIENCE: Final = 600.0
@@ -41,6 +42,8 @@ class _Options(TypedDict):
     wait: bool
     as_json: bool
     bootstrap_servers: str | None
+    token: str | None
+    token_file: Path | None
     url: str | None
     data_dir: Path | None
 
@@ -59,6 +62,7 @@ def _import_options(command: _F) -> _F:
         click.option("--wait", is_flag=True, help="Return when the projections hold it."),
         click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON."),
         click.option("--bootstrap-servers", help="Another Kafka: host:port[,host:port]."),
+        token_options,
         url_option,
         data_dir_option,
     )
@@ -129,7 +133,12 @@ def _import(
         running = read_running(settings.data_dir)
         url = url or running.url
         if not settings.bootstrap_servers:
-            settings = settings.model_copy(update={"bootstrap_servers": running.bootstrap_servers})
+            settings = with_log_of(settings, running)
+    asked = None
+    if wait:
+        asked = whom_to_ask(
+            settings, url, options["token"], options["token_file"], "jobtrail-import"
+        )
     todo = tasks(settings, sources, log, anew=options["anew"])
     with (
         rejects_of(todo, options["rejects"], unit) as rejects,
@@ -137,11 +146,11 @@ def _import(
     ):
         writer, tally = uvloop.run(write(settings, todo, rejects, show))
     if wait and writer.position:
-        assert url is not None
+        assert asked is not None
         with progress("partitions projected", total=len(writer.position)) as show:
-            asyncio.run(_projected(settings, url, writer.position, show))
+            asyncio.run(_projected(asked, writer.position, show))
     if counts and tally.without_event:
-        click.echo(f"{tally.without_event} rows without an event", err=True)
+        err(f"{tally.without_event} rows without an event")
     before = sum(task.done.rows for task in todo if task.done is not None)
     report(
         writer,
@@ -160,17 +169,17 @@ def _dry_run(sources: Sequence[Source], options: _Options, unit: str) -> None:
     with Rejects(options["rejects"], unit) as rejects, progress("rows read") as show:
         tally = preview(sources, rejects, show)
     if options["as_json"]:
-        click.echo(orjson.dumps(_outcome(tally, rejects.count)))
+        out_json(orjson.dumps(_outcome(tally, rejects.count)))
     else:
         for name, count in sorted(tally.types.items()):
-            click.echo(f"{count} {name}")
-        click.echo(f"{tally.types.total()} events of {tally.rows} rows, nothing sent")
+            out(f"{count} {name}")
+        out(f"{tally.types.total()} events of {tally.rows} rows, nothing sent")
         for made in tally.first:
-            click.echo(made.value)
+            out_json(made.value)
     if tally.without_event:
-        click.echo(f"{tally.without_event} rows without an event", err=True)
+        err(f"{tally.without_event} rows without an event")
     if rejects.count:
-        click.echo(f"{rejects.count} rows refused", err=True)
+        err(f"{rejects.count} rows refused")
         sys.exit(1)
 
 
@@ -184,16 +193,12 @@ def _outcome(tally: Tally, refused: int) -> dict[str, object]:
     }
 
 
-async def _projected(
-    settings: Settings, url: str, position: dict[int, int], show: Callable[[int], None]
-) -> None:
+async def _projected(asked: Asked, position: dict[int, int], show: Callable[[int], None]) -> None:
     """Wait until reads of the service hold a position, partition by partition.
 
     A service that is being started anew, or is far behind, is waited for.
     """
-    secret = local_secret(settings.data_dir)
-    token = make_token(secret, "jobtrail-import", (), ("jobs:read:all",))
-    async with Client(url, token, patience=_PATIENCE) as client:
+    async with Client(*asked, patience=_PATIENCE) as client:
         for done, (partition, offset) in enumerate(sorted(position.items())):
             show(done)
             client.position = format_position({partition: offset})

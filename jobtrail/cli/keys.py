@@ -8,13 +8,12 @@ from typing import Any
 
 import click
 import orjson
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
 
 from jobtrail.cli.common import chosen_data_dir, data_dir_option
 from jobtrail.keys import ApiKey, add_key, make_key, read_keys, revoke_key
+from jobtrail.screen import Grid, Screen
 from jobtrail.settings import load
+from jobtrail.terminal import err, out, out_json
 
 
 @click.group()
@@ -24,7 +23,7 @@ def keys() -> None:
 
 @keys.command()
 @click.option("--user", required=True, help="Whom the key's bearer acts as.")
-@click.option("--group", "groups", multiple=True, help="A group of his; repeatable.")
+@click.option("--group", "groups", multiple=True, help="A group of theirs; repeatable.")
 @click.option(
     "--permission", "permissions", multiple=True, help="jobs:read:all or jobs:write; repeatable."
 )
@@ -59,9 +58,9 @@ def create(
         name=name,
     )
     add_key(_file(data_dir), key)
-    click.echo(text)
+    out(text)
     end = f"until {_as_text(key.expires_at)}" if key.expires_at else "until it is revoked"
-    click.echo(f"key {key.id}, good {end}; it is not shown again", err=True)
+    err(f"key {key.id}, good {end}; it is not shown again")
 
 
 @keys.command("list")
@@ -71,14 +70,14 @@ def list_(as_json: bool, data_dir: Path | None) -> None:
     """Show all keys, those that are over too; no secrets."""
     rows = [_row(key) for key in read_keys(_file(data_dir))]
     if as_json:
-        click.echo(orjson.dumps(rows))
+        out_json(orjson.dumps(rows))
         return
     columns = ("id", "name", "user", "groups", "permissions", "sources", "expires")
-    table = Table(*columns, box=SIMPLE)
+    grid = Grid(*columns)
     for row in rows:
         lists = (" ".join(row[column]) for column in columns[3:6])
-        table.add_row(row["id"], row["name"], row["user"], *lists, row["expiresAt"] or "never")
-    Console(soft_wrap=True).print(table)
+        grid.add(row["id"], row["name"], row["user"], *lists, row["expiresAt"] or "never")
+    Screen(wrap=True).show(grid)
 
 
 @keys.command()
@@ -87,7 +86,7 @@ def list_(as_json: bool, data_dir: Path | None) -> None:
 def revoke(key_id: str, data_dir: Path | None) -> None:
     """End a key: the service refuses it within a second."""
     key = revoke_key(_file(data_dir), key_id)
-    click.echo(f"key {key.id} of {key.user} is revoked", err=True)
+    err(f"key {key.id} of {key.user} is revoked")
 
 
 def _file(data_dir: Path | None) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobtrail.cli.common import chosen_data_dir, needed, progress
+from jobtrail.cli.common import chosen_data_dir, needed, progress, skipper
 
 if TYPE_CHECKING:
     from jobtrail.replay import Replay
@@ -21,6 +21,7 @@ def reading(
     data_dir: Path | None,
     archive: str | None,
     max_rate: float | None = None,
+    skip_holes: bool = False,
     shown: bool = True,
 ) -> Iterator[Replay]:
     """Open the log, and show on a terminal how much of it is read.
@@ -31,6 +32,7 @@ def reading(
         data_dir: As the command was given it.
         archive: The same.
         max_rate: The same.
+        skip_holes: Whether to go on behind missing records, and name each hole.
         shown: Whether to show progress.
     """
     with needed("replay"):
@@ -40,6 +42,7 @@ def reading(
         data_dir=chosen_data_dir(data_dir),
         archive=archive,
         max_rate=max_rate,
+        skip_holes=skipper(skip_holes),
     ) as opened:
         if not shown:
             yield opened

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 import orjson
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table as Shown
-from rich.text import Text
 
-from jobtrail.cli.common import ROWS, archive_option, log_options, needed, tabular, tags_of
+from jobtrail.cli.common import (
+    ROWS,
+    archive_option,
+    holes_option,
+    log_options,
+    needed,
+    raw_option,
+    tabular,
+    tags_of,
+)
 from jobtrail.cli.following import follow as follow_log
 from jobtrail.cli.following import grow
 from jobtrail.cli.reading import reading
 from jobtrail.position import format_position
+from jobtrail.screen import Grid, Screen
 from jobtrail.states import STATES
+from jobtrail.terminal import err, out, out_json, out_json_lines
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,6 +58,7 @@ class _Asked(NamedTuple):
     by_day: bool = False
     as_json: bool = False
     follow: bool = False
+    raw: bool = False
 
     @property
     def ending(self) -> str:
@@ -96,12 +105,14 @@ class _Asked(NamedTuple):
 @click.option("--tag", "tags", multiple=True, metavar="KEY:VALUE", help="Only with this tag.")
 @click.option("--limit", type=click.IntRange(1), help="How many rows; on a terminal 50, else all.")
 @click.option("--by-day", is_flag=True, help="Parquet in a folder, a day in a folder of its own.")
+@raw_option
 @click.option(
     "--follow", is_flag=True, help="Go on with events as they come, until Ctrl-C; also into a file."
 )
 @click.option("--max-rate", type=click.FloatRange(min=1), help="Records read a second at most.")
 @click.option("--json", "as_json", is_flag=True, help="JSON, also on a terminal.")
 @archive_option
+@holes_option
 @log_options
 def replay(
     to: Path | None,
@@ -112,10 +123,12 @@ def replay(
     tags: tuple[str, ...],
     limit: int | None,
     by_day: bool,
+    raw: bool,
     follow: bool,
     max_rate: float | None,
     as_json: bool,
     archive: str | None,
+    skip_holes: bool,
     bootstrap_servers: str | None,
     data_dir: Path | None,
     **chosen: tuple[str, ...],
@@ -127,7 +140,7 @@ def replay(
     what = "jobs" if state_at else "transitions" if of_transitions else "events"
     if state_at and of_transitions:
         raise click.UsageError("--state-at and --transitions ask for different tables.")
-    asked = _Asked(what, to, state_at, since, until, limit, by_day, as_json, follow)
+    asked = _Asked(what, to, state_at, since, until, limit, by_day, as_json, follow, raw)
     with needed("replay"):
         from jobtrail.replay import Filters
     filters = Filters(**chosen, tags=tags_of(tags))
@@ -139,6 +152,7 @@ def replay(
         data_dir=data_dir,
         archive=archive,
         max_rate=max_rate,
+        skip_holes=skip_holes,
         shown=not follow,
     ) as opened:
         if follow and to is None:
@@ -149,9 +163,7 @@ def replay(
     if to is not None and not follow:
         _report(to, what, rows, position, as_json=as_json)
     if opened.refused:
-        click.echo(
-            f"{opened.refused} records of the log are no valid events and were left out", err=True
-        )
+        err(f"{opened.refused} records of the log are no valid events and were left out")
 
 
 def _check(asked: _Asked) -> None:
@@ -160,7 +172,7 @@ def _check(asked: _Asked) -> None:
     Raises:
         UsageError: It does not.
     """
-    from jobtrail.replay.export import DUCKDB, PARQUET, check_ending
+    from jobtrail.replay.export import CSV, DUCKDB, PARQUET, check_ending
 
     if asked.to is not None:
         check_ending(asked.to)
@@ -170,6 +182,8 @@ def _check(asked: _Asked) -> None:
         raise click.UsageError("--since is for events: a state rests on all that came before.")
     if asked.ending == DUCKDB and (asked.what != "events" or asked.limit):
         raise click.UsageError("A DuckDB file has all three tables, whole.")
+    if asked.raw and asked.ending != CSV:
+        raise click.UsageError("--raw is about cells of CSV: give --to a name in .csv.")
     if asked.by_day and asked.ending != PARQUET:
         raise click.UsageError("--by-day makes a folder: give --to a name in .parquet.")
 
@@ -206,8 +220,9 @@ def _read(opened: Replay, asked: _Asked, filters: Filters) -> int:
         return _to_duckdb(opened, asked.to, filters, asked)
     if asked.to is not None and (asked.follow or asked.since == LAST):
         return grow(
-            opened, asked.to, filters, asked.begin, by_day=asked.by_day, keep_on=asked.follow
-        )
+            opened, asked.to, filters, asked.begin,
+            by_day=asked.by_day, raw=asked.raw, keep_on=asked.follow,
+        )  # fmt: skip
     if asked.what == "jobs":
         at = None if asked.state_at == _NOW else asked.state_at
         batches = opened.state_at(at, filters).batches()
@@ -244,7 +259,7 @@ def _to_duckdb(opened: Replay, to: Path, filters: Filters, asked: _Asked) -> int
 
 def _write(asked: _Asked, batches: Iterator[pa.RecordBatch]) -> int:
     from jobtrail.replay import schemas
-    from jobtrail.replay.export import WRITERS, ndjson, to_parquet_by_day
+    from jobtrail.replay.export import WRITERS, Writer, ndjson, to_csv, to_parquet_by_day
     from jobtrail.replay.files import whole
 
     to, limit = asked.to, asked.limit
@@ -254,14 +269,16 @@ def _write(asked: _Asked, batches: Iterator[pa.RecordBatch]) -> int:
     if limit is not None:
         batches = _first(batches, limit)
     if to is not None:
-        write = to_parquet_by_day if asked.by_day else WRITERS[asked.ending]
+        write: Writer = to_parquet_by_day if asked.by_day else WRITERS[asked.ending]
+        if asked.raw:
+            write = partial(to_csv, raw=True)
         with whole(to) as draft:
             return write(getattr(schemas, asked.what.upper()), batches, draft)
     if shown:
         return _show(asked.what, batches)
     rows = 0
     for batch in batches:
-        click.get_binary_stream("stdout").writelines(ndjson(batch))
+        out_json_lines(ndjson(batch))
         rows += len(batch)
     return rows
 
@@ -276,12 +293,13 @@ def _first(batches: Iterator[pa.RecordBatch], limit: int) -> Iterator[pa.RecordB
 
 def _show(what: str, batches: Iterator[pa.RecordBatch]) -> int:
     names = _SHOWN[what]
-    table = Shown(*names, box=SIMPLE)
+    grid, shown = Grid(*names), 0
     rows = itertools.chain.from_iterable(batch.select(names).to_pylist() for batch in batches)
     for row in rows:
-        table.add_row(*(Text(_text(row[name])) for name in names))
-    Console().print(table)
-    return table.row_count
+        grid.add(*(_text(row[name]) for name in names))
+        shown += 1
+    Screen().show(grid)
+    return shown
 
 
 def _text(value: Any) -> str:
@@ -292,7 +310,7 @@ def _text(value: Any) -> str:
 
 def _report(to: Path, what: str, rows: int, position: str | None, *, as_json: bool) -> None:
     if as_json:
-        click.echo(orjson.dumps({"file": str(to), "rows": rows, "position": position}))
+        out_json(orjson.dumps({"file": str(to), "rows": rows, "position": position}))
     else:
         at = "" if position is None else f", position {position}"
-        click.echo(f"{rows:,} {what} to {to}{at}")
+        out(f"{rows:,} {what} to {to}{at}")

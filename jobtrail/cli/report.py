@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import click
 import orjson
 
-from jobtrail.cli.common import archive_option, log_options, needed
+from jobtrail.cli.common import archive_option, holes_option, log_options, needed, raw_option
 from jobtrail.cli.reading import reading
 from jobtrail.position import format_position
+from jobtrail.terminal import out, out_json
 
 if TYPE_CHECKING:
     from jobtrail.replay.report import Report
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, file_okay=False),
     help="Write each figure as a CSV file into this folder.",
 )
+@raw_option
 @click.option(
     "--png", type=click.Path(path_type=Path, dir_okay=False), help="Write the plot of --plot here."
 )
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 @click.option("--max-rate", type=click.FloatRange(min=1), help="Records read a second at most.")
 @click.option("--json", "as_json", is_flag=True, help="Say what was written in JSON.")
 @archive_option
+@holes_option
 @log_options
 def report(
     to: Path | None,
@@ -56,9 +59,11 @@ def report(
     csv_folder: Path | None,
     png: Path | None,
     plot: str | None,
+    raw: bool,
     max_rate: float | None,
     as_json: bool,
     archive: str | None,
+    skip_holes: bool,
     bootstrap_servers: str | None,
     data_dir: Path | None,
 ) -> None:
@@ -68,6 +73,8 @@ def report(
     """
     if (png is None) is not (plot is None):
         raise click.UsageError("--png and --plot go together.")
+    if raw and csv_folder is None:
+        raise click.UsageError("--raw is about cells of CSV: give --csv.")
     if to is None and csv_folder is None and png is None:
         raise click.UsageError("Nothing is to be written: give --to, --csv or --png.")
     with needed("replay"):
@@ -85,6 +92,7 @@ def report(
             data_dir=data_dir,
             archive=archive,
             max_rate=max_rate,
+            skip_holes=skip_holes,
         ) as opened,
         tempfile.TemporaryDirectory(prefix="jobtrail-report-") as folder,
         open_database(Path(folder) / "report.duckdb", memory_mib=256) as database,
@@ -100,7 +108,7 @@ def report(
             made=datetime.now(UTC),
         )
         found = Report.of(database, range_, about)
-    _say(found, list(_write(found, to, csv_folder, png, plot)), as_json)
+    _say(found, list(_write(found, to, csv_folder, png, plot, raw)), as_json)
 
 
 def _asked(since: str | None, until: str | None) -> str:
@@ -113,23 +121,28 @@ def _say(found: Report, written: list[Path], as_json: bool) -> None:
     """Name the files that were written."""
     if not as_json:
         for file in written:
-            click.echo(str(file))
+            out(str(file))
         return
     counts = {name: found.figures["totals"].column(name)[0] for name in ("jobs", "events")}
     files = [str(file) for file in written]
     position = format_position(found.about.position)
-    click.echo(orjson.dumps({"files": files, "position": position, **counts}))
+    out_json(orjson.dumps({"files": files, "position": position, **counts}))
 
 
 def _write(
-    found: Report, to: Path | None, csv_folder: Path | None, png: Path | None, plot: str | None
+    found: Report,
+    to: Path | None,
+    csv_folder: Path | None,
+    png: Path | None,
+    plot: str | None,
+    raw: bool,
 ) -> Iterator[Path]:
     """Write what is wanted; yield each file."""
     if to is not None:
         found.write_page(to)
         yield to
     if csv_folder is not None:
-        yield from found.write_csv(csv_folder)
+        yield from found.write_csv(csv_folder, raw=raw)
     if png is not None and plot is not None:
         found.write_png(plot, png)
         yield png

@@ -9,12 +9,13 @@ import click
 
 from jobtrail.cli.common import chosen_data_dir, data_dir_option
 from jobtrail.settings import load
+from jobtrail.terminal import out
 from jobtrail.tokens import local_secret, make_token
 
 
 @click.command()
 @click.option("--user", required=True, help="Whose token: the `sub` claim.")
-@click.option("--group", "groups", multiple=True, help="A group of his; repeatable.")
+@click.option("--group", "groups", multiple=True, help="A group of theirs; repeatable.")
 @click.option(
     "--permission",
     "permissions",
@@ -36,4 +37,4 @@ def token(
     """Print a token for the local service."""
     settings = load(data_dir=chosen_data_dir(data_dir))
     secret = local_secret(settings.data_dir)
-    click.echo(make_token(secret, user, groups, permissions, timedelta(hours=hours)))
+    out(make_token(secret, user, groups, permissions, timedelta(hours=hours)))

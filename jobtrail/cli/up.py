@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import socket
@@ -13,15 +12,23 @@ from typing import Final
 
 import aiohttp
 import click
+import msgspec
 from filelock import FileLock, Timeout
 
+from jobtrail import local, local_kafka, processes
+from jobtrail.child_log import is_terminal, say
 from jobtrail.cli.common import chosen_data_dir, data_dir_option
 from jobtrail.demo import run_demo
 from jobtrail.errors import AlreadyRunning, JobtrailError
-from jobtrail.local import Running, forget_running, write_running
-from jobtrail.process import child_environment
+from jobtrail.kept_file import KeptFile
+from jobtrail.local_kafka import login_of
+from jobtrail.pids import birth_of
+from jobtrail.private import OURS, keep_private, narrow, private_folder
+from jobtrail.process import broker_environment, child_environment
+from jobtrail.readiness import reasons_of
 from jobtrail.settings import Settings, load
 from jobtrail.supervisor import Child
+from jobtrail.terminal import out
 from jobtrail.tokens import local_secret
 from jobtrail.version import __version__
 
@@ -31,6 +38,13 @@ _STOP_PROJECTOR: Final = 5.0
 _STOP_BROKER: Final = 10.0
 #: Seconds that a port has to become free: the API of an `up` that was killed ends within them.
 _PORT_WITHIN: Final = 6.0
+#: Seconds after which a start that is not done says what it waits for, again and again.
+_SAY_EVERY: Final = 10.0
+#: Seconds that one question whether the service is ready may take.
+_ANSWER_WITHIN: Final = 10.0
+
+#: Projectors of one service: more than partitions would have nothing to do.
+_MOST_PROJECTORS: Final = 64
 
 
 class PortTaken(JobtrailError):
@@ -46,7 +60,7 @@ class PortTaken(JobtrailError):
     help="API processes that share the port.",
 )  # fmt: skip
 @click.option(
-    "--projectors", type=click.IntRange(1, 64), default=1, show_default=True,
+    "--projectors", type=click.IntRange(1, _MOST_PROJECTORS), default=1, show_default=True,
     help="Projector processes that share the partitions.",
 )  # fmt: skip
 @click.option("--bootstrap-servers", help="Use this Kafka instead of running one: host:port[,...].")
@@ -72,17 +86,52 @@ def up(
     )
     # Children are started in other folders' terms: what they are told must not be relative.
     settings = settings.model_copy(update={"data_dir": settings.data_dir.absolute()})
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(settings.data_dir / "up.lock")
     try:
-        with lock.acquire(timeout=0):
-            asyncio.run(_Service(settings, api_processes, projectors).run(demo))
+        keep_private()
+        _close(settings)
+        with FileLock(settings.data_dir / "up.lock").acquire(timeout=0):
+            asyncio.run(_run(settings, api_processes, projectors, demo))
     except Timeout:
         raise AlreadyRunning(
             "Another `jobtrail up` is running on this data folder.",
             where=str(settings.data_dir),
             mend="Use that one, stop it, or choose another folder with --data-dir.",
         ) from None
+    except OSError as error:
+        raise _unusable(settings.data_dir, error) from None
+
+
+def _close(settings: Settings) -> None:
+    """Make the folders of the service, and take the rights that others have to them.
+
+    Raises:
+        NotPrivate: One belongs to another user.
+    """
+    folder, store = private_folder(settings.data_dir), settings.store_folder
+    # An empty folder that somebody has made gave nothing away.
+    is_new = not any((folder / name).exists() for name in OURS)
+    narrowed = narrow(folder, OURS)
+    if store.is_dir() and not store.resolve().is_relative_to(folder.resolve()):
+        narrowed += narrow(store)
+    if narrowed and not is_new:
+        say(
+            f"{narrowed} files and folders in {folder} were open to other users of this machine. "
+            "They are not any more."
+        )
+
+
+def _unusable(data_dir: Path, error: OSError) -> JobtrailError:
+    return JobtrailError(
+        "The files of the local service can't be used.",
+        where=str(error.filename or data_dir),
+        found=error.strerror or repr(error),
+        mend="Make room, give this user the right to write there, or choose another folder with "
+        "--data-dir.",
+    )
+
+
+async def _run(settings: Settings, api_processes: int, projectors: int, demo: bool) -> None:
+    await _Service(settings, api_processes, projectors).run(demo)
 
 
 class _Service:
@@ -95,6 +144,13 @@ class _Service:
         self._broker: list[Child] = []
         self._folding: list[Child] = []
         self._answering: list[Child] = []
+        self._birth = birth_of(os.getpid()) or ""
+        self._running = KeptFile(settings.data_dir / local.FILE)
+        self._processes = KeptFile(settings.data_dir / processes.FILE)
+        #: The file that says how clients get into our own Kafka; empty where there is none.
+        self._client_properties = ""
+        #: What the start waits for when all children are ready.
+        self._waits_for = ""
 
     async def run(self, demo: bool) -> None:
         stop = asyncio.Event()
@@ -103,6 +159,7 @@ class _Service:
             loop.add_signal_handler(number, stop.set)
         stopping = asyncio.create_task(stop.wait())
         starting = asyncio.create_task(self._start())
+        keeping = [asyncio.create_task(file.run()) for file in (self._running, self._processes)]
         try:
             await asyncio.wait({stopping, starting}, return_when=asyncio.FIRST_COMPLETED)
             if starting.done():
@@ -117,8 +174,35 @@ class _Service:
             await asyncio.gather(starting, return_exceptions=True)
             _say("stopping")
             await self._stop()
+            for task in keeping:
+                task.cancel()
+            await asyncio.gather(*keeping, return_exceptions=True)
+            await self._processes.forget()
 
     async def _start(self) -> None:
+        saying = asyncio.create_task(self._say_what_is_missing())
+        try:
+            async with asyncio.TaskGroup() as group:
+                url = await self._start_children(group)
+            await self._ready(url)
+        except ExceptionGroup as failed:
+            # The first to fail ends the start of the others.
+            raise failed.exceptions[0] from None
+        finally:
+            saying.cancel()
+        servers = self._settings.bootstrap_servers
+        running = local.Running(
+            os.getpid(), self._birth, url, servers, __version__, self._client_properties
+        )
+        self._running.want(msgspec.json.encode(running))
+        await self._running.keep()
+        if self._client_properties:
+            say(f"Kafka {servers}: clients of others take {self._client_properties}")
+        out(f"ready {url}")
+        sys.stdout.flush()
+
+    async def _start_children(self, group: asyncio.TaskGroup) -> str:
+        """Start all of them, the last ones as tasks of the group; return where the API is."""
         settings = self._settings
         if settings.port:
             await _port_is_free(settings.host, settings.port)
@@ -126,56 +210,105 @@ class _Service:
         if not settings.bootstrap_servers:
             _say("starting Kafka")
             servers = await self._start_broker()
-            settings = settings.model_copy(update={"bootstrap_servers": servers})
+            login = await asyncio.to_thread(login_of, Path(self._client_properties))
+            found = {"bootstrap_servers": servers, **login.overrides}
+            settings = settings.model_copy(update=found)
         _say("starting projector and API")
         environment = child_environment(settings)
-        logs = settings.data_dir / "logs"
+        names = [f"projector-{number}" for number in range(_MOST_PROJECTORS)]
+        # Those of an earlier start with more of them may still be members of the group.
+        gone = [word for name in names[self._projectors :] for word in ("--gone", name)]
         self._folding = [
-            Child(name, "projections", ["--name", name], environment, logs / f"{name}.log")
-            for name in (f"projector-{number}" for number in range(self._projectors))
+            self._child(name, "projections", ["--name", name, *gone], environment)
+            for name in names[: self._projectors]
         ]
-        first = Child("api-0", "services.api", [], environment, logs / "api-0.log")
+        first = self._child("api-0", "services.api", [], environment)
         self._answering = [first]
-        folding = [asyncio.create_task(child.start()) for child in self._folding]
+        for child in self._folding:
+            group.create_task(child.start())
         url = await first.start()
-        # A port that was free to choose is kept: by its siblings, and when it is started anew.
+        # A port that was free to choose is kept: by its siblings, and when it is started again.
         port = url.rsplit(":", 1)[1]
-        settings = settings.model_copy(update={"port": int(port)})
+        self._settings = settings = settings.model_copy(update={"port": int(port)})
         environment = child_environment(settings)
         first.environment = environment
         siblings = [
-            Child(name, "services.api", [], environment, logs / f"{name}.log")
+            self._child(name, "services.api", [], environment)
             for name in (f"api-{number}" for number in range(1, self._api_processes))
         ]
         self._answering += siblings
-        await asyncio.gather(*folding, *(child.start() for child in siblings))
-        await _ready(url)
-        self._settings = settings
-        write_running(
-            settings.data_dir,
-            Running(os.getpid(), url, settings.bootstrap_servers, __version__),
+        for child in siblings:
+            group.create_task(child.start())
+        return url
+
+    def _child(
+        self, name: str, module: str, arguments: list[str], environment: dict[str, str]
+    ) -> Child:
+        log = self._settings.data_dir / "logs" / f"{name}.log"
+        return Child(
+            name, module, arguments, environment, log, self._settings.hung_after, self._changed
         )
-        click.echo(f"ready {url}")
-        sys.stdout.flush()
 
     async def _start_broker(self) -> str:
-        folder = self._settings.data_dir / "broker"
+        folder = self._settings.data_dir / local_kafka.FOLDER
         broker = Child(
             "broker",
             "services.broker",
             ["--data-dir", str(folder)],
-            child_environment(self._settings),
+            broker_environment(self._settings),
             # Its own log is in its folder; what it says is for the person at the terminal.
             None,
+            self._settings.hung_after,
+            self._changed,
         )
         self._broker = [broker]
         servers = await broker.start()
-        # Clients know it by this port, so it keeps it when it is started anew.
+        self._client_properties = str(folder / local_kafka.FILE)
+        # Clients know it by this port, so it keeps it when it is started again.
         broker.arguments += ["--port", servers.rsplit(":", 1)[1]]
         return servers
 
+    @property
+    def _children(self) -> list[Child]:
+        return [*self._broker, *self._folding, *self._answering]
+
+    def _changed(self) -> None:
+        states = tuple(child.state for child in self._children)
+        said = processes.Processes(os.getpid(), self._birth, states)
+        self._processes.want(msgspec.json.encode(said))
+
+    async def _say_what_is_missing(self) -> None:
+        """Say on standard error what a start that takes long waits for."""
+        while True:
+            await asyncio.sleep(_SAY_EVERY)
+            missing = []
+            for child in self._children:
+                trouble = child.state.trouble(processes.now())
+                if trouble is not None:
+                    place = f" (its log is {child.log_path})" if child.log_path else ""
+                    missing.append(trouble + place)
+            if self._waits_for and not missing:
+                missing.append(self._waits_for)
+            if missing:
+                say(f"still waiting: {'; '.join(missing)}")
+
+    async def _ready(self, url: str) -> None:
+        """Wait until the service as a whole is ready."""
+        timeout = aiohttp.ClientTimeout(total=_ANSWER_WITHIN)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            while True:
+                try:
+                    async with session.get(f"{url}/readyz") as answer:
+                        if answer.status == 200:
+                            return
+                        health = await answer.json(content_type=None)
+                        self._waits_for = "; ".join(reasons_of(health)) or f"{url} is not ready"
+                except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+                    self._waits_for = f"{url} does not answer: {error!r}"
+                await asyncio.sleep(0.1)
+
     async def _stop(self) -> None:
-        forget_running(self._settings.data_dir)
+        await self._running.forget()
         for children, within in (
             (self._answering, _STOP_API),
             (self._folding, _STOP_PROJECTOR),
@@ -216,16 +349,6 @@ async def _port_is_free(host: str, port: int) -> None:
         await asyncio.sleep(0.1)
 
 
-async def _ready(url: str) -> None:
-    async with aiohttp.ClientSession() as session:
-        while True:
-            with contextlib.suppress(aiohttp.ClientError):
-                async with session.get(f"{url}/readyz") as answer:
-                    if answer.status == 200:
-                        return
-            await asyncio.sleep(0.1)
-
-
 def _say(what: str) -> None:
-    if sys.stderr.isatty():
-        click.echo(what, err=True)
+    if is_terminal():
+        say(what)

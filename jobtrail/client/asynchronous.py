@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from datetime import date, datetime
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
-from urllib.parse import quote
 
 import msgspec
 from yarl import URL
@@ -23,6 +23,7 @@ from jobtrail.client.results import (
     Status,
     Summary,
     TypeCount,
+    decoded,
 )
 from jobtrail.client.transport import Transport
 from jobtrail.states import ENDED, State
@@ -30,6 +31,8 @@ from jobtrail.states import ENDED, State
 _T = TypeVar("_T")
 _LONGEST_WAIT: Final = 86_400
 _IDS_PER_CALL: Final = 1000
+#: Seconds between two questions about jobs that the service does not know.
+_ASK_AGAIN: Final = 1.0
 
 Instant = datetime | date | str
 Until = Literal["all", "any"]
@@ -123,8 +126,7 @@ class Client:
             ApiError: 404 where you see no such job; 410 where it has changed since and the log has
                 lost its events; else as for `search`.
         """
-        query = _relative("/", asOf=as_of).removeprefix("/")
-        return await self._ask("GET", f"/jobs/{quote(job_id, safe='')}{query}", Job)
+        return await self._ask("GET", _relative("/job", id=job_id, asOf=as_of), Job)
 
     async def history(self, job_id: str, *, page_size: int = 500) -> AsyncGenerator[HistoryEntry]:
         """Iterate over a job's events in their order in the log, those that were ignored too.
@@ -136,7 +138,7 @@ class Client:
         Raises:
             ApiError: 404 where you see no such job; else as for `search`.
         """
-        following: str | None = f"/jobs/{quote(job_id, safe='')}/history?size={page_size}"
+        following: str | None = _relative("/job/history", id=job_id, size=page_size)
         while following is not None:
             page = await self._ask("GET", following, History)
             for entry in page.events:
@@ -204,6 +206,10 @@ class Client:
     ) -> dict[str, Status]:
         """Wait until jobs have ended; a connection that breaks is taken up again.
 
+        A job that the service does not know, or that you may not see, has not ended: it is waited
+        for like any other, without a bound as long as it takes. A job that ends and is taken up
+        again has ended for the wait that hears of it; one that breaks in that moment may not.
+
         Args:
             job_ids: The jobs, 1000 at most.
             until: `all` of them, or `any`.
@@ -211,21 +217,35 @@ class Client:
 
         Returns:
             The states as they are then: see for yourself whether they have ended where a
-            bound was given. Unknown jobs are left out; they hold the wait for some seconds.
+            bound was given. Unknown jobs are left out.
 
         Raises:
             ApiError: The service refused; `ServiceUnavailable` where it can't answer now.
         """
         ids = list(dict.fromkeys(job_ids))
-        deadline = None if within is None else time.monotonic() + within
+        clock = time.monotonic
+        deadline = None if within is None else clock() + within
+
+        def asked() -> dict[str, Any]:
+            left = _LONGEST_WAIT if deadline is None else deadline - clock()
+            return {
+                "jobIds": ids,
+                "until": until,
+                "wait": min(max(round(left), 0), _LONGEST_WAIT),
+            }
+
         while True:
-            left = _LONGEST_WAIT if deadline is None else deadline - time.monotonic()
-            seconds = min(max(round(left), 0), _LONGEST_WAIT)
-            found = await self._statuses(ids, wait=seconds, until=until)
-            ended = [status.state in ENDED for status in found.values()]
+            began = clock()
+            # Each try, also one after a connection that broke, waits for what is left.
+            found = await self._ask("POST", "/jobs/statuses", dict[str, Status], asked)
+            ended = [job_id in found and found[job_id].state in ENDED for job_id in ids]
             over = any(ended) if until == "any" else all(ended)
-            if over or (deadline is not None and time.monotonic() >= deadline - 0.5):
+            if over or (deadline is not None and clock() >= deadline - 0.5):
                 return found
+            pause = began + _ASK_AGAIN - clock()
+            if deadline is not None:
+                pause = min(pause, deadline - clock())
+            await asyncio.sleep(max(0.0, pause))
 
     async def events(
         self,
@@ -269,16 +289,14 @@ class Client:
                         retry = self._transport.retry()
                         after = message.id or after
                         if message.data:
-                            change = msgspec.json.decode(message.data, type=Change)
+                            change = decoded(message.data, Change)
                             yield msgspec.structs.replace(change, position=after or "")
             except ServiceUnavailable as error:
                 await retry.pause(error)
 
     async def _ask(self, method: str, path: str, result: type[_T], body: Any = None) -> _T:
         headers = {"Jobtrail-Position": self.position} if self.position else {}
-        return msgspec.json.decode(
-            await self._transport.ask(method, path, headers, body), type=result
-        )
+        return decoded(await self._transport.ask(method, path, headers, body), result)
 
 
 def _filters(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
+import msgspec
 from msgspec import Meta, Struct
 
 from jobtrail.events import TYPE_NAMES
 from jobtrail.job import Verdict
+from jobtrail.readable import readable
 from jobtrail.states import State
 
+_T = TypeVar("_T")
 Instant = Annotated[datetime, Meta(tz=True)]
 
 
@@ -138,3 +141,25 @@ class BatchWritten(Struct, frozen=True):
     events: list[EventVerdict]
     #: Behind the last of them.
     position: str
+
+
+def decoded(content: bytes, kind: type[_T]) -> _T:
+    """Decode an answer, whatever JSON its jobs have.
+
+    A service or a log of before may hold what no reader does: a number beyond the range of a float
+    is given as a text, half of a surrogate pair as U+FFFD.
+
+    Args:
+        content: What the service answered.
+        kind: The type of it.
+
+    Raises:
+        msgspec.MsgspecError: It is another answer.
+    """
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except msgspec.DecodeError:
+        held = readable(content)
+        if held == content:
+            raise
+        return msgspec.json.decode(held, type=kind)

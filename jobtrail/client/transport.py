@@ -20,6 +20,9 @@ from jobtrail.client.sse import Message, messages
 _PASSING: Final = frozenset({429, 502, 503, 504})
 _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 10.0
+#: A request that was held for so long before it was cut off or refused, was served: it is longer
+#: than a read that the service refuses waits for what it lacks. Seconds.
+_SERVED: Final = 10.0
 #: Longer than the service is silent on a connection that it holds. Seconds.
 _SILENCE: Final = 60.0
 
@@ -32,15 +35,25 @@ class Retry:
     """
 
     def __init__(self, patience: float) -> None:
-        self._give_up = time.monotonic() + patience
+        self._patience = patience
         self._pause = _FIRST_PAUSE
+        self._give_up: float | None = None
 
-    async def pause(self, error: ServiceUnavailable) -> None:
+    async def pause(self, error: ServiceUnavailable, held: float = 0.0) -> None:
         """Pause before the next try, in the service's own time where it names one.
+
+        Patience counts from the first failure: what was held for long and then broke was served.
+
+        Args:
+            error: What failed.
+            held: For how many seconds the service had held the request.
 
         Raises:
             ServiceUnavailable: The error, where it has been going on for too long.
         """
+        if self._give_up is None or held >= _SERVED:
+            self._give_up = time.monotonic() + self._patience
+            self._pause = _FIRST_PAUSE
         wanted = error.retry_after or self._pause * random.uniform(0.5, 1)  # noqa: S311
         if time.monotonic() + wanted > self._give_up:
             raise error
@@ -82,16 +95,27 @@ class Transport:
     async def ask(self, method: str, path: str, headers: Mapping[str, str], body: Any) -> bytes:
         """Ask, and again while that may help; return the content of the answer.
 
+        Args:
+            method: Of HTTP.
+            path: Relative to the service.
+            headers: Of the request.
+            body: To be sent as JSON, or what makes it for each try; None for none.
+
         Raises:
             ApiError: The service refused; `ServiceUnavailable` where it can't answer now.
         """
         retry = self.retry()
         while True:
+            began, answered = time.monotonic(), False
             try:
-                async with self._request(method, path, headers, body) as answer:
+                content = body() if callable(body) else body
+                async with self._request(method, path, headers, content) as answer:
+                    answered = True
                     return await answer.read()
             except ServiceUnavailable as error:
-                await retry.pause(error)
+                # A connection on which nothing came was not held by the service.
+                answered = answered or error.status != 0
+                await retry.pause(error, time.monotonic() - began if answered else 0.0)
 
     async def stream(self, path: str, headers: Mapping[str, str]) -> AsyncGenerator[Message]:
         """Listen to server-sent events until the connection ends.

@@ -12,6 +12,8 @@ from typing import Final
 
 import msgspec
 
+from jobtrail.atomic import atomic_write
+from jobtrail.private import FILE_MODE, private_folder
 from jobtrail.settings import Settings
 
 _HEAD: Final = 64 * 1024
@@ -79,10 +81,9 @@ class Checkpoint:
 
     def write(self, done: Done) -> None:
         """Say how far the import came, as a whole or not at all."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_suffix(f".{os.getpid()}")
-        draft.write_bytes(msgspec.json.encode(done))
-        draft.replace(self.path)
+        private_folder(self.path.parents[1])
+        private_folder(self.path.parent)
+        atomic_write(self.path, msgspec.json.encode(done), mode=FILE_MODE)
 
     def forget(self) -> None:
         """Say that there is nothing to go on with."""

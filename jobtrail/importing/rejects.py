@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from jobtrail.importing.row import Row
+from jobtrail.terminal import err
 
 #: The most rejected rows that are named on standard error.
 MAX_NAMED: Final = 100
@@ -59,7 +60,7 @@ class Rejects:
         if self._stream is not None:
             self._stream.close()
         if self.count > MAX_NAMED:
-            click.echo(f"and {self.count - MAX_NAMED} more", err=True)
+            err(f"and {self.count - MAX_NAMED} more")
 
     def add(self, row: Row) -> None:
         """Name one."""
@@ -68,7 +69,7 @@ class Rejects:
         if self.count <= MAX_NAMED:
             where = f"{file}, {self._unit} {row.line}"
             column = f", column {row.column}" if row.column else ""
-            click.echo(f"{where}{column}: {row.error}", err=True)
+            err(f"{where}{column}: {row.error}")
         if self._stream is not None:
             line = {
                 "file": file,

@@ -187,15 +187,18 @@ class _Rule:
             value = _encoder.encode(event)
             decode(value)
         except EventError as error:
-            raise Fault(f"event {self._name!r}: {error}", self._blamed(error.found)) from None
+            raise Fault(f"event {self._name!r}: {error}", self._blamed(error)) from None
         except (ValueError, OverflowError, TypeError, RecursionError) as error:
             raise Fault(f"event {self._name!r}: {error}") from None
         return Made(job, type_, value)
 
-    def _blamed(self, found: str | None) -> str:
-        """Return the columns of the member that a decoder named in its text, if it named one."""
-        place = _PLACE.search(found or "")
-        return self._columns.get(place[1], "") if place else ""
+    def _blamed(self, error: EventError) -> str:
+        """Return the columns of the member that an error is about, if it is about one."""
+        place = _PLACE.search(error.found or "")
+        if place is None and error.path[:1] != ("data",):
+            return ""
+        member = place[1] if place is not None else str(error.path[1])
+        return self._columns.get(member, "")
 
 
 def member_of(field: str) -> str:

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import click
-
 from jobtrail.importing.checkpoint import Checkpoint, Done, Identity
 from jobtrail.importing.rejects import Rejects
 from jobtrail.importing.row import Made, Row
 from jobtrail.producer import LogWriter
 from jobtrail.settings import Settings
+from jobtrail.terminal import err
 
 #: After how many rows a checkpoint is written, once Kafka has acknowledged their events.
 CHECKPOINT_ROWS: Final = 1_000
@@ -76,14 +75,13 @@ def tasks(settings: Settings, sources: Sequence[Source], log: str, *, anew: bool
         done = checkpoint.read()
         if done is not None and (anew or done.identity != source.identity):
             why = "as told" if anew else "it or the mapping has changed since"
-            click.echo(f"{source.file}: an import was interrupted; it begins anew, {why}", err=True)
+            err(f"{source.file}: an import was interrupted; it begins anew, {why}")
             checkpoint.forget()
             done = None
         if done is not None:
-            click.echo(
+            err(
                 f"{source.file}: an import was interrupted; it goes on behind "
-                f"{done.rows} rows, {done.refused} of them refused",
-                err=True,
+                f"{done.rows} rows, {done.refused} of them refused"
             )
         found.append(Task(source, checkpoint, done))
     return found
@@ -238,9 +236,8 @@ class _Progress:
             )
         except OSError as error:
             if not self._unwritable:
-                click.echo(
+                err(
                     f"If this import is interrupted, it begins anew: {error} "
-                    f"({batch.task.checkpoint.path})",
-                    err=True,
+                    f"({batch.task.checkpoint.path})"
                 )
             self._unwritable = True

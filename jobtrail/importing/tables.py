@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from jobtrail.importing.opening import (
 from jobtrail.importing.row import Row
 from jobtrail.importing.rules import Maker, Values
 from jobtrail.importing.values import Fault
+from jobtrail.readable import big_number, half_pair, unheld_error
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -161,12 +163,23 @@ def _ndjson(file: Path, columns: Sequence[str], _options: CsvOptions) -> Iterato
             try:
                 row = decoder.decode(content)
             except (ValueError, RecursionError) as error:
-                yield line, Fault(f"expected JSON: {error}")
+                yield line, _no_row(content, error)
                 continue
             if isinstance(row, dict):
                 yield line, [_at(row, column, path) for column, path in paths]
             else:
                 yield line, Fault("expected a JSON object, found another value")
+
+
+def _no_row(content: bytes, error: Exception) -> Fault:
+    """Return why a line is no row: the member that no reader holds, where it is that."""
+    with contextlib.suppress(UnicodeDecodeError):
+        content.decode()
+        unheld = big_number(content) or half_pair(content)
+        if unheld is not None:
+            column = str(unheld.path[0]) if unheld.path else ""
+            return Fault(str(unheld_error(unheld, "The row")), column)
+    return Fault(f"expected JSON: {error}")
 
 
 def _at(row: dict[str, Any], column: str, path: Sequence[str]) -> object:

@@ -11,7 +11,9 @@ from uuid import UUID
 
 import msgspec
 
+from jobtrail.errors import EventError
 from jobtrail.events import from_microseconds
+from jobtrail.readable import check_value, json_of
 
 #: A declared format of times, and how many microseconds its unit has; none where it is a text.
 TIME_FORMATS: Final = {"iso": 0, "s": 1_000_000, "ms": 1_000, "us": 1}
@@ -95,23 +97,31 @@ def as_float(value: object) -> float:
     raise wrong("a number", value)
 
 
-def as_json(value: object) -> object:
-    """Return a value that is written as JSON as it is."""
-    return value
+def json_reader(field: str, texts: bool) -> Callable[[object], object]:
+    """Return what makes JSON of values.
 
-
-def parsed_json(value: object) -> object:
-    """Return a text that is JSON, byte for byte, or any other value as it is.
-
-    Raises:
-        ValueError: The text is no JSON.
+    Args:
+        field: The member of an event's data that it is.
+        texts: Whether a text is JSON already, to be taken byte for byte.
     """
-    if not isinstance(value, str):
-        return value
-    try:
-        return msgspec.json.decode(value.encode(), type=msgspec.Raw)
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
-        raise ValueError(f"expected JSON, found {_shown(value)}: {error}") from None
+
+    def written(value: object) -> object:
+        try:
+            return json_of(value, ("data", field))
+        except EventError as error:
+            raise ValueError(str(error)) from None
+
+    def parsed(value: object) -> object:
+        if not isinstance(value, str):
+            return written(value)
+        content = value.encode()
+        try:
+            check_value(content)
+        except EventError as error:
+            raise ValueError(f"expected JSON, found {_shown(value)}: {error.found}") from None
+        return msgspec.Raw(content)
+
+    return parsed if texts else written
 
 
 def as_texts(value: object) -> list[str]:
@@ -197,5 +207,5 @@ def reader(
     if field in ("time", "retry_at"):
         return instant_reader(form, zone)
     if field in ("error", "output"):
-        return parsed_json if json else as_json
+        return json_reader(field, json)
     return {"attempt": as_int, "progress": as_float, "viewers": as_texts}.get(field, as_text)

@@ -14,6 +14,7 @@ docs/celery.md has the mapping and what it promises. The signals are those of Ce
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -361,7 +362,10 @@ class Tracker:
 
     def _due(self, when: datetime | float | None) -> datetime | None:
         if isinstance(when, (int, float)):
-            return datetime.now(UTC) + timedelta(seconds=when)
+            # A countdown of for ever is due at no time.
+            with contextlib.suppress(OverflowError, ValueError):
+                return datetime.now(UTC) + timedelta(seconds=when)
+            return None
         return None if when is None else maybe_make_aware(when, self._app.timezone)
 
     def _at_end(self, **_: Any) -> None:

@@ -10,6 +10,8 @@ Source of the columns and of what each operation of pg-boss does to them: `plans
 
 from __future__ import annotations
 
+import contextlib
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 from unicodedata import category
 
@@ -140,7 +142,7 @@ class _Teller:
             if row.completed_on is not None:
                 # Up to v11 the end stays when somebody orders a failed job's retry.
                 self._ended(State.FAILED, row.completed_on, row.completed_on)
-            due = None if row.due_on is None else ev.from_microseconds(row.due_on)
+            due = _due(row.due_on)
             data = ev.RetryData(attempt=row.attempt, error=_raw(row.output), retry_at=due)
             self._retry(data, self._failed_on(), ".unstarted" if row.started_on is None else "")
         elif row.state in ENDED:
@@ -236,6 +238,13 @@ class _Teller:
             kind = ev.Cancelled if state is State.CANCELLED else ev.Expired
             event = kind(**envelope, data=ev.ReasonData(attempt=attempt))
         self._told.append(event)
+
+
+def _due(at: int | None) -> datetime | None:
+    """Return when a retry is due; None also where the calendar has no such day."""
+    with contextlib.suppress(OverflowError):
+        return None if at is None else ev.from_microseconds(at)
+    return None
 
 
 def _raw(json: bytes | None) -> Raw:

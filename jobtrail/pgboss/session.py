@@ -7,6 +7,7 @@ Whatever dies in between, the same is read and sent again under the same ids.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
 from typing import Final
 
@@ -19,6 +20,8 @@ from jobtrail.pgboss.mapping import Labels, Past, Row, changes
 from jobtrail.pgboss.memory import Checkpoint, Memory, Reading
 from jobtrail.pgboss.source import NUMBERS, Moment, Source, Table
 from jobtrail.producer import LogWriter
+
+logger = logging.getLogger(__name__)
 
 #: Jobs whose events of this session are known, so that they are not sent again: about 20 MiB.
 _KNOWN_JOBS: Final = 100_000
@@ -55,7 +58,7 @@ class Figures:
         self.position: dict[int, int] = {}
         #: Rows, and events, that can't be told.
         self.refused = 0
-        #: Outputs that were larger than an event may carry.
+        #: Outputs that were larger than an event may carry, or that common readers can't hold.
         self.left_out = 0
         #: Complete readings.
         self.readings = 0
@@ -227,7 +230,11 @@ class Session:
         known = self._known.pop(job, b"")
         if not _holds(known, key):
             try:
-                await self._writer.append(job, _valid(event), self._acknowledged)
+                value, fault = _valid(event)
+                if fault is not None:
+                    self._figures.left_out += 1
+                    logger.warning("action=output_left_out job=%s why=%s", job, fault)
+                await self._writer.append(job, value, self._acknowledged)
             except EventError:
                 # A name that no event may have.
                 self._figures.refused += 1
@@ -256,8 +263,11 @@ def _holds(keys: bytes, key: bytes) -> bool:
     return any(keys[at : at + 8] == key for at in range(0, len(keys), 8))
 
 
-def _valid(event: Event) -> bytes:
+def _valid(event: Event) -> tuple[bytes, EventError | None]:
     """Encode an event that everybody can decode; an output that nobody may send is left out.
+
+    Returns:
+        The event, and why its output was left out, if it was.
 
     Raises:
         EventError: It can't be made valid.
@@ -265,7 +275,7 @@ def _valid(event: Event) -> bytes:
     value = encode(event)
     try:
         decode(value)
-    except EventError:
+    except EventError as error:
         if isinstance(event, Completed):
             event.data.output = NOTHING
         elif isinstance(event, (Failed, Retry)):
@@ -274,4 +284,5 @@ def _valid(event: Event) -> bytes:
             raise
         value = encode(event)
         decode(value)
-    return value
+        return value, error
+    return value, None

@@ -20,6 +20,7 @@ from typing import Final, NamedTuple, Self, TypeVar
 import msgspec
 
 from jobtrail.errors import ArchiveError
+from jobtrail.replay.archive_files import Held
 from jobtrail.replay.archive_store import ArchiveStore
 
 _T = TypeVar("_T", bound=msgspec.Struct)
@@ -58,7 +59,7 @@ class Span(NamedTuple):
 
     @property
     def length(self) -> int:
-        """How many records lie in it."""
+        """How many offsets it has."""
         return self.last - self.first + 1
 
     @property
@@ -80,7 +81,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     format: int = _FORMAT
     partition: int
-    #: Offsets, both included.
+    #: Offsets, both included. Those without a record hold control records, aborted transactions,
+    #: or what compaction took out: nothing is missing but in `holes`.
     first: int
     last: int
     count: int
@@ -90,6 +92,19 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     file: str
     file_bytes: int
     file_hash: str
+    #: First and last offsets of what the log had lost within the segment, in order; not said where
+    #: it had lost nothing.
+    holes: tuple[tuple[int, int], ...] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def span(self) -> Span:
+        """The range of offsets."""
+        return Span(self.partition, self.first, self.last)
+
+    @property
+    def held(self) -> Held:
+        """What is in the file."""
+        return Held(self.first, self.count, self.span.length - self.count)
 
 
 class Archive:
@@ -153,16 +168,13 @@ class Archive:
             ArchiveError: It can't be read, or is no manifest of this segment.
         """
         manifest = _decoded(self.store, span.manifest, Manifest)
-        if (manifest.partition, manifest.first, manifest.last, manifest.count) != (
-            *span,
-            span.length,
-        ):
+        if manifest.span != span or not 0 <= manifest.count <= span.length:
             raise damaged_json(self.store, span.manifest, "what another segment has")
         return manifest
 
     def publish(self, manifest: Manifest) -> None:
         """Let a segment count whose file is there."""
-        span = Span(manifest.partition, manifest.first, manifest.last)
+        span = manifest.span
         self.store.write(span.manifest, _encoded(manifest))
         self._set(span.partition, {*self.found[span.partition], span})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -29,17 +29,17 @@ class Fault(NamedTuple):
     text: str
 
 
-def verify(archive: Archive, show: Callable[[int], None]) -> Iterator[Fault]:
+def verify(archive: Archive, show: Callable[[int, int], None]) -> Iterator[Fault]:
     """Read a whole archive again and compare it with its manifests.
 
     Args:
         archive: The archive.
-        show: Takes how many segments are done.
+        show: Takes how many segments are done, and how many records they have.
 
     Yields:
         What is wrong.
     """
-    done = 0
+    done = records = 0
     for partition, spans in archive.spans.items():
         begin, end = archive.begins()[partition], archive.ends()[partition]
         for hole in missing(partition, spans, begin, end):
@@ -48,16 +48,20 @@ def verify(archive: Archive, show: Callable[[int], None]) -> Iterator[Fault]:
             if span not in spans and not archive.within(span):
                 yield _fault("overlap", span, _overlap(archive, span))
         for span in spans:
-            yield from _of_segment(archive, span)
+            records += yield from _of_segment(archive, span)
             done += 1
-            show(done)
+            show(done, records)
 
 
-def _of_segment(archive: Archive, span: Span) -> Iterator[Fault]:
-    kind = "manifest"
+def _of_segment(archive: Archive, span: Span) -> Generator[Fault, None, int]:
+    """Yield what is wrong with a segment; return how many records it should have."""
+    kind, count = "manifest", 0
     try:
         manifest = archive.manifest(span)
-        kind = "file"
+        kind, count = "file", manifest.count
+        for first, last in manifest.holes or ():
+            hole = Span(span.partition, first, last)
+            yield _fault("gap", hole, _gap(archive, hole))
         check_file(archive.store, manifest.file, manifest)
         kind = "records"
         check_records(archive.store, manifest.file, manifest)
@@ -68,6 +72,7 @@ def _of_segment(archive: Archive, span: Span) -> Iterator[Fault]:
             if isinstance(error, FileNotFoundError):
                 error = damaged(archive.store, span.manifest, str(error))
             yield _fault(kind, span, error)
+    return count
 
 
 def _fault(kind: str, span: Span, error: ArchiveError) -> Fault:
@@ -125,19 +130,35 @@ def check_records(store: ArchiveStore, name: str, manifest: Manifest) -> None:
         ArchiveError: It has other ones.
         FileNotFoundError: There is no such file.
     """
-    content, at = Content(manifest.partition), manifest.first
-    for batch in read_file(store, name):
-        if not follow(batch, manifest.partition, at):
+    content, at, end = Content(manifest.partition), manifest.first, manifest.last + 1
+    for batch in read_file(store, name, manifest.held, at, end):
+        if not ascend(batch, manifest.partition, at, end):
             raise damaged(store, name, f"other records than those from offset {at} on")
         content.add(batch)
-        at += len(batch)
+        at = behind(batch)
     if (content.count, content.digest()) != (manifest.count, manifest.content):
         raise damaged(store, name, f"{content.count} records, {content.digest()}")
 
 
-def follow(records: pa.RecordBatch, partition: int, offset: int) -> bool:
-    """Tell whether records are those of a partition from an offset on, without a gap."""
-    offsets = np.arange(offset, offset + len(records))
-    return np.array_equal(numbers(records["offset"]), offsets) and bool(
-        np.all(numbers(records["partition"]) == partition)
+def ascend(records: pa.RecordBatch, partition: int, first: int, end: int) -> bool:
+    """Tell whether records are of a partition and a range of offsets, in order and each once.
+
+    Args:
+        records: One record at least.
+        partition: The partition.
+        first: The lowest offset that they may have.
+        end: The offset behind the highest one.
+    """
+    offsets = numbers(records["offset"])
+    return bool(
+        first <= offsets[0]
+        and offsets[-1] < end
+        and np.all(np.diff(offsets) > 0)
+        and np.all(numbers(records["partition"]) == partition)
     )
+
+
+def behind(records: pa.RecordBatch) -> int:
+    """Return the offset behind the last one of some records."""
+    offset: int = records["offset"][-1].as_py()
+    return offset + 1

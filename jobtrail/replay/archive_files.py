@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from jobtrail.errors import ArchiveError
-from jobtrail.replay.archive_content import Content, sizes
+from jobtrail.replay.archive_content import Content, numbers, sizes
 from jobtrail.replay.archive_store import ArchiveStore
 from jobtrail.replay.schemas import RECORDS
 
@@ -33,6 +33,16 @@ class Written(NamedTuple):
     #: The hash of the file, as `sha256:` and hexadecimal digits.
     file_hash: str
     file_bytes: int
+
+
+class Held(NamedTuple):
+    """What is in a file."""
+
+    #: The first offset of its segment.
+    first: int
+    #: How many offsets of the segment have a record, and how many have none.
+    records: int
+    without: int
 
 
 class _Hashing:
@@ -131,15 +141,16 @@ def hash_file(store: ArchiveStore, name: str) -> tuple[str, int]:
 
 
 def read_file(
-    store: ArchiveStore, name: str, skip: int = 0, stop: int | None = None
+    store: ArchiveStore, name: str, held: Held, first: int, end: int
 ) -> Iterator[pa.RecordBatch]:
-    """Read the records of a file, one row group at a time.
+    """Read some records of a file, one row group at a time.
 
     Args:
         store: Where it lies.
         name: The file.
-        skip: How many records to leave out at its start.
-        stop: Which record to stop before; None for its end.
+        held: What is in it.
+        first: The first offset that is wanted.
+        end: The offset to stop before.
 
     Yields:
         Batches of `schemas.RECORDS`.
@@ -153,18 +164,20 @@ def read_file(
             file = parquet.ParquetFile(opened, page_checksum_verification=True)
             if not file.schema_arrow.equals(RECORDS):
                 raise damaged(store, name, f"columns {file.schema_arrow.names}")
-            rows = file.metadata.num_rows if stop is None else stop
+            if file.metadata.num_rows != held.records:
+                raise damaged(store, name, f"{file.metadata.num_rows} records, not {held.records}")
             behind = 0
             for group in range(file.num_row_groups):
                 begin, behind = behind, behind + file.metadata.row_group(group).num_rows
-                if behind <= skip or begin >= rows:
+                # No record lies further behind than if there were one at each offset, nor further
+                # ahead than if all offsets without one came before it. The file's own statistics
+                # tell more, but PyArrow ends the process over damaged ones.
+                if behind <= first - held.first - held.without or begin >= end - held.first:
                     continue
-                at = begin
                 for batch in file.iter_batches(GROUP_ROWS, [group], use_threads=False):
-                    first, last = max(skip - at, 0), min(rows - at, len(batch))
-                    if first < last:
-                        yield batch.slice(first, last - first)
-                    at += len(batch)
+                    low, high = np.searchsorted(numbers(batch["offset"]), (first, end)).tolist()
+                    if low < high:
+                        yield batch.slice(low, high - low)
         except (OSError, pa.ArrowException) as error:
             raise damaged(store, name, str(error)) from error
 

@@ -9,9 +9,11 @@ from typing import Self
 
 import pyarrow as pa
 
-from jobtrail.errors import ArchiveError, LogGapError
+from jobtrail.errors import ArchiveError
 from jobtrail.replay.archive import Archive, Span, missing
+from jobtrail.replay.archive_checking import ascend, behind
 from jobtrail.replay.archive_files import damaged, read_file
+from jobtrail.replay.holes import Hole, Holes
 
 
 class ArchiveSource:
@@ -19,19 +21,25 @@ class ArchiveSource:
 
     Args:
         archive: The archive; what is added to it is seen after `refresh`.
+        holes: What to do where records are missing; None: stop.
     """
 
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, archive: Archive, holes: Holes | None = None) -> None:
         self.archive = archive
+        self._holes = holes or Holes()
 
     @classmethod
-    def open(cls, location: str) -> Self:
+    def open(cls, location: str, holes: Holes | None = None) -> Self:
         """Open the archive in a folder or at `s3://bucket/prefix`.
+
+        Args:
+            location: Where it lies.
+            holes: What to do where records are missing; None: stop.
 
         Raises:
             ArchiveError: There is none, or it can't be read.
         """
-        return cls(Archive.open(location))
+        return cls(Archive.open(location), holes)
 
     @property
     def name(self) -> str:
@@ -73,30 +81,42 @@ class ArchiveSource:
             LogGapError: The archive does not hold all of it.
             ArchiveError: A file is damaged or missing.
         """
-        for partition, first in sorted(start.items()):
-            holes = missing(partition, self.archive.spans[partition], first, end[partition])
-            if holes:
-                raise LogGapError(
-                    "The archive does not hold some of the records.",
-                    where=f"{self.archive.store.location}, partition {partition}, "
-                    f"offsets {holes[0].first} to {holes[0].last}",
-                    mend="Run `jobtrail archive` while the log still has them, or read the archive "
-                    "together with the log.",
-                )
-        for partition, first in sorted(start.items()):
-            yield from self._partition(partition, first, end[partition])
+        begins = self.begins()
+        ranges = {p: (start.get(p, begins[p]), last) for p, last in sorted(end.items())}
+        for partition, (first, last) in ranges.items():
+            for hole in missing(partition, self.archive.spans[partition], first, last):
+                self._meet(hole)
+        for partition, (first, last) in ranges.items():
+            yield from self._partition(partition, first, last)
 
     def close(self) -> None:
         """Nothing is held open between two reads."""
 
+    def _meet(self, hole: Span) -> None:
+        self._holes.meet(
+            Hole(*hole),
+            "The archive does not hold some of the records.",
+            where=f"{self.archive.store.location}, ",
+            found="no segment that has them",
+            mend="Run `jobtrail archive` while the log still has them, or read the archive "
+            "together with the log.",
+        )
+
     def _partition(self, partition: int, at: int, end: int) -> Iterator[pa.RecordBatch]:
         while at < end:
+            if self.until(partition, at) == at:
+                # A hole that was passed over.
+                following = self.following(partition, at)
+                at = end if following is None else min(following, end)
+                continue
             spans = self.archive.spans[partition]
             span = spans[_place(spans, at)]
+            upto = min(end, span.last + 1)
             try:
-                for batch in self._records(span, at, min(end, span.last + 1)):
+                for batch in self._records(span, at, upto):
                     yield batch
-                    at += len(batch)
+                    at = behind(batch)
+                at = upto
             except (FileNotFoundError, ArchiveError) as error:
                 # A longer segment may have taken its place, and the file is deleted.
                 self.archive.refresh()
@@ -108,14 +128,23 @@ class ArchiveSource:
 
     def _records(self, span: Span, at: int, end: int) -> Iterator[pa.RecordBatch]:
         """Read a part of one segment, and check that these are the records that it should hold."""
-        file = self.archive.manifest(span).file
-        for batch in read_file(self.archive.store, file, at - span.first, end - span.first):
-            if (batch["partition"][0].as_py(), batch["offset"][0].as_py()) != (span.partition, at):
-                raise damaged(self.archive.store, file, f"other records than offset {at} and on")
-            at += len(batch)
+        manifest = self.archive.manifest(span)
+        for first, last in manifest.holes or ():
+            if first < end and last >= at:
+                self._meet(Span(span.partition, first, last))
+        begin, count = at, 0
+        for batch in read_file(self.archive.store, manifest.file, manifest.held, at, end):
+            if not ascend(batch, span.partition, at, end):
+                raise damaged(
+                    self.archive.store, manifest.file, f"other records than offset {at} and on"
+                )
+            at = behind(batch)
+            count += len(batch)
             yield batch
-        if at < end:
-            raise damaged(self.archive.store, file, f"no record of offset {at}")
+        if count < end - begin - manifest.held.without:
+            raise damaged(
+                self.archive.store, manifest.file, f"{count} records from offset {begin} to {end}"
+            )
 
 
 def _place(spans: list[Span], offset: int) -> int:

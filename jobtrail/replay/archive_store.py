@@ -16,8 +16,8 @@ from typing import Final, NamedTuple, Self
 import pyarrow as pa
 from pyarrow import fs
 
+from jobtrail.atomic import sync
 from jobtrail.errors import ArchiveError, UsageError
-from jobtrail.replay.files import sync
 
 #: The folder of drafts. What an interrupted run left there is deleted when it is a day old: nobody
 #: writes at one file for so long without adding to it.

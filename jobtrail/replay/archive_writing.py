@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain as joined
 from typing import NamedTuple
 
+import msgspec
 import pyarrow as pa
 
 from jobtrail.errors import ArchiveError, LogGapError
@@ -25,12 +26,13 @@ from jobtrail.replay.archive import (
     read_description,
     write_description,
 )
-from jobtrail.replay.archive_checking import check_file, check_records, follow
+from jobtrail.replay.archive_checking import ascend, behind, check_file, check_records
 from jobtrail.replay.archive_files import damaged, write_file
 from jobtrail.replay.archive_reading import ArchiveSource
 from jobtrail.replay.archive_store import DRAFTS, ArchiveStore
+from jobtrail.replay.holes import Hole, Holes
 from jobtrail.replay.joined import check_same
-from jobtrail.replay.source import Source
+from jobtrail.replay.source import Log
 
 
 class Archived(NamedTuple):
@@ -42,7 +44,7 @@ class Archived(NamedTuple):
     file_bytes: int
 
 
-def open_for(store: ArchiveStore, name: LogName, log: Source, segment_records: int) -> Archive:
+def open_for(store: ArchiveStore, name: LogName, log: Log, segment_records: int) -> Archive:
     """Open an archive to add to it; make it where there is none.
 
     Args:
@@ -69,7 +71,8 @@ def open_for(store: ArchiveStore, name: LogName, log: Source, segment_records: i
     here = {"cluster": name.cluster, "topic": name.topic, "partitions": len(begins)}
     differing(kept, here, store.location)
     archive = Archive(store, found)
-    check_same(ArchiveSource(archive), log)
+    # What it had to leave out then is no reason to stop now.
+    check_same(ArchiveSource(archive, Holes(lambda _: None)), log)
     return archive
 
 
@@ -99,20 +102,16 @@ class Archiver:
         archive: The archive.
         log: The log that it is of.
         rest: Whether to archive what is behind the last closed segment too.
-        past_gap: Whether to go on behind records that neither of them has.
+        holes: What the log does where records are missing, and what is done where neither log nor
+            archive has some; None: stop.
     """
 
     def __init__(
-        self,
-        archive: Archive,
-        log: Source,
-        *,
-        rest: bool = False,
-        past_gap: bool = False,
+        self, archive: Archive, log: Log, *, rest: bool = False, holes: Holes | None = None
     ) -> None:
         self._archive = archive
         self._log = log
-        self._past_gap = past_gap
+        self._holes = holes or Holes()
         self._begins, self._ends = log.begins(), log.ends()
         self._gap: LogGapError | None = None
         size = archive.description.segment_records
@@ -121,14 +120,14 @@ class Archiver:
 
     @property
     def total(self) -> int:
-        """How many records are to be written."""
+        """How many offsets are to be archived."""
         return sum(span.length for spans in self._wanted.values() for span in spans)
 
     def run(self, show: Callable[[int], None]) -> Archived:
         """Write all segments that are wanting.
 
         Args:
-            show: Takes how many records are written.
+            show: Takes how many offsets are archived.
 
         Raises:
             LogGapError: The log has lost records that the archive does not hold; what could be
@@ -136,11 +135,16 @@ class Archiver:
             ArchiveError: The archive can't be written, or what was written can't be read back.
         """
         clean(self._archive)
-        segments, records, file_bytes = 0, 0, 0
+        segments, records, file_bytes, done = 0, 0, 0, 0
         for spans in self._wanted.values():
-            for stream, span in self._streams(spans):
-                file_bytes += self._write(span, self._shown(stream, records, show))
-                segments, records = segments + 1, records + span.length
+            try:
+                for span in spans:
+                    manifest = self._write(span, _shown(self._records(span), span, done, show))
+                    segments, done = segments + 1, done + span.length
+                    records, file_bytes = records + manifest.count, file_bytes + manifest.file_bytes
+                    show(done)
+            except LogGapError as error:
+                self._gap = self._gap or error
         if self._gap is not None:
             raise self._gap
         return Archived(segments, records, file_bytes)
@@ -171,40 +175,33 @@ class Archiver:
         later = [span.first for span in self._archive.spans[partition] if span.first > at]
         if later and later[0] <= begin:
             return later[0]  # an earlier run has gone on there
-        if self._past_gap:
-            return begin
-        self._gap = self._gap or LogGapError(
-            "The log has lost records that the archive does not hold.",
-            where=f"partition {partition}, offsets {at} to {begin - 1}",
-            expected=f"a log that begins at or before offset {at}",
-            found=f"one that begins at {begin}",
-            mend="Archive more often than the log's retention deletes. To go on behind the loss, "
-            "say --past-gap: whoever reads over it is told.",
-        )
-        return None
+        try:
+            self._holes.meet(
+                Hole(partition, at, begin - 1),
+                "The log has lost records that the archive does not hold.",
+                found=f"a log that begins at offset {begin}",
+                mend="Archive more often than the log's retention deletes. Whoever reads over the "
+                "hole is told.",
+            )
+        except LogGapError as error:
+            self._gap = self._gap or error
+            return None
+        return begin
 
-    def _streams(self, spans: list[Span]) -> Iterator[tuple[Iterator[pa.RecordBatch], Span]]:
-        """Yield the records of each segment; those that follow one another come of one read."""
-        while spans:
-            run = [spans[0]]
-            for span in spans[1:]:
-                if span.first != run[-1].last + 1:
-                    break
-                run.append(span)
-            spans = spans[len(run) :]
-            stream = _Stream(run[0], self._records(run[0].partition, run[0].first, run[-1].last))
-            for span in run:
-                yield stream.upto(span.last), span
-
-    def _records(self, partition: int, first: int, last: int) -> Iterator[pa.RecordBatch]:
+    def _records(self, span: Span) -> Iterator[pa.RecordBatch]:
         """Read from the log; what it no longer has of an open segment, from the archive."""
-        log_from = min(max(first, self._begins[partition]), last + 1)
+        partition, first, last = span
+        log_from = max(first, self._begins[partition])
+        if self._log.is_compacted():
+            log_from = max(log_from, ArchiveSource(self._archive).until(partition, first))
+        log_from = min(log_from, last + 1)
         kept: Iterator[pa.RecordBatch] = iter(())
         if first < log_from:
-            for span in self._archive.spans[partition]:
-                if first <= span.first < log_from:
-                    self._check(span)
-            kept = ArchiveSource(self._archive).read({partition: first}, {partition: log_from})
+            for held in self._archive.spans[partition]:
+                if first <= held.first < log_from:
+                    self._check(held)
+            source = ArchiveSource(self._archive, self._holes)
+            kept = source.read({partition: first}, {partition: log_from})
         if log_from > last:
             return kept
         return joined(kept, self._log.read({partition: log_from}, {partition: last + 1}))
@@ -219,29 +216,22 @@ class Archiver:
             if span in self._archive.spans[span.partition]:
                 raise
 
-    @staticmethod
-    def _shown(
-        stream: Iterator[pa.RecordBatch], done: int, show: Callable[[int], None]
-    ) -> Iterator[pa.RecordBatch]:
-        for batch in stream:
-            yield batch
-            done += len(batch)
-            show(done)
-
-    def _write(self, span: Span, records: Iterator[pa.RecordBatch]) -> int:
-        """Write a segment, compare it, and let it count; return the bytes that it takes."""
+    def _write(self, span: Span, records: Iterator[pa.RecordBatch]) -> Manifest:
+        """Write a segment, compare it, and let it count; return its manifest."""
         store = self._archive.store
         with store.draft() as (draft, file):
             written = write_file(file, span.partition, records)
+        lost = tuple((first, last) for _, first, last in self._holes.within(Hole(*span)))
         manifest = Manifest(
             partition=span.partition,
             first=span.first,
             last=span.last,
-            count=span.length,
+            count=written.records,
             content=written.content,
             file=span.file(written.file_hash),
             file_bytes=written.file_bytes,
             file_hash=written.file_hash,
+            holes=lost or msgspec.UNSET,
         )
         try:
             check_file(store, draft, manifest)
@@ -252,7 +242,7 @@ class Archiver:
         finally:
             store.delete(draft)
         forget_within(self._archive, span.partition)
-        return written.file_bytes
+        return manifest
 
     def _is_there(self, manifest: Manifest) -> bool:
         """Whether another run has written the same segment meanwhile.
@@ -266,7 +256,7 @@ class Archiver:
                 where=self._archive.store.place(DESCRIPTION),
                 mend="Run it again.",
             )
-        span = Span(manifest.partition, manifest.first, manifest.last)
+        span = manifest.span
         try:
             there = self._archive.manifest(span)
         except FileNotFoundError:
@@ -280,35 +270,26 @@ class Archiver:
         return True
 
 
-class _Stream:
-    """Records of one partition, cut at offsets, and checked to be without a gap."""
+def _shown(
+    records: Iterator[pa.RecordBatch], span: Span, done: int, show: Callable[[int], None]
+) -> Iterator[pa.RecordBatch]:
+    """Pass on the records of a segment, and say on the way how many offsets are archived.
 
-    def __init__(self, first: Span, records: Iterator[pa.RecordBatch]) -> None:
-        self._partition = first.partition
-        self._at = first.first
-        self._records = records
-        self._left: pa.RecordBatch | None = None
-
-    def upto(self, last: int) -> Iterator[pa.RecordBatch]:
-        """Yield what is left up to an offset, it included."""
-        while self._at <= last:
-            batch = self._left if self._left is not None else self._next()
-            count = min(last + 1 - self._at, len(batch))
-            self._left = batch.slice(count) if count < len(batch) else None
-            self._at += count
-            yield batch.slice(0, count)
-
-    def _next(self) -> pa.RecordBatch:
-        batch = next((batch for batch in self._records if len(batch)), None)
-        if batch is not None and follow(batch, self._partition, self._at):
-            return batch
-        offsets = [] if batch is None else batch["offset"].to_pylist()
-        raise LogGapError(
-            "Records of the log are missing.",
-            where=f"partition {self._partition}",
-            expected=f"offset {self._at} and all that follow",
-            found=f"offsets {offsets[0]} to {offsets[-1]}" if offsets else "the end",
-        )
+    Raises:
+        LogGapError: They are not those that were asked for.
+    """
+    at, end = span.first, span.last + 1
+    for batch in records:
+        if not ascend(batch, span.partition, at, end):
+            raise LogGapError(
+                "The log gives other records than were asked for.",
+                where=f"partition {span.partition}",
+                expected=f"offsets from {at} to {span.last}",
+                found=f"offsets {batch['offset'][0]} to {batch['offset'][-1]}",
+            )
+        at = behind(batch)
+        yield batch
+        show(done + at - span.first)
 
 
 def forget_within(archive: Archive, partition: int) -> None:

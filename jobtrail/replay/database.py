@@ -126,6 +126,9 @@ def _prepare(connection: duckdb.DuckDBPyConnection) -> None:
         ]
         connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({', '.join(columns)})")
         connection.unregister("_empty")
+        for column in columns:
+            # A file of before has the columns of before; what they did not say, they could not.
+            connection.execute(f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {column}")
     connection.execute(
         'CREATE TABLE IF NOT EXISTS position ("partition" INTEGER PRIMARY KEY, next BIGINT)'
     )
@@ -172,7 +175,7 @@ def _insert_events(
 def _insert(connection: duckdb.DuckDBPyConnection, name: str, rows: pa.RecordBatchReader) -> None:
     connection.register("_rows", rows)
     try:
-        connection.execute(f"INSERT INTO {name} FROM _rows").fetchall()
+        connection.execute(f"INSERT INTO {name} BY NAME FROM _rows").fetchall()
     finally:
         connection.unregister("_rows")
 

@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobtrail import events as ev
+from jobtrail.batches import Misnamed
 from jobtrail.decoding import accept, decode_clear
 from jobtrail.errors import EventError
 from jobtrail.fold import FIRST, LAST, within_years
 from jobtrail.job import Place
 from jobtrail.placing import partitions_within
-from jobtrail.records import Misnamed
 from jobtrail.replay.event_columns import columns_of
 from jobtrail.replay.form_columns import Forms, read
 from jobtrail.replay.schemas import EVENTS

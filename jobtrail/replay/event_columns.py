@@ -37,6 +37,7 @@ def columns_of(events: Sequence[ev.Event]) -> dict[str, pa.Array]:
         "id": pa.array([event.id for event in events], pa.string()),
         "source": pa.array([event.source for event in events], pa.string()),
         "type": _NAMES.take(pa.array(codes)),
+        "bound_to": pa.array([event.bound_to for event in events], pa.string()),
         "attempt": pa.array([data.attempt for data in said], pa.int32()),
         "tags": _tags([data.tags for data in said]),
     }
@@ -118,7 +119,7 @@ _reason: Final = _detail("reason", "reason")
 _SAID: Final = {
     **{
         name: _said_by((ev.Created, _given(name)))
-        for name in ("job_type", "owner", "bulk_id", "viewers")
+        for name in ("job_type", "owner", "bulk_id", "viewers", "writers")
     },
     "progress": _said_by((ev.Progress, _given("progress"))),
     "error": _said_by((ev.Retry, _json("error")), (ev.Failed, _json("error"))),

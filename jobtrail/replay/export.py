@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from jobtrail.errors import UsageError
 from jobtrail.position import format_position
+from jobtrail.replay.csv_cells import guarded_column
 from jobtrail.replay.database import add_events, open_database
 from jobtrail.replay.database import position_of as held_position
 from jobtrail.replay.filters import Filters
@@ -51,12 +52,24 @@ def ndjson(batch: pa.RecordBatch) -> Iterator[bytes]:
         yield orjson.dumps(row, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE)
 
 
-def to_csv(schema: pa.Schema, batches: Iterable[pa.RecordBatch], path: Path) -> int:
-    """Write a line of names, then the rows; lists and tags are JSON. Return how many rows."""
+def to_csv(
+    schema: pa.Schema, batches: Iterable[pa.RecordBatch], path: Path, *, raw: bool = False
+) -> int:
+    """Write a line of names, then the rows; lists and tags are JSON.
+
+    Args:
+        schema: Of the rows.
+        batches: The rows.
+        path: Of the file.
+        raw: Leave cells as they are that a spreadsheet takes for formulas.
+
+    Returns:
+        How many rows.
+    """
     rows = 0
     with pa_csv.CSVWriter(path, _plain_schema(schema)) as writer:
         for batch in batches:
-            writer.write_batch(_plain_batch(batch))
+            writer.write_batch(_plain_batch(batch, raw=raw))
             rows += len(batch)
     return rows
 
@@ -66,9 +79,14 @@ def csv_head(schema: pa.Schema) -> bytes:
     return _csv(pa.RecordBatch.from_pylist([], schema=_plain_schema(schema)), head=True)
 
 
-def csv_lines(batch: pa.RecordBatch) -> bytes:
-    """Return rows as lines of a CSV file."""
-    return _csv(_plain_batch(batch), head=False)
+def csv_lines(batch: pa.RecordBatch, *, raw: bool = False) -> bytes:
+    """Return rows as lines of a CSV file.
+
+    Args:
+        batch: The rows.
+        raw: As of `to_csv`.
+    """
+    return _csv(_plain_batch(batch, raw=raw), head=False)
 
 
 def _csv(batch: pa.RecordBatch, *, head: bool) -> bytes:
@@ -81,12 +99,17 @@ def _plain_schema(schema: pa.Schema) -> pa.Schema:
     return pa.schema([_plain_field(field) for field in schema])
 
 
-def _plain_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
+def _plain_batch(batch: pa.RecordBatch, *, raw: bool) -> pa.RecordBatch:
     plain = _plain_schema(batch.schema)
     columns = [
         _plain(batch.column(field.name), field.type, wanted.type)
         for field, wanted in zip(batch.schema, plain, strict=True)
     ]
+    if not raw:
+        columns = [
+            guarded_column(field.name, column) if pa.types.is_string(field.type) else column
+            for field, column in zip(batch.schema, columns, strict=True)
+        ]
     return pa.RecordBatch.from_arrays(columns, schema=plain)
 
 
@@ -210,6 +233,7 @@ def grow_duckdb(replay: Replay, path: Path) -> int:
     )
 
 
+CSV: Final = ".csv"
 PARQUET: Final = ".parquet"
 DUCKDB: Final = ".duckdb"
 Writer = Callable[[pa.Schema, Iterable[pa.RecordBatch], Path], int]
@@ -217,7 +241,7 @@ Writer = Callable[[pa.Schema, Iterable[pa.RecordBatch], Path], int]
 WRITERS: Final[dict[str, Writer]] = {
     ".ndjson": to_ndjson,
     ".jsonl": to_ndjson,
-    ".csv": to_csv,
+    CSV: to_csv,
     PARQUET: to_parquet,
 }
 

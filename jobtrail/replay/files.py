@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from jobtrail.atomic import sync
 
 
 @contextlib.contextmanager
@@ -60,12 +61,3 @@ def _remove_left(path: Path) -> None:
         if lock.is_file():
             with contextlib.suppress(Timeout, OSError), FileLock(lock, timeout=0):
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def sync(path: Path) -> None:
-    """Have a file's content, or a folder's names, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

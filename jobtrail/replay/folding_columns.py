@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobtrail.binding import unpack_sources
 from jobtrail.events import EVENT_TYPES, TYPE_NAMES
 from jobtrail.replay.folding_parts import (
     MAX_ATTEMPT,
@@ -202,6 +203,7 @@ def _plain(found: _Sorted, history: _History) -> Flags:
     """Tell of each job whether all of its events are applied, and nothing is rare about it."""
     plain = np.ones(len(found.first), np.bool_)
     plain[found.job[~history.applied]] = False
+    plain[found.job[_foreign(found)]] = False
     # Two events with one id: what only looks like it is left to the fold too, and does no harm.
     ids = hashes(found.events.column("id"))[found.rows]
     marked = ids ^ (found.job.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
@@ -213,6 +215,40 @@ def _plain(found: _Sorted, history: _History) -> Flags:
     tagged = np.bincount(found.job[_lengths(found.events.column("tags"))[found.rows] > 0])
     plain[np.flatnonzero(tagged > 1)] = False
     return plain
+
+
+def _foreign(found: _Sorted) -> Numbers:
+    """Return the events whose senders have no part in their job, if it is as its first one said.
+
+    Keys that senders are bound by are few, so the names are compared once for each pair.
+    """
+    column = found.events.column("bound_to")
+    if column.null_count == len(column):
+        return np.empty(0, np.int64)
+    bound = np.flatnonzero(column.is_valid().to_numpy(False)[found.rows] & ~found.begins)
+    bindings = found.values("bound_to", bound).dictionary_encode()
+    sources = found.values("source", found.first[found.job[bound]]).dictionary_encode()
+    texts, names = bindings.dictionary.to_pylist(), sources.dictionary.to_pylist()
+    binding = bindings.indices.to_numpy().astype(np.int64)
+    pairs, pair = np.unique(
+        binding * max(len(names), 1) + sources.indices.to_numpy(), return_inverse=True
+    )
+    others = [
+        names[number % len(names)] not in unpack_sources(texts[number // len(names)])
+        for number in pairs.tolist()
+    ]
+    of_others = np.flatnonzero(np.array(others, np.bool_)[pair])
+    jobs = found.job[bound[of_others]]
+    pairs, at, pair = np.unique(
+        binding[of_others] << 32 | jobs, return_index=True, return_inverse=True
+    )
+    writers = found.values("writers", found.first[jobs[at]]).to_pylist()
+    foreign = [
+        unpack_sources(texts[number >> 32]).isdisjoint(of_job or ())
+        for number, of_job in zip(pairs.tolist(), writers, strict=True)
+    ]
+    events: Numbers = bound[of_others[np.array(foreign, np.bool_)[pair]]]
+    return events
 
 
 def _lengths(column: pa.Array) -> Numbers:

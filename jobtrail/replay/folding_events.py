@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, Final, NamedTuple
@@ -38,7 +39,7 @@ class Trail:
         job: As it is now; None before its first event.
         events: How many events it has seen.
         ignored: How many of them were not applied.
-        moves: What set its state: the event, its time, and the job after it.
+        moves: What set its state: the event, its time, and the job after it, without its trail.
     """
 
     job: Job | None = None
@@ -64,7 +65,10 @@ class Trail:
         self.events += 1
         self.ignored += not applied
         if applied and row.event.state is not None:
-            self.moves.append((row, after))
+            # There may be very many of them, and nobody asks for their trails.
+            moved = copy(after)
+            moved.trail, moved.earlier = b"", None
+            self.moves.append((row, moved))
         return True
 
 
@@ -113,7 +117,8 @@ def read_events(events: pa.RecordBatch) -> Iterator[Row]:
             kind(
                 specversion="1.0",
                 id=row["id"],
-                source="-",
+                source=row["source"],
+                bound_to=row["bound_to"],
                 subject=row["job_id"],
                 time=from_microseconds(row["time"]),
                 data=_DATA[kind](
@@ -134,6 +139,7 @@ def _description(row: dict[str, Any]) -> dict[str, Any]:
         "owner": row["owner"],
         "bulk_id": row["bulk_id"],
         "viewers": tuple(row["viewers"] or ()),
+        "writers": tuple(row["writers"] or ()),
     }
 
 

@@ -28,7 +28,7 @@ _DETAILS: Final = pa.array(
         for k in ev.EVENT_TYPES
     ]
 )
-_TEXTS: Final = ("id", "source", "job_type", "owner", "bulk_id", "error", "output")
+_TEXTS: Final = ("id", "source", "job_type", "owner", "bulk_id", "error", "output", "bound_to")
 #: How many forms are known at a time, how many records of a batch are looked at for further ones,
 #: and of a whole log.
 _FORMS: Final = 64
@@ -107,7 +107,8 @@ def read(records: pa.RecordBatch, doubtful: Flags, forms: Forms) -> Read:
         "time": _times(places, known),
         "attempt": places.figures("attempt", np.int32),
         "progress": places.figures("progress", np.float64),
-        "viewers": places.viewers(kinds == _CREATED),
+        "viewers": places.named("viewers", kinds == _CREATED),
+        "writers": places.named("writers", kinds == _CREATED),
         "tags": places.tags(),
         "details": _details(places, codes),
     }
@@ -125,7 +126,7 @@ class _Places:
         self._ends: dict[str, Numbers] = {}
         for match in matches:
             for text in match.form.texts:
-                if text.role not in ("", "tags", "viewers"):
+                if text.role not in ("", "tags", "viewers", "writers"):
                     self._put(
                         text.role,
                         match.rows,
@@ -204,12 +205,12 @@ class _Places:
         keys = pa.array(names, pa.string()).take(pa.array(codes))
         return pa.MapArray.from_arrays(offsets, keys, texts, kind)
 
-    def viewers(self, created: Flags) -> pa.Array:
-        """Return the viewers of each record that may name some."""
+    def named(self, role: str, created: Flags) -> pa.Array:
+        """Return the viewers or the writers of each record that may name some."""
         if not created.any():
-            return pa.nulls(self._size, EVENTS.field("viewers").type)
+            return pa.nulls(self._size, EVENTS.field(role).type)
         offsets, texts, _ = self._lists(
-            "viewers", [match for match in self._matches if match.form.kind == _CREATED]
+            role, [match for match in self._matches if match.form.kind == _CREATED]
         )
         return pa.ListArray.from_arrays(offsets, texts)
 

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, get_type_hints
 import msgspec
 
 from jobtrail import events as ev
+from jobtrail.binding import ATTRIBUTE, MAX_CHARACTERS
 
 #: A string that has no escape in it, a number, another literal, or punctuation.
 _TOKEN: Final = re.compile(rb'"[^"]*"|-?\d[\d.eE+-]*|true|false|null|[][{},:]')
@@ -92,6 +93,7 @@ _ENVELOPE: Final[dict[str, tuple[Role, Limits]]] = {
     "source": ("source", _NAME),
     "subject": ("subject", _NAME),
     "time": ("time", (20, 27)),
+    ATTRIBUTE: ("bound_to", (1, MAX_CHARACTERS)),
 }
 _FIXED: Final = ("type", "specversion", "datacontenttype")
 _CREATED: Final = {"jobType": "job_type", "owner": "owner", "bulkId": "bulk_id"}
@@ -220,6 +222,8 @@ class _Learning:
             return "tags", (0, 256)
         if name == "viewers":
             return "viewers", (0, 262)
+        if name == "writers":
+            return "writers", _NAME
         if name in _CREATED:
             return _CREATED[name], _NAME
         if name in _DETAILS:

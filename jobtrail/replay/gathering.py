@@ -18,7 +18,7 @@ from jobtrail.replay.schemas import EVENTS
 from jobtrail.replay.tables import Spool, Table, package
 
 #: What a fold does not look at.
-_UNUSED: Final = ("source", "logged_at", "details")
+_UNUSED: Final = ("logged_at", "details")
 GATHERED: Final = pa.schema([field for field in EVENTS if field.name not in _UNUSED])
 #: How many files the partitions share, and how many a group of partitions is split into at most.
 _GROUPS: Final = 64

@@ -24,6 +24,7 @@ import msgspec
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
+from jobtrail.atomic import atomic_write, sync
 from jobtrail.errors import UsageError
 from jobtrail.position import format_position, parse_position
 from jobtrail.replay.export import (
@@ -34,7 +35,6 @@ from jobtrail.replay.export import (
     to_parquet,
     to_parquet_by_day,
 )
-from jobtrail.replay.files import sync
 from jobtrail.replay.filters import Filters
 from jobtrail.replay.schemas import EVENTS
 from jobtrail.replay.tables import Spool
@@ -57,16 +57,20 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     #: Where it begins, as somebody said it; None: where the log does, or as it began before.
     since: str | None = None
     by_day: bool = False
+    #: Of CSV: cells that look like formulas are left as they are.
+    raw: bool = False
 
     @classmethod
-    def of(cls, filters: Filters, since: str | None, *, by_day: bool) -> Self:
+    def of(
+        cls, filters: Filters, since: str | None, *, by_day: bool = False, raw: bool = False
+    ) -> Self:
         """Return what is selected, however it was put."""
         given = {
             name: value if isinstance(value, dict) else sorted(map(str, value))
             for name, value in asdict(filters).items()
             if value
         }
-        return cls(filters=given, since=since, by_day=by_day)
+        return cls(filters=given, since=since, by_day=by_day, raw=raw)
 
 
 class _Mark(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -173,10 +177,7 @@ class Growing(ABC):
         return mark
 
     def _keep_mark(self) -> None:
-        draft = self._folder / "mark"
-        draft.write_bytes(msgspec.json.encode(self._mark))
-        sync(draft)
-        draft.replace(self._folder / "mark.json")
+        atomic_write(self._folder / "mark.json", msgspec.json.encode(self._mark))
 
 
 class _Lines(Growing):
@@ -205,7 +206,8 @@ class _Lines(Growing):
         super().commit(position)
 
     def _take(self, batch: pa.RecordBatch) -> None:
-        some = [csv_lines(batch)] if self._is_csv else list(ndjson(batch))
+        raw = self._mark.selection.raw
+        some = [csv_lines(batch, raw=raw)] if self._is_csv else list(ndjson(batch))
         self._bytes += sum(map(len, some))
         self._lines += some
 

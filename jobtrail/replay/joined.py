@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from jobtrail.errors import ArchiveError, LogGapError
+from jobtrail.errors import ArchiveError
 from jobtrail.replay.archive import Span
 from jobtrail.replay.archive_content import Content
 from jobtrail.replay.archive_reading import ArchiveSource
-from jobtrail.replay.source import Source
+from jobtrail.replay.holes import Hole, Holes
+from jobtrail.replay.source import Log, Source
 
 #: How many records are compared at either end of what both hold.
 _COMPARED: Final = 100
@@ -26,13 +28,15 @@ class JoinedSource:
     Args:
         archive: The archive.
         log: The log that it is of.
+        holes: What to do where neither has some of the records; None: stop.
 
     Raises:
         ArchiveError: The archive is of another log.
     """
 
-    def __init__(self, archive: ArchiveSource, log: Source) -> None:
+    def __init__(self, archive: ArchiveSource, log: Log, holes: Holes | None = None) -> None:
         check_same(archive, log)
+        self._holes = holes or Holes()
         self._archive = archive
         self._log = log
 
@@ -59,7 +63,8 @@ class JoinedSource:
             ArchiveError: A file of the archive is damaged or missing.
             LogUnavailable: The log does not answer.
         """
-        at = dict(start)
+        begins = self.begins() if end.keys() - start.keys() else {}
+        at = {p: start.get(p, begins.get(p, 0)) for p in end}
         while rest := {p: end[p] for p in at if at[p] < end[p]}:
             self._archive.archive.refresh()
             begins = self._log.begins()
@@ -69,6 +74,7 @@ class JoinedSource:
                 if upto:
                     yield from source.read({p: at[p] for p in upto}, upto)
                     at |= upto
+            at |= {s.partition: s.end for s in stretches if s.archived is None}
 
     def close(self) -> None:
         """Let go of both."""
@@ -85,14 +91,14 @@ class JoinedSource:
         until = end if following is None else min(following, end)
         if at < log_begins:
             lost = min(until, log_begins) - 1
-            raise LogGapError(
+            self._holes.meet(
+                Hole(partition, at, lost),
                 "Neither the archive nor the log has some of the records.",
-                where=f"partition {partition}, offsets {at} to {lost}",
-                expected="records that the archive holds, up to where the log begins",
                 found=f"a log that begins at offset {log_begins}",
                 mend=f"Read from offset {lost + 1} on, or up to {at}. Archive more often than the "
                 "log's retention deletes.",
             )
+            return _Stretch(partition, lost + 1, archived=None)
         return _Stretch(partition, until, archived=False)
 
 
@@ -102,11 +108,11 @@ class _Stretch(NamedTuple):
     partition: int
     #: The offset behind them.
     end: int
-    #: Whether they are in the archive; else in the log.
-    archived: bool
+    #: Whether they are in the archive; else in the log; None: in neither, which is passed over.
+    archived: bool | None
 
 
-def check_same(archive: ArchiveSource, log: Source) -> None:
+def check_same(archive: ArchiveSource, log: Log) -> None:
     """Check that an archive is of a log, by the records at both ends of what both hold.
 
     Args:
@@ -143,7 +149,10 @@ def check_same(archive: ArchiveSource, log: Source) -> None:
     for ranges in (heads, tails):
         kept, found = _hashes(archive, ranges), _hashes(log, ranges)
         for partition, (first, end) in ranges.items():
-            if kept[partition] != found[partition]:
+            same = kept[partition] == found[partition] or (
+                log.is_compacted() and _is_left(archive, log, Span(partition, first, end - 1))
+            )
+            if not same:
                 raise _another(
                     f"{where}, partition {partition}",
                     f"at offsets {first} to {end - 1} the records {kept[partition]}",
@@ -160,6 +169,19 @@ def _hashes(source: Source, ranges: Mapping[int, tuple[int, int]]) -> dict[int, 
         for batch in source.read(start, end):
             contents[batch["partition"][0].as_py()].add(batch)
     return {partition: content.digest() for partition, content in contents.items()}
+
+
+def _is_left(archive: ArchiveSource, log: Source, range_: Span) -> bool:
+    """Tell whether what the log has of a small range is what compaction left of the archive's."""
+    partition, first, last = range_
+    left = list(log.read({partition: first}, {partition: last + 1}))
+    kept, found = Content(partition), Content(partition)
+    for batch in left:
+        found.add(batch)
+    there = pa.array([n for batch in left for n in batch["offset"].to_pylist()], pa.int64())
+    for batch in archive.read({partition: first}, {partition: last + 1}):
+        kept.add(batch.filter(pc.is_in(batch["offset"], value_set=there)))
+    return kept.digest() == found.digest()
 
 
 def _another(where: str, expected: str, found: str) -> ArchiveError:

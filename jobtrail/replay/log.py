@@ -9,13 +9,14 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from jobtrail.blocking import LoopThread
 from jobtrail.errors import LogGapError, LogUnavailable
-from jobtrail.kafka import kafka_security, stop_client
-from jobtrail.records import Group, fetch_groups, in_groups, read_any_header_name
+from jobtrail.kafka import Client, is_compacted, stop_client
+from jobtrail.records import Group, group_reader
+from jobtrail.replay.holes import Hole, Holes
 from jobtrail.replay.schemas import RECORDS
 from jobtrail.settings import Settings
 
@@ -25,8 +26,6 @@ _WITHIN: Final = 30.0
 #: Bytes that are fetched ahead of a partition: 16 MiB with 8 of them.
 _AHEAD: Final = 2 * 1024 * 1024
 _HEADERS: Final = RECORDS.field("headers").type
-#: Milliseconds that still are a number of microseconds: a record's timestamp is its producer's.
-_FAR: Final = 2**63 // 1000 - 1
 
 
 class LogSource:
@@ -36,16 +35,20 @@ class LogSource:
         settings: Name the cluster and the topic.
         max_rate: Records a second at most, so that a service beside it keeps its speed; None for
             as fast as it goes.
+        holes: What to do where records are missing; None: stop.
 
     Raises:
         LogUnavailable: The log does not answer.
     """
 
-    def __init__(self, settings: Settings, max_rate: float | None = None) -> None:
-        read_any_header_name()
-        fetch_groups()
+    def __init__(
+        self, settings: Settings, max_rate: float | None = None, holes: Holes | None = None
+    ) -> None:
         self._settings = settings
+        self._client = Client(settings)
         self._max_rate = max_rate
+        self._holes = holes or Holes()
+        self._compacted: bool | None = None
         self._thread = LoopThread("jobtrail-replay")
         self._thread.start()
         self._consumer: Any = None
@@ -65,43 +68,103 @@ class LogSource:
         return self._offsets(self._run(self._consumer.beginning_offsets(self._all())))
 
     def ends(self) -> dict[int, int]:
-        """Return the offset behind the last one, per partition."""
+        """Return the offset behind the last one that is committed, per partition."""
         return self._offsets(self._run(self._consumer.end_offsets(self._all())))
+
+    def is_compacted(self) -> bool:
+        """Tell whether the topic is compacted; it is asked once."""
+        if self._compacted is None:
+            self._compacted = bool(self._run(self._asked_whether_compacted()))
+        return self._compacted
 
     def read(self, start: Mapping[int, int], end: Mapping[int, int]) -> Iterator[pa.RecordBatch]:
         """Read a range of each partition; see `Source.read`."""
-        topic = self._settings.topic
-        position = {
-            TopicPartition(topic, partition): offset
-            for partition, offset in start.items()
-            if offset < end.get(partition, 0)
-        }
+        begins = self.begins() if end.keys() - start.keys() else {}
+        first = {partition: start.get(partition, begins.get(partition, 0)) for partition in end}
+        position = {self._tp(p): first[p] for p, last in end.items() if first[p] < last}
+        #: Nothing of them was read yet that would not be missed.
+        from_begin = {tp for tp in position if tp.partition not in start}
         if not position:
             return
         began, count = time.monotonic(), 0
         self._run(self._seek(position))
         heard = time.monotonic()
         while position:
-            for tp, records in self._run(self._fetch()).items():
+            for tp, group in self._fetched(position, from_begin).items():
                 if tp not in position:
                     continue
                 heard = time.monotonic()
                 last = end[tp.partition]
-                if records[-1].offset >= last:
-                    records = [record for record in records if record.offset < last]
-                if records:
-                    _check(tp.partition, records, position[tp])
-                    position[tp] = records[-1].offset + 1
-                    count += len(records)
-                    yield _batch(tp.partition, records)
-                if position[tp] >= last:
-                    del position[tp]
-                    self._run(self._leave(tp))
+                if group.begin > position[tp]:
+                    self._jump(tp, position[tp], min(group.begin, last))
+                from_begin.discard(tp)
+                position[tp] = group.next_offset
+                for records in group.until(last).pieces():
+                    if records:
+                        count += len(records)
+                        yield _batch(tp.partition, records)
+            for tp in [tp for tp, at in position.items() if at >= end[tp.partition]]:
+                del position[tp]
+                self._run(self._leave(tp))
             if time.monotonic() - heard > _WITHIN:
                 raise _away(f"nothing for {_WITHIN:.0f} s")
             if self._max_rate is not None:
                 time.sleep(max(0.0, began + count / self._max_rate - time.monotonic()))
                 heard = max(heard, time.monotonic() - 1)
+
+    def _fetched(
+        self, position: dict[TopicPartition, int], from_begin: set[TopicPartition]
+    ) -> dict[TopicPartition, Group]:
+        """Fetch; where the log does not hold a position any more, go on where it begins.
+
+        Raises:
+            LogGapError: It was read up to there, or was to be read from there, or it ends before.
+        """
+        try:
+            found: dict[TopicPartition, Group] = self._run(self._fetch())
+        except OffsetOutOfRangeError as error:
+            begins = self.begins()
+            for tp, at in error.args[0].items():
+                begin = begins[tp.partition]
+                if at >= begin:
+                    raise LogGapError(
+                        "The log ends before what was asked for.",
+                        where=f"partition {tp.partition}",
+                        expected=f"a log that goes on at offset {at}",
+                        mend="It lost its end, or is another log: begin again.",
+                    ) from None
+                if tp not in from_begin:
+                    self._lost(tp, at, begin)
+                position[tp] = begin
+                self._run(self._seek_one(tp, begin))
+            return {}
+        return found
+
+    def _jump(self, tp: TopicPartition, at: int, begin: int) -> None:
+        """Pass over offsets that no batch accounts for.
+
+        Raises:
+            LogGapError: They are not gone by right.
+        """
+        # In this order: one request tells the first, and most logs are not compacted.
+        log_begin = self.begins()[tp.partition]
+        if log_begin > at:
+            self._lost(tp, at, min(begin, log_begin))
+        if max(at, log_begin) < begin and not self.is_compacted():
+            self._holes.meet(
+                Hole(tp.partition, max(at, log_begin), begin - 1),
+                "Records of the log are missing.",
+                found=f"offset {begin}",
+                mend="Put back the log's files, or read an archive of it.",
+            )
+
+    def _lost(self, tp: TopicPartition, at: int, begin: int) -> None:
+        self._holes.meet(
+            Hole(tp.partition, at, begin - 1),
+            "The log no longer holds what was asked for.",
+            found=f"a log that begins at offset {begin}",
+            mend="Begin later, or read an archive of the log.",
+        )
 
     def close(self) -> None:
         """Let go of the log."""
@@ -118,7 +181,10 @@ class LogSource:
                 where=self._settings.bootstrap_servers,
                 expected=f"the topic {topic}",
             )
-        return [TopicPartition(topic, partition) for partition in sorted(partitions)]
+        return [self._tp(partition) for partition in sorted(partitions)]
+
+    def _tp(self, partition: int) -> TopicPartition:
+        return TopicPartition(self._settings.topic, partition)
 
     @staticmethod
     def _offsets(found: Mapping[TopicPartition, int]) -> dict[int, int]:
@@ -127,25 +193,16 @@ class LogSource:
     def _run(self, work: Any) -> Any:
         try:
             return self._thread.run(work)
-        except OffsetOutOfRangeError as error:
-            raise LogGapError(
-                "The log no longer holds what was asked for.",
-                found=str(error),
-                mend="Begin later, or read an archive of the log.",
-            ) from None
+        except OffsetOutOfRangeError:
+            raise
         except (KafkaError, TimeoutError) as error:
             raise _away(repr(error)) from None
 
     async def _started(self) -> Any:
-        consumer = AIOKafkaConsumer(
+        consumer = group_reader(
+            self._client,
             self._settings.topic,
-            bootstrap_servers=self._settings.bootstrap_servers,
-            **kafka_security(self._settings),
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
             max_partition_fetch_bytes=_AHEAD,
-            value_deserializer=in_groups,
         )
         try:
             async with asyncio.timeout(_WITHIN):
@@ -164,12 +221,18 @@ class LogSource:
     async def _leave(self, tp: TopicPartition) -> None:
         self._consumer.pause(tp)
 
-    async def _fetch(self) -> dict[TopicPartition, list[Any]]:
+    async def _seek_one(self, tp: TopicPartition, offset: int) -> None:
+        self._consumer.seek(tp, offset)
+
+    async def _fetch(self) -> dict[TopicPartition, Group]:
         found: dict[TopicPartition, list[Group]] = await self._consumer.getmany(
             timeout_ms=_POLL_MS, max_records=1
         )
-        fetched = {tp: group.records() for tp, (group,) in found.items()}
-        return {tp: records for tp, records in fetched.items() if records}
+        return {tp: group for tp, (group,) in found.items()}
+
+    async def _asked_whether_compacted(self) -> bool:
+        async with asyncio.timeout(_WITHIN):
+            return await is_compacted(self._client, self._settings.topic)
 
 
 def _away(found: str) -> LogUnavailable:
@@ -180,25 +243,13 @@ def _away(found: str) -> LogUnavailable:
     )
 
 
-def _check(partition: int, records: Sequence[Any], expected: int) -> None:
-    first, last = records[0].offset, records[-1].offset
-    if first != expected or last - first + 1 != len(records):
-        raise LogGapError(
-            "Records of the log are missing.",
-            where=f"partition {partition}",
-            expected=f"every offset from {expected} on",
-            found=f"{len(records)} records at offsets {first} to {last}",
-        )
-
-
 def _batch(partition: int, records: Sequence[Any]) -> pa.RecordBatch:
-    first = records[0].offset
     timestamps = np.array([record.timestamp for record in records], np.int64)
-    logged_at = np.clip(timestamps, -_FAR, _FAR) * 1000
+    logged_at = timestamps * 1000
     return pa.RecordBatch.from_arrays(
         [
             pa.array(np.full(len(records), partition, np.int32)),
-            pa.array(np.arange(first, first + len(records))),
+            _offsets(records),
             pa.array(logged_at).cast(RECORDS.field("logged_at").type),
             pa.array([record.key for record in records], pa.binary()),
             pa.array([record.value for record in records], pa.binary()),
@@ -206,6 +257,14 @@ def _batch(partition: int, records: Sequence[Any]) -> pa.RecordBatch:
         ],
         schema=RECORDS,
     )
+
+
+def _offsets(records: Sequence[Any]) -> pa.Array:
+    first, last = records[0].offset, records[-1].offset
+    if last - first + 1 == len(records):
+        # Nearly always, and in no time.
+        return pa.array(np.arange(first, last + 1))
+    return pa.array([record.offset for record in records], pa.int64())
 
 
 def _headers(records: Sequence[Any]) -> pa.Array:

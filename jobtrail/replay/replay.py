@@ -23,6 +23,7 @@ from jobtrail.replay.archive_reading import ArchiveSource
 from jobtrail.replay.decode import Decoder, in_turn
 from jobtrail.replay.filters import Filters
 from jobtrail.replay.folding import Folded, fold_tables
+from jobtrail.replay.holes import Holes
 from jobtrail.replay.joined import JoinedSource
 from jobtrail.replay.log import LogSource
 from jobtrail.replay.source import Source
@@ -32,7 +33,7 @@ from jobtrail.settings import load
 #: An instant, as a datetime or in ISO 8601; or a position, as a mapping or in its text form. A
 #: date alone is that day's first instant where something begins, its last one where it ends.
 When: TypeAlias = datetime | str | Mapping[int, int]
-#: Is told how many records were read so far, of how many.
+#: Is told how many offsets were read so far, of how many.
 Progress: TypeAlias = Callable[[int, int], None]
 _EVERYTHING = Filters()
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
@@ -72,6 +73,7 @@ class Replay:
         data_dir: Path | None = None,
         archive: str | None = None,
         max_rate: float | None = None,
+        skip_holes: Callable[[str], None] | None = None,
         progress: Progress | None = None,
     ) -> Self:
         """Open a log in Kafka, an archive of it, or both as one.
@@ -84,6 +86,8 @@ class Replay:
                 holds is read from it, the rest from Kafka; where no cluster is named and no local
                 service runs, it alone is read.
             max_rate: Records a second of Kafka's at most; None for as fast as it goes.
+            skip_holes: Pass over records that are missing, and tell this of each hole once, in
+                words; None: a hole is an error.
             progress: Is told of each step of a read.
 
         Raises:
@@ -91,7 +95,8 @@ class Replay:
             LogUnavailable: The log does not answer.
             ArchiveError: The archive can't be read, or is of another log.
         """
-        kept = None if archive is None else ArchiveSource.open(archive)
+        holes = Holes(skip_holes)
+        kept = None if archive is None else ArchiveSource.open(archive, holes)
         settings = load(data_dir=data_dir, bootstrap_servers=bootstrap_servers)
         try:
             settings = with_log(settings)
@@ -99,9 +104,9 @@ class Replay:
             if kept is None:
                 raise
             return cls(kept, progress)
-        log = LogSource(settings, max_rate)
+        log = LogSource(settings, max_rate, holes)
         try:
-            return cls(log if kept is None else JoinedSource(kept, log), progress)
+            return cls(log if kept is None else JoinedSource(kept, log, holes), progress)
         except BaseException:
             log.close()
             raise
@@ -158,13 +163,16 @@ class Replay:
             since: A position to begin at; instants cut nothing off here.
             until: A position to stop before.
         """
-        start = {**self.begins, **(position_of(since) or {})}
+        start = position_of(since) or {}
         end = self.end_of(until)
-        total = sum(max(0, end[p] - start.get(p, 0)) for p in end)
+        at = {**self.begins, **start}
+        total = sum(max(0, last - at[p]) for p, last in end.items())
         done = 0
         for batch in self._source.read(start, end):
             yield batch
-            done += len(batch)
+            partition = batch["partition"][0].as_py()
+            behind = batch["offset"][-1].as_py() + 1
+            done, at[partition] = done + behind - at[partition], behind
             if self.progress is not None:
                 self.progress(done, total)
 

@@ -25,17 +25,27 @@ class Source(Protocol):
         """Read a range of each partition.
 
         Args:
-            start: The first offset per partition.
-            end: The offset to stop before, per partition; not behind `ends()`.
+            start: The first offset per partition; one that is not named is read from where it
+                begins when it is come to.
+            end: The offset to stop before, per partition that is read; not behind `ends()`.
 
         Returns:
             Batches of `schemas.RECORDS`, each of one partition, ordered by offset within a
-            partition, without a gap; partitions follow one another in any order, also mixed.
+            partition; partitions follow one another in any order, also mixed. Where an offset has
+            no record, the log accounts for it: a control record, an aborted transaction, or one
+            that compaction took out.
 
         Raises:
-            LogGapError: Offsets of the range are missing.
+            LogGapError: Offsets of the range are missing that nothing accounts for.
             LogUnavailable: The log does not answer.
         """
 
     def close(self) -> None:
         """Let go of connections and files."""
+
+
+class Log(Source, Protocol):
+    """The log itself."""
+
+    def is_compacted(self) -> bool:
+        """Tell whether it may have fewer records of a range later than it has now."""

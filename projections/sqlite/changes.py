@@ -3,7 +3,7 @@
 A change takes a job out of one state and into another, at an effective time (see `jobtrail.asof`)
 and at an offset. Changes are derived from the trails when a batch is written, all jobs at once, and
 appended as a *run*: blocks sorted by audience, with the times and offsets between which they lie,
-so that a reader takes in no more than those of his audiences in the runs that his cut goes through.
+so that a reader takes in only those of its audiences in the runs that its cut goes through.
 Small runs are put together as they pile up. Large ones have totals per type and day of creation,
 for everybody and for each audience with many changes: a run that lies before the cut as a whole is
 not read at all for those.
@@ -18,11 +18,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from jobtrail.job import ENTRY_BYTES, TRAIL_LAYOUT
 from jobtrail.states import STATES
+from jobtrail.trail import ENTRY_BYTES, TRAIL_LAYOUT
 from projections.sqlite.numbers import Numbers
 from projections.sqlite.placed import NONE, Columns, Key, Placed, key_of
 from projections.sqlite.schema import DAY, EVERYBODY, Connection
+from projections.sqlite.trails import TRAIL, first_offset_and_time
 from projections.store import Batch, Entry
 
 #: A row of `CHANGE`.
@@ -66,10 +67,6 @@ _ITS_BLOCKS: Final = (
 _CHANGE_ENTRY: Final = Layout("<qqqiiHBB")
 _DIRECTORY_ENTRY: Final = Layout("<ii")
 _OFFSETS_ENTRY: Final = Layout("<iqq")
-_TRAIL: Final = np.dtype(
-    [("key", "V8"), ("offset", "<i8"), ("time", "<i8"), ("state", "u1"), ("code", "u1")]
-)
-assert _TRAIL.itemsize == ENTRY_BYTES
 
 
 def record(
@@ -101,7 +98,9 @@ def record(
         entry = placed.entries[number]
         keys = [*(key_of(before, numbers) for _offset, before in entry.former), placed.keys[number]]
         partition = int(partitions[number])
-        times[number], begins = _walk(entry, partition, keys, found, times[number])
+        times[number], begins = _walk(
+            entry, placed.added[number], partition, keys, found, times[number]
+        )
         if begins:
             _write_incarnations(db, entry, keys, begins)
     if columns is None:
@@ -121,12 +120,18 @@ def record(
 
 
 def _walk(
-    entry: Entry, partition: int, keys: Sequence[Key], found: list[Change], time: int
+    entry: Entry,
+    added: bytes,
+    partition: int,
+    keys: Sequence[Key],
+    found: list[Change],
+    time: int,
 ) -> tuple[int, list[tuple[int, int]]]:
     """Find the changes of one job, event by event.
 
     Args:
         entry: Says where it became another one, if it did.
+        added: What came to its trail.
         partition: Where its events lie.
         keys: Of all that it was since the last commit, then of what it is.
         found: Takes its changes.
@@ -139,7 +144,7 @@ def _walk(
     state = entry.stored[4] if entry.stored else NONE
     begins: list[tuple[int, int]] = []
     key = keys[0]
-    for _key, offset, at, after, code in TRAIL_LAYOUT.iter_unpack(entry.job.trail[entry.written :]):
+    for _key, offset, at, after, code in TRAIL_LAYOUT.iter_unpack(added):
         if at > time and code & 15 == 0:
             time = at
         if len(begins) < len(turns) and offset == turns[len(begins)]:
@@ -167,7 +172,12 @@ def _write_incarnations(
     if db.changes():
         keys = keys[1:]
     else:
-        _key, offset, at, _state, _code = TRAIL_LAYOUT.unpack_from(entry.job.trail)
+        # The rows are written, and with them what of its trail lies outside.
+        if entry.job.earlier is None:
+            _key, offset, at, _state, _code = TRAIL_LAYOUT.unpack_from(entry.job.trail)
+        else:
+            assert entry.row is not None
+            offset, at = first_offset_and_time(db, entry.row)
         begins = [(at, offset), *begins]
     ends = [*begins[1:], (None, None)]
     db.executemany(
@@ -198,7 +208,7 @@ def _derive(
         The time that each job reached, and the changes.
     """
     times = np.array(reached_before, "<i8")
-    trail = np.frombuffer(b"".join(added), _TRAIL)
+    trail = np.frombuffer(b"".join(added), TRAIL)
     whose = np.repeat(np.arange(len(added)), np.array(list(map(len, added))) // ENTRY_BYTES)
     applied = (trail["code"] & 15) == 0
     if not applied.all():

@@ -7,7 +7,7 @@ transaction each file is seen as it was at its first read: all that a snapshot p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -23,13 +23,17 @@ from projections.sqlite.totals import Totalled
 TOGETHER: Final = 8
 #: Bytes of the audiences that are remembered per shard: with two each, 30,000 principals.
 _AUDIENCES_BYTES: Final = 8 * 1024 * 1024
-#: What a principal costs there, beside 40 bytes for each of his audiences.
+#: What a principal costs there, beside 40 bytes for each of its audiences.
 _PRINCIPAL_BYTES: Final = 200
 #: Audiences that are new since the last look are taken up one by one, up to so many.
 _FEW: Final = 256
 
-#: partition, next offset, the log's last timestamp, the offset before which it recovers
-Checkpoint = tuple[int, int, int, int]
+#: More audiences than there are.
+ALL: Final = 2**62
+
+#: partition, next offset, the offset before which it recovers, the last record (offset, mark,
+#: timestamp, epoch; offset -1 for none), and of the projector's last word: when, proved, stopped
+Checkpoint = tuple[int, int, int, int, int, int, int, int, int, str]
 
 
 class Shard:
@@ -47,15 +51,23 @@ class Shard:
         self.names = Names(db, name)
         self.totalled = Totalled(db, name)
         self.checkpoints: list[Checkpoint] = []
+        #: Changes when the log that was folded turns out to be another one.
+        self.lineage = ""
+        #: Of the hashes of ids.
+        self.seed = 0
         self._db = db
         self._version: int | None = None
         self._filling = ""
         self._newest = 0
         self._types: dict[str, int] = {}
         self._audiences: dict[str, tuple[int, ...]] = {}
+        #: Of those who were found to have many: how many at least. They never have fewer.
+        self._many: dict[str, int] = {}
         self._size = 0
         self._ask_version = f"PRAGMA {name}.data_version"
-        self._ask_members = f"SELECT audience FROM {name}.audience_members WHERE principal=?"  # noqa: S608
+        self._ask_members = (
+            f"SELECT audience FROM {name}.audience_members WHERE principal=? LIMIT ?"  # noqa: S608
+        )
 
     def begin(self) -> bool:
         """Begin to read, inside a transaction; return whether the file has changed since."""
@@ -65,11 +77,13 @@ class Shard:
         if version == self._version:
             return False
         self.checkpoints = self._db.execute(
-            "SELECT partition, next_offset, last_timestamp, recover_to "  # noqa: S608
-            f"FROM {self.name}.checkpoints"
+            "SELECT partition, next_offset, recover_to, last_offset, last_mark, last_timestamp, "  # noqa: S608
+            "last_epoch, coalesce(at, 0), coalesce(proved, 0), coalesce(stopped, '') "
+            f"FROM {self.name}.checkpoints LEFT JOIN {self.name}.beats USING(partition)"
         ).fetchall()
-        filling, newest = self._db.execute(
-            f"SELECT filling, (SELECT coalesce(max(audience), 0) FROM {self.name}.audiences) "  # noqa: S608
+        filling, self.lineage, self.seed, newest = self._db.execute(
+            "SELECT filling, lineage, seed, "  # noqa: S608
+            f"(SELECT coalesce(max(audience), 0) FROM {self.name}.audiences) "
             f"FROM {self.name}.filling"
         ).fetchone()
         if filling != self._filling:
@@ -77,6 +91,7 @@ class Shard:
             self.names.clear()
             self.totalled.clear()
             self._types.clear()
+            self._many.clear()
             self._forget_audiences()
         elif newest != self._newest:
             self._take_up(self._newest)
@@ -84,25 +99,54 @@ class Shard:
         self._filling, self._newest, self._version = filling, newest, version
         return True
 
-    def audiences(self, principals: Sequence[str]) -> tuple[int, ...]:
-        """Return the audiences that any of these principals belongs to, each once."""
+    def audiences(self, principals: Sequence[str], most: int = ALL) -> tuple[int, ...] | None:
+        """Return the audiences that any of these principals belongs to, each once.
+
+        Args:
+            principals: Which.
+            most: How many there may be; None comes back where there are more.
+        """
         known = self._audiences
         if len(principals) == 1:
             found = known.get(principals[0])
-            return self._members(principals[0]) if found is None else found
+            found = self._members(principals[0], most) if found is None else found
+            return found if found is None or len(found) <= most else None
         of_all: set[int] = set()
         for principal in principals:
             found = known.get(principal)
-            of_all.update(self._members(principal) if found is None else found)
-        return tuple(sorted(of_all))
+            found = self._members(principal, most) if found is None else found
+            if found is None or len(found) > most:
+                return None
+            of_all.update(found)
+        return tuple(sorted(of_all)) if len(of_all) <= most else None
 
-    def owned(self, owner: str) -> tuple[int, ...]:
-        """Return the audiences of one owner."""
+    def owned(self, owner: str, most: int = ALL) -> tuple[int, ...] | None:
+        """Return the audiences of one owner; None where they are more than so many."""
         rows = self._db.execute(
-            f"SELECT audience FROM {self.name}.audiences WHERE owner=?",  # noqa: S608
-            (owner,),
+            f"SELECT audience FROM {self.name}.audiences WHERE owner=? LIMIT ?",  # noqa: S608
+            (owner, most + 1),
+        ).fetchall()
+        return tuple(number for (number,) in rows) if len(rows) <= most else None
+
+    def of_bulk(self, bulk_id: str, most: int = ALL, table: str = "jobs") -> tuple[int, ...] | None:
+        """Return the audiences of a bulk's jobs; None where they are more than so many.
+
+        Args:
+            bulk_id: The bulk.
+            most: How many there may be.
+            table: Where they are looked for: jobs, or what jobs have been.
+        """
+        least = (
+            f"SELECT min(audience) FROM {self.name}.{table} INDEXED BY {table}_by_bulk "  # noqa: S608
+            "WHERE bulk_id=:bulk"
         )
-        return tuple(number for (number,) in rows)
+        rows = self._db.execute(
+            f"WITH RECURSIVE its(audience) AS ({least} UNION ALL "  # noqa: S608
+            f"SELECT ({least} AND audience>its.audience) FROM its WHERE its.audience IS NOT NULL) "
+            "SELECT audience FROM its WHERE audience IS NOT NULL LIMIT :limit",
+            {"bulk": bulk_id, "limit": most + 1},
+        ).fetchall()
+        return tuple(number for (number,) in rows) if len(rows) <= most else None
 
     def types(self, names: Iterable[str]) -> tuple[int, ...]:
         """Return the numbers of types, of those that there are."""
@@ -123,8 +167,16 @@ class Shard:
             number = self._types[name] = row[0]
         return number
 
-    def _members(self, principal: str) -> tuple[int, ...]:
-        found = tuple(number for (number,) in self._db.execute(self._ask_members, (principal,)))
+    def _members(self, principal: str, most: int) -> tuple[int, ...] | None:
+        if most < self._many.get(principal, 0):
+            return None
+        rows = self._db.execute(self._ask_members, (principal, most + 1)).fetchall()
+        if len(rows) > most:
+            if len(self._many) >= MAX_NAMES:
+                self._many.clear()
+            self._many[principal] = len(rows)
+            return None
+        found = tuple(number for (number,) in rows)
         self._size += _PRINCIPAL_BYTES + len(principal) + 40 * len(found)
         if self._size > _AUDIENCES_BYTES:
             self._forget_audiences()
@@ -156,20 +208,20 @@ class Files:
     """Some shards behind one connection.
 
     Args:
-        paths: Their files, `TOGETHER` at most.
-        first: The number of the first one.
+        paths: Their files by their numbers, `TOGETHER` at most.
 
     Raises:
         StoreError: One can't be opened.
     """
 
-    def __init__(self, paths: Sequence[Path], first: int) -> None:
-        self.db = schema.connect(paths[0], read_only=True)
+    def __init__(self, paths: Mapping[int, Path]) -> None:
+        (first, path), *others = paths.items()
+        self.db = schema.connect(path, read_only=True)
         self.shards = [Shard(self.db, "main", first)]
-        for number, path in enumerate(paths[1:], 1):
-            name = f"shard{number}"
+        for place, (number, path) in enumerate(others, 1):
+            name = f"shard{place}"
             self._attach(path, name)
-            self.shards.append(Shard(self.db, name, first + number))
+            self.shards.append(Shard(self.db, name, number))
 
     def _attach(self, path: Path, name: str) -> None:
         try:
@@ -197,3 +249,7 @@ class Files:
         """Let go of the snapshot."""
         if self.db.in_transaction:
             self.db.execute("COMMIT")
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self.db.close()

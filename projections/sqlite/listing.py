@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from jobtrail.events import MAX_TAGS
 from jobtrail.job import STATE_CODES
 from projections.reading import Cursor, Filters
 from projections.sqlite.rows import COLUMNS
@@ -27,13 +28,6 @@ _SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 38
 _ROOMS: Final = [next(size for size in _SIZES if size >= n) for n in range(_SIZES[-1] + 1)]
 #: Up to so many values each has a mark; more go in as JSON, which costs a statement in itself.
 _MARKS: Final = 32
-
-#: Up to so many tags each has a condition of its own: 0.2 µs a job in place of 0.5 and more.
-_TAGS: Final = 4
-_ALL_TAGS: Final = (
-    "(SELECT count(*) FROM json_each(:tags) a JOIN json_each(tags) t "
-    "ON t.key = a.value ->> 0 AND t.value = a.value ->> 1) = :count"
-)
 
 #: None stands for all jobs.
 Audiences = tuple[int, ...] | None
@@ -73,8 +67,10 @@ class _Shape(NamedTuple):
     bulk: bool
     behind: bool
     bounds: tuple[str, ...]
-    #: How many; `_TAGS` and one for any number beyond.
+    #: How many.
     tags: int
+    #: Whether it ends at a place.
+    ends: bool = False
 
 
 class Listing(NamedTuple):
@@ -84,19 +80,28 @@ class Listing(NamedTuple):
     #: The same, then the whole rows in `COLUMNS` and the number of the source; in no order.
     rows: str
     values: dict[str, Any]
+    #: Looks at so many places (`:looked`) whatever fits: first how many there were and whether
+    #: these are all, then those that fit, then the last one that was looked at.
+    looks: str
 
 
-def listings(sources: Sequence[Source], filters: Filters, after: Cursor | None) -> list[Listing]:
+def listings(
+    sources: Sequence[Source],
+    filters: Filters,
+    after: Cursor | None,
+    until: Cursor | None = None,
+) -> list[Listing]:
     """Return statements that together give what is asked for, one unless there are very many.
 
-    Each has two values more, `limit` and `offset`.
+    Each has two values more, `limit` and `offset`, or `looked`.
 
     Args:
         sources: Shards of one connection, those without audiences left out.
         filters: What is asked of a job beside its type.
         after: Where to begin; None for the beginning.
+        until: The last place that counts; None for the end.
     """
-    values, bounds = _asked(filters)
+    values, bounds, tags = _asked(filters)
     if after is not None:
         values = {**values, "after": after.created_at, "after_id": after.id}
         if "created_to" in bounds:
@@ -105,12 +110,12 @@ def listings(sources: Sequence[Source], filters: Filters, after: Cursor | None) 
                 bounds = tuple(name for name in bounds if name != "created_to")
             else:
                 after = None
+    if until is not None:
+        values = {**values, "until": until.created_at, "until_id": until.id}
     found = []
     bulk = filters.bulk_id is not None
-    tags = min(len(filters.tags), _TAGS + 1)
-    # Each tag has one within each stream, and so have types that go in as JSON.
-    selects = 1 + tags + (len(filters.job_types) > _MARKS)
-    for some in _split(sources, bulk=bulk, selects=selects if after is None else 2 * selects):
+    selects = selects_of(filters, behind=after is not None)
+    for some in _split(sources, selects=selects):
         parts, mine = [], values.copy()
         for number, source in some:
             audiences = source.audiences
@@ -119,20 +124,40 @@ def listings(sources: Sequence[Source], filters: Filters, after: Cursor | None) 
                     number,
                     source.shard,
                     source.table,
-                    None
-                    if audiences is None
-                    else put(mine, f"audience{number}", audiences, json=bulk),
+                    None if audiences is None else put_streams(mine, number, audiences),
                     put(mine, f"type{number}", source.types) if source.types else 0,
                 )
             )
-        shape = _Shape(tuple(parts), bulk, after is not None, bounds, tags)
-        found.append(Listing(*_texts(shape), mine))
+        shape = _Shape(tuple(parts), bulk, after is not None, bounds, tags, until is not None)
+        text, rows, looks = _texts(shape)
+        found.append(Listing(text, rows, mine, looks))
     return found
 
 
+def selects_of(filters: Filters, *, behind: bool) -> int:
+    """Return how many SELECTs each audience takes in a statement."""
+    # Types that go in as JSON are one within each stream.
+    selects = 1 + (len(filters.job_types) > _MARKS)
+    return 2 * selects if behind else selects
+
+
+def bounds_of(names: Sequence[str]) -> list[str]:
+    """Return the conditions of these bounds, whose values have the same names."""
+    return [_BOUNDS[name] for name in names]
+
+
+def put_streams(values: dict[str, Any], number: int, audiences: Sequence[int]) -> int:
+    """Add the audiences of a source, each a stream; return for how many there has to be room."""
+    return put(values, f"audience{number}", audiences, json=False)
+
+
 @lru_cache(maxsize=512)
-def _asked(filters: Filters) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the values of filters, to be read only, and the names of those that are bounds."""
+def _asked(filters: Filters) -> tuple[dict[str, Any], tuple[str, ...], int]:
+    """Return the values of filters, to be read only.
+
+    Returns:
+        The values, the names of those that are bounds, and how many tags there are.
+    """
     values: dict[str, Any] = {
         "bulk": filters.bulk_id,
         "states": sum(1 << STATE_CODES[state] for state in set(filters.states)) or None,
@@ -140,13 +165,13 @@ def _asked(filters: Filters) -> tuple[dict[str, Any], tuple[str, ...]]:
         "created_to": filters.created_to,
         "updated_since": filters.updated_since,
     }
-    if len(filters.tags) <= _TAGS:
-        for number, (key, value) in enumerate(filters.tags):
-            values[f"key{number}"], values[f"value{number}"] = key, value
-    else:
-        tags = set(filters.tags)
-        values["tags"], values["count"] = orjson.dumps(list(tags)).decode(), len(tags)
-    return values, tuple(name for name in _BOUNDS if values[name] is not None)
+    # No job has more tags than that, so none has one more.
+    tags = [*dict.fromkeys(filters.tags)][: MAX_TAGS + 1]
+    for number, (key, value) in enumerate(tags):
+        # As `pack_tags` has it in a row. A quote within a text has a backslash before it there, so
+        # that this is found at the beginning of a tag and nowhere else.
+        values[f"tag{number}"] = "," + orjson.dumps({key: value}).decode()[1:-1]
+    return values, tuple(name for name in _BOUNDS if values[name] is not None), len(tags)
 
 
 def put(
@@ -182,20 +207,17 @@ def among(column: str, name: str, room: int) -> str:
     return f"{column} IN ({','.join(f':{name}_{at}' for at in range(room))})"
 
 
-def _split(
-    sources: Sequence[Source], *, bulk: bool, selects: int
-) -> list[list[tuple[int, Source]]]:
+def _split(sources: Sequence[Source], *, selects: int) -> list[list[tuple[int, Source]]]:
     """Split sources, each with its number, so that no statement has too many SELECTs.
 
     Args:
         sources: What is listed.
-        bulk: Audiences are no streams.
         selects: How many SELECTs each audience takes.
     """
     numbered = list(enumerate(sources))
-    most = _most(selects * max(len(sources), 1))
+    most = most_streams(selects * max(len(sources), 1))
     longest = max((len(source.audiences or ()) for source in sources), default=0)
-    if bulk or longest <= most:
+    if longest <= most:
         return [numbered] if numbered else []
     return [
         [
@@ -208,54 +230,89 @@ def _split(
 
 
 @lru_cache(maxsize=64)
-def _most(selects: int) -> int:
+def most_streams(selects: int) -> int:
+    """Return how many audiences a statement may list of each source.
+
+    Args:
+        selects: How many SELECTs an audience takes, of all sources together.
+    """
     return max(size for size in _SIZES if size <= _MOST_SELECTS // selects)
 
 
 @lru_cache(maxsize=512)
-def _texts(shape: _Shape) -> tuple[str, str]:
-    places = " UNION ALL ".join(term for part in shape.parts for term in _terms(shape, part))
-    places = f"{places} ORDER BY created_at DESC, id LIMIT :limit OFFSET :offset"
+def _texts(shape: _Shape) -> tuple[str, str, str]:
+    order = "ORDER BY created_at DESC, id"
+    terms = [_terms(shape, part) for part in shape.parts]
+    places = " UNION ALL ".join(term for some in terms for term, _look in some)
+    places = f"{places} {order} LIMIT :limit OFFSET :offset"
     columns = ", ".join(f"j.{column}" for column in COLUMNS.split(", "))
     rows = " UNION ALL ".join(
         f"SELECT {columns}, {part.number} FROM place CROSS JOIN {part.shard}.jobs j "  # noqa: S608
         f"ON j.row = place.row WHERE place.source = {part.number}"
         for part in shape.parts
     )
-    return places, f"WITH place AS MATERIALIZED ({places}) {rows}"
+    looked = " UNION ALL ".join(look for some in terms for _term, look in some)
+    looks = (
+        f"WITH looked AS MATERIALIZED ({looked} {order} LIMIT :looked) "  # noqa: S608
+        "SELECT count(*), '', count(*) < :looked, -1 FROM looked "
+        "UNION ALL SELECT created_at, id, row, source FROM looked WHERE fits "
+        "UNION ALL SELECT * FROM (SELECT created_at, id, row, -1 FROM looked "
+        "LIMIT 1 OFFSET :looked - 1)"
+    )
+    return places, f"WITH place AS MATERIALIZED ({places}) {rows}", looks
 
 
-def _terms(shape: _Shape, part: _Part) -> list[str]:
-    """Return one SELECT for each range of an index; two exact ones lead behind a cursor."""
+def _terms(shape: _Shape, part: _Part) -> list[tuple[str, str]]:
+    """Return one SELECT for each range of an index; two exact ones lead behind a cursor.
+
+    Of each there are two: of what fits, and of all with whether it fits.
+    """
     number, table = part.number, part.table
-    asked = [_BOUNDS[name] for name in shape.bounds]
+    within = bounds_of([name for name in shape.bounds if name in _SOUGHT])
+    if shape.ends:
+        within.append("created_at>=:until AND (created_at>:until OR id<=:until_id)")
+    fits = bounds_of([name for name in shape.bounds if name not in _SOUGHT])
     if part.types:
-        asked.append(among("type", f"type{number}", part.types))
-    if shape.tags <= _TAGS:
-        asked += [
-            f"EXISTS(SELECT 1 FROM json_each(tags) WHERE key=:key{tag} AND value=:value{tag})"  # noqa: S608
-            for tag in range(shape.tags)
-        ]
-    else:
-        asked.append(_ALL_TAGS)
-    if shape.bulk:
-        index, streams = "by_bulk", ["bulk_id=:bulk"]
-        if part.audiences is not None:
-            asked.append(among("audience", f"audience{number}", part.audiences))
-    elif part.audiences is None:
+        fits.append(among("type", f"type{number}", part.types))
+    fits += [f"instr(','||substr(tags,2),:tag{tag})" for tag in range(shape.tags)]
+    index = "by_bulk" if shape.bulk else "by_audience"
+    if part.audiences is None:
         index, streams = "by_creation", ["1"]
     else:
-        index = "by_audience"
         streams = [f"audience=:audience{number}_{at}" for at in range(part.audiences)]
+    if shape.bulk:
+        streams = [f"bulk_id=:bulk AND {stream}" for stream in streams]
     ranges = ("created_at=:after AND id>:after_id", "created_at<:after") if shape.behind else ("1",)
-    return [
-        f"SELECT created_at, id, row, {number} AS source FROM {part.shard}.{table} "  # noqa: S608
-        f"INDEXED BY {table}_{index} WHERE {' AND '.join((stream, behind, *asked))}"
-        for stream in streams
-        for behind in ranges
-    ]
+    found = []
+    for stream in streams:
+        for behind in ranges:
+            where = f"FROM {part.shard}.{table} INDEXED BY {table}_{index} WHERE " + " AND ".join(
+                (stream, behind, *within)
+            )
+            every = " AND ".join((where, *fits))
+            found.append(
+                (
+                    f"SELECT created_at, id, row, {number} AS source {every}",
+                    f"SELECT created_at, id, row, {number} AS source, "
+                    f"{_fits(fits)} AS fits {where}",
+                )
+            )
+    return found
 
 
+def _fits(conditions: Sequence[str]) -> str:
+    """Return an expression that is 1 where all conditions hold, and looks no further than it must.
+
+    As a value, SQLite works out both sides of each AND.
+    """
+    if not conditions:
+        return "1"
+    steps = " ".join(f"WHEN ({condition}) IS NOT TRUE THEN 0" for condition in conditions)
+    return f"CASE {steps} ELSE 1 END"
+
+
+#: Which of the bounds an index leads to.
+_SOUGHT: Final = ("created_from", "created_to")
 _BOUNDS: Final = {
     "states": "(1 << state) & :states",
     "created_from": "created_at>=:created_from",

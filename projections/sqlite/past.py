@@ -1,7 +1,7 @@
 """Counts of the past in columns: totals of what lies before a cut as a whole, and slices.
 
 Nothing is read of a run that begins behind the cut. Of the others, totals where there are some;
-else the blocks in which the caller's audiences lie, and of these what is his and before the cut.
+else the blocks in which the caller's audiences lie, and of these what is theirs and before the cut.
 """
 
 from __future__ import annotations

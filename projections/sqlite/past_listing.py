@@ -23,12 +23,14 @@ from projections.reading import Cursor, Filters, Looked, Then
 from projections.sqlite.files import Files, Shard
 from projections.sqlite.listing import Listing, Source, listings
 from projections.sqlite.rows import COLUMNS
-from projections.sqlite.writer import read_chunks
+from projections.sqlite.trails import chunks
 
 #: Jobs that one request looks at, at most: some 10 us each.
 _MOST_LOOKED_AT: Final = 10_000
 #: Events that it has read from the log, at most, unless a single job has more.
 _MOST_EVENTS: Final = 2_000
+#: So many entries of a trail beyond its last ones take as long as another job.
+_AS_ONE: Final = 32
 _CHUNK: Final = 250
 _JOBS: Final = "jobs"
 _INCARNATIONS: Final = "incarnations"
@@ -57,21 +59,27 @@ class _Known(NamedTuple):
     """What is known of it: its job's row and trail, and whether it is what the job was then."""
 
     row: int
+    spilled: int
+    #: The last entries.
     trail: bytes
     tags: str | None
     then: bool
 
 
+#: Shards, and what of each may be listed.
+_Listed = tuple[list[Shard], list[Source]]
+
+
 def streams(
-    files: Files, shards: list[Shard], sources: Sequence[Source], filters: Filters, cut: Cut,
+    files: Files, jobs: _Listed, incarnations: _Listed, filters: Filters, cut: Cut,
     after: Cursor | None,
 ) -> Iterator[_Stream]:  # fmt: skip
     """Return what lists the jobs of some shards that may have matched.
 
     Args:
         files: Their connection.
-        shards: The shards.
-        sources: What of each may be listed.
+        jobs: What of their jobs may be listed.
+        incarnations: What of what jobs have been.
         filters: What was asked for.
         cut: Up to where the log counts.
         after: Where to begin.
@@ -83,11 +91,12 @@ def streams(
         # Who has always been the same was created by the first event that counts.
         bounds = [bound for bound in (asked.created_to, cut.instant) if bound is not None]
         asked = asked._replace(created_to=min(bounds))
+    shards, sources = jobs
     for listing in listings(sources, asked, after):
         yield _Stream(files, shards, _JOBS, listing)
     moved = [
-        (shard, source._replace(table=_INCARNATIONS))
-        for shard, source in zip(shards, sources, strict=True)
+        (shard, source)
+        for shard, source in zip(*incarnations, strict=True)
         if files.db.execute(
             f"SELECT EXISTS(SELECT 1 FROM {shard.name}.incarnations)"  # noqa: S608
         ).fetchone()[0]
@@ -129,7 +138,7 @@ class PastListing:
                 here, behind = place, here
                 if looked_at >= _MOST_LOOKED_AT:
                     break
-            looked_at += 1
+            looked_at += 1 + known.spilled // _AS_ONE
             if then is None or not self._matches(known, then):
                 continue
             if skipped < skip:
@@ -155,8 +164,15 @@ class PastListing:
                     partition = 0
                     if self._cut.instant is None:
                         partition = partition_of(at.id, self._partitions)
-                    then = prefix(of.trail, partition, self._cut)
+                    then = prefix(self._trail(at, of), partition, self._cut)
                 yield at, of, then
+
+    def _trail(self, at: _At, of: _Known) -> Iterator[bytes]:
+        """Yield a trail in pieces: it may be long, and not all of it be wanted."""
+        if of.spilled:
+            stream = self._asked[at.stream]
+            yield from chunks(stream.files.db, of.row, stream.shards[at.source].name)
+        yield of.trail
 
     def _places(self, number: int) -> Iterator[_At]:
         stream = self._asked[number]
@@ -198,8 +214,7 @@ class PastListing:
         values = (orjson.dumps(rows).decode(),)
         for row, spilled, trail, tags, listed, *rest in db.execute(statement, values).fetchall():
             then = not rest[0] if stream.table == _JOBS else self._in_force(*rest)
-            whole_trail = read_chunks(db, row, spilled, name) + trail
-            yield listed, _Known(row, whole_trail, tags, then)
+            yield listed, _Known(row, spilled, trail, tags, then)
 
     def _in_force(
         self, job_id: str, since: int, first: int, until: int | None, end: int | None

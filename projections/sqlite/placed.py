@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from jobtrail.asof import NEVER, reached
 from jobtrail.errors import FencedError
-from jobtrail.job import ENTRY_BYTES, STATE_CODES, Job
+from jobtrail.job import STATE_CODES, Job
 from jobtrail.states import STATES
+from jobtrail.trail import Elsewhere
 from projections.reading import pack_tags
 from projections.sqlite.numbers import Numbers
-from projections.sqlite.rows import hash_of
+from projections.sqlite.rows import hash_of, pack_writers
 from projections.store import Batch, Entry
 
 #: (audience, type, creation time, bulk id, state code) of a row.
@@ -30,10 +31,6 @@ _Changing = tuple[Any, ...]
 
 #: The code of no state: a job comes into being, or stops being what it was.
 NONE: Final = len(STATES)
-#: A row's own trail holds fewer entries than this; older ones move to `trail_chunks`, so that a
-#: job with very many events does not rewrite all of them with each.
-CHUNK_ENTRIES: Final = 64
-CHUNK_BYTES: Final = CHUNK_ENTRIES * ENTRY_BYTES
 #: Up to so many jobs are looked at one by one, which costs less than arrays of them.
 _FEW: Final = 128
 
@@ -54,11 +51,13 @@ class Placed:
     Args:
         last_row: The highest number that a row has.
         filling: Of which filling of the shard the numbers are.
+        seed: Of the hashes of ids in that filling.
     """
 
-    def __init__(self, last_row: int, filling: str) -> None:
+    def __init__(self, last_row: int, filling: str, seed: int) -> None:
         self._last_row = last_row
         self.filling = filling
+        self._seed = seed
         self.entries: list[Entry] = []
         self.keys: list[Key] = []
         #: The code of the state that is stored, `NONE` where none is.
@@ -68,13 +67,12 @@ class Placed:
         #: The effective time of each one's last applied event that is stored, and its trail since.
         self.times: list[int] = []
         self.added: list[bytes] = []
-        #: How many entries of each one's trail lie outside of its row.
-        self.spilled: list[int] = []
         #: Rows to be inserted, updated, and updated with what they usually keep.
         self.inserts: list[tuple[Any, ...]] = []
         self.updates: list[tuple[Any, ...]] = []
         self.moves: list[tuple[Any, ...]] = []
-        self._spills: list[tuple[Entry, list[tuple[int, bytes]]]] = []
+        #: What leaves the rows of some: the entry, what it had reached, and whole chunks.
+        self._spills: list[tuple[Entry, int, bytes]] = []
 
     def add(self, batch: Batch, numbers: Numbers) -> None:
         """Add the jobs of a batch.
@@ -89,12 +87,14 @@ class Placed:
                     where=f"partition {batch.partition}",
                     expected="jobs that were read from it since",
                 )
-            job, trail, spilled = entry.job, entry.job.trail, 0
-            if len(trail) >= CHUNK_BYTES:
-                spilled = len(trail) // CHUNK_BYTES * CHUNK_ENTRIES
-                trail = trail[spilled * ENTRY_BYTES :]
-            if spilled != entry.spilled:
-                self._spill(entry, spilled)
+            job = entry.job
+            trail, sealed, spilled = job.trail, b"", 0
+            if job.earlier is not None:
+                spilled, sealed = job.earlier.entries, job.earlier.kept()
+                trail = sealed + trail
+            if entry.reached is None:
+                entry.reached = reached(trail[: entry.written])
+            self.added.append(trail[entry.written :])
             if entry.former:
                 self.renamed.append(len(self.entries))
             changing = (
@@ -108,58 +108,54 @@ class Placed:
                 job.error,
                 job.output,
                 spilled,
-                trail,
+                job.trail,
             )
             if entry.stored is None:
                 key = self._insert(entry, changing, numbers)
             else:
                 key = self._update(entry, entry.stored, changing, numbers)
+            if sealed:
+                self._spills.append((entry, self.times[-1], sealed))
             self.entries.append(entry)
             self.keys.append(key)
-            self.spilled.append(spilled)
 
     def _insert(self, entry: Entry, changing: _Changing, numbers: Numbers) -> Key:
         job = entry.job
         self._last_row += 1
         entry.row = self._last_row
         key = key_of(job, numbers)
-        self.inserts.append((*changing, *key[:4], entry.row, job.id, hash_of(job.id)))
+        self.inserts.append(
+            (
+                *changing,
+                *key[:4],
+                job.source,
+                pack_writers(job.writers),
+                entry.row,
+                job.id,
+                hash_of(job.id, self._seed),
+            )
+        )
         self.before.append(NONE)
         self.times.append(NEVER)
-        self.added.append(job.trail)
         return key
 
     def _update(self, entry: Entry, stored: Key, changing: _Changing, numbers: Numbers) -> Key:
         job = entry.job
         # Of one that was not said anew nothing but the state can differ from what is stored.
         key = key_of(job, numbers) if entry.former else (*stored[:4], changing[0])
-        if key[:4] == stored[:4]:
+        if key[:4] == stored[:4] and not entry.handed_on:
             self.updates.append((*changing, entry.row))
         else:
-            self.moves.append((*changing, *key[:4], entry.row))
+            writers = pack_writers(job.writers)
+            self.moves.append((*changing, *key[:4], job.source, writers, entry.row))
         self.before.append(stored[4])
-        if entry.reached is None:
-            entry.reached = reached(job.trail[: entry.written])
+        assert entry.reached is not None
         self.times.append(entry.reached)
-        self.added.append(job.trail[entry.written :])
         return key
 
-    def _spill(self, entry: Entry, spilled: int) -> None:
-        """Move entries of a trail out of its row, once the row has its number."""
-        trail = entry.job.trail
-        self._spills.append(
-            (
-                entry,
-                [
-                    (chunk, trail[chunk * CHUNK_BYTES :][:CHUNK_BYTES])
-                    for chunk in range(entry.spilled // CHUNK_ENTRIES, spilled // CHUNK_ENTRIES)
-                ],
-            )
-        )
-
-    def chunks(self) -> list[tuple[int | None, int, bytes]]:
-        """Return the parts of trails that are to lie outside of their rows."""
-        return [(entry.row, *chunk) for entry, chunks in self._spills for chunk in chunks]
+    def spilled(self) -> list[tuple[int, int, bytes]]:
+        """Return what leaves the rows of jobs, as `projections.sqlite.trails.write` takes it."""
+        return [(entry.row or 0, time, chunks) for entry, time, chunks in self._spills]
 
     def settle(self, times: Sequence[int]) -> None:
         """Note in the entries what is stored now that the transaction is committed.
@@ -167,15 +163,16 @@ class Placed:
         Args:
             times: The effective time that each job has reached.
         """
-        for entry, key, spilled, time in zip(
-            self.entries, self.keys, self.spilled, times, strict=True
-        ):
+        for entry, key, time in zip(self.entries, self.keys, times, strict=True):
             entry.stored = key
-            entry.spilled = spilled
             entry.filling = self.filling
             entry.written = len(entry.job.trail)
             entry.reached = time
             entry.former = ()
+            entry.handed_on = False
+        for entry, _time, _chunks in self._spills:
+            assert entry.job.earlier is not None
+            entry.job.earlier = Elsewhere(entry.job.earlier.entries)
 
     def in_columns(self) -> Columns | None:
         """Return the keys in columns; None where they are so few that this would cost more."""

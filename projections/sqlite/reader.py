@@ -1,14 +1,14 @@
 """The read side of the SQLite store: consistent snapshots over all shards.
 
-A caller's listing is a merge over the few audiences that his principals belong to, each read from
-an index that lies in the order of the answer, so a page costs the same at any depth. His counts
+A caller's listing is a merge over the few audiences that their principals belong to, each read from
+an index that lies in the order of the answer, so a page costs the same at any depth. Their counts
 are sums over the same audiences' counters, or the totals that those with many of these have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+import contextlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -20,22 +20,45 @@ from jobtrail.errors import StoreError
 from jobtrail.job import VERDICTS, Job
 from jobtrail.partitions import partition_of
 from jobtrail.states import STATES
-from projections.reading import Caller, Cursor, Filters, Held, Line, Looked, Status
+from projections.meter import Meter, TooLong
+from projections.reading import (
+    Caller,
+    Cursor,
+    Filters,
+    Held,
+    Line,
+    Looked,
+    Part,
+    Status,
+    Trail,
+)
 from projections.sqlite import counting, schema
-from projections.sqlite.files import TOGETHER, Files, Shard
-from projections.sqlite.listing import Listing, Source, among, listings, put
+from projections.sqlite.files import ALL, Checkpoint, Files, Shard
+from projections.sqlite.listing import Listing, listings
+from projections.sqlite.looking import Looking
+from projections.sqlite.opened import UNREADABLE, Opened, held_of
 from projections.sqlite.pages import in_order, lines, merged
 from projections.sqlite.past import PastCounts
 from projections.sqlite.past_listing import PastListing, streams
 from projections.sqlite.rows import hash_of
-from projections.sqlite.writer import read_jobs
+from projections.sqlite.sources import matching, sources_of
+from projections.sqlite.states import states_of
+from projections.sqlite.stored_jobs import read_jobs
+from projections.sqlite.trails import SqliteTrail
 
 #: Up to so many shards it costs less to ask all of them for an id than to tell which one has it.
 _ASK_ALL: Final = 2
+#: Of a row in `COLUMNS`.
+_OUTPUT: Final = 11
+#: Who may see more audiences is asked for by job, not the job by them.
+_FEW_AUDIENCES: Final = 32
 
 
 class SqliteReader:
     """An API process's view of a store. Not to be shared between threads.
+
+    A shard that can't be read is left out: its partitions count as recovering until there is
+    another file in its place, and the others are answered from.
 
     Args:
         folder: The store.
@@ -48,16 +71,25 @@ class SqliteReader:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._layout = schema.read_layout(folder)
-        paths = [schema.shard_path(folder, shard) for shard in range(self._layout.shards)]
-        self._files = [
-            Files(paths[at : at + TOGETHER], at) for at in range(0, len(paths), TOGETHER)
-        ]
+        self._shards = Opened(folder, self._layout.shards)
+        self._metered: list[Files] | None = None
         self._held: Held | None = None
+        self._meter = Meter(2**62, rows=2**62, audiences=ALL)
 
     @property
     def partitions(self) -> int:
         """How many partitions the folded log has."""
         return self._layout.partitions
+
+    @property
+    def meter(self) -> Meter:
+        """What ends reads that take more than they may; another one may be put in its place."""
+        return self._meter
+
+    @meter.setter
+    def meter(self, meter: Meter) -> None:
+        self._meter = meter
+        self._metered = None
 
     def snapshot(self) -> _Opened:
         """Open a consistent view of every shard; shards may be at different positions.
@@ -69,35 +101,55 @@ class SqliteReader:
 
     def begin(self) -> SqliteSnapshot:
         """Open the view; `end` has to follow, whatever happens."""
-        changed = False
-        for files in self._files:
-            changed |= files.begin()
+        changed = self._shards.begin()
         if changed or self._held is None:
-            rows = [row for files in self._files for s in files.shards for row in s.checkpoints]
-            self._held = Held(
-                position={row[0]: row[1] for row in rows},
-                timestamps={row[0]: row[2] for row in rows},
-                recovering=frozenset(row[0] for row in rows if row[1] < row[3]),
+            # Not before it is made again: what some shards have told would not be asked for again.
+            self._held = None
+            self._held = held_of(self._rows(), self._layout.partitions, self._shards.lineage)
+        if self._shards.files is not self._metered:
+            self._metered = self._shards.files
+            for files in self._metered:
+                files.db.set_progress_handler(self._meter.tick, self._meter.every)
+        return SqliteSnapshot(self._shards.files, self._layout, self._held, self._meter)
+
+    def _rows(self) -> list[Checkpoint]:
+        """Return the checkpoints of the partitions that lie where the layout says.
+
+        Raises:
+            StoreError: There are others.
+        """
+        shards = [shard for files in self._shards.files for shard in files.shards]
+        rows = [(shard.number, row) for shard in shards for row in shard.checkpoints]
+        beyond = [row[0] for _, row in rows if row[0] >= self._layout.partitions]
+        if beyond:
+            raise StoreError(
+                "The store's shards don't fit what its `store.json` says.",
+                where=str(self._folder),
+                expected=f"{self._layout.partitions} partitions",
+                found=f"partition {beyond[0]}",
+                mend="Start the projector: it says how the two are brought together.",
             )
-        return SqliteSnapshot(self._files, self._layout.partitions, self._held)
+        return [row for number, row in rows if row[0] % self._layout.shards == number]
 
     def end(self) -> None:
         """Let go of the view."""
-        for files in self._files:
+        for files in self._shards.files:
             files.end()
 
-    def unreadable(self, error: apsw.Error) -> StoreError:
-        """Say what keeps the store from being read."""
+    def unreadable(self, error: BaseException) -> StoreError:
+        """Say what keeps the store from being read, to projectors too where it may be damage."""
+        self._held = None
+        if not isinstance(error, apsw.Error) or schema.is_damage(error):
+            self._shards.suspect()
         return StoreError(
             "The projection store can't be read.",
             where=str(self._folder),
-            found=schema.said(error),
+            found=schema.said(error) if isinstance(error, apsw.Error) else repr(error),
         )
 
     def close(self) -> None:
         """Close all files."""
-        for files in self._files:
-            files.db.close()
+        self._shards.close()
 
 
 class _Opened:
@@ -112,8 +164,9 @@ class _Opened:
         try:
             return self._reader.begin()
         except BaseException as error:
-            self._reader.end()
-            if isinstance(error, apsw.Error):
+            with contextlib.suppress(apsw.Error):
+                self._reader.end()
+            if isinstance(error, UNREADABLE):
                 raise self._reader.unreadable(error) from error
             raise
 
@@ -123,57 +176,79 @@ class _Opened:
         error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        self._reader.end()
-        if isinstance(error, apsw.Error):
+        try:
+            self._reader.end()
+        except apsw.Error as found:
+            raise self._reader.unreadable(found) from found
+        if isinstance(error, apsw.InterruptError):
+            raise TooLong from error
+        if isinstance(error, UNREADABLE):
             raise self._reader.unreadable(error) from error
 
 
 class SqliteSnapshot:
     """One consistent view; see `projections.reading.Snapshot`."""
 
-    __slots__ = ("_files", "_partitions", "held")
+    __slots__ = ("_files", "_partitions", "_total", "held", "meter")
 
-    def __init__(self, files: list[Files], partitions: int, held: Held) -> None:
+    def __init__(self, files: list[Files], layout: schema.Layout, held: Held, meter: Meter) -> None:
         self._files = files
-        self._partitions = partitions
+        self._partitions = layout.partitions
+        self._total = layout.shards
         self.held = held
+        self.meter = meter
 
-    @property
-    def _shards(self) -> list[Shard]:
-        return [shard for files in self._files for shard in files.shards]
-
-    def _asked(self, ids: Sequence[str]) -> list[list[int]]:
-        """Return for which hashes of ids each shard is asked."""
-        total = len(self._shards)
+    def _asked(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
+        """Return for which ids each shard is asked, by its number."""
+        total = self._total
         if total <= _ASK_ALL:
-            return [[hash_of(job_id) for job_id in ids]] * total
-        asked: list[list[int]] = [[] for _ in range(total)]
+            return [ids] * total
+        asked: list[list[str]] = [[] for _ in range(total)]
         for job_id in ids:
-            asked[partition_of(job_id, self._partitions) % total].append(hash_of(job_id))
+            asked[partition_of(job_id, self._partitions) % total].append(job_id)
         return asked
 
     def states(self, caller: Caller, ids: Sequence[str]) -> list[Status]:
         """Return the states of those of these jobs that the caller sees."""
-        asked, wanted = self._asked(ids), set(ids)
-        return [
-            status
-            for files in self._files
-            for status in _states(files, caller, asked)
-            if status[0] in wanted
-        ]
+        asked = self._asked(ids)
+        found = []
+        left = self.meter.rows
+        for files in self._files:
+            for status in states_of(files, caller, asked):
+                found.append(status)
+                if status[2]:
+                    left -= len(status[2])
+                    if left < 0 and self.meter.active:
+                        raise TooLong
+        return found
 
     def watched(self, ids: list[str]) -> dict[str, Job]:
-        """Return these jobs with their trails, whoever may see them."""
+        """Return these jobs with the last entries of their trails, whoever may see them."""
         found: dict[str, Job] = {}
-        wanted = set(ids)
-        for number, hashes in enumerate(self._asked(ids)):
-            files = self._files[number // TOGETHER]
-            shard = files.shards[number % TOGETHER]
-            for columns, *_, trail in read_jobs(files.db, wanted, hashes, shard.name):
-                job = shard.names.job(columns)
-                job.trail = trail
-                found[job.id] = job
+        asked = self._asked(ids)
+        for files in self._files:
+            for shard in files.shards:
+                mine = asked[shard.number]
+                for known in read_jobs(files.db, mine, shard.seed, shard.names, shard.name):
+                    found[known.job.id] = known.job
         return found
+
+    def trail(self, job_id: str) -> Trail | None:
+        """Return the way to a job's trail; None where there is no such job."""
+        asked = self._asked([job_id])
+        for files in self._files:
+            for shard in files.shards:
+                place = (
+                    asked[shard.number]
+                    and files.db.execute(
+                        f"SELECT row, trail FROM {shard.name}.jobs INDEXED BY jobs_by_hash "  # noqa: S608
+                        "WHERE hash=? AND id=?",
+                        (hash_of(job_id, shard.seed), job_id),
+                    ).fetchone()
+                )
+                if place:
+                    return SqliteTrail(files.db, shard.name, *place)
+        return None
 
     def search(
         self,
@@ -186,24 +261,38 @@ class SqliteSnapshot:
     ) -> list[Line]:
         """Return a page of jobs, newest first."""
         asked: list[tuple[Files, list[Shard], Listing]] = []
-        for files in self._files:
-            shards, sources = _sources(files, caller, filters.job_types, filters.owner)
-            if _may_match(files, sources, filters):
-                found = listings(sources, filters, after)
-                asked += [(files, shards, listing) for listing in found]
+        for files, shards, sources in matching(self._files, caller, filters, self.meter):
+            found = listings(sources, filters, after)
+            asked += [(files, shards, listing) for listing in found]
         if len(asked) == 1:
             files, shards, listing = asked[0]
             values = listing.values
             values["limit"], values["offset"] = size, offset
-            rows = files.db.execute(listing.rows, values).fetchall()
+            rows = _bounded(files.db.execute(listing.rows, values), self.meter)
             return lines(in_order(rows), shards)
         return merged(asked, size, offset)
+
+    def search_some(
+        self,
+        caller: Caller,
+        filters: Filters,
+        *,
+        size: int,
+        after: Cursor | None = None,
+        skip: int = 0,
+        most: int,
+        most_bytes: int,
+    ) -> Part:
+        """Return the jobs that match among the next ones of a listing."""
+        looking = Looking(list(matching(self._files, caller, filters, self.meter)), filters)
+        return looking.look(size, after, skip, most, most_bytes)
 
     def summary(self, caller: Caller, filters: Filters) -> dict[str | None, list[int]]:
         """Count jobs by type and state, from counters and the edges of the two edge days."""
         totals: dict[str | None, list[int]] = {}
+        types = Filters(job_types=filters.job_types)
         for files in self._files:
-            shards, sources = _sources(files, caller, filters.job_types)
+            shards, sources = sources_of(files, caller, types, self.meter)
             if statement := counting.whole_days(sources, filters):
                 for row in files.db.execute(*statement).fetchall():
                     name = shards[row[0]].names.type_name(row[1])
@@ -237,7 +326,8 @@ class SqliteSnapshot:
             for files in self._files
             for stream in streams(
                 files,
-                *_sources(files, caller, filters.job_types, filters.owner),
+                sources_of(files, caller, filters, self.meter),
+                sources_of(files, caller, filters, self.meter, "incarnations"),
                 filters,
                 cut,
                 after,
@@ -248,8 +338,9 @@ class SqliteSnapshot:
     def summary_at(self, caller: Caller, filters: Filters, cut: Cut) -> dict[str | None, list[int]]:
         """Count jobs by type and state as they were at a cut."""
         totals: dict[str | None, list[int]] = {}
+        types = Filters(job_types=filters.job_types)
         for files in self._files:
-            shards, sources = _sources(files, caller, filters.job_types)
+            shards, sources = sources_of(files, caller, types, self.meter)
             for shard, source in zip(shards, sources, strict=True):
                 counted = PastCounts(files.db, source, filters, cut).count()
                 for job_type, counts in counted.items():
@@ -261,7 +352,7 @@ class SqliteSnapshot:
     def verdicts(self) -> dict[str, int]:
         """Count the records that are applied, by the fold's verdict; `dead` is no valid event."""
         names = (*VERDICTS, "dead")
-        sums = ", ".join(f"sum({name.replace('-', '_')})" for name in names)
+        sums = ", ".join(f'sum("{name.replace("-", "_")}")' for name in names)
         rows = [
             files.db.execute(f"SELECT {sums} FROM {shard.name}.checkpoints").fetchone()  # noqa: S608
             for files in self._files
@@ -279,69 +370,16 @@ def _present(totals: dict[str | None, list[int]]) -> dict[str | None, list[int]]
     return {name: totals[name] for name in names}
 
 
-def _states(files: Files, caller: Caller, asked: list[list[int]]) -> list[Status]:
-    """Return the states of jobs with these hashes, of each shard, that the caller sees."""
-    values: dict[str, Any] = {}
-    parts: list[tuple[str, int, int]] = []
-    for shard in files.shards:
-        hashes = asked[shard.number]
-        audiences = None if caller.reads_all else shard.audiences(caller.principals)
-        if not hashes or (audiences is not None and not audiences):
-            continue
-        room = 0 if audiences is None else put(values, f"audience{len(parts)}", audiences)
-        parts.append((shard.name, put(values, f"hash{len(parts)}", hashes), room))
-    if not parts:
-        return []
-    found: list[Status] = files.db.execute(_by_hash(tuple(parts)), values).fetchall()
+def _bounded(rows: Iterable[Sequence[Any]], meter: Meter) -> list[Sequence[Any]]:
+    """Return rows in `COLUMNS`, where they do not have more bytes than the meter allows."""
+    if not meter.active:
+        return list(rows)
+    found: list[Sequence[Any]] = []
+    left = meter.rows
+    for row in rows:
+        found.append(row)
+        if row[_OUTPUT]:
+            left -= len(row[_OUTPUT])
+            if left < 0:
+                raise TooLong
     return found
-
-
-@lru_cache(maxsize=256)
-def _by_hash(parts: tuple[tuple[str, int, int], ...]) -> str:
-    """Return the statement that finds the states of jobs by the hashes of their ids.
-
-    Args:
-        parts: Per shard its name, for how many hashes there is room, and for how many audiences; 0
-            for all jobs.
-    """
-    return " UNION ALL ".join(
-        f"SELECT id, state, output FROM {shard}.jobs INDEXED BY jobs_by_hash "  # noqa: S608
-        f"WHERE {among('hash', f'hash{number}', hashes)}"
-        + (f" AND {among('audience', f'audience{number}', audiences)}" if audiences else "")
-        for number, (shard, hashes, audiences) in enumerate(parts)
-    )
-
-
-def _sources(
-    files: Files, caller: Caller, job_types: tuple[str, ...], owner: str | None = None
-) -> tuple[list[Shard], list[Source]]:
-    """Return the shards that may hold what is asked for, and of each what is to be read.
-
-    The caller's audiences are in what is read: nothing else of a shard is ever looked at for him.
-    """
-    shards: list[Shard] = []
-    sources: list[Source] = []
-    principals = caller.principals
-    for shard in files.shards:
-        types: tuple[int, ...] = ()
-        if job_types:
-            types = shard.types(job_types)
-            if not types:
-                continue
-        audiences = None if caller.reads_all else shard.audiences(principals)
-        if owner is not None:
-            owned = shard.owned(owner)
-            audiences = owned if audiences is None else tuple(set(owned).intersection(audiences))
-        if audiences is None or audiences:
-            shards.append(shard)
-            sources.append(Source(shard.name, audiences, types, shard.totalled.audiences))
-    return shards, sources
-
-
-def _may_match(files: Files, sources: list[Source], filters: Filters) -> bool:
-    """Ask the counters first: what they count as none needs no search."""
-    if not sources:
-        return False
-    if not filters.states and not filters.job_types:
-        return True
-    return bool(files.db.execute(*counting.any_counted(sources, filters)).fetchone()[0])

@@ -17,15 +17,32 @@ COLUMNS: Final = (
     "id, state, created_at, updated_at, started_at, ended_at, attempt, progress, bulk_id, tags, "
     "error, output, audience, type"
 )
+#: What only the fold wants beside them.
+FOLD_COLUMNS: Final = "source, writers"
 _HALF: Final = 1 << 63
+_ALL: Final = (1 << 64) - 1
 
 
-def hash_of(job_id: str) -> int:
+def hash_of(job_id: str, seed: int) -> int:
     """Return the number by which a job is found: 64 bits with a sign, as SQLite's integers are.
 
     Several ids may have the same one.
+
+    Args:
+        job_id: The job's.
+        seed: Of the shard's filling: 64 bits with a sign.
     """
-    return xxh3_64_intdigest(job_id.encode()) - _HALF
+    return xxh3_64_intdigest(job_id.encode(), seed & _ALL) - _HALF
+
+
+def pack_writers(writers: tuple[str, ...]) -> str | None:
+    """Return a job's writers as a row has them."""
+    return orjson.dumps(writers).decode() if writers else None
+
+
+def unpack_writers(writers: str | None) -> tuple[str, ...]:
+    """Return the same the other way round."""
+    return tuple(orjson.loads(writers)) if writers else ()
 
 
 #: Names that are remembered at a time: about 300 bytes each.

@@ -18,6 +18,7 @@ from jobtrail.states import STATES, State
 from projections.reading import Audience, line_of
 from services.api.coding import Coding, Stream, choose, stream
 from services.api.instants import as_text
+from services.api.outgoing import Outgoing
 
 #: Answers are the caller's own, and have to be asked for again.
 BASE_HEADERS: Final = {
@@ -141,6 +142,11 @@ class Whole(web.Response):
     of them for that.
     """
 
+    @property
+    def content(self) -> bytes:
+        """Its body; empty where it is none of bytes."""
+        return self._body if type(self._body) is bytes else b""
+
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Send it."""
         body = self._body
@@ -167,6 +173,43 @@ class Whole(web.Response):
         return None
 
 
+class Members:
+    """An answer that is one object, made some members at a time: only a large one is sent so.
+
+    Args:
+        long: Sends it.
+        most: Bytes that are gathered before they are sent.
+    """
+
+    def __init__(self, long: LongAnswer, most: int) -> None:
+        self._long = long
+        self._most = most
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._before = b"{"
+
+    async def add(self, content: Mapping[str, Any]) -> None:
+        """Add some members."""
+        await self.add_encoded(encode(content)[1:-1])
+
+    async def add_encoded(self, members: bytes) -> None:
+        """Add some members that are JSON already, without the braces."""
+        if not members:
+            return
+        self._parts += [self._before, members]
+        self._before = b","
+        self._size += len(members)
+        if self._size >= self._most:
+            parts, self._parts, self._size = self._parts, [], 0
+            await self._long.write(b"".join(parts))
+
+    async def end(self) -> web.StreamResponse:
+        """Send the rest."""
+        if self._before == b"{":
+            return await self._long.end(b"{}")
+        return await self._long.end(b"".join([*self._parts, b"}"]))
+
+
 def answer(content: Any, headers: Mapping[str, str]) -> web.Response:
     """Return an answer in JSON.
 
@@ -174,7 +217,23 @@ def answer(content: Any, headers: Mapping[str, str]) -> web.Response:
         content: What to say: a struct, or what JSON knows.
         headers: Beside those that every answer has.
     """
-    return Whole(body=encode(content), headers={**BASE_HEADERS, **headers})
+    return whole(encode(content), headers)
+
+
+def whole(body: bytes, headers: Mapping[str, str]) -> web.Response:
+    """Return an answer that is JSON already."""
+    return Whole(body=body, headers={**BASE_HEADERS, **headers})
+
+
+def until_the_end(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    """Return a streamed answer that tells its client where it ends.
+
+    Before HTTP/1.1 there are no chunks: then the end of the connection says it, whatever the client
+    wanted to keep. Source: RFC 9112, section 6.3.
+    """
+    if request.version < HttpVersion11:
+        response.force_close()
+    return response
 
 
 class LongAnswer:
@@ -184,14 +243,25 @@ class LongAnswer:
         request: Whose answer.
         interval: Seconds between two signs of life.
         headers: Makes the headers when the answer begins.
+        outgoing: Counts what the client has not taken yet.
+        user: Who asks.
     """
 
-    __slots__ = ("_coder", "_due", "_headers", "_interval", "_request", "_response")
+    __slots__ = (
+        "_coder", "_due", "_headers", "_interval", "_outgoing", "_request", "_response", "_user",
+    )  # fmt: skip
 
     def __init__(
-        self, request: web.Request, interval: float, headers: Callable[[], Mapping[str, str]]
+        self,
+        request: web.Request,
+        interval: float,
+        headers: Callable[[], Mapping[str, str]],
+        outgoing: Outgoing,
+        user: str,
     ) -> None:
         self._request = request
+        self._outgoing = outgoing
+        self._user = user
         self._interval = interval
         self._headers = headers
         self._due = asyncio.get_running_loop().time() + interval
@@ -199,6 +269,11 @@ class LongAnswer:
         self._coder: Stream | None = None
         # The timer that waits for a connection's first request runs on beside it: half a KiB.
         request.protocol.keep_alive(True)
+
+    @property
+    def begun(self) -> bool:
+        """Whether some of it is on its way, be it a sign of life."""
+        return self._response is not None
 
     async def sign_of_life(self) -> float:
         """Send a line feed if it is time; return when it is time again, by the loop's clock."""
@@ -222,14 +297,15 @@ class LongAnswer:
 
     async def _write(self, response: web.StreamResponse, some: bytes) -> None:
         if self._request.method != "HEAD":
-            await response.write(some)
+            async with self._outgoing.room(self._user, len(some)):
+                await response.write(some)
 
     async def _begin(self, coding: Coding | None) -> web.StreamResponse:
         headers = {**BASE_HEADERS, **self._headers()}
         if coding is not None:
             self._coder = stream(coding)
             headers["Content-Encoding"] = coding
-        self._response = web.StreamResponse(headers=headers)
+        self._response = until_the_end(self._request, web.StreamResponse(headers=headers))
         await self._response.prepare(self._request)
         return self._response
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ from projections.reading import Held, ProjectionReader
 from services.api.auth import Gate
 from services.api.bodies import Bodies
 from services.api.buffer import Buffer
+from services.api.coverage import Coverage, Pulse
 from services.api.cursors import Cursors
 from services.api.delivery import Delivery
 from services.api.endpoint import Endpoint
@@ -26,19 +28,28 @@ from services.api.ingest import Ingest
 from services.api.keys import Keys
 from services.api.limits import Bounds, Patience, Rate
 from services.api.metrics import Metrics
+from services.api.outgoing import Outgoing
 from services.api.overlay import Overlay
 from services.api.past import Past
 from services.api.problems import unreadable
 from services.api.progress import Progress
 from services.api.protocol import DIRECT
 from services.api.provider import Provider
+from services.api.reads import Limits as ReadLimits
+from services.api.reads import Reads, brief, long
+from services.api.restarts import measure_restarts
 from services.api.routes import ENDPOINTS
 from services.api.routes.fallback import nothing_there, other_method
 from services.api.service import SERVICE, Service
 from services.api.serving import serving
+from services.api.spans import Spans
+from services.api.standing import Standing
 from services.api.store import Store
 from services.api.tail import Tail
+from services.api.turns import Turns
 from services.api.waits import Limits, Waits
+from services.api.watching import Watch
+from services.api.witness import Witness
 
 
 def make_service(
@@ -59,43 +70,91 @@ def make_service(
         patience: How long to wait for what; None for what clients rely on.
     """
     patience = patience or Patience()
-    provider = Provider(settings, patience) if settings.oidc_issuer else None
-    keys = Keys(settings.keys_path, patience.keys)
-    store = Store(open_reader)
-    bodies = Bodies(settings.topic, kafka)
-    buffer = Buffer(settings.tail_buffer_bytes)
-    waits = Waits(buffer, Limits(settings.max_waits, settings.max_waits_per_caller), patience)
-    feed = Feed(buffer, FeedLimits(settings.max_feeds, settings.max_feeds_per_caller))
+    watches: dict[bytes, Watch] = {}
+    buffer, witness, pulse, tail, coverage = _make_tail(settings, kafka, watches, patience)
+    store = Store(open_reader, witness.judge, brief(settings.max_page_bytes))
+    rate = Rate(settings.max_request_rate, settings.max_request_burst)
+    reads = Reads(Store(open_reader, witness.judge, long()), ReadLimits.of(settings), rate)
+    turns = Turns()
+    bodies = Bodies(settings.topic, kafka, witness)
+    waits = Waits(store, buffer, coverage, watches, Limits.of(settings), patience, turns)
+    feed = _make_feed(settings, buffer)
+    standing = Standing(buffer, settings.ready_stalled_after)
     service = Service(
         store=store,
+        standing=standing,
         buffer=buffer,
-        overlay=Overlay(buffer),
+        pulse=pulse,
+        coverage=coverage,
+        overlay=Overlay(buffer, settings.max_events_folded),
         feed=feed,
-        progress=Progress(store, buffer, feed, patience),
-        freshness=Freshness(buffer),
+        progress=Progress(store, buffer, feed, standing, patience),
+        freshness=Freshness(buffer, pulse),
         waits=waits,
-        tail=Tail(settings.topic, kafka, buffer, waits.watches, patience),
+        tail=tail,
         ingest=Ingest(settings),
         bodies=bodies,
-        past=Past(Store(open_reader), bodies),
-        gate=Gate(secret, provider, keys, patience.reverify),
+        spans=_make_spans(settings, store, kafka, witness),
+        reads=reads,
+        past=Past(reads, bodies),
+        witness=witness,
+        gate=_make_gate(settings, secret, patience),
         cursors=Cursors(secret),
         delivery=Delivery(secret),
         metrics=Metrics(),
         patience=patience,
         bounds=Bounds.of(settings),
-        rate=Rate(settings.max_request_rate, settings.max_request_burst),
+        rate=rate,
+        turns=turns,
+        outgoing=Outgoing(settings.max_outgoing_bytes, settings.max_outgoing_bytes_per_caller),
     )
-    service.progress.listen(waits.resync)
-    service.tail.listen(service.progress.need, partial(_lose, service))
-    waits.listen(service.progress.need)
+    _introduce(service)
     measure(service)
+    measure_restarts(service.metrics, settings.data_dir)
     return service
 
 
-def _lose(service: Service, partition: int, held: Held) -> None:
-    service.waits.lose(partition, held)
-    service.feed.lose(partition, held)
+def _make_tail(
+    settings: Settings, kafka: dict[str, Any], watches: dict[bytes, Watch], patience: Patience
+) -> tuple[Buffer, Witness, Pulse, Tail, Coverage]:
+    """Put together what follows the log."""
+    buffer = Buffer(settings.tail_buffer_bytes)
+    witness = Witness(settings.topic, kafka, buffer, patience)
+    pulse = Pulse(patience)
+    tail = Tail(settings.topic, kafka, buffer, watches, pulse, witness, patience)
+    return buffer, witness, pulse, tail, Coverage(buffer, pulse, tail.has_more)
+
+
+def _make_feed(settings: Settings, buffer: Buffer) -> Feed:
+    limits = FeedLimits(settings.max_feeds, settings.max_feeds_per_caller)
+    return Feed(buffer, limits, settings.feed_buffer_bytes // 2)
+
+
+def _make_spans(settings: Settings, store: Store, kafka: dict[str, Any], witness: Witness) -> Spans:
+    # With a consumer of their own: histories do not wait for listeners, nor the other way round.
+    bodies = Bodies(settings.topic, kafka, witness)
+    return Spans(bodies, store, settings.feed_buffer_bytes // 2)
+
+
+def _introduce(service: Service) -> None:
+    """Let those parts of a service hear of each other that were made before they could."""
+    service.progress.listen(service.waits.resync)
+    service.tail.listen(service.progress.need, partial(_lose, service))
+    service.waits.listen(service.progress.need)
+    service.buffer.listen(service.overlay.look_through)
+
+
+def _make_gate(settings: Settings, secret: bytes, patience: Patience) -> Gate:
+    provider = Provider(settings, patience) if settings.oidc_issuer else None
+    return Gate(secret, provider, Keys(settings.keys_path, patience.keys), patience.reverify)
+
+
+def _lose(service: Service, partition: int, held: Held, replaced: bool) -> None:
+    service.waits.lose(partition, held, replaced=replaced)
+    service.feed.lose(partition, replaced=replaced)
+    if replaced:
+        service.spans.forget()
+        service.overlay.forget()
 
 
 def make_app(service: Service) -> web.Application:
@@ -104,7 +163,7 @@ def make_app(service: Service) -> web.Application:
     app[SERVICE] = service
     direct = app[DIRECT] = {}
     for endpoint in ENDPOINTS:
-        resource = app.router.add_resource(endpoint.path, name=endpoint.name)
+        resource = app.router.add_resource(_pattern(endpoint.path), name=endpoint.name)
         methods = ("GET", "HEAD") if endpoint.method == "GET" else (endpoint.method,)
         serve = serving(service, endpoint)
         for method in methods:
@@ -116,6 +175,11 @@ def make_app(service: Service) -> web.Application:
     app.cleanup_ctx.append(_follow_log)
     app.on_shutdown.append(_let_go)
     return app
+
+
+def _pattern(path: str) -> str:
+    """Return a path as aiohttp matches it: what stands for a name in it may hold braces too."""
+    return re.sub(r"\{(\w+)\}", r"{\1:[^/]+}", path)
 
 
 def _add_fallback(resource: web.Resource, service: Service, endpoint: Endpoint) -> None:
@@ -135,19 +199,26 @@ async def _expect(request: web.Request) -> web.StreamResponse | None:
 
 async def _follow_log(app: web.Application) -> AsyncIterator[None]:
     service = app[SERVICE]
-    tasks = [asyncio.create_task(service.tail.run()), asyncio.create_task(service.progress.run())]
-    tasks.append(asyncio.create_task(service.gate.prepare()))
+    running = (
+        service.tail.run(),
+        service.progress.run(),
+        service.witness.run(service.store),
+        service.gate.prepare(),
+    )
+    tasks = [asyncio.create_task(each) for each in running]
     yield
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await service.gate.close()
     await service.ingest.close()
+    await service.spans.close()
     await service.bodies.close()
-    service.past.close()
+    service.reads.close()
     service.store.close()
 
 
 async def _let_go(app: web.Application) -> None:
     app[SERVICE].waits.close()
+    app[SERVICE].progress.close()
     app[SERVICE].feed.close()

@@ -1,4 +1,4 @@
-"""Who is asking: from the `Authorization` header to a caller and his permissions.
+"""Who is asking: from the `Authorization` header to a caller and their permissions.
 
 Which rules a token has to pass follows from the issuer that it claims; the claim proves nothing,
 it only chooses. Every way to be refused gives the same 401; the reason goes to the log only.
@@ -23,7 +23,7 @@ from jobtrail.tokens import (
 )
 from projections.reading import Caller
 from services.api.keys import Keys
-from services.api.problems import keys_unavailable, unauthorized
+from services.api.problems import api_keys_unknown, keys_unavailable, unauthorized
 from services.api.provider import Provider
 from services.api.requests import FOREVER
 
@@ -42,20 +42,20 @@ class Identity(NamedTuple):
     permissions: frozenset[str]
     #: When the proof ends, seconds since the epoch.
     expires: float
-    #: The sources whose events he may write; None for all.
+    #: The sources whose events they may write; None for all.
     sources: frozenset[str] | None = None
     #: The API key that proves it, which may be revoked; None for a token.
     key_id: str | None = None
 
     def may_write(self, source: str) -> bool:
-        """Tell whether he may write events of a CloudEvents source."""
+        """Tell whether they may write events of a CloudEvents source."""
         return self.sources is None or source in self.sources
 
 
 #: Tells when the time of a wait is up, by the event loop's clock; infinite for never.
 Deadline = Callable[[], float]
 
-#: Who asks where nobody needs to say who he is; sees no job.
+#: Who asks where nobody needs to say who they are; sees no job.
 NOBODY: Final = Identity(Caller(""), frozenset(), 0.0)
 
 
@@ -66,7 +66,7 @@ class _Remembered(NamedTuple):
 
 
 class Gate:
-    """Lets in who proves who he is.
+    """Lets in who proves who they are.
 
     Args:
         secret: Signs the local service's tokens.
@@ -103,7 +103,7 @@ class Gate:
             authorization: The header's value, None where there is none.
 
         Returns:
-            None where the token's key is not here: `prove` fetches it.
+            None where no key that is here has signed the token: `prove` fetches them.
 
         Raises:
             Problem: 401, the same one whatever the reason.
@@ -129,13 +129,16 @@ class Gate:
         provider = self._provider
         assert provider is not None
         assert provider.keys is not None
+        fetches = provider.keys.fetches
         await provider.keys.fetch()
-        identity = self.identify(authorization)
-        if identity is not None:
-            return identity
+        # Without new keys it is as before: a forged token need not be looked at twice.
+        if provider.keys.fetches != fetches:
+            identity = self.identify(authorization)
+            if identity is not None:
+                return identity
         if provider.keys.is_empty:
             raise keys_unavailable(f"no keys of {provider.issuer}")
-        raise unauthorized("the provider has no such key")
+        raise unauthorized("no key of the provider has signed the token")
 
     def deadline(self, identity: Identity, wait: int) -> Deadline:
         """Return what tells when the time of a wait is up.
@@ -170,7 +173,7 @@ class Gate:
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer":
             raise unauthorized("not the scheme Bearer")
-        token = token.strip()
+        token = token.strip(" ")
         if token.startswith(PREFIX):
             return self._find_key(token)
         try:
@@ -201,6 +204,8 @@ class Gate:
         # Not remembered: finding one is as cheap, and one that is revoked is gone at once.
         key = None if self._keys is None else self._keys.find(text)
         if key is None:
+            if self._keys is not None and self._keys.unknown:
+                raise api_keys_unknown()
             raise unauthorized("no such API key")
         expires = float("inf") if key.expires_at is None else key.expires_at.timestamp()
         if expires <= time.time():

@@ -9,7 +9,19 @@ from aiohttp import web
 
 from services.api.auth import Identity
 from services.api.freshness import LAG, POSITION
-from services.api.problems import BEHIND, RECOVERING, STORE_UNAVAILABLE, Kind
+from services.api.problems import (
+    BEHIND,
+    BUSY,
+    LOG_CHANGED,
+    LOG_UNAVAILABLE,
+    READ_TOO_LONG,
+    RECOVERING,
+    STOPPING,
+    STORE_UNAVAILABLE,
+    TOO_MANY_BYTES,
+    TOO_MANY_READS,
+    Kind,
+)
 from services.api.requests import Query, Request
 from services.api.service import Service
 
@@ -21,7 +33,12 @@ STREAM: Final = "text/event-stream"
 #: The headers of every answer that was read from the projections.
 FRESHNESS: Final = (POSITION, LAG)
 #: What every read of the projections may be refused with.
-READS: Final = (RECOVERING, BEHIND, STORE_UNAVAILABLE)
+READS: Final = (
+    RECOVERING, BEHIND, STORE_UNAVAILABLE, STOPPING, LOG_CHANGED, LOG_UNAVAILABLE, BUSY,
+    TOO_MANY_BYTES,
+)  # fmt: skip
+#: What a read that may be long may be refused with.
+LONG_READS: Final = (*READS, TOO_MANY_READS, READ_TOO_LONG)
 
 
 class Link(NamedTuple):

@@ -4,115 +4,31 @@ An event is told when the projections hold it: what the fold made of it then sta
 trail, and who may see the job in its row. So the same is told whether somebody listened at the
 time or takes it up later from a position, and each look at the projections serves all listeners.
 
-What was told last is kept, as far as there is room. Who is further behind, because he comes back
-or reads slowly, reads the log itself until he has caught up.
+What was told last is kept, as far as there is room. Who is further behind, because they come
+back or read slowly, reads the log itself until they have caught up.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Final, NamedTuple
 
-from jobtrail.decoding import ids_of
-from jobtrail.events import TYPE_NAMES
-from jobtrail.job import Job, TrailEntry, Verdict, entry_at
-from jobtrail.partitions import partition_of
-from jobtrail.states import State
-from projections.reading import Caller, Filters, Held, Snapshot
-from services.api.answers import encode, entry_answer, job_answer
+from jobtrail.job import Job
+from jobtrail.position import Position
+from projections.reading import Caller, Held, Snapshot
 from services.api.buffer import Buffer, Record
+from services.api.changes import Change, changes
 from services.api.problems import too_many_feeds
 
-#: Records that are taken in at one look, so that requests are served in between.
-AT_ONCE: Final = 256
-#: What is kept for those who are a little behind: changes, and bytes of their events.
+#: Records that are taken in at one look, so that requests are served in between: some 10 us each.
+AT_ONCE: Final = 64
+#: The most changes that are kept for those who are a little behind.
 _KEPT: Final = 4096
-_KEPT_BYTES: Final = 8 << 20
 #: The number of the next change for who has to read the log first.
 _BEHIND: Final = -1
-_CREATED: Final = TYPE_NAMES.index("job.created")
-
-
-class Change:
-    """One event that changed a job, and the job as it is now."""
-
-    __slots__ = ("_text", "entry", "job", "partition", "value")
-
-    def __init__(self, partition: int, entry: TrailEntry, job: Job, value: bytes) -> None:
-        self.partition = partition
-        self.entry = entry
-        self.job = job
-        self.value = value
-        self._text: bytes | None = None
-
-    @property
-    def text(self) -> bytes:
-        """The lines of a server-sent event but for its id."""
-        if self._text is None:
-            content = {
-                **entry_answer(self.entry, self.partition, self.value),
-                "job": job_answer(self.job),
-            }
-            # Line ends outside of JSON's strings mean nothing, inside of them there are none.
-            data = encode(content).replace(b"\r", b" ").replace(b"\n", b" ")
-            name = TYPE_NAMES[self.entry.type_code].encode()
-            self._text = b"event: %b\ndata: %b\n\n" % (name, data)
-        return self._text
-
-
-class Interest(NamedTuple):
-    """What a listener is told of."""
-
-    caller: Caller
-    filters: Filters
-    #: The state after the event has to be one of these; empty for any.
-    states: tuple[State, ...]
-
-    @classmethod
-    def of(cls, caller: Caller, filters: Filters) -> Interest:
-        """Return the interest of a caller in what a search with these filters would find."""
-        return cls(caller, filters._replace(states=()), filters.states)
-
-    def takes(self, change: Change) -> bool:
-        """Tell whether the listener is to be told of a change."""
-        return (
-            (not self.states or change.entry.state in self.states)
-            and self.caller.sees(change.job)
-            and self.filters.match(change.job)
-        )
-
-
-def changes(
-    snapshot: Snapshot, records: Sequence[tuple[bytes, Record]], partitions: int
-) -> Iterator[Change]:
-    """Yield what records changed, in their order.
-
-    Args:
-        snapshot: Of the projections; holds all of the records.
-        records: Key and record of each.
-        partitions: How many partitions the log has.
-    """
-    ids = ids_of(key for key, _ in records)
-    jobs = snapshot.watched(list(ids.values()))
-    trails = {job.id: job.trail for job in jobs.values()}
-    for job in jobs.values():
-        job.trail = b""
-    for key, (partition, offset, _timestamp, value) in records:
-        job_id = ids.get(key)
-        if job_id not in jobs or value is None or partition_of(job_id, partitions) != partition:
-            continue
-        entry = entry_at(trails[job_id], offset)
-        if entry is not None and _changes(entry):
-            yield Change(partition, entry, jobs[job_id], value)
-
-
-def _changes(entry: TrailEntry) -> bool:
-    # A `job.created` that came after the fact may have said whose the job is.
-    return entry.verdict is Verdict.APPLIED or (
-        entry.verdict is Verdict.LATE and entry.type_code == _CREATED
-    )
 
 
 class Limits(NamedTuple):
@@ -123,22 +39,28 @@ class Limits(NamedTuple):
 
 
 class Listener:
-    """One who listens: up to where he was told, and what wakes him."""
+    """One who listens: up to where they were told, and what wakes them."""
 
-    __slots__ = ("at", "future", "next", "over", "user")
+    __slots__ = ("at", "caller", "concerned", "future", "last", "next", "over")
 
-    def __init__(self, user: str, at: dict[int, int], following: int) -> None:
-        self.user = user
-        #: Per partition the offset before which he was told everything.
+    def __init__(
+        self, caller: Caller, at: dict[int, int], last: dict[int, Sequence[int]], following: int
+    ) -> None:
+        self.caller = caller
+        #: The numbers of the changes that they may see and have not looked at.
+        self.concerned: deque[int] = deque()
+        #: Per partition the offset before which they were told everything.
         self.at = at
-        #: The number of the next change that he is to look at.
+        #: Per partition offset and mark of the last record before that, where it is known.
+        self.last = last
+        #: Everything before this number they have looked at, or may not see.
         self.next = following
-        #: Whether there is nothing more to tell him.
+        #: Whether there is nothing more to tell them.
         self.over = False
         self.future: asyncio.Future[None] | None = None
 
     def wake(self) -> None:
-        """Let him look whether there is news."""
+        """Let them look whether there is news."""
         if self.future is not None and not self.future.done():
             self.future.set_result(None)
 
@@ -149,19 +71,28 @@ class Feed:
     Args:
         buffer: What the tail has seen.
         limits: How many may listen.
+        most: Bytes that are kept for those who are a little behind.
     """
 
-    def __init__(self, buffer: Buffer, limits: Limits) -> None:
+    def __init__(self, buffer: Buffer, limits: Limits, most: int) -> None:
         self._buffer = buffer
         self._limits = limits
+        self._most = most
         self._listeners: dict[Listener, None] = {}
         self._by_user: Counter[str] = Counter()
+        #: Those to whom a job may be visible under a name, and those who see all: each is told of
+        #: what concerns them, and not asked about each change.
+        self._by_principal: dict[str, dict[Listener, None]] = {}
+        self._see_all: dict[Listener, None] = {}
         self._kept: list[Change] = []
-        self._kept_bytes = 0
+        #: Bytes of what is kept.
+        self.size = 0
         #: The number of the first change that is kept.
         self._first = 0
         #: Per partition the offset before which everything was told.
         self.position: dict[int, int] = {}
+        #: Per partition the last record before that, where it is known.
+        self._last: dict[int, Sequence[int]] = {}
         self._closed = False
 
     @property
@@ -174,13 +105,13 @@ class Feed:
         """The number of the next change."""
         return self._first + len(self._kept)
 
-    def join(self, caller: Caller, held: Mapping[int, int], wanted: Mapping[int, int]) -> Listener:
+    def join(self, caller: Caller, held: Held, wanted: Mapping[int, int]) -> Listener:
         """Let somebody listen. `leave` has to follow, whatever happens.
 
         Args:
             caller: Who listens.
             held: What the projections hold now.
-            wanted: From where on he is to be told, per partition; from now on where it says
+            wanted: From where on they are to be told, per partition; from now on where it says
                 nothing.
 
         Raises:
@@ -191,46 +122,82 @@ class Feed:
         if self._by_user[caller.user] >= self._limits.per_caller:
             raise too_many_feeds(f"You listen as often as you may: {self._limits.per_caller}.")
         if not self._listeners:
-            self.position = dict(held)
+            self.position = dict(held.position)
+            self._last = dict(held.last)
         behind = any(offset < self.position.get(p, 0) for p, offset in wanted.items())
         following = _BEHIND if behind else self.following
-        listener = Listener(caller.user, {**self.position, **wanted}, following)
+        marks = wanted.marks if isinstance(wanted, Position) else {}
+        last: dict[int, Sequence[int]] = {p: o for p, o in self._last.items() if p not in wanted}
+        last |= {p: (wanted[p] - 1, mark) for p, mark in marks.items()}
+        listener = Listener(caller, {**self.position, **wanted}, last, following)
         listener.over = self._closed
         self._listeners[listener] = None
         self._by_user[caller.user] += 1
+        if caller.reads_all:
+            self._see_all[listener] = None
+        else:
+            for principal in caller.principals:
+                self._by_principal.setdefault(principal, {})[listener] = None
         return listener
+
+    def last(self, partition: int) -> Sequence[int] | None:
+        """Return offset and mark of the last record that was told of a partition."""
+        return self._last.get(partition)
 
     def leave(self, listener: Listener) -> None:
         """Forget a listener."""
         del self._listeners[listener]
-        self._by_user[listener.user] -= 1
-        if not self._by_user[listener.user]:
-            del self._by_user[listener.user]
+        user = listener.caller.user
+        self._by_user[user] -= 1
+        if not self._by_user[user]:
+            del self._by_user[user]
+        self._see_all.pop(listener, None)
+        for principal in listener.caller.principals:
+            if (named := self._by_principal.get(principal)) is not None:
+                named.pop(listener, None)
+                if not named:
+                    del self._by_principal[principal]
         if not self._listeners:
             self._forget()
 
     def _forget(self) -> None:
         """Keep nothing: whoever listens has to read the log."""
-        # One number is left out, so that even who has looked at everything is behind.
-        self._first = self.following + 1
+        self._first = self.following
         self._kept = []
-        self._kept_bytes = 0
+        self.size = 0
+        for listener in self._listeners:
+            _fall_behind(listener)
 
     def is_behind(self, listener: Listener) -> bool:
         """Tell whether a listener has to read the log to be told everything."""
-        return listener.next < self._first
+        return listener.next == _BEHIND
 
-    def news(self, listener: Listener, most: int) -> Iterable[Change]:
-        """Return the next changes that are kept for a listener, and move him on behind them.
+    def catch_up(self, listener: Listener) -> Mapping[int, int]:
+        """Return up to where a listener has to read the log; what is told later is kept."""
+        listener.concerned.clear()
+        listener.next = self.following
+        return dict(self.position)
+
+    def news(self, listener: Listener, most: int) -> Sequence[Change]:
+        """Return the next changes that are kept for a listener.
 
         Args:
             listener: One who is not behind.
-            most: How many at most; what concerns him is for him to see.
+            most: How many at most; which of those they may see they want is for them to tell.
         """
-        start = listener.next - self._first
-        found = self._kept[start : start + most]
-        listener.next += len(found)
-        return found
+        return [self._kept[number - self._first] for number in islice(listener.concerned, most)]
+
+    def move_on(self, listener: Listener, looked_at: int) -> None:
+        """Take it that a listener has looked at so many of their news.
+
+        Args:
+            listener: One who is not behind.
+            looked_at: How many changes.
+        """
+        concerned = listener.concerned
+        for _ in range(looked_at):
+            concerned.popleft()
+        listener.next = concerned[0] if concerned else self.following
 
     def publish(self, snapshot: Snapshot, partitions: int) -> bool:
         """Tell what the projections hold by now, some of it at a time.
@@ -244,14 +211,13 @@ class Feed:
         """
         if not self._listeners:
             return False
-        following = self.following
         room = AT_ONCE
         records: list[tuple[bytes, Record]] = []
         reached: dict[int, int] = {}
         skipped = False
         for partition, begin in self.position.items():
             end = min(snapshot.held.position.get(partition, 0), self._buffer.end(partition))
-            if end <= begin or not room:
+            if end <= begin or not room or partition in snapshot.held.recovering:
                 continue
             if self._buffer.covers(partition, begin):
                 end = min(end, begin + room)
@@ -261,26 +227,43 @@ class Feed:
                 # Dropped, for want of room or because the tail came later.
                 skipped = True
             reached[partition] = end
+            if (last := self._buffer.last(partition, end)) is not None:
+                self._last[partition] = last
         found = list(changes(snapshot, records, partitions))
         self.position.update(reached)
         if skipped:
             self._forget()
         self._keep(found)
-        if self.following > following:
-            for listener in self._listeners:
-                listener.wake()
         return not room
+
+    def _tell(self, number: int, job: Job) -> None:
+        """Tell those of a change who may see the job."""
+        for listener in self._see_all:
+            listener.concerned.append(number)
+            listener.wake()
+        if job.owner is None or not self._by_principal:
+            return
+        for principal in (f"user:{job.owner}", *job.viewers):
+            for listener in self._by_principal.get(principal, ()):
+                concerned = listener.concerned
+                if not concerned or concerned[-1] != number:
+                    concerned.append(number)
+                    listener.wake()
 
     def _keep(self, found: Iterable[Change]) -> None:
         for change in found:
+            self._tell(self.following, change.job)
             self._kept.append(change)
-            self._kept_bytes += len(change.value)
-        if len(self._kept) > _KEPT or self._kept_bytes > _KEPT_BYTES:
+            self.size += change.size
+        while len(self._kept) > _KEPT or self.size > self._most:
             # By a quarter, so that this is rare.
             old = self._kept[: len(self._kept) // 4 + 1]
             del self._kept[: len(old)]
             self._first += len(old)
-            self._kept_bytes -= sum(len(change.value) for change in old)
+            self.size -= sum(change.size for change in old)
+            for listener in self._listeners:
+                if listener.concerned and listener.concerned[0] < self._first:
+                    _fall_behind(listener)
 
     def kept(self, held: Mapping[int, int]) -> Mapping[int, int]:
         """Return up to where the buffer may be trimmed.
@@ -295,7 +278,7 @@ class Feed:
     async def wait(self, listener: Listener, until: float) -> None:
         """Wait until there is news for a listener, or until a time of the loop's clock."""
         loop = asyncio.get_running_loop()
-        if listener.over or listener.next < self.following:
+        if listener.over or listener.concerned or self.is_behind(listener):
             return
         listener.future = loop.create_future()
         timer = loop.call_at(until, listener.wake)
@@ -305,11 +288,10 @@ class Feed:
             timer.cancel()
             listener.future = None
 
-    def lose(self, partition: int, _held: Held) -> None:
-        """Take in that the tail began anew with a partition: let all go if its log is another."""
-        begin = self._buffer.end(partition)
-        if begin < self.position.get(partition, 0):
-            self.position[partition] = begin
+    def lose(self, partition: int, *, replaced: bool) -> None:
+        """Take in that the tail began again with a partition: let all go if its log is another."""
+        if replaced and partition in self.position:
+            self.position[partition] = self._buffer.end(partition)
             self._end_all()
 
     def close(self) -> None:
@@ -321,3 +303,10 @@ class Feed:
         for listener in self._listeners:
             listener.over = True
             listener.wake()
+
+
+def _fall_behind(listener: Listener) -> None:
+    """Let a listener read the log: what they have not looked at is not kept any more."""
+    listener.concerned.clear()
+    listener.next = _BEHIND
+    listener.wake()

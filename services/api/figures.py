@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from jobtrail.errors import StoreError
+from projections.reading import Held
 from services.api.service import Service
+
+#: Reads a figure of one partition.
+_Read = Callable[[Held, int], float]
 
 
 def measure(service: Service) -> None:
@@ -18,7 +23,7 @@ def measure(service: Service) -> None:
         "Jobs that held waits look at; every job counts once.",
         lambda: len(service.waits.watches),
     )
-    metrics.measure("jobtrail_feeds", "Who listens now.", lambda: service.feed.listeners)
+    _measure_feed(service)
     metrics.measure(
         "jobtrail_tail_lag_records",
         "Records of the log that the tail has not taken in yet.",
@@ -27,7 +32,7 @@ def measure(service: Service) -> None:
     metrics.measure(
         "jobtrail_tail_silent_seconds",
         "How long the log has not answered the tail.",
-        service.tail.silent_for,
+        service.pulse.silent_for,
     )
     metrics.measure(
         "jobtrail_tail_buffer_bytes",
@@ -40,6 +45,11 @@ def measure(service: Service) -> None:
         lambda: service.buffer.dropped,
     )
     metrics.measure(
+        "jobtrail_folds_waited",
+        "Requests that waited since jobs had more events beyond the projections than one folds.",
+        lambda: service.overlay.waited,
+    )
+    metrics.measure(
         "jobtrail_projection_lag_seconds",
         "By how much the projections are behind the log; NaN while that is not known.",
         lambda: _lag(service),
@@ -50,6 +60,9 @@ def measure(service: Service) -> None:
         "Records that the tail has seen and the projections do not hold.",
         lambda: _records_behind(service),
     )
+    _measure_shares(service)
+    for name, text, read in _by_partition(service):
+        metrics.figures(name, text, "partition", partial(_each, service, read))
     metrics.count(
         "jobtrail_projected_records",
         "Records that the projections hold, by what the fold made of them; `dead` went to the "
@@ -57,6 +70,104 @@ def measure(service: Service) -> None:
         "verdict",
         partial(_verdicts, service),
     )
+
+
+def _measure_shares(service: Service) -> None:
+    """Add what callers share: how much of it is taken, and how often there was none left."""
+    metrics = service.metrics
+    metrics.measure(
+        "jobtrail_long_reads",
+        "Long reads that are under way or wait for their turn.",
+        lambda: len(service.reads),
+    )
+    metrics.measure(
+        "jobtrail_long_read_seconds",
+        "Seconds of a processor that long reads have taken.",
+        lambda: service.reads.seconds,
+    )
+    metrics.count(
+        "jobtrail_long_reads_refused",
+        "Long reads that were refused or ended, by the bound: of the `caller`, of the `process`, "
+        "or the `deadline`.",
+        "bound",
+        lambda: service.reads.refused,
+    )
+    metrics.measure(
+        "jobtrail_requests_waiting",
+        "Requests that wait for their caller's turn on the event loop.",
+        lambda: service.turns.waiting,
+    )
+    metrics.measure(
+        "jobtrail_outgoing_bytes",
+        "Bytes of large answers that their clients have not taken yet.",
+        lambda: service.outgoing.size,
+    )
+    metrics.count(
+        "jobtrail_outgoing_refused",
+        "Answers that were refused since too many bytes were under way, by the bound: of the "
+        "`caller` or of the `process`.",
+        "bound",
+        lambda: service.outgoing.refused,
+    )
+
+
+def _measure_feed(service: Service) -> None:
+    metrics = service.metrics
+    metrics.measure("jobtrail_feeds", "Who listens now.", lambda: service.feed.listeners)
+    metrics.measure(
+        "jobtrail_feed_buffer_bytes",
+        "Bytes kept of what listeners are told.",
+        lambda: service.feed.size + service.spans.size,
+    )
+    metrics.measure(
+        "jobtrail_feed_log_reads",
+        "How often the log was read for listeners who are behind.",
+        lambda: service.spans.scans,
+    )
+    metrics.measure(
+        "jobtrail_feed_dropped_spans",
+        "How often something that was read for them was dropped early, for want of room.",
+        lambda: service.spans.dropped,
+    )
+
+
+def _by_partition(service: Service) -> Iterable[tuple[str, str, _Read]]:
+    """Return what is known of each partition: a metric's name, what it is, and what reads it."""
+    return (
+        (
+            "jobtrail_projection_position",
+            "The offset before which the projections hold everything.",
+            lambda held, p: held.position[p],
+        ),
+        (
+            "jobtrail_projection_verified_position",
+            "The offset before which the log was found to be the one that was folded.",
+            lambda held, p: held.proved.get(p, 0),
+        ),
+        (
+            "jobtrail_projection_still_seconds",
+            "For how long a partition has had events to apply and has not moved.",
+            lambda _held, p: service.standing.still_for(p),
+        ),
+        (
+            "jobtrail_projector_silent_seconds",
+            "For how long no projector has said that it lives.",
+            lambda held, p: service.standing.silent_for(held, p),
+        ),
+        (
+            "jobtrail_partition_answered",
+            "Whether a partition is answered for: 0 while it is folded again or stands at a hole.",
+            lambda held, p: float(p not in held.recovering and p not in held.stopped),
+        ),
+    )
+
+
+def _each(service: Service, read: _Read) -> dict[str, float]:
+    with contextlib.suppress(StoreError), service.store.view() as snapshot:
+        held = snapshot.held
+        service.standing.note(held)
+        return {str(partition): read(held, partition) for partition in sorted(held.position)}
+    return {}
 
 
 def _verdicts(service: Service) -> dict[str, int]:

@@ -8,7 +8,7 @@ from typing import Final
 
 from jobtrail.delivery import Delivery
 from jobtrail.errors import LogUnavailable
-from jobtrail.position import format_position
+from jobtrail.position import Position, mark_of
 from jobtrail.settings import Settings
 from services.api.problems import log_unavailable
 
@@ -26,7 +26,7 @@ class Ingest:
     def __init__(self, settings: Settings) -> None:
         self._delivery = Delivery(settings, WITHIN)
 
-    async def write(self, events: Sequence[tuple[str, bytes]]) -> list[str]:
+    async def write(self, events: Sequence[tuple[str, bytes]]) -> list[Position]:
         """Append events.
 
         Args:
@@ -46,7 +46,13 @@ class Ingest:
             places = [future.result() for future in sent]
         except LogUnavailable as error:
             raise log_unavailable(f"writing events: {error}") from None
-        return [format_position({place.partition: place.offset + 1}) for place in places]
+        return [
+            Position(
+                {place.partition: place.offset + 1},
+                {place.partition: mark_of(job_id.encode(), value)},
+            )
+            for place, (job_id, value) in zip(places, events, strict=True)
+        ]
 
     async def close(self) -> None:
         """Let go of the log."""

@@ -1,8 +1,8 @@
 """The public keys of an OIDC provider, fetched beside the requests and kept.
 
 PyJWT's own client blocks the event loop while it fetches. Here one fetch at a time serves all who
-need it, at most one in `Patience.refetch`, so that a flood of tokens with made-up key ids costs
-the provider nothing; and keys that are here stay when a fetch fails.
+need it, at most one in `Patience.refetch`, so that a flood of tokens with made-up key ids or
+signatures costs the provider nothing; and keys that are here stay when a fetch fails.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import aiohttp
 import jwt
@@ -26,9 +26,15 @@ logger = logging.getLogger(__name__)
 MAX_DOCUMENT: Final = 512 * 1024
 #: The most keys of a provider; large ones have ten.
 MAX_KEYS: Final = 100
+#: The most keys of one id and algorithm: a token is held against each of them.
+MAX_NAMESAKES: Final = 4
 _DISCOVERY: Final = "/.well-known/openid-configuration"
 _PREFIXES: Final = {"RSA": ("RS", "PS")}
 _CURVES: Final = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512", "Ed25519": "EdDSA"}
+
+
+#: By id and algorithm.
+_Keys: TypeAlias = dict[tuple[str | None, str], list[jwt.PyJWK]]
 
 
 class _Unusable(ValueError):
@@ -52,8 +58,10 @@ class KeySet:
         self._url = url
         self._algorithms = tuple(algorithms)
         self._patience = patience
-        self._keys: dict[tuple[str | None, str], jwt.PyJWK] = {}
+        self._keys: _Keys = {}
         self._fetched = 0.0
+        #: How often keys have been fetched.
+        self.fetches = 0
         #: The next fetch begins no earlier, by `monotonic`.
         self._not_before = 0.0
         self._fetching: asyncio.Task[None] | None = None
@@ -63,8 +71,8 @@ class KeySet:
         """Whether no keys have ever been fetched."""
         return not self._keys
 
-    def find(self, key_id: str | None, algorithm: str) -> jwt.PyJWK | None:
-        """Return a key, and let old ones be fetched anew meanwhile.
+    def find(self, key_id: str | None, algorithm: str) -> Sequence[jwt.PyJWK]:
+        """Return the keys of an id, nearly always one, and let old ones be fetched anew.
 
         Args:
             key_id: The token's `kid`; None stands for the one key that fits.
@@ -72,18 +80,18 @@ class KeySet:
         """
         if self._keys and monotonic() >= self._fetched + self._patience.refresh:
             self._begin()
-        return self._keys.get((key_id, algorithm))
+        return self._keys.get((key_id, algorithm), ())
 
     async def fetch(self) -> None:
         """Fetch the keys, unless that has just been done; wait for a fetch that is under way."""
         self._begin()
-        if self._fetching is not None:
+        if self._fetching is not None and not self._fetching.done():
             # Who asked may go away; the others still wait.
             await asyncio.shield(self._fetching)
 
     def _begin(self) -> None:
         now = monotonic()
-        if self._fetching is None and now >= self._not_before:
+        if (self._fetching is None or self._fetching.done()) and now >= self._not_before:
             self._not_before = now + self._patience.refetch
             self._fetching = asyncio.create_task(self._fetch())
 
@@ -91,7 +99,8 @@ class KeySet:
         try:
             async with asyncio.timeout(self._patience.provider):
                 keys = await self._download()
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        except Exception as error:
+            # Whatever a provider sends: who waits for its keys gets 503 or is judged by old ones.
             logger.warning(
                 "action=keys-not-fetched issuer=%s kept=%d error=%r",
                 self._issuer,
@@ -102,10 +111,9 @@ class KeySet:
             logger.info("action=keys-fetched issuer=%s keys=%d", self._issuer, len(keys))
             self._keys = keys
             self._fetched = monotonic()
-        finally:
-            self._fetching = None
+            self.fetches += 1
 
-    async def _download(self) -> dict[tuple[str | None, str], jwt.PyJWK]:
+    async def _download(self) -> _Keys:
         async with aiohttp.ClientSession(headers={"Accept": "application/json"}) as session:
             url = self._url or await self._discover(session)
             document = await _get(session, url)
@@ -151,11 +159,12 @@ async def _get(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
     return document
 
 
-def _keys(
-    found: Sequence[Any], algorithms: Sequence[str]
-) -> dict[tuple[str | None, str], jwt.PyJWK]:
-    """Return the usable keys by id and algorithm; under no id, the one key of an algorithm."""
-    keys: dict[tuple[str | None, str], jwt.PyJWK] = {}
+def _keys(found: Sequence[Any], algorithms: Sequence[str]) -> _Keys:
+    """Return the usable keys by id and algorithm; under no id, the one key of an algorithm.
+
+    Ids are to be distinct (RFC 7517, section 4.5); of a provider whose are not, each may sign.
+    """
+    keys: _Keys = {}
     by_algorithm: dict[str, list[jwt.PyJWK]] = {}
     for entry in found:
         for algorithm in algorithms:
@@ -168,16 +177,23 @@ def _keys(
                 continue
             by_algorithm.setdefault(algorithm, []).append(key)
             if isinstance(entry.get("kid"), str):
-                keys[entry["kid"], algorithm] = key
+                namesakes = keys.setdefault((entry["kid"], algorithm), [])
+                if len(namesakes) < MAX_NAMESAKES:
+                    namesakes.append(key)
+                else:
+                    logger.warning("action=key-unusable error=%d of one id", MAX_NAMESAKES)
     for algorithm, fitting in by_algorithm.items():
         if len(fitting) == 1:
-            keys[None, algorithm] = fitting[0]
+            keys[None, algorithm] = fitting
     return keys
 
 
 def _fits(entry: Any, algorithm: str) -> bool:
     """Tell whether a JWK (RFC 7517) is a public key that signs with an algorithm."""
     if not isinstance(entry, dict) or "d" in entry or entry.get("use", "sig") != "sig":
+        return False
+    operations = entry.get("key_ops", ["verify"])
+    if not isinstance(operations, list) or "verify" not in operations:
         return False
     if entry.get("alg", algorithm) != algorithm:
         return False

@@ -1,4 +1,8 @@
-"""The API keys as a process knows them: its file is read again when it has changed."""
+"""The API keys as a process knows them: its file is read again when it has changed.
+
+A file that is damaged is no reason not to serve those who come without a key. It stays as it is,
+since somebody may want to mend it, and until then nobody can say whether a key is one of ours.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from pathlib import Path
 from time import monotonic
 
 from jobtrail.errors import SettingError
-from jobtrail.keys import ApiKey, read_keys, split_key
+from jobtrail.keys import ApiKey, KeysDamaged, read_keys, split_key
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +26,7 @@ class Keys:
         interval: Seconds between two looks whether it has changed.
 
     Raises:
-        SettingError: The file can't be used.
+        SettingError: Others can reach the file, or it can't be read.
     """
 
     def __init__(self, path: Path, interval: float) -> None:
@@ -30,8 +34,17 @@ class Keys:
         self._interval = interval
         # Before the keys: what is written in between is seen at the next look.
         self._mark = self._look()
-        self._keys = {key.id: key for key in read_keys(path)}
+        #: Whether no keys were ever read, since the file is damaged.
+        self.unknown = False
+        self._keys: dict[str, ApiKey] = {}
+        try:
+            self._keys = {key.id: key for key in read_keys(path)}
+        except KeysDamaged as error:
+            self.unknown = True
+            logger.error("action=keys-damaged kept=0 %s", error)
         self._look_at = monotonic() + interval
+        #: Of the file that could not be read last.
+        self._refused: _Mark | None = None
 
     def find(self, text: str) -> ApiKey | None:
         """Return what is known of a key, None where it is not one of ours."""
@@ -64,10 +77,14 @@ class Keys:
         mark = self._look()
         if mark == self._mark:
             return
-        self._mark = mark
         try:
-            self._keys = {key.id: key for key in read_keys(self._path)}
+            keys = {key.id: key for key in read_keys(self._path)}
         except SettingError as error:
-            logger.error("action=keys-not-read kept=%d %s", len(self._keys), error)
+            # It is read again at the next look, changed or not: a key may have been revoked.
+            if mark != self._refused:
+                logger.error("action=keys-not-read kept=%d %s", len(self._keys), error)
+            self._refused = mark
         else:
-            logger.info("action=keys-read keys=%d", len(self._keys))
+            self._keys, self._mark, self._refused = keys, mark, None
+            self.unknown = False
+            logger.info("action=keys-read keys=%d", len(keys))

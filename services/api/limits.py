@@ -33,6 +33,11 @@ class Patience:
     #: How long after its last answer the log counts as there; after twice as long, the tail
     #: connects anew.
     silence: float = 5.0
+    #: How long after its last answer the log is taken to hold nothing more: its long polls end
+    #: every half second. What is not found after that may be there.
+    certain: float = 2.0
+    #: Between two proofs that the tail's log is still the same one where no connection broke.
+    prove: float = 5.0
     #: Between two fetches of a provider's keys, whatever tokens come.
     refetch: float = 10.0
     #: How old a provider's keys get before they are fetched anew.
@@ -81,7 +86,7 @@ class Rate:
 
     Args:
         rate: Requests a second that one user may send in the long run.
-        burst: Requests that he may send at once after a rest.
+        burst: Requests that they may send at once after a rest.
         clock: Seconds that only grow.
     """
 
@@ -96,6 +101,17 @@ class Rate:
     def __len__(self) -> int:
         """Return how many buckets are kept."""
         return len(self._full_at) + len(self._older)
+
+    def charge(self, user: str, requests: float) -> None:
+        """Count what a request has cost beyond one, as far as there is any left.
+
+        Args:
+            user: Whose request.
+            requests: What it cost, in requests.
+        """
+        now = self._clock()
+        full_at = max(self._full_at.get(user) or self._older.get(user, now), now)
+        self._full_at[user] = min(full_at + requests * self._interval, now + self._span)
 
     def take(self, user: str) -> None:
         """Count a request.

@@ -19,7 +19,12 @@ from prometheus_client import (
     Histogram,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
@@ -45,6 +50,27 @@ class _Counts(Collector):
         family = self._family()
         for name, count in self._read().items():
             family.add_metric([name], count)
+        return [family]
+
+
+class _Figures(Collector):
+    """Figures that somebody else knows, one for each value of a label."""
+
+    def __init__(
+        self, name: str, text: str, label: str, read: Callable[[], Mapping[str, float]]
+    ) -> None:
+        self._family = partial(GaugeMetricFamily, name, text, labels=[label])
+        self._read = read
+
+    def describe(self) -> Iterable[Metric]:
+        """Return the metric without figures: nothing is read before Prometheus asks."""
+        return [self._family()]
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the figures as they are now."""
+        family = self._family()
+        for name, figure in self._read().items():
+            family.add_metric([name], figure)
         return [family]
 
 
@@ -131,6 +157,19 @@ class Metrics:
             read: Returns the count of each.
         """
         self.registry.register(_Counts(name, text, label, read))
+
+    def figures(
+        self, name: str, text: str, label: str, read: Callable[[], Mapping[str, float]]
+    ) -> None:
+        """Add figures that somebody else knows, read when Prometheus asks.
+
+        Args:
+            name: Of the metric.
+            text: What it is.
+            label: What the figures are told apart by.
+            read: Returns the figure of each.
+        """
+        self.registry.register(_Figures(name, text, label, read))
 
     def text(self) -> bytes:
         """Return all figures in Prometheus's text form."""

@@ -1,27 +1,29 @@
 """What was true: read beside the event loop, and folded from the log where jobs have changed since.
 
-Counts and listings of the past may have to read much, so they have a thread and a connection of
-their own; requests stand in line for them.
+Counts and listings of the past may have to read much, so they are done as all long reads are.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain
+from typing import Final, NamedTuple
 
-from jobtrail.asof import Cut, fold_again
-from jobtrail.errors import StoreError
-from jobtrail.job import Job
+from jobtrail.asof import Cut, Event, Prefix, Said, fold_again, prefix, said_by_both, said_in
+from jobtrail.job import Job, kept_trail, place_of
+from projections.meter import TooLong
 from projections.reading import Caller, Cursor, Filters, Held, Snapshot, Then
 from services.api.bodies import Bodies
 from services.api.problems import past_gone
-from services.api.store import Store, as_problem, is_recovering
+from services.api.reads import Reads
 
 #: The most that is looked at for a page whose offset can only be counted on folded jobs.
 _MOST: Final = 1_000
-_T = TypeVar("_T")
+#: Events of several jobs that are in memory at a time.
+_EVENTS: Final = 200
+#: Events of a job from which on they are folded beside the event loop.
+_MANY: Final = 500
 
 
 class PastPage(NamedTuple):
@@ -39,14 +41,13 @@ class Past:
     """Answers what was true.
 
     Args:
-        store: The projections; read by nobody else.
+        reads: The projections.
         bodies: The log.
     """
 
-    def __init__(self, store: Store, bodies: Bodies) -> None:
-        self._store = store
+    def __init__(self, reads: Reads, bodies: Bodies) -> None:
+        self._reads = reads
         self._bodies = bodies
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="past")
 
     async def summary(
         self, caller: Caller, filters: Filters, cut: Cut
@@ -56,7 +57,9 @@ class Past:
         Raises:
             Problem: 503 where the projections can't be read.
         """
-        return await self._read(lambda snapshot: snapshot.summary_at(caller, filters, cut))
+        return await self._reads.read(
+            caller.user, lambda snapshot: snapshot.summary_at(caller, filters, cut)
+        )
 
     async def search(
         self,
@@ -84,7 +87,8 @@ class Past:
         """
         # Only a folded job's tags tell whether it counts among those to be passed over.
         later = skip if filters.tags else 0
-        looked, held = await self._read(
+        looked, held = await self._reads.read(
+            caller.user,
             lambda snapshot: snapshot.search_at(
                 caller,
                 filters,
@@ -92,19 +96,37 @@ class Past:
                 size=size + min(later, _MOST),
                 after=after,
                 skip=skip - later,
-            )
+            ),
         )
-        jobs = [job for job in await self.fold(looked.found) if filters.match(job)]
+        folded, whole = await self._fold_some(looked.found, caller.user)
+        # As many as there is room for; the next page begins behind them.
+        reached = looked.reached if whole else looked.found[len(folded) - 1].place
+        jobs = [job for job in folded if filters.match(job)]
         passed = min(later, len(jobs))
-        reached = looked.reached
         jobs = jobs[passed:]
         if len(jobs) > size:
             jobs = jobs[:size]
             reached = Cursor(jobs[-1].created_at, jobs[-1].id)
         return PastPage(jobs, reached, skip - looked.skipped - passed, held)
 
-    async def fold(self, found: Sequence[Then]) -> list[Job]:
+    async def _fold_some(self, found: Sequence[Then], user: str) -> tuple[list[Job], bool]:
+        """Fold jobs until their answers have so many bytes; tell whether all of them were."""
+        jobs: list[Job] = []
+        left = self._reads.limits.page_bytes
+        for some in _groups(found):
+            if left <= 0:
+                return jobs, False
+            folded = await self.fold(some, user)
+            left -= sum(len(job.output or b"") + len(job.error or b"") for job in folded)
+            jobs += folded
+        return jobs, True
+
+    async def fold(self, found: Sequence[Then], user: str) -> list[Job]:
         """Return jobs as they were; the events of all of them are read together.
+
+        Args:
+            found: The jobs.
+            user: Who asks.
 
         Raises:
             Problem: As above.
@@ -113,32 +135,91 @@ class Past:
         for then in found:
             wanted.setdefault(then.partition, []).extend(offset for offset, _time in then.events)
         bodies = {
-            partition: await self._bodies.read(partition, sorted(offsets))
+            partition: await self._bodies.read(partition, sorted(offsets), user)
             for partition, offsets in wanted.items()
         }
         jobs = []
         for then in found:
             job = then.job
             if job is None:
-                job = fold_again(then.partition, then.events, bodies[then.partition])
+                some = bodies[then.partition]
+                if len(then.events) <= _MANY:
+                    job = fold_again(then.partition, then.events, some)
+                else:
+                    job = await self._reads.beside(
+                        user, partial(_fold_long, then.partition, then.events, some)
+                    )
                 if job is None:
                     raise past_gone(then.place.id)
             jobs.append(job)
         return jobs
 
-    async def _read(self, ask: Callable[[Snapshot], _T]) -> tuple[_T, Held]:
-        def read() -> tuple[_T, Held]:
-            try:
-                with self._store.view() as snapshot:
-                    if snapshot.held.recovering:
-                        raise is_recovering(snapshot.held)
-                    return ask(snapshot), snapshot.held
-            except StoreError as error:
-                raise as_problem(error) from error
+    async def look_back(
+        self, job: Job, partition: int, cut: Cut, user: str
+    ) -> tuple[Prefix | None, Said]:
+        """Return what of a job lies before a cut, and where it was said what it is.
 
-        return await asyncio.get_running_loop().run_in_executor(self._thread, read)
+        Args:
+            job: As it is at the log's end.
+            partition: Where its events lie.
+            cut: Up to where the log counts.
+            user: Who asks.
 
-    def close(self) -> None:
-        """Wait for what is being read, then let go of the projections."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
-        self._store.close()
+        Raises:
+            Problem: 429 or 503 where too many wait, 503 where it takes too long or the projections
+                can't be read.
+        """
+        if job.earlier is None:
+            return prefix((job.trail,), partition, cut), said_in(job.trail)
+
+        def look(snapshot: Snapshot) -> tuple[Prefix | None, Said]:
+            beyond = kept_trail(job)
+            beyond = beyond[place_of(beyond, snapshot.held.position[partition]) :]
+            trail = snapshot.trail(job.id)
+            if trail is None:
+                return prefix((beyond,), partition, cut), said_in(beyond)
+            then = prefix(chain(trail.chunks(), (beyond,)), partition, cut)
+            return then, said_by_both(trail.said(), said_in(beyond))
+
+        found, _held = await self._reads.read(user, look)
+        return found
+
+
+def _fold_long(
+    partition: int,
+    events: Iterable[Event],
+    bodies: Mapping[int, bytes | None],
+    is_over: Callable[[], bool],
+) -> Job | None:
+    """Fold events for as long as there is time; see `jobtrail.asof.fold_again`.
+
+    Raises:
+        TooLong: There is none left.
+    """
+    return fold_again(partition, _before(events, is_over), bodies)
+
+
+def _before(events: Iterable[Event], is_over: Callable[[], bool]) -> Iterator[Event]:
+    """Yield events for as long as there is time.
+
+    Raises:
+        TooLong: There is none left.
+    """
+    for number, event in enumerate(events):
+        if not number % _EVENTS and is_over():
+            raise TooLong
+        yield event
+
+
+def _groups(found: Sequence[Then]) -> Iterator[list[Then]]:
+    """Yield jobs in groups that have no more events than may be in memory, or are single jobs."""
+    group: list[Then] = []
+    events = 0
+    for then in found:
+        events += len(then.events)
+        if group and events > _EVENTS:
+            yield group
+            group, events = [], len(then.events)
+        group.append(then)
+    if group:
+        yield group

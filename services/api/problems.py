@@ -47,6 +47,7 @@ NOT_FOUND: Final = Kind(404, "not-found", "There is no such thing.")
 METHOD_NOT_ALLOWED: Final = Kind(405, "method-not-allowed", "This can't be done here.", ("Allow",))
 TIMEOUT: Final = Kind(408, "timeout", "The request took too long.")
 POSITION_GONE: Final = Kind(410, "position-gone", "The log does not reach back that far.")
+LOG_CHANGED: Final = Kind(410, "log-changed", "The log is another one.")
 PAST_GONE: Final = Kind(410, "past-gone", "The log has lost what was then.")
 TOO_LARGE: Final = Kind(413, "too-large", "The body is too large.")
 URI_TOO_LONG: Final = Kind(414, "uri-too-long", "The URL is too long.")
@@ -55,6 +56,8 @@ EXPECTATION_FAILED: Final = Kind(417, "expectation-failed", "This can't be expec
 TOO_MANY_REQUESTS: Final = Kind(429, "too-many-requests", "You send too many requests.", _RETRY)
 TOO_MANY_FEEDS: Final = Kind(429, "too-many-feeds", "Too many listen.", _RETRY)
 TOO_MANY_WAITS: Final = Kind(429, "too-many-waits", "Too many waits are being held.", _RETRY)
+TOO_MANY_READS: Final = Kind(429, "too-many-reads", "Too many of your reads are waiting.", _RETRY)
+TOO_MANY_BYTES: Final = Kind(429, "too-many-bytes", "You have not read what you asked for.", _RETRY)
 HEADERS_TOO_LARGE: Final = Kind(431, "headers-too-large", "The headers are too large.")
 INTERNAL: Final = Kind(500, "internal", "The service has made a mistake.")
 KEYS_UNAVAILABLE: Final = Kind(503, "keys-unavailable", "Tokens can't be verified.", _RETRY)
@@ -65,6 +68,9 @@ RECOVERING: Final = Kind(503, "recovering", "The projections are being rebuilt."
 BEHIND: Final = Kind(503, "behind", "The projections have not got there yet.", _RETRY)
 NOT_READY: Final = Kind(503, "not-ready", "The service is not ready.", _RETRY, NotReadyDetails)
 STORE_UNAVAILABLE: Final = Kind(503, "store-unavailable", "The projections can't be read.", _RETRY)
+BUSY: Final = Kind(503, "busy", "The service has too much to do.", _RETRY)
+READ_TOO_LONG: Final = Kind(503, "read-too-long", "This takes too long.", _RETRY)
+STOPPING: Final = Kind(503, "stopping", "The service is being stopped.", _RETRY)
 LOG_UNAVAILABLE: Final = Kind(503, "log-unavailable", "The log can't be reached.", _RETRY)
 
 
@@ -165,6 +171,16 @@ def keys_unavailable(reason: str) -> Problem:
     )
 
 
+def api_keys_unknown() -> Problem:
+    """The file of the API keys is damaged: no key can be judged."""
+    return Problem(
+        KEYS_UNAVAILABLE,
+        "The service can't read its file of API keys, so it can't tell whether yours is one.",
+        headers={"Retry-After": "10"},
+        reason="the file of the API keys is damaged",
+    )
+
+
 def foreign_source(faults: Sequence[Fault]) -> Problem:
     """An API key that is bound to sources sent events of others."""
     return Problem(
@@ -205,7 +221,7 @@ def method_not_allowed(methods: Sequence[str]) -> Problem:
 
 
 def too_many_requests(seconds: int) -> Problem:
-    """A caller asks faster than he may."""
+    """A caller asks faster than they may."""
     return Problem(
         TOO_MANY_REQUESTS,
         "Wait as long as `Retry-After` says.",
@@ -253,6 +269,16 @@ def position_gone(position: str) -> Problem:
     )
 
 
+def log_changed(what: str = "position") -> Problem:
+    """Something was made from a log that has lost its end since, or was replaced."""
+    return Problem(
+        LOG_CHANGED,
+        f"The {what} was made from another log than the one that is there: that one lost its end, "
+        "or was replaced. Begin again without it: read what is there now, and go on from the "
+        "position of that answer.",
+    )
+
+
 def past_gone(job_id: str) -> Problem:
     """A job as it was can't be folded: the log does not hold its events any more."""
     return Problem(
@@ -281,11 +307,30 @@ def behind(detail: str) -> Problem:
     )
 
 
+def unknown_yet() -> Problem:
+    """Something was not found where the log is not known to its end."""
+    return Problem(
+        BEHIND,
+        "What was not found may be in a part of the log that is not known yet: the projections or "
+        "the live tail are behind. Ask again.",
+        headers={"Retry-After": "1"},
+    )
+
+
+def stopping() -> Problem:
+    """The service ends before what was waited for has happened."""
+    return Problem(
+        STOPPING,
+        "What you wait for has not happened yet. Ask again: another process answers.",
+        headers={"Retry-After": "1"},
+    )
+
+
 def not_ready(readiness: Readiness) -> Problem:
     """Some part of the service is not up."""
     return Problem(
         NOT_READY,
-        "A part of it is not up: one of the members of this problem says which.",
+        "A part of it is not up, or makes no progress: `reasons` says what is wrong.",
         headers={"Retry-After": "1"},
         members=structs.asdict(readiness),
     )

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from jobtrail.errors import StoreError
 from jobtrail.position import holds
-from projections.reading import Snapshot
+from projections.reading import Held, Snapshot
 from services.api.buffer import Buffer
 from services.api.feed import Feed
 from services.api.limits import Patience
+from services.api.problems import stopping
+from services.api.standing import Standing
 from services.api.store import Store
 
 logger = logging.getLogger(__name__)
@@ -31,23 +33,35 @@ class Progress:
         store: The projections.
         buffer: Is trimmed as they move on.
         feed: Is told of them before.
+        standing: Is told of them too.
         patience: How often to look.
     """
 
-    def __init__(self, store: Store, buffer: Buffer, feed: Feed, patience: Patience) -> None:
+    def __init__(
+        self, store: Store, buffer: Buffer, feed: Feed, standing: Standing, patience: Patience
+    ) -> None:
         self._store = store
         self._buffer = buffer
         self._feed = feed
+        self._standing = standing
         self._patience = patience
-        self._waiting: dict[asyncio.Future[None], Callable[[Mapping[int, int]], bool]] = {}
+        self._waiting: dict[asyncio.Future[None], Callable[[Held], bool]] = {}
+        self._closed = False
         self._needed = asyncio.Event()
         self._pausing: asyncio.Future[None] | None = None
         self._listener: Listener | None = None
         self._failing = False
+        #: Whether there is more to be told than one look takes.
+        self._more = False
 
     def listen(self, listener: Listener) -> None:
         """Let one other look on."""
         self._listener = listener
+
+    @property
+    def waiting(self) -> Collection[asyncio.Future[None]]:
+        """Who waits for something to be true of the projections."""
+        return self._waiting.keys()
 
     def need(self) -> None:
         """Say that somebody needs to know."""
@@ -62,8 +76,17 @@ class Progress:
                     self._needed.clear()
             except Exception:
                 logger.exception("action=look_failed")
-            eager = (self._waiting or self._feed.listeners) and not self._failing
-            await self._pause(self._patience.eager_look if eager else self._patience.look)
+            await self._pause(self._interval())
+
+    def _interval(self) -> float:
+        """Return the seconds until the next look."""
+        if self._failing:
+            return self._patience.look
+        if self._more:
+            # No longer than others need to be served in between.
+            return 0.001
+        eager = self._waiting or self._feed.listeners
+        return self._patience.eager_look if eager else self._patience.look
 
     async def _pause(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -80,8 +103,13 @@ class Progress:
         try:
             with self._store.view() as snapshot:
                 held = snapshot.held
-                more = self._feed.publish(snapshot, self._store.partitions)
-                self._buffer.trim(self._feed.kept(held.position))
+                self._standing.note(held)
+                more = self._more = self._feed.publish(snapshot, self._store.partitions)
+                whole = held.position
+                if held.recovering:
+                    # What is of another log says nothing of how far this one is held.
+                    whole = {p: o for p, o in whole.items() if p not in held.recovering}
+                self._buffer.trim(self._feed.kept(whole))
                 if self._listener is not None:
                     more = self._listener(snapshot) or more
         except StoreError as error:
@@ -91,7 +119,7 @@ class Progress:
             return True
         self._failing = False
         for future, is_there in self._waiting.items():
-            if is_there(held.position):
+            if is_there(held):
                 _wake(future)
         return more or bool(self._waiting) or bool(self._buffer.size)
 
@@ -104,7 +132,7 @@ class Progress:
         Returns:
             Whether they did in time.
         """
-        return await self._wait(lambda held: holds(held, wanted), self._patience.position)
+        return await self.until(lambda held: holds(held.position, wanted), self._patience.position)
 
     async def leaves(self, position: Mapping[int, int], seconds: float) -> bool:
         """Wait until the projections hold anything else than at a position.
@@ -112,9 +140,23 @@ class Progress:
         Returns:
             Whether they did in time.
         """
-        return await self._wait(lambda held: held != position, seconds)
+        return await self.until(lambda held: held.position != position, seconds)
 
-    async def _wait(self, is_there: Callable[[Mapping[int, int]], bool], seconds: float) -> bool:
+    async def until(self, is_there: Callable[[Held], bool], seconds: float) -> bool:
+        """Wait until something is true of what the projections hold.
+
+        Args:
+            is_there: Tells whether it is.
+            seconds: For how long, at most.
+
+        Returns:
+            Whether it was in time.
+
+        Raises:
+            Problem: 503 where the service is stopped.
+        """
+        if self._closed:
+            raise stopping()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[future] = is_there
         self.need()
@@ -126,7 +168,15 @@ class Progress:
             return False
         finally:
             del self._waiting[future]
+        if self._closed:
+            raise stopping()
         return True
+
+    def close(self) -> None:
+        """Let nobody wait any longer."""
+        self._closed = True
+        for future in self._waiting:
+            _wake(future)
 
 
 def _wake(future: asyncio.Future[None] | None) -> None:

@@ -238,7 +238,7 @@ def _directed(direct: Mapping[tuple[str, str], _Handler], otherwise: Any) -> Any
     Args:
         direct: See `DIRECT`.
         otherwise: The application's own handler: of paths with names in them or written in another
-            way, of those that are not there, and of who asks first whether he may send a body.
+            way, of those that are not there, and of who asks first whether they may send a body.
     """
 
     def handle(request: web.Request) -> Awaitable[web.StreamResponse]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import jwt
@@ -9,7 +11,7 @@ import jwt
 from jobtrail.errors import SettingError
 from jobtrail.oidc import algorithms_of
 from jobtrail.settings import Settings
-from jobtrail.tokens import PERMISSIONS, Claims, TokenError, make_claims, verify
+from jobtrail.tokens import PERMISSIONS, Claims, TokenError, WrongSignature, make_claims, verify
 from services.api.jwks import KeySet
 from services.api.limits import Patience
 
@@ -30,6 +32,7 @@ class Provider:
         self._audience = settings.oidc_audience
         self._user = settings.oidc_user_claim
         self._groups = settings.oidc_groups_claim
+        self._separator = settings.oidc_groups_separator
         self._permissions = settings.oidc_permissions_claim
         self._secret = settings.oidc_secret.get_secret_value().encode()
         shared = bool(self._secret)
@@ -49,7 +52,8 @@ class Provider:
             header: The token's own.
 
         Returns:
-            What it says of its bearer; None where its key is not here.
+            What it says of its bearer; None where no key that is here has signed it: the issuer
+            may have new ones, under new ids or old.
 
         Raises:
             TokenError: It is forged, over, made for somebody else, or no such token at all.
@@ -57,23 +61,36 @@ class Provider:
         algorithm = header.get("alg")
         if algorithm not in self._algorithms:
             raise TokenError("The token's algorithm is not allowed.")
-        key: Any = self._secret
+        keys: Sequence[Any] = [self._secret]
         if self.keys is not None:
             key_id = header.get("kid")
             if key_id is not None and not isinstance(key_id, str):
                 raise TokenError("The id of the token's key is no text.")
-            key = self.keys.find(key_id, algorithm)
-            if key is None:
-                return None
-        payload = verify(
-            token, key, algorithms=[algorithm], issuer=self.issuer, audience=self._audience
-        )
+            keys = self.keys.find(key_id, algorithm)
+        payload = self._verified(token, keys, algorithm)
+        if payload is None:
+            if self.keys is None:
+                raise TokenError("Somebody else has signed the token.")
+            return None
         return make_claims(
             claim_at(payload, self._user),
-            _words(claim_at(payload, self._groups)),
-            [word for word in _words(claim_at(payload, self._permissions)) if word in PERMISSIONS],
+            _texts(claim_at(payload, self._groups), self._separator),
+            [
+                word
+                for word in _texts(claim_at(payload, self._permissions), " ")
+                if word in PERMISSIONS
+            ],
             payload["exp"],
         )
+
+    def _verified(self, token: str, keys: Sequence[Any], algorithm: str) -> dict[str, Any] | None:
+        """Return the payload of a token that one of these keys has signed; None where none has."""
+        for key in keys:
+            with contextlib.suppress(WrongSignature):
+                return verify(
+                    token, key, algorithms=[algorithm], issuer=self.issuer, audience=self._audience
+                )
+        return None
 
 
 def claim_at(claims: dict[str, Any], path: str) -> Any:
@@ -94,12 +111,19 @@ def claim_at(claims: dict[str, Any], path: str) -> Any:
     return None
 
 
-def _words(claim: Any) -> list[Any]:
-    """Return a claim that is a list, or a text with spaces between (RFC 6749, section 3.3)."""
+def _texts(claim: Any, separator: str) -> list[Any]:
+    """Return a claim that is a list, or a text in which there may be several.
+
+    Args:
+        claim: As it came.
+        separator: What stands between two in a text; empty where a text is one. Of `scope` it is
+            U+0020 and nothing else that looks like it (RFC 6749, section 3.3).
+    """
     if claim is None:
         return []
     if isinstance(claim, str):
-        return claim.split()
+        found = claim.split(separator) if separator else [claim]
+        return [text for text in found if text]
     if isinstance(claim, list):
         return claim
     raise TokenError("The token's groups or permissions are no list.")

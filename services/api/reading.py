@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Final, TypeVar
 
 from aiohttp import web
 
 from jobtrail.asof import Cut
-from jobtrail.position import format_position, holds
+from jobtrail.position import Position, format_position, holds
+from projections.reading import Held
 from services.api.freshness import POSITION, check_partitions, wanted_position
-from services.api.problems import behind, too_large
+from services.api.overlay import Ahead
+from services.api.problems import Problem, behind, log_changed, too_large, unknown_yet
 from services.api.service import Service
+
+#: Seconds between two looks for something while it is not known whether it is there.
+_LOOK_AGAIN: Final = 0.25
 
 
 async def reach_position(
     service: Service, request: web.Request, *, live: bool = False, name: str = POSITION
 ) -> Mapping[int, int]:
-    """Wait until a read gives its client what he wrote.
+    """Wait until a read gives its client what they wrote.
 
     Args:
         service: The service.
@@ -29,7 +36,8 @@ async def reach_position(
         The position that was named.
 
     Raises:
-        Problem: 400 for what is no position; 503 where the projections don't get there in time.
+        Problem: 400 for what is no position; 410 where it is one of another log; 503 where the
+            projections don't get there in time.
     """
     header = request.headers.get(name)
     if header is None:
@@ -44,8 +52,8 @@ async def reach_cut(service: Service, cut: Cut, *, live: bool = False) -> None:
     """Wait until a read can tell what was true at a position.
 
     Raises:
-        Problem: 400 for what is no position in this log; 503 where the projections don't get there
-            in time.
+        Problem: 400 for what is no position in this log; 410 where it is one of another log; 503
+            where the projections don't get there in time.
     """
     if cut.instant is None:
         with service.store.some():
@@ -54,12 +62,72 @@ async def reach_cut(service: Service, cut: Cut, *, live: bool = False) -> None:
 
 
 async def _reach(service: Service, wanted: Mapping[int, int], *, live: bool) -> None:
-    with service.store.some() as snapshot:
-        held = snapshot.held
-    if live:
-        held = service.freshness.with_tail(held)
-    if not holds(held.position, wanted) and not await service.progress.reaches(wanted):
-        raise behind(f"The projections did not reach {format_position(wanted)} in time.")
+    """Wait until a read holds a position, and prove that it is one of this log.
+
+    When it returns, both are so in this turn of the event loop: what only the tail holds it may
+    lose by the next one.
+    """
+    proven = False
+    while True:
+        with service.store.some() as snapshot:
+            held = snapshot.held
+        holding = service.freshness.with_tail(held) if live else held
+        if not holds(holding.position, wanted):
+            if await service.progress.reaches(wanted):
+                continue
+            raise _not_reached(service, wanted)
+        doubtful = {} if proven else service.witness.doubtful(wanted, held)
+        if not doubtful:
+            return
+        assert isinstance(wanted, Position)
+        await service.witness.prove(wanted, doubtful)
+        proven = True
+
+
+def _not_reached(service: Service, wanted: Mapping[int, int]) -> Problem:
+    """Return the answer to who wants a position that was not reached in time."""
+    end = service.buffer.end
+    for partition, offset in wanted.items():
+        if service.coverage.is_level(partition) and end(partition) < offset:
+            # Whoever wrote it was told so when the log had it.
+            return log_changed()
+    return behind(f"The projections did not reach {format_position(wanted, {})} in time.")
+
+
+_T = TypeVar("_T")
+#: Tells what the projections hold whether there is no doubt left.
+Known = Callable[[Held], bool]
+
+
+async def surely(service: Service, user: str, read: Callable[[], tuple[_T, Known | None]]) -> _T:
+    """Read until nothing that was not found may be there all the same.
+
+    Args:
+        service: The service.
+        user: Who asks.
+        read: Reads; returns what it found, and None where nothing is in doubt, else what tells
+            when that may be over.
+
+    Raises:
+        Problem: 503 where it stays in doubt; what `read` raises.
+    """
+    clock = asyncio.get_running_loop().time
+    until = clock() + service.patience.position
+    while True:
+        try:
+            found, known = read()
+        except Ahead as ahead:
+            await service.overlay.catch_up(
+                service.store, ahead.ids, until, partial(service.turns.pause, user)
+            )
+            continue
+        if known is None:
+            return found
+        left = until - clock()
+        if left <= 0:
+            raise unknown_yet()
+        # It may be found before the doubt is over, so it is looked for from time to time.
+        await service.progress.until(known, min(left, _LOOK_AGAIN))
 
 
 async def read_all(service: Service, request: web.Request) -> bytes:

@@ -10,25 +10,12 @@ from functools import cached_property, lru_cache
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, get_origin
 
 import orjson
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    ValidationError,
-    WithJsonSchema,
-)
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
-from jobtrail.asof import Cut
-from jobtrail.errors import UsageError
-from jobtrail.events import NO_CONTROL_CHARACTERS
-from jobtrail.position import PATTERN, parse_position
 from jobtrail.states import State
 from projections.reading import Filters
-from services.api import instants
+from services.api.fields import AsOf, End, InJson, InQuery, Name, Start, Tags
 from services.api.problems import Fault, invalid
 from services.api.query import parse_query
 
@@ -39,94 +26,10 @@ DEFAULT_SIZE: Final = 100
 MAX_WAIT: Final = 86_400
 FOREVER: Final = -1
 
-#: The contract bounds no offset; Python bounds what it reads as a number.
-_DIGITS: Final = re.compile(r"-?[0-9]{1,4000}")
 #: Query strings up to this length are remembered.
 _SHORT: Final = 256
 #: What the service makes cursors of.
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]+")
-_DATE_SCHEMA: Final[dict[str, Any]] = {
-    "type": "string",
-    "anyOf": [{"format": "date"}, {"format": "date-time"}],
-    "examples": ["2026-11-23", "2026-11-23T13:00:00Z"],
-}
-
-
-def _no_control_characters(text: str) -> str:
-    if not text.isprintable() and re.search(r"[\x00-\x1f\x7f-\x9f]", text):
-        raise PydanticCustomError("text", "No control characters are allowed")
-    return text
-
-
-def _whole(value: Any) -> Any:
-    """Take the digits of a query, and JSON's 5.0, as the whole numbers that they are."""
-    if isinstance(value, str) and _DIGITS.fullmatch(value):
-        return int(value)
-    return value
-
-
-def _whole_json(value: Any) -> Any:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _start(value: Any) -> Any:
-    return _instant(value, last=False)
-
-
-def _end(value: Any) -> Any:
-    return _instant(value, last=True)
-
-
-def _instant(value: str, *, last: bool) -> int:
-    try:
-        return instants.last_instant(value) if last else instants.first_instant(value)
-    except (ValueError, OverflowError):
-        raise PydanticCustomError(
-            "date", "Input should be an ISO 8601 date or date-time, as 2026-11-23T13:00:00Z"
-        ) from None
-
-
-def _cut(value: str) -> Cut:
-    if ":" in value and "T" not in value.upper():
-        try:
-            return Cut(None, parse_position(value))
-        except UsageError as error:
-            raise PydanticCustomError("position", "{reason}", {"reason": str(error)}) from None
-    return Cut(_instant(value, last=True))
-
-
-def _tag(value: Any) -> Any:
-    key, colon, text = value.partition(":")
-    if not key or not colon:
-        raise PydanticCustomError("tag", "Input should be key:value")
-    return key, text
-
-
-Name = Annotated[
-    str,
-    Field(min_length=1, max_length=256, json_schema_extra={"pattern": NO_CONTROL_CHARACTERS}),
-    AfterValidator(_no_control_characters),
-]
-Tag = Annotated[
-    tuple[str, str],
-    BeforeValidator(_tag),
-    WithJsonSchema({"type": "string", "pattern": "^[^:]+:", "examples": ["tenant:acme"]}),
-]
-AsOf = Annotated[
-    Cut,
-    PlainValidator(_cut),
-    WithJsonSchema(
-        {
-            "type": "string",
-            "anyOf": [*_DATE_SCHEMA["anyOf"], {"pattern": PATTERN}],
-            "examples": ["2026-11-23T13:00:00Z", "0:10,1:7"],
-        }
-    ),
-]
-Start = Annotated[int, BeforeValidator(_start), WithJsonSchema(_DATE_SCHEMA)]
-End = Annotated[int, BeforeValidator(_end), WithJsonSchema(_DATE_SCHEMA)]
-_InQuery = BeforeValidator(_whole)
-_InJson = BeforeValidator(_whole_json)
 
 
 class Request(BaseModel):
@@ -163,7 +66,7 @@ class BulkQuery(_OfTypes):
     """`GET /jobs`: the jobs of one bulk."""
 
     bulk_id: Name = Field(alias="bulkId", description="The bulk.")
-    wait: Annotated[int, _InQuery] = Field(
+    wait: Annotated[int, InQuery] = Field(
         0,
         ge=FOREVER,
         le=MAX_WAIT,
@@ -188,6 +91,14 @@ class _AsOf(Query):
 
 class JobQuery(_AsOf):
     """`GET /jobs/{id}`: one job."""
+
+
+class _ById(Query):
+    id: Name = Field(description="The job.")
+
+
+class JobByIdQuery(_ById, _AsOf):
+    """`GET /job`: one job."""
 
 
 class _Ranged(_OfTypes):
@@ -218,7 +129,7 @@ class _Filtered(_Ranged):
     )
     owner: Name | None = Field(None, description="Only jobs of this owner.")
     bulk_id: Name | None = Field(None, alias="bulkId", description="Only jobs of this bulk.")
-    tags: tuple[Tag, ...] = Field((), alias="tag", description="Only jobs with all these tags.")
+    tags: Tags = Field((), alias="tag", description="Only jobs with all these tags, 32 at most.")
     updated_since: Start | None = Field(
         None, alias="updatedSince", description="Only jobs that changed then or later."
     )
@@ -245,10 +156,10 @@ class FeedQuery(_Filtered):
 class SearchQuery(_Filtered, _AsOf):
     """`GET /jobs/search`: a page of jobs, newest first."""
 
-    offset: Annotated[int, _InQuery] = Field(
+    offset: Annotated[int, InQuery] = Field(
         0, ge=0, description="How many jobs to pass over; not together with `cursor`."
     )
-    size: Annotated[int, _InQuery] = Field(
+    size: Annotated[int, InQuery] = Field(
         DEFAULT_SIZE, ge=1, le=MAX_SIZE, description="The most jobs to answer with."
     )
     cursor: str | None = Field(None, description="From `next` of the page before.")
@@ -257,12 +168,16 @@ class SearchQuery(_Filtered, _AsOf):
 class HistoryQuery(Query):
     """`GET /jobs/{id}/history`: what happened to a job."""
 
-    from_offset: Annotated[int, _InQuery] = Field(
+    from_offset: Annotated[int, InQuery] = Field(
         0, alias="fromOffset", ge=0, description="Only events from this offset of the log on."
     )
-    size: Annotated[int, _InQuery] = Field(
+    size: Annotated[int, InQuery] = Field(
         DEFAULT_SIZE, ge=1, le=MAX_SIZE, description="The most events to answer with."
     )
+
+
+class HistoryByIdQuery(_ById, HistoryQuery):
+    """`GET /job/history`: what happened to a job."""
 
 
 class StatusesBody(Request):
@@ -271,13 +186,13 @@ class StatusesBody(Request):
     job_ids: list[str] = Field(
         alias="jobIds", min_length=1, max_length=MAX_SIZE, description="The jobs."
     )
-    wait: Annotated[int, _InJson] = Field(
+    wait: Annotated[int, InJson] = Field(
         0,
         ge=FOREVER,
         le=MAX_WAIT,
         description="Seconds to wait for the jobs to end; -1 for no limit.",
     )
-    poll_interval: Annotated[int, _InJson] = Field(
+    poll_interval: Annotated[int, InJson] = Field(
         1, alias="pollInterval", ge=1, description="Accepted for compatibility: nothing polls."
     )
     include_unknown: bool = Field(

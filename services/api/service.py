@@ -10,6 +10,7 @@ from aiohttp import web
 from services.api.auth import Gate
 from services.api.bodies import Bodies
 from services.api.buffer import Buffer
+from services.api.coverage import Coverage, Pulse
 from services.api.cursors import Cursors
 from services.api.delivery import Delivery
 from services.api.feed import Feed
@@ -17,12 +18,18 @@ from services.api.freshness import Freshness
 from services.api.ingest import Ingest
 from services.api.limits import Bounds, Patience, Rate
 from services.api.metrics import Metrics
+from services.api.outgoing import Outgoing
 from services.api.overlay import Overlay
 from services.api.past import Past
 from services.api.progress import Progress
+from services.api.reads import Reads
+from services.api.spans import Spans
+from services.api.standing import Standing
 from services.api.store import Store
 from services.api.tail import Tail
+from services.api.turns import Turns
 from services.api.waits import Waits
+from services.api.witness import Witness
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +37,22 @@ class Service:
     """The parts of one API process."""
 
     store: Store
+    standing: Standing
     buffer: Buffer
+    pulse: Pulse
+    coverage: Coverage
     overlay: Overlay
     feed: Feed
     progress: Progress
     freshness: Freshness
     waits: Waits
+    witness: Witness
     tail: Tail
     ingest: Ingest
+    reads: Reads
     past: Past
     bodies: Bodies
+    spans: Spans
     gate: Gate
     cursors: Cursors
     delivery: Delivery
@@ -47,6 +60,8 @@ class Service:
     patience: Patience
     bounds: Bounds
     rate: Rate
+    turns: Turns
+    outgoing: Outgoing
 
 
 SERVICE: Final = web.AppKey("service", Service)

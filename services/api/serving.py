@@ -13,11 +13,17 @@ from typing import Final
 
 from aiohttp import web
 
-from services.api.answers import BASE_HEADERS
+from jobtrail.errors import StoreError
+from jobtrail.tokens import WRITE
+from projections.meter import TooLong
+from services.api.answers import BASE_HEADERS, Whole
 from services.api.auth import NOBODY
 from services.api.endpoint import Endpoint
+from services.api.outgoing import LARGE
+from services.api.overload import busy
 from services.api.problems import Problem, forbidden, from_http, internal
 from services.api.service import Service
+from services.api.store import as_problem
 
 logger = logging.getLogger(__name__)
 
@@ -35,21 +41,31 @@ def serving(
     permission = endpoint.permission
     identify, prove, take = service.gate.identify, service.gate.prove, service.rate.take
     answered, deliver = service.metrics.answered, service.delivery.deliver
+    enter, outgoing = service.turns.enter, service.outgoing
 
     async def serve(request: web.Request) -> web.StreamResponse:
         began = perf_counter()
         status = _CLIENT_LEFT
+        identity = NOBODY
+        size = 0
         try:
-            if public:
-                identity = NOBODY
-            else:
+            if not public:
                 authorization = request.headers.get("Authorization")
                 known = identify(authorization)
                 identity = known if known is not None else await prove(authorization)
+                if (turn := enter(identity.caller.user)) is not None:
+                    await turn
                 take(identity.caller.user)
                 if permission is not None and permission not in identity.permissions:
                     raise forbidden(permission)
             response = await deliver(request, await handle(service, request, identity))
+            if (
+                not public
+                and type(response) is Whole
+                and (length := len(response.content)) >= LARGE
+            ):
+                outgoing.take(identity.caller.user, length, written=permission == WRITE)
+                size = length
             status = response.status
         except Exception as error:
             response = _failed(request, error)
@@ -63,6 +79,13 @@ def serving(
             store = headers.get(_SERVER_TIMING)
             total = f"total;dur={seconds * 1000:.3f}"
             headers[_SERVER_TIMING] = f"{store}, {total}" if store else total
+        if size:
+            try:
+                # Here, so that it is known when the client has taken it.
+                await response.prepare(request)
+                await response.write_eof()
+            finally:
+                outgoing.free(identity.caller.user, size)
         return response
 
     return serve
@@ -82,6 +105,11 @@ def _failed(request: web.Request, error: Exception) -> web.StreamResponse:
             logger.log(level, "action=refused status=%d %s", problem.status, problem.reason)
     elif isinstance(error, web.HTTPException):
         problem = from_http(error)
+    elif isinstance(error, StoreError):
+        problem = as_problem(error)
+        logger.warning("action=refused status=%d %s", problem.status, problem.reason)
+    elif isinstance(error, TooLong):
+        problem = busy()
     elif isinstance(error, ConnectionError):
         raise error
     else:

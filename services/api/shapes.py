@@ -26,10 +26,16 @@ class ProjectionsHealth(Struct, frozen=True, rename="camel", kw_only=True):
     """Whether the projections can be read, and how far they are."""
 
     up: bool
-    #: The partitions that are being folded anew.
+    #: The partitions that are being folded again.
     recovering: tuple[int, ...] = ()
     position: str | None = None
     lag_seconds: float | None = None
+    #: Up to where the log was last found to be the one that was folded.
+    proven: str | None = None
+    #: For how long the partition that is worst off has had events to apply and has not moved.
+    still_seconds: float | None = None
+    #: How long ago a projector last said that it lives, of the worst partition; null for never.
+    silent_seconds: float | None = None
     #: What is wrong; null where they can be read.
     detail: str | None = None
 
@@ -47,6 +53,8 @@ class Readiness(Struct, frozen=True):
     """Whether everything is up that an answer takes."""
 
     ready: bool
+    #: What is wrong, in words; empty where nothing is.
+    reasons: tuple[str, ...]
     log: LogHealth
     projections: ProjectionsHealth
     tail: TailHealth
@@ -76,6 +84,7 @@ class NotReadyDetails(ProblemDetails, frozen=True, kw_only=True, omit_defaults=T
     """What went wrong, and which part of the service is not up."""
 
     ready: bool
+    reasons: tuple[str, ...]
     log: LogHealth
     projections: ProjectionsHealth
     tail: TailHealth

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 
 from jobtrail.errors import StoreError, StoreNotReady
+from projections.meter import Meter
 from projections.reading import Held, ProjectionReader, Snapshot
 from services.api.problems import Problem, recovering, store_unavailable
 
@@ -28,10 +29,19 @@ class Store:
 
     Args:
         open_reader: Opens the store; raises StoreError while it can't be.
+        judge: Takes out of what it holds what is not of the log that is there.
+        meter: Bounds what is read; None: nothing does.
     """
 
-    def __init__(self, open_reader: Callable[[], ProjectionReader]) -> None:
+    def __init__(
+        self,
+        open_reader: Callable[[], ProjectionReader],
+        judge: Callable[[Held], Held] = lambda held: held,
+        meter: Meter | None = None,
+    ) -> None:
         self._open = open_reader
+        self._judge = judge
+        self._meter = meter
         self._reader: ProjectionReader | None = None
         #: Of this turn: what closes the snapshot, and the snapshot.
         self._turn: tuple[AbstractContextManager[Snapshot], Snapshot] | None = None
@@ -43,8 +53,11 @@ class Store:
         return self._reader.partitions
 
     @contextmanager
-    def view(self) -> Iterator[Snapshot]:
+    def view(self, *, judged: bool = True) -> Iterator[Snapshot]:
         """Open a consistent view as of now, of a store that may be recovering.
+
+        Args:
+            judged: Whether what is of another log counts as recovering.
 
         Raises:
             StoreError: It can't be read.
@@ -52,6 +65,8 @@ class Store:
         self._end_turn()
         try:
             with self._ready_reader().snapshot() as snapshot:
+                if judged:
+                    snapshot.held = self._judge(snapshot.held)
                 yield snapshot
         except StoreError:
             self.close()
@@ -82,10 +97,12 @@ class Store:
         if self._turn is None:
             opened = self._ready_reader().snapshot()
             try:
-                self._turn = (opened, opened.__enter__())
+                snapshot = opened.__enter__()
             except StoreError:
                 self.close()
                 raise
+            snapshot.held = self._judge(snapshot.held)
+            self._turn = (opened, snapshot)
             asyncio.get_running_loop().call_soon(self._end_turn, opened)
         return self._turn[1]
 
@@ -118,6 +135,8 @@ class Store:
         """Return the projections, opened anew where they were let go of."""
         if self._reader is None:
             self._reader = self._open()
+            if self._meter is not None:
+                self._reader.meter = self._meter
         return self._reader
 
     def _end_turn(self, opened: AbstractContextManager[Snapshot] | None = None) -> None:
@@ -179,6 +198,9 @@ def as_problem(error: StoreError) -> Problem:
 
 def is_recovering(held: Held) -> Problem:
     """Return the answer to what can't be read from these projections yet."""
+    said = {held.stopped[p] for p in held.recovering if p in held.stopped}
+    if said:
+        return recovering(" ".join(sorted(said)))
     return recovering(
         f"{len(held.recovering)} of {len(held.position)} partitions are being folded anew from "
         "the log. No partial answer is given."

@@ -9,157 +9,31 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from enum import IntEnum
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from itertools import islice
 from typing import Final, NamedTuple
 
 from jobtrail.job import Job
-from jobtrail.partitions import partition_of
-from jobtrail.states import ENDED
+from jobtrail.settings import Settings
 from projections.reading import Caller, Held, Snapshot
-from services.api.buffer import Buffer, Record
+from services.api.buffer import Buffer
+from services.api.coverage import Coverage
 from services.api.limits import Patience
-from services.api.overlay import fold_record, fold_records
-from services.api.problems import too_many_waits
+from services.api.overlay import fold_each
+from services.api.problems import stopping, too_many_waits, unknown_yet
+from services.api.store import Store
+from services.api.turns import Turns
+from services.api.watching import Claim, Seen, Wait, Watch
 
 #: Watches that are read from the projections at one look while the tail does not cover them.
-_RESYNC_AT_ONCE: Final = 200
-#: Jobs that all waits together may watch, per wait that may be held.
+_RESYNC_AT_ONCE: Final = 100
+#: Jobs that are read and taken up in one step of the event loop.
+_AT_ONCE: Final = 100
+#: Jobs that all waits together may watch, per wait that may be held; the same for one caller's.
 _JOBS_PER_WAIT: Final = 16
-_NOTHING: Final = Held({}, {}, frozenset())
-
-
-class _Seen(IntEnum):
-    """How a job stands for one who waits for it."""
-
-    #: Not there, or not for him.
-    UNKNOWN = 0
-    PENDING = 1
-    ENDED = 2
-
-
-class Watch:
-    """One job as it is at the end of the log, for as long as somebody waits for it."""
-
-    __slots__ = ("id", "job", "key", "next_offset", "partition", "partitions", "read_from", "waits")
-
-    def __init__(self, job_id: str, partitions: int) -> None:
-        self.id = job_id
-        self.key = job_id.encode()
-        self.partition = partition_of(job_id, partitions)
-        self.partitions = partitions
-        self.job: Job | None = None
-        #: What `job` holds: everything before this offset.
-        self.next_offset = 0
-        #: What the projections held that `job` was read from, where the tail's records can't be
-        #: folded on as they come; None where they can.
-        self.read_from: Held | None = _NOTHING
-        self.waits: dict[Wait, _Seen] = {}
-
-    @property
-    def synced(self) -> bool:
-        """Whether the tail's records can be folded on as they come."""
-        return self.read_from is None
-
-    def take(self, record: Record, arrived: float) -> None:
-        """Fold a record on, and wake the waits that it ends."""
-        if (
-            self.read_from is not None
-            or record[0] != self.partition
-            or record[1] < self.next_offset
-        ):
-            return
-        self.next_offset = record[1] + 1
-        job = fold_record(self.job, self.key, record, self.partitions)
-        if job is not self.job:
-            self.job = job
-            self.tell(arrived)
-
-    def tell(self, arrived: float | None = None) -> None:
-        """Let every wait look at the job again."""
-        for wait in self.waits:
-            wait.look(self, arrived)
-
-
-class Wait:
-    """One request that waits for jobs to end."""
-
-    __slots__ = (
-        "arrived",
-        "caller",
-        "future",
-        "impatient",
-        "pending",
-        "unknown",
-        "until_any",
-        "watches",
-    )
-
-    def __init__(self, caller: Caller, watches: Sequence[Watch], *, until_any: bool) -> None:
-        self.caller = caller
-        self.watches = tuple(watches)
-        self.until_any = until_any
-        #: How many jobs the caller sees that have not ended.
-        self.pending = 0
-        #: How many jobs are not there, or not for him.
-        self.unknown = len(self.watches)
-        #: Whether unknown jobs no longer count.
-        self.impatient = False
-        self.future: asyncio.Future[None] | None = None
-        #: When the event arrived that ended the wait, by `time.perf_counter`.
-        self.arrived: float | None = None
-        for watch in self.watches:
-            watch.waits[self] = _Seen.UNKNOWN
-            self.look(watch)
-
-    def look(self, watch: Watch, arrived: float | None = None) -> None:
-        """Take in how a job is now."""
-        job = watch.job
-        if job is None or not self.caller.sees(job):
-            seen = _Seen.UNKNOWN
-        else:
-            seen = _Seen.ENDED if job.state in ENDED else _Seen.PENDING
-        before = watch.waits[self]
-        if seen is before:
-            return
-        watch.waits[self] = seen
-        self.unknown += (seen is _Seen.UNKNOWN) - (before is _Seen.UNKNOWN)
-        self.pending += (seen is _Seen.PENDING) - (before is _Seen.PENDING)
-        if not self.pending or self._one_has_ended():
-            self.arrived = arrived
-            self.wake()
-
-    @property
-    def is_over(self) -> bool:
-        """Whether there is nothing more to wait for."""
-        if self.until_any and self._one_has_ended():
-            return True
-        return not self.pending and (self.impatient or not self.unknown)
-
-    def _one_has_ended(self) -> bool:
-        return self.pending + self.unknown < len(self.watches)
-
-    def wake(self) -> None:
-        """Let the request look whether its wait is over."""
-        if self.future is not None and not self.future.done():
-            self.future.set_result(None)
-
-    @property
-    def read_from(self) -> Held | None:
-        """What the projections held that the answer is read from.
-
-        None where the tail keeps up with all of its jobs, so that it is as fresh as the log.
-        """
-        held = [watch.read_from for watch in self.watches if watch.read_from is not None]
-        return min(held, key=lambda one: sum(one.position.values()), default=None)
-
-    def jobs(self) -> dict[str, Job]:
-        """Return the jobs that the caller sees, as they are now."""
-        return {
-            watch.id: watch.job
-            for watch in self.watches
-            if watch.job is not None and self.caller.sees(watch.job)
-        }
+#: Seconds between two looks whether the log is known to its end where a job was not found.
+_LOOK_AGAIN: Final = 0.1
 
 
 class Limits(NamedTuple):
@@ -167,25 +41,51 @@ class Limits(NamedTuple):
 
     total: int
     per_caller: int
+    #: Events that are folded at one go. Where jobs have more beyond the projections, these are
+    #: looked at until they have caught up.
+    events: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """Return the bounds of a process."""
+        return cls(settings.max_waits, settings.max_waits_per_caller, settings.max_events_folded)
 
 
 class Waits:
     """Holds waits.
 
     Args:
-        buffer: What the tail knows beyond the projections.
+        store: The projections.
+        buffer: What the tail knows beyond them.
+        coverage: Tells where an unknown job is surely not there.
+        watches: Empty; will have the watches by their job's key.
         limits: How many waits are held at most.
         patience: How long an unknown job holds a wait.
+        turns: Let others go on while a wait for many jobs begins.
     """
 
-    def __init__(self, buffer: Buffer, limits: Limits, patience: Patience) -> None:
+    def __init__(
+        self,
+        store: Store,
+        buffer: Buffer,
+        coverage: Coverage,
+        watches: dict[bytes, Watch],
+        limits: Limits,
+        patience: Patience,
+        turns: Turns,
+    ) -> None:
+        self._store = store
+        self._turns = turns
         self._buffer = buffer
+        self._coverage = coverage
         self._limits = limits
         self._patience = patience
-        self._watches: dict[bytes, Watch] = {}
+        self._watches = watches
         self._unsynced: dict[bytes, Watch] = {}
         self._held: dict[Wait, None] = {}
         self._by_user: Counter[str] = Counter()
+        #: Each job counts as often as it is waited for.
+        self._jobs_by_user: Counter[str] = Counter()
         self._closed = False
         self._on_unsynced: Callable[[], None] = lambda: None
 
@@ -203,67 +103,114 @@ class Waits:
         """How many waits are held."""
         return len(self._held)
 
-    def register(
+    async def register(
         self,
-        snapshot: Snapshot,
+        view: Callable[[], AbstractContextManager[Snapshot]],
+        check: Callable[[Held, Sequence[str], int], None],
         caller: Caller,
         ids: Sequence[str],
-        partitions: int,
         *,
         until_any: bool = False,
     ) -> Wait:
         """Watch jobs for a caller. `release` has to follow, whatever happens.
 
         Args:
-            snapshot: Of the projections, opened in this step of the event loop.
+            view: Opens a view of the projections.
+            check: Refuses a view that can't be answered from; is told of what it holds, the jobs,
+                and how many partitions the log has.
             caller: Who waits.
             ids: The jobs, each once.
-            partitions: How many partitions the log has.
             until_any: Whether the first job that ends ends the wait.
 
         Raises:
-            Problem: 429 where too many waits are held.
+            Problem: 429 where too many waits are held, or jobs watched; what `check` raises.
         """
         self._check_limits(caller, ids)
+        self._count(caller.user, len(ids))
+        claim = Claim()
+        watches: list[Watch] = []
+        try:
+            for at in range(0, len(ids), _AT_ONCE):
+                if at:
+                    await self._turns.pause(caller.user)
+                some = ids[at : at + _AT_ONCE]
+                with view() as snapshot:
+                    partitions = len(snapshot.held.position)
+                    check(snapshot.held, some, partitions)
+                    watches += self._watch(snapshot, some, partitions, claim)
+            wait = Wait(caller, watches, self._buffer, until_any=until_any)
+        except BaseException:
+            self._count(caller.user, -len(ids))
+            raise
+        finally:
+            self._let_go(watches, claim)
+        if self._unsynced:
+            self._on_unsynced()
+        self._held[wait] = None
+        return wait
+
+    def _watch(
+        self, snapshot: Snapshot, ids: Sequence[str], partitions: int, claim: Claim
+    ) -> list[Watch]:
+        """Follow some jobs from now on, on behalf of a wait that is not there yet.
+
+        Args:
+            snapshot: Of the projections, opened in this step of the event loop.
+            ids: The jobs.
+            partitions: How many partitions the log has.
+            claim: Keeps them.
+        """
         found = snapshot.watched(list(ids))
         held = snapshot.held
         watches = []
+        left = self._limits.events
         for job_id in ids:
-            key = job_id.encode()
-            watch = self._watches.get(key)
+            watch = self._watches.get(job_id.encode())
             if watch is None:
-                watch = self._watches[key] = Watch(job_id, partitions)
+                watch = Watch(job_id, self._store, partitions, self._is_unsynced)
             behind = self._buffer.end(watch.partition) < held.position[watch.partition]
             if behind or not watch.synced:
-                self._sync(watch, found.get(job_id), held)
-                watch.tell()
+                left -= self._sync(watch, found.get(job_id), snapshot, left)
             watches.append(watch)
-        wait = Wait(caller, watches, until_any=until_any)
-        self._held[wait] = None
-        self._by_user[caller.user] += 1
-        return wait
+        # Nothing is kept before all of it has succeeded: nobody would let it go.
+        for watch in watches:
+            watch.waits[claim] = Seen.UNKNOWN
+            self._watches[watch.key] = watch
+            if not watch.synced:
+                self._unsynced[watch.key] = watch
+        return watches
 
     def release(self, wait: Wait) -> None:
         """Forget a wait, and the watches that nobody else shares."""
         if wait not in self._held:
             return
         del self._held[wait]
-        user = wait.caller.user
-        self._by_user[user] -= 1
-        if not self._by_user[user]:
-            del self._by_user[user]
-        for watch in wait.watches:
-            del watch.waits[wait]
+        self._count(wait.caller.user, -len(wait.watches))
+        self._let_go(wait.watches, wait)
+
+    def _let_go(self, watches: Iterable[Watch], by: Wait | Claim) -> None:
+        for watch in watches:
+            del watch.waits[by]
             if not watch.waits:
                 del self._watches[watch.key]
                 self._unsynced.pop(watch.key, None)
 
+    def _count(self, user: str, jobs: int) -> None:
+        """Count a wait for so many jobs; one that is over where that is negative."""
+        self._by_user[user] += 1 if jobs > 0 else -1
+        self._jobs_by_user[user] += jobs
+        if not self._by_user[user]:
+            del self._by_user[user], self._jobs_by_user[user]
+
     def _check_limits(self, caller: Caller, ids: Sequence[str]) -> None:
-        total, per_caller = self._limits
+        total, per_caller, _events = self._limits
         if len(self._held) >= total or len(self._watches) + len(ids) > total * _JOBS_PER_WAIT:
             raise too_many_waits("This process holds as many waits as it may.")
         if self._by_user[caller.user] >= per_caller:
             raise too_many_waits(f"You hold as many waits as you may: {per_caller}.")
+        most = per_caller * _JOBS_PER_WAIT
+        if self._jobs_by_user[caller.user] + len(ids) > most:
+            raise too_many_waits(f"Your waits watch as many jobs as they may: {most}.")
 
     async def hold(
         self,
@@ -271,58 +218,91 @@ class Waits:
         deadline: Callable[[], float],
         sign_of_life: Callable[[], Awaitable[float]],
     ) -> None:
-        """Wait until a wait is over, its time is up, or the service ends.
+        """Wait until a wait is over or its time is up.
 
         Args:
             wait: Which.
             deadline: Tells when its time is up, by the loop's clock; asked at every sign of life.
             sign_of_life: Shows the client, where that is due, that the wait is held; returns
                 when it is due again.
+
+        Raises:
+            Problem: 503 where the service ends before that, or where it is not known at the end
+                whether a job is there.
         """
         loop = asyncio.get_running_loop()
         patient_until = loop.time() + self._patience.unknown
-        while not self._is_done(wait):
+        while not wait.over:
+            self._go_on()
             now = loop.time()
             end = deadline()
             if now >= end:
-                return
+                break
             until = min(await sign_of_life(), end)
             if wait.unknown and not wait.impatient:
                 if now >= patient_until:
-                    wait.impatient = True
-                    continue
+                    if not self._in_doubt(wait):
+                        wait.ignore_unknown()
+                        continue
+                    patient_until = now + _LOOK_AGAIN
                 until = min(until, patient_until)
-            wait.future = loop.create_future()
-            timer = loop.call_at(until, wait.wake)
-            # What happened during the sign of life woke nobody.
-            if self._is_done(wait):
-                wait.wake()
-            try:
-                await wait.future
-            finally:
-                timer.cancel()
-                wait.future = None
+            await self._sleep(wait, until)
+        # Who waited for any may be told of it although others are not known.
+        limit = loop.time() + (self._patience.position if wait.over else 0.0)
+        while wait.unknown and self._in_doubt(wait):
+            self._go_on()
+            if loop.time() >= limit:
+                raise unknown_yet()
+            await asyncio.sleep(_LOOK_AGAIN)
 
-    def _is_done(self, wait: Wait) -> bool:
-        return wait.is_over or self._closed
+    def _go_on(self) -> None:
+        if self._closed:
+            raise stopping()
+
+    async def _sleep(self, wait: Wait, until: float) -> None:
+        """Sleep until a wait is woken, or until a time of the loop's clock."""
+        loop = asyncio.get_running_loop()
+        wait.future = loop.create_future()
+        timer = loop.call_at(until, wait.wake)
+        # What happened during the sign of life woke nobody.
+        if self._closed or wait.over:
+            wait.wake()
+        try:
+            await wait.future
+        finally:
+            timer.cancel()
+            wait.future = None
+
+    def _in_doubt(self, wait: Wait) -> bool:
+        """Tell whether a job that counts as unknown may be there all the same."""
+        return wait.doubts() or not all(map(self._coverage.is_level, wait.unknown_partitions()))
 
     def close(self) -> None:
-        """Let every wait be answered with the states as they are."""
+        """Let no wait be held any longer: those that are not over are refused, or cut off."""
         self._closed = True
         for wait in self._held:
             wait.wake()
 
-    def lose(self, partition: int, held: Held) -> None:
+    def _is_unsynced(self, watch: Watch) -> None:
+        self._unsynced[watch.key] = watch
+        self._on_unsynced()
+
+    def lose(self, partition: int, held: Held, *, replaced: bool) -> None:
         """Take in that the tail does not have all records of a partition any more.
 
         Args:
             partition: Which.
             held: Up to where the tail had them.
+            replaced: Whether the log is another one: what is known of its jobs is not true of it.
         """
         for watch in self._watches.values():
-            if watch.partition == partition and watch.synced:
+            if watch.partition != partition:
+                continue
+            if replaced:
+                watch.begin()
+            elif watch.synced:
                 watch.read_from = held
-                self._unsynced[watch.key] = watch
+            self._unsynced[watch.key] = watch
         if self._unsynced:
             self._on_unsynced()
 
@@ -332,31 +312,52 @@ class Waits:
         Returns:
             Whether any are left.
         """
-        some = list(self._unsynced.values())[:_RESYNC_AT_ONCE]
         held = snapshot.held
-        some = [watch for watch in some if watch.partition not in held.recovering]
+        ready = (w for w in self._unsynced.values() if w.partition not in held.recovering)
+        some = list(islice(ready, _RESYNC_AT_ONCE))
         if some:
             found = snapshot.watched([watch.id for watch in some])
+            left = self._limits.events
             for watch in some:
-                self._unsynced.pop(watch.key)
-                self._sync(watch, found.get(watch.id), held)
-                watch.tell()
+                left -= self._sync(watch, found.get(watch.id), snapshot, left)
         return bool(self._unsynced)
 
-    def _sync(self, watch: Watch, job: Job | None, held: Held) -> None:
-        """Bring a watch to the log's end, or as near to it as the projections are."""
+    def _sync(self, watch: Watch, job: Job | None, snapshot: Snapshot, most: int) -> int:
+        """Bring a watch to the log's end, or as near to it as the projections are.
+
+        What it knows already it keeps: a job never goes back for those who wait for it.
+
+        Args:
+            watch: Which.
+            job: As the projections have it.
+            snapshot: Of the projections.
+            most: Events that may be folded.
+
+        Returns:
+            How many were folded.
+        """
+        held = snapshot.held
         checkpoint = held.position[watch.partition]
-        watch.next_offset = checkpoint
-        self._unsynced.pop(watch.key, None)
-        if not self._buffer.covers(watch.partition, checkpoint):
+        records = self._buffer.beyond(watch.key, watch.partition, checkpoint, most + 1)
+        covered = len(records) <= most and self._buffer.covers(watch.partition, checkpoint)
+        reached = watch.next_offset
+        if covered:
+            watch.read_from = None
+        elif checkpoint >= reached:
             watch.read_from = held
-            watch.job = job
-            # At the end of the line, so that each has its turn.
-            self._unsynced[watch.key] = watch
-            self._on_unsynced()
-            return
-        watch.read_from = None
-        records = self._buffer.beyond(watch.key, watch.partition, checkpoint)
-        watch.job = fold_records(job, watch.key, records, watch.partitions)
-        if records:
-            watch.next_offset = records[-1][1] + 1
+        if checkpoint >= reached:
+            watch.next_offset = checkpoint
+            watch.become(job)
+        if not covered:
+            if watch.waits:
+                # At the end of the line, so that each has its turn.
+                self._unsynced.pop(watch.key, None)
+                self._unsynced[watch.key] = watch
+                self._on_unsynced()
+            return 0
+        for offset, after in fold_each(job, watch.key, records, watch.partitions, snapshot):
+            if offset >= reached:
+                watch.next_offset = offset + 1
+                watch.become(after)
+        self._unsynced.pop(watch.key, None)
+        return len(records)

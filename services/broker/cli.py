@@ -1,6 +1,7 @@
 """The broker's command line: what it says and how it ends.
 
-Standard output gets one line, `ready HOST:PORT`, when the broker serves. An error is a sentence
+Standard output gets one line, `ready HOST:PORT`, when the broker serves; with a parent that watches
+it also `alive`, as long as Kafka answers. An error is a sentence
 on standard error and exit status 1 (2: wrong usage).
 """
 
@@ -18,7 +19,11 @@ from pathlib import Path
 
 import platformdirs
 
+from jobtrail.alive import BEAT, say_alive
 from jobtrail.errors import BrokerError, JobtrailError, UsageError
+from jobtrail.private import keep_private
+from jobtrail.terminal import complain, out
+from services.broker.probe import answers
 from services.broker.run import Options, run
 
 
@@ -35,6 +40,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--with-parent",
         action="store_true",
         help="end when standard input does: its other end is held by whoever started this",
+    )
+    parser.add_argument(
+        "--open",
+        action="store_true",
+        help="let in every user of this machine, without a password: for tests",
     )
     return parser.parse_args(arguments)
 
@@ -54,10 +64,11 @@ async def _until_stopped(options: Options, *, with_parent: bool) -> None:
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # under nohup it stays ignored
         loop.add_signal_handler(signal.SIGHUP, stop.set)
-    broker = asyncio.create_task(run(options, os.environ, _say_ready))
-    ends = [broker, asyncio.create_task(stop.wait())]
+    heart = _Heart()
+    broker = asyncio.create_task(run(options, os.environ, heart.say_ready))
+    ends: list[asyncio.Task[object]] = [broker, asyncio.create_task(stop.wait())]
     if with_parent:
-        ends.append(asyncio.create_task(_end_of_input()))
+        ends += [asyncio.create_task(_end_of_input()), asyncio.create_task(heart.beat())]
     await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     for task in ends:
         task.cancel()
@@ -88,9 +99,24 @@ async def _end_of_input() -> None:
         pass
 
 
-def _say_ready(address: str) -> None:
-    sys.stdout.write(f"ready {address}\n")
-    sys.stdout.flush()
+class _Heart:
+    """Tells the parent that the broker is alive: not this process alone, but Java too.
+
+    Until Java has served, the start's own bounds hold.
+    """
+
+    def __init__(self) -> None:
+        self._address: str | None = None
+
+    def say_ready(self, address: str) -> None:
+        out(f"ready {address}")
+        self._address = address
+
+    async def beat(self) -> None:
+        while True:
+            if self._address is None or await answers(self._address):
+                say_alive()
+            await asyncio.sleep(BEAT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,16 +124,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parse(arguments)
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # its warnings become our errors
     cache = Path(platformdirs.user_cache_dir("jobtrail", appauthor=False)).absolute()
-    options = Options(parsed.data_dir, parsed.port, cache)
+    options = Options(parsed.data_dir, parsed.port, cache, parsed.open)
+    keep_private()
     try:
         if parsed.with_parent:
             _check_input()
         asyncio.run(_until_stopped(options, with_parent=parsed.with_parent))
     except JobtrailError as error:
-        sys.stderr.write(f"{error}\n")
+        complain(error)
         return 2 if isinstance(error, UsageError) else 1
     except OSError as error:
-        sys.stderr.write(f"{_in_one_sentence(error)}\n")
+        complain(_in_one_sentence(error))
         return 1
     return 0
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from jobtrail.local_kafka import MECHANISM, PROTOCOL
 from services.broker.java import Java
 
 HOST = "127.0.0.1"
@@ -29,7 +31,6 @@ _FIXED = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
-    "inter.broker.listener.name": "PLAINTEXT",
     "auto.create.topics.enable": "false",
     # Nothing is thrown away: the log is the truth that all else is rebuilt from.
     "log.retention.ms": "-1",
@@ -67,21 +68,72 @@ _FIXED = {
 }
 
 
-def server_properties(port: int, controller_port: int, log_folder: str = LOG_FOLDER) -> str:
+#: Who Kafka itself is, to its own listeners.
+BROKER_USER = "broker"
+
+
+class OneStart(NamedTuple):
+    """The passwords of `BROKER_USER` for one start of Kafka."""
+
+    #: At the listener of the clients.
+    clients: str
+    #: At the controller's. Another one: the first goes out before it is certain that it is our
+    #: Kafka that listens.
+    controller: str
+
+
+def server_properties(
+    port: int,
+    controller_port: int,
+    log_folder: str = LOG_FOLDER,
+    *,
+    passwords: OneStart | None = None,
+) -> str:
     """Return Kafka's configuration.
 
     Args:
         port: Where clients connect.
         controller_port: Where the broker finds its own controller.
         log_folder: The folder of the log, relative to the data directory.
+        passwords: Of Kafka itself; None lets in everybody who can connect.
     """
+    protocol = "PLAINTEXT" if passwords is None else PROTOCOL
     chosen = {
-        "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
+        "listeners": f"{protocol}://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
+        "advertised.listeners": f"{protocol}://{HOST}:{port}",
+        "inter.broker.listener.name": protocol,
         "controller.quorum.voters": f"1@{HOST}:{controller_port}",
         "log.dirs": log_folder,
+        **({} if passwords is None else _guarded(passwords)),
     }
     return _NOTE + "".join(f"{key}={value}\n" for key, value in {**_FIXED, **chosen}.items())
+
+
+def _guarded(passwords: OneStart) -> dict[str, str]:
+    """Return what has both listeners ask who connects.
+
+    Clients prove that they know their password (SCRAM), which Kafka keeps as a hash among its
+    metadata. What must work before those are read, the broker's own connections and whoever puts
+    the clients' password there, has another password, which ends with this process.
+    """
+    clients, controller = (
+        "org.apache.kafka.common.security.plain.PlainLoginModule required "
+        f'username="{BROKER_USER}" password="{password}" user_{BROKER_USER}="{password}";'
+        for password in passwords
+    )
+    listener = f"listener.name.{PROTOCOL.lower()}"
+    return {
+        "listener.security.protocol.map": f"{PROTOCOL}:{PROTOCOL},CONTROLLER:{PROTOCOL}",
+        "sasl.mechanism.inter.broker.protocol": "PLAIN",
+        "sasl.mechanism.controller.protocol": "PLAIN",
+        f"{listener}.sasl.enabled.mechanisms": f"{MECHANISM},PLAIN",
+        f"{listener}.plain.sasl.jaas.config": clients,
+        f"{listener}.{MECHANISM.lower()}.sasl.jaas.config": (
+            "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        ),
+        "listener.name.controller.sasl.enabled.mechanisms": "PLAIN",
+        "listener.name.controller.plain.sasl.jaas.config": controller,
+    }
 
 
 def log4j_properties() -> str:

@@ -6,6 +6,9 @@ DIR/broker.pid          the Java that runs here
 DIR/kafka/              Kafka's own files: the log
 DIR/logs/               what Kafka and Java have to say
 DIR/server.properties   written at every start, like log4j2.properties
+DIR/client.properties   how clients get in: the password is made at the first start
+
+All of it is its user's alone.
 """
 
 from __future__ import annotations
@@ -20,7 +23,11 @@ from collections.abc import Container
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from jobtrail.atomic import atomic_write
 from jobtrail.errors import BrokerError
+from jobtrail.local_kafka import FILE as CLIENT_PROPERTIES
+from jobtrail.local_kafka import Login, new_login, properties_of, read_login
+from jobtrail.private import FILE_MODE, narrow, private_folder
 from services.broker.config import HOST, LOG_FOLDER, LOGS_FOLDER, PROPERTIES, SERVER
 
 #: Free space that a start asks for.
@@ -114,14 +121,30 @@ class DataDir:
         self._pid_file = self.root / "broker.pid"
 
     def make(self) -> None:
-        """Make the folders that a start needs."""
-        self.logs.mkdir(parents=True, exist_ok=True)
+        """Make the folders that a start needs, and take from others the rights to what is there.
+
+        Raises:
+            NotPrivate: The directory is another user's.
+        """
+        private_folder(self.root)
+        narrow(self.root)
+        private_folder(self.logs)
 
     def write(self, name: str, text: str) -> None:
         """Replace a small file in one step."""
-        new = self.root / f"{name}.new"
-        new.write_text(text, encoding="utf-8")
-        new.replace(self.root / name)
+        atomic_write(self.root / name, text.encode(), mode=FILE_MODE)
+
+    def login(self) -> tuple[Login, bool]:
+        """Return who clients are, and whether that is new: made since no file said it."""
+        found = read_login(self.root / CLIENT_PROPERTIES)
+        return (new_login(), True) if found is None else (found, False)
+
+    def write_login(self, login: Login, servers: str) -> None:
+        """Write down for clients how they get in; what says the same is left as it is."""
+        text = properties_of(login, servers)
+        file = self.root / CLIENT_PROPERTIES
+        if not file.exists() or file.read_text(encoding="utf-8", errors="replace") != text:
+            self.write(CLIENT_PROPERTIES, text)
 
     def record(self) -> Record | None:
         """Return what is remembered; None before the first start.
@@ -147,9 +170,47 @@ class DataDir:
                 expected='{"kafka_version": "4.4.0", "port": 20000}',
                 found=repr(text[:200]),
                 where=str(self._record_file),
-                mend="Delete that one file: the log does not depend on it.",
+                mend="Start the broker: it finds out what the file said.",
             ) from error
         return record
+
+    def mend_record(self, ours: str) -> str | None:
+        """Find out what a damaged or missing broker.json of a formatted log said.
+
+        The port is in Kafka's own configuration of the last start, and what is left of the file
+        may name the version. Where it does not, ours is taken: Kafka itself refuses a log that
+        is too new for it.
+
+        Args:
+            ours: The version of our Kafka.
+
+        Returns:
+            What was done, as a sentence; None where there was nothing to do.
+        """
+        try:
+            if self.record() is not None or not self.log.exists():
+                return None
+            left = ""
+        except BrokerError:
+            left = self._record_file.read_text(encoding="utf-8", errors="replace")
+            self._record_file.replace(self._record_file.with_suffix(".json.damaged"))
+        named = re.search(r'"kafka_version":\s*"(\d+(?:\.\d+)*)"', left)
+        record = Record(named[1] if named else ours, self._last_port())
+        self.remember(record)
+        aside = f" What was there is in {self._record_file.name}.damaged." if left else ""
+        found = f"Kafka {record.kafka_version}, port {record.port or 'to be chosen'}"
+        return f"{self._record_file} was damaged or missing and is written again: {found}.{aside}"
+
+    def _last_port(self) -> int | None:
+        """Return the port that Kafka was configured with to serve the log."""
+        try:
+            text = self.properties.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return None
+        found = re.search(rf"^listeners=\w+://{re.escape(HOST)}:(\d+),", text, re.MULTILINE)
+        serving = re.search(rf"^log\.dirs={LOG_FOLDER}$", text, re.MULTILINE)
+        port = int(found[1]) if found and serving else 0
+        return port if 0 < port < 65536 else None
 
     def remember(self, record: Record) -> None:
         """Write down what the next start shall know."""

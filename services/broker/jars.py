@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
+from jobtrail.atomic import atomic_write
 from jobtrail.errors import BrokerError
 
 LOCK_FILE = Path(__file__).with_name("jars.lock")
@@ -260,17 +261,16 @@ def _progress(title: str, count: int) -> Iterator[Callable[[], None]]:
     if not sys.stderr.isatty():
         yield lambda: None
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+    from jobtrail.screen import progress_console
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TextColumn("jars"), console=Console(stderr=True)) as bar:
+    with Progress(*columns, TextColumn("jars"), console=progress_console()) as bar:
         task = bar.add_task(title, total=count)
         yield lambda: bar.advance(task)
 
 
 def write_lock(lock: Lock, path: Path = LOCK_FILE) -> None:
     """Replace the lock file in one step."""
-    new = path.with_suffix(".new")
-    new.write_text(format_lock(lock), encoding="utf-8")
-    new.replace(path)
+    atomic_write(path, format_lock(lock).encode())

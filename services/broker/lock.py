@@ -16,6 +16,7 @@ from pathlib import Path
 from threading import Event
 
 from jobtrail.errors import BrokerError, JobtrailError
+from jobtrail.terminal import complain, out
 from services.broker.jars import KAFKA, LOCK_FILE, Jar, Lock, parse_lock, sha256_of, write_lock
 
 LOG4J = ("org.apache.logging.log4j", "log4j-core")
@@ -82,9 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_lock(lock, options.output)
         parse_lock(options.output.read_text(encoding="utf-8"), options.output.name)
     except JobtrailError as error:
-        sys.stderr.write(f"{error}\n")
+        complain(error)
         return 1
-    sys.stdout.write(f"{len(lock.jars)} jars of Kafka {lock.kafka_version}\n")
+    out(f"{len(lock.jars)} jars of Kafka {lock.kafka_version}")
     return 0
 
 

@@ -12,10 +12,11 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from jobtrail.errors import BrokerError
+from jobtrail.terminal import visible
 from services.broker.datadir import STOP_SECONDS, DataDir
 
 #: Java's own words and what was printed past the log; begun anew at every start.
@@ -52,8 +53,12 @@ def tail(path: Path, lines: int = SHOWN_LINES) -> list[str]:
     return [line for line in text.splitlines() if line.strip()][-lines:]
 
 
-async def spawn(command: Sequence[str], home: DataDir) -> asyncio.subprocess.Process:
+async def spawn(
+    command: Sequence[str], home: DataDir, environ: Mapping[str, str]
+) -> asyncio.subprocess.Process:
     """Start a Java in the data directory, its output in `logs/java.log`.
+
+    What it writes is its user's alone.
 
     It gets a session of its own, so that a Ctrl-C in the terminal reaches only this process,
     which then stops it in order.
@@ -66,6 +71,8 @@ async def spawn(command: Sequence[str], home: DataDir) -> asyncio.subprocess.Pro
             return await asyncio.create_subprocess_exec(
                 *command,
                 cwd=home.root,
+                env=environ,
+                umask=0o077,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -91,18 +98,21 @@ async def stop(process: asyncio.subprocess.Process, seconds: float = STOP_SECOND
         await process.wait()
 
 
-async def run_to_end(command: Sequence[str], home: DataDir, doing: str) -> None:
+async def run_to_end(
+    command: Sequence[str], home: DataDir, environ: Mapping[str, str], doing: str
+) -> None:
     """Run a Java until it has done its work.
 
     Args:
         command: What to run.
         home: The data directory.
+        environ: Its environment.
         doing: What failed if it fails, as the first half of a sentence.
 
     Raises:
         BrokerError: It failed.
     """
-    process = await spawn(command, home)
+    process = await spawn(command, home, environ)
     try:
         status = await process.wait()
     except asyncio.CancelledError:
@@ -116,7 +126,7 @@ def ended(what: str, status: int, home: DataDir) -> BrokerError:
     """Return the error that says how Java ended, with the last lines it left."""
     how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
     lines = tail(home.logs / OUTPUT) + tail(home.logs / "broker.log")
-    shown = "".join(f"\n  {line[:300]}" for line in lines)
+    shown = "".join(f"\n  {visible(line[:300])}" for line in lines)
     return BrokerError(
         f"{what} ({how}).",
         where=f"{home.logs}",

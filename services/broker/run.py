@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import secrets
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,10 @@ from pathlib import Path
 from threading import Event
 from typing import NoReturn
 
+from jobtrail.atomic import sync
 from jobtrail.errors import AlreadyRunning, BrokerError
+from jobtrail.local_kafka import Login
+from jobtrail.terminal import err
 from services.broker import process
 from services.broker.config import (
     HOST,
@@ -25,13 +29,14 @@ from services.broker.config import (
     PROPERTIES,
     SERVER,
     STORAGE_TOOL,
+    OneStart,
     java_command,
     log4j_properties,
     server_properties,
 )
 from services.broker.datadir import PORTS, DataDir, Record, choose_port, is_free
 from services.broker.jars import Fetch, Lock, ensure_jars, read_lock
-from services.broker.java import Java, find_java
+from services.broker.java import Java, find_java, java_environment
 
 #: Seconds from Java's start to the first answer after which a start is given up.
 START_SECONDS = 180.0
@@ -51,11 +56,13 @@ class Options:
         data_dir: Its directory.
         port: Where clients shall connect; None: as last time, else a free one.
         cache: The user's cache folder for jobtrail.
+        open: Whether to let in every user of the machine, without a password.
     """
 
     data_dir: Path
     port: int | None
     cache: Path
+    open: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,10 @@ class _Kit:
     java: Java
     jars: list[Path]
     version: str
+    #: Java's environment.
+    environ: dict[str, str]
+    #: Whether everybody is let in.
+    open: bool
 
     def command(self, *arguments: str) -> list[str]:
         return java_command(self.java, self.jars, arguments)
@@ -87,13 +98,17 @@ async def run(options: Options, environ: Mapping[str, str], ready: Callable[[str
     home.make()
     with _sole_broker(home):
         lock = read_lock()
+        mended = home.mend_record(lock.kafka_version)
+        if mended:
+            err(mended)
         home.check_version(lock.kafka_version)
         await asyncio.to_thread(home.stop_leftover)
         home.check_room()
         if options.port is not None and not is_free(options.port):
             raise _port_taken(options.port)
         java = find_java(environ)
-        kit = _Kit(home, java, await _jars(lock, options.cache), lock.kafka_version)
+        jars = await _jars(lock, options.cache)
+        kit = _Kit(home, java, jars, lock.kafka_version, java_environment(environ), options.open)
         await _serve(kit, options.port, await _formatted(kit), ready)
 
 
@@ -152,8 +167,11 @@ async def _formatted(kit: _Kit) -> str:
         home.write(PROPERTIES, server_properties(PORTS[0], PORTS[1], _UNFINISHED))
         arguments = ("format", "--cluster-id", found, "--config", PROPERTIES)
         command = kit.command(STORAGE_TOOL, *arguments)
-        await process.run_to_end(command, home, "Formatting the broker's log")
+        await process.run_to_end(command, home, kit.environ, "Formatting the broker's log")
+        for written in (*unfinished.rglob("*"), unfinished):
+            sync(written)
         unfinished.rename(home.log)
+        sync(home.root)
     if home.record() is None:
         home.remember(Record(kit.version))
     return found
@@ -191,13 +209,20 @@ class _PortLost(Exception):
 async def _serve_on(kit: _Kit, port: int, cluster: str, ready: Callable[[str], None]) -> NoReturn:
     home = kit.home
     home.write(LOG4J, log4j_properties())
-    home.write(PROPERTIES, server_properties(port, choose_port(taken={port})))
-    java = await process.spawn(kit.command(SERVER, str(home.properties)), home)
+    passwords = None if kit.open else OneStart(secrets.token_urlsafe(32), secrets.token_urlsafe(32))
+    configured = server_properties(port, choose_port(taken={port}), passwords=passwords)
+    home.write(PROPERTIES, configured)
+    guard = None
+    if passwords is not None:
+        login, is_new = home.login()
+        guard = _Guard(login, is_new, passwords.clients)
+        home.write_login(login, f"{HOST}:{port}")
+    java = await process.spawn(kit.command(SERVER, str(home.properties)), home, kit.environ)
     tasks: list[asyncio.Task[object]] = []
     try:
         home.note_java(java.pid)
         died = asyncio.create_task(java.wait())
-        answers = asyncio.create_task(_answers(f"{HOST}:{port}", cluster))
+        answers = asyncio.create_task(_answers(f"{HOST}:{port}", cluster, guard))
         tasks += [died, answers]
         await asyncio.wait(tasks, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         if died.done():
@@ -227,14 +252,31 @@ def _died_at_start(status: int, home: DataDir) -> Exception:
     return process.ended("Kafka could not start", status, home)
 
 
-async def _answers(address: str, cluster: str) -> None:
-    """Return when our Kafka, and no other, serves there and has its topics."""
+@dataclass(frozen=True)
+class _Guard:
+    """How we get into our Kafka.
+
+    Attributes:
+        login: Who its clients are.
+        is_new: Whether it can't know them yet.
+        password: Of Kafka's own user, for this start.
+    """
+
+    login: Login
+    is_new: bool
+    password: str
+
+
+async def _answers(address: str, cluster: str, guard: _Guard | None) -> None:
+    """Return when our Kafka, and no other, serves there, lets clients in and has its topics."""
     # Java takes longer to start than these take to load.
     from jobtrail.settings import load
     from services.broker.topics import cluster_id, ensure_topics
 
-    settings = load(security_protocol="PLAINTEXT", replication=1)
+    security = {"security_protocol": "PLAINTEXT"} if guard is None else guard.login.overrides
+    settings = load(replication=1, **security)
     host, _, port = address.rpartition(":")
+    is_in = guard is None
     while True:
         try:
             _, writer = await asyncio.open_connection(host, int(port))
@@ -242,7 +284,26 @@ async def _answers(address: str, cluster: str) -> None:
             await asyncio.sleep(PAUSE)
             continue
         writer.close()
-        if await cluster_id(address, settings) == cluster:
+        if guard is not None and not is_in:
+            is_in = await _gets_in(address, guard)
+        if is_in and await cluster_id(address, settings) == cluster:
             break
         await asyncio.sleep(PAUSE)
     await ensure_topics(address, settings)
+
+
+async def _gets_in(address: str, guard: _Guard) -> bool:
+    """Tell whether Kafka lets our clients in; where it does not, tell it of them."""
+    from aiokafka.errors import KafkaError
+
+    from services.broker.access import lets_in, put_password
+
+    try:
+        if guard.is_new or not await lets_in(address, guard.login):
+            await put_password(address, guard.login, guard.password)
+            # It is in the metadata; Kafka takes it up from there.
+            return await lets_in(address, guard.login)
+    except (KafkaError, OSError, TimeoutError, ValueError):
+        # It has only begun to serve; or another program was faster, and Kafka ends over that.
+        return False
+    return True

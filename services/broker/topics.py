@@ -23,6 +23,7 @@ from aiokafka.errors import (
 
 from jobtrail.errors import BrokerError, JobtrailError, LogUnavailable, SettingError
 from jobtrail.kafka import DEAD_LETTER_BYTES, kafka_security
+from jobtrail.terminal import complain, out
 
 if TYPE_CHECKING:
     from jobtrail.settings import Settings
@@ -224,9 +225,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = load()
         asyncio.run(ensure_topics(options.bootstrap_servers, settings))
     except JobtrailError as error:
-        sys.stderr.write(f"{error}\n")
+        complain(error)
         return 1
-    sys.stdout.write(f"{settings.topic} {settings.dead_topic}\n")
+    out(f"{settings.topic} {settings.dead_topic}")
     return 0
 
 

@@ -19,8 +19,10 @@ import aiohttp
 from aiohttp import web
 from aiokafka import TopicPartition
 
+from jobtrail.log import last_record
 from jobtrail.partitions import partition_of
-from jobtrail.position import format_position
+from jobtrail.position import Position, format_position, mark_of, parse_position
+from jobtrail.records import Group
 from jobtrail.settings import Settings
 from jobtrail.tokens import READ_ALL, local_secret, make_token
 from projections.projector import Projector
@@ -29,14 +31,18 @@ from projections.sqlite.reader import SqliteReader
 from projections.sqlite.writer import SqliteWriter
 from services.api.app import make_app, make_service
 from services.api.bodies import Bodies
+from services.api.ingest import Ingest
 from services.api.limits import Patience
 from services.api.past import Past
 from services.api.problems import log_unavailable
 from services.api.protocol import Runner
-from services.api.store import Store
+from services.api.spans import Spans
 from tests.contract.conformance import assert_documented
+from tests.groups import MemoryLog, group_of
 
 PARTITIONS = 3
+#: Records that one fetch of the log brings.
+FETCHED = 2_000
 #: 2026-11-23T13:00:00Z
 NOON = 1_795_438_800
 NOBODY_LISTENS = "127.0.0.1:1"
@@ -77,10 +83,18 @@ class ListedBodies(Bodies):
     """Reads the log that is a list in this process."""
 
     def __init__(self, api: Api) -> None:
-        super().__init__("log", {})
+        super().__init__("log", {}, api.witness)
         self._api = api
 
-    async def read(self, partition: int, offsets: Sequence[int]) -> dict[int, bytes | None]:
+    async def _group(self, tp: TopicPartition, begin: int) -> Group:
+        """Return records from an offset on, as many as one fetch brings."""
+        self.scans += 1
+        await asyncio.sleep(0)
+        return group_of(self._api.records[tp.partition][begin : begin + FETCHED])
+
+    async def read(
+        self, partition: int, offsets: Sequence[int], user: str = ""
+    ) -> dict[int, bytes | None]:
         """Return the values of records; without those that the log has lost."""
         lost = self._api.lost
         if lost is None:
@@ -89,11 +103,30 @@ class ListedBodies(Bodies):
         return {n: records[n].value for n in offsets if (partition, n) not in lost}
 
 
+class ListedIngest(Ingest):
+    """Writes to the log that is a list in this process."""
+
+    def __init__(self, api: Api) -> None:
+        super().__init__(api.settings)
+        self._api = api
+
+    async def write(self, events: Sequence[tuple[str, bytes]]) -> list[Position]:
+        """Append events; return the position behind each."""
+        return [
+            parse_position(self._api.write(job.encode(), value, partition_of(job, PARTITIONS)))
+            for job, value in events
+        ]
+
+
 class Api:
     """A running service, and the log that it answers from."""
 
     def __init__(self, folder: Path, session: aiohttp.ClientSession, **options: Any) -> None:
+        #: Whether what is sent to it gets into the log; else Kafka is away.
+        writable = options.pop("writable", False)
         patience = options.pop("patience", Patience(unknown=0.2, position=0.2))
+        #: Whether histories are read, too, from the log that is a list.
+        listed = options.pop("listed", False)
         self.settings = Settings(data_dir=folder, **options)
         self.secret = local_secret(folder)
         self.session = session
@@ -118,8 +151,15 @@ class Api:
             kafka={"bootstrap_servers": NOBODY_LISTENS},
             patience=patience,
         )
-        past = Past(Store(open_reader), ListedBodies(self))
-        self.service = dataclasses.replace(service, past=past)
+        self.witness = service.witness
+        bodies = ListedBodies(self)
+        self.service = dataclasses.replace(
+            service,
+            past=Past(service.reads, bodies),
+            bodies=bodies if listed else service.bodies,
+            spans=Spans(ListedBodies(self), service.store, self.settings.feed_buffer_bytes // 2),
+            ingest=ListedIngest(self) if writable else service.ingest,
+        )
 
     # --- the log
 
@@ -144,7 +184,7 @@ class Api:
         """Write any record; return its position."""
         records = self.records[partition]
         records.append(Record(key, value, len(records), (NOON + self.seconds) * 1000))
-        return format_position({partition: len(records)})
+        return self.position_at({partition: len(records)})
 
     def make_store(self, ends: dict[int, int] | None = None) -> None:
         """Make the projections, empty; they have to get to `ends` before they count."""
@@ -156,33 +196,46 @@ class Api:
         async def bury(dead: Any) -> None:
             self.dead.extend(dead)
 
-        self.projector = Projector(SqliteWriter(folder), PARTITIONS, bury)
+        look = MemoryLog({partition: [] for partition in range(PARTITIONS)}, trusted=True)
+        self.projector = Projector(SqliteWriter(folder), look, PARTITIONS, bury)
 
     async def project(self) -> None:
         """Let the projector apply what is in the log."""
         assert self.projector is not None
         for partition, records in self.records.items():
             if new := records[self.projected[partition] :]:
-                await self.projector.apply(partition, new)
+                await self.projector.apply(partition, group_of(new))
                 self.projected[partition] = len(records)
 
     def follow(self) -> None:
-        """Let the tail begin at the end of the log."""
+        """Let the tail begin at the end of the log, which answers from now on."""
+        self.service.pulse.beat(-1e9)
         for partition, records in self.records.items():
-            self.service.tail.begin(partition, len(records))
+            last = last_record(records[-1], -1) if records else None
+            self.service.tail.begin(partition, len(records), last)
             self.shown[partition] = len(records)
+
+    def deafen(self) -> None:
+        """Let the log answer no longer."""
+        self.service.pulse.stop()
 
     def show(self) -> None:
         """Let the tail take in what is in the log."""
-        batches = {}
         for partition, records in self.records.items():
-            batches[TopicPartition("log", partition)] = records[self.shown[partition] :]
+            new = records[self.shown[partition] :]
             self.shown[partition] = len(records)
-        self.service.tail.take(batches)
+            self.service.tail.take(partition, new, len(records))
 
     @property
     def end(self) -> str:
-        return format_position({p: len(records) for p, records in self.records.items()})
+        """The position behind everything, as answers have it."""
+        return self.position_at({p: len(records) for p, records in self.records.items()})
+
+    def position_at(self, offsets: dict[int, int]) -> str:
+        """Return a position with the marks of the records before it."""
+        lasts = {p: self.records[p][offset - 1] for p, offset in offsets.items() if offset}
+        marks = {p: mark_of(record.key, record.value) for p, record in lasts.items()}
+        return format_position(offsets, marks)
 
     # --- callers
 
@@ -286,13 +339,14 @@ def _iso(seconds: float) -> str:
 async def running(folder: Path, **options: Any) -> AsyncIterator[Api]:
     """Run a service that has no store yet; without `auto_decompress` answers are as they came."""
     auto_decompress = options.pop("auto_decompress", True)
+    port = options.pop("port", 0)
     async with aiohttp.ClientSession(auto_decompress=auto_decompress) as session:
         api = Api(folder, session, **options)
         made = make_app(api.service)
         runner = Runner(made, api.service.bounds, api.service.patience, shutdown_timeout=5)
         api.runner = runner
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", port)
         await site.start()
         api.url = f"http://127.0.0.1:{site.port}"
         try:

@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from projections.reading import ProjectionReader
 from tests.contract.api_service import Api, running
+from tests.contract.oidc_provider import OidcProvider, oidc_provider
 from tests.contract.store_feeding import fill
 from tests.contract.store_model import Model
 from tests.contract.store_streams import Log, seeded_log
@@ -39,6 +40,13 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         api.make_store()
         api.follow()
         yield api
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[OidcProvider]:
+    """Return a running provider."""
+    async with oidc_provider() as provider:
+        yield provider
 
 
 class Filled(NamedTuple):

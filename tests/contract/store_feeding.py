@@ -8,12 +8,16 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from jobtrail.fold import fold
-from jobtrail.job import Place, Verdict
+from jobtrail.job import Place, Verdict, event_key
+from jobtrail.log import last_record
+from jobtrail.trail import Elsewhere
+from projections.continuity import LogLook
 from projections.holding import DeadLetter
 from projections.projector import Projector
 from projections.store import Batch, Entry, ProjectionWriter, Tally
 from tests.contract.store_streams import PARTITIONS, Log, Record, decoded
 from tests.contract.stores import SqliteStore
+from tests.groups import MemoryLog, group_of
 
 
 class Graveyard:
@@ -29,10 +33,13 @@ class Graveyard:
 
 @contextlib.asynccontextmanager
 async def projecting(
-    writer: ProjectionWriter, graveyard: Graveyard | None = None
+    writer: ProjectionWriter,
+    graveyard: Graveyard | None = None,
+    log: LogLook | None = None,
 ) -> AsyncIterator[Projector]:
-    """Run a projector on a store."""
-    projector = Projector(writer, PARTITIONS, (graveyard or Graveyard()).bury)
+    """Run a projector on a store; without a log, whatever it is handed is the log's."""
+    look = log or MemoryLog({partition: [] for partition in range(PARTITIONS)}, trusted=True)
+    projector = Projector(writer, look, PARTITIONS, (graveyard or Graveyard()).bury)
     try:
         yield projector
     finally:
@@ -66,7 +73,7 @@ async def feed(
         stop = min(end, start + rng.randint(1, most))
         back = rng.randint(0, start - log.first) if rng.random() < again else 0
         if stop > start - back:
-            await projector.apply(partition, log.slice(partition, start - back, stop))
+            await projector.apply(partition, group_of(log.slice(partition, start - back, stop)))
             batches = None if batches is None else batches - 1
         if stop == end:
             del starts[partition]
@@ -84,6 +91,11 @@ def batch_of(writer: ProjectionWriter, partition: int, records: Sequence[Record]
     """Fold records onto what a store holds, into a batch that can be applied to it."""
     events = [(decoded(record), record) for record in records]
     held = writer.load(partition, {event.subject for event, _ in events})
+    for entry in held.values():
+        if isinstance(entry.job.earlier, Elsewhere):
+            keys = {event_key(event.id) for event, _ in events}
+            seen = writer.seen(partition, entry, keys)
+            entry.job.earlier = entry.job.earlier.told({key: key in seen for key in keys})
     tally = dict.fromkeys((v.replace("-", "_") for v in Verdict), 0)
     for event, record in events:
         entry = held.get(event.subject)
@@ -99,8 +111,7 @@ def batch_of(writer: ProjectionWriter, partition: int, records: Sequence[Record]
         partition=partition,
         start=records[0].offset,
         next_offset=records[-1].offset + 1,
-        last_event_id=events[-1][0].id,
-        last_timestamp=records[-1].timestamp * 1000,
+        last=last_record(records[-1], 0),
         changes=list(held.values()),
         tally=Tally(**tally),
     )

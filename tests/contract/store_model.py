@@ -15,7 +15,8 @@ import msgspec
 from jobtrail.decoding import accept
 from jobtrail.errors import EventError
 from jobtrail.fold import fold
-from jobtrail.job import Job, Place, Verdict
+from jobtrail.job import Job, Place, Verdict, kept_trail
+from jobtrail.position import mark_of
 from jobtrail.states import STATES
 from projections.reading import Caller, Filters
 from projections.store import Tally
@@ -33,8 +34,8 @@ class Model:
         self.log = log
         self.position = dict.fromkeys(log.records, log.first)
         self.jobs: dict[str, Job] = {}
-        #: (id of the last event, timestamp of the last record) per partition.
-        self.last = dict.fromkeys(log.records, ("", 0))
+        #: (offset, mark, timestamp) of the last record per partition, whatever it was.
+        self.last: dict[int, tuple[int, int, int] | None] = dict.fromkeys(log.records)
         self._verdicts: dict[int, Counter[str]] = {p: Counter() for p in log.records}
 
     def advance(self, position: Mapping[int, int] | None = None) -> Model:
@@ -48,17 +49,16 @@ class Model:
 
     def _fold(self, partition: int, record: Any) -> None:
         clock = record.timestamp * 1000
+        self.last[partition] = (record.offset, mark_of(record.key, record.value), clock)
         try:
             event = accept(record.key, record.value, partition, len(self.log.records))
         except EventError:
             self._verdicts[partition]["dead"] += 1
-            self.last[partition] = ("", clock)
             return
         place = Place(partition, record.offset, clock)
         job, verdict = fold(self.jobs.get(event.subject), event, place)
         self.jobs[job.id] = job
         self._verdicts[partition][verdict] += 1
-        self.last[partition] = (event.id, clock)
 
     def tallies(self) -> dict[int, Tally]:
         """Return how the records of each partition were judged."""
@@ -93,7 +93,7 @@ class Model:
 
 
 def visible(caller: Caller, jobs: Iterable[Job]) -> list[Job]:
-    """A caller sees a job that he owns, or he or a group of his views; with read-all, any."""
+    """Callers see a job that they own, or they or a group of theirs view; with read-all, any."""
     if caller.reads_all:
         return list(jobs)
     names = {f"user:{caller.user}"} | {f"group:{group}" for group in caller.groups}
@@ -116,9 +116,11 @@ def matches(job: Job, filters: Filters) -> bool:
 
 def whole(job: Job) -> dict[str, Any]:
     """Return all of a job. The order of its tags counts: a job keeps the first of them."""
-    return {**msgspec.structs.asdict(job), "tags": list(job.tags.items())}
+    trail = {"trail": kept_trail(job), "earlier": None}
+    return {**msgspec.structs.asdict(job), **trail, "tags": list(job.tags.items())}
 
 
 def plain(jobs: Iterable[Job]) -> list[dict[str, Any]]:
-    """Return jobs as they are listed: without their trails."""
-    return [{**whole(job), "trail": b""} for job in jobs]
+    """Return jobs as they are listed: without their trails, and without who may work on them."""
+    unlisted = {"trail": b"", "source": "", "writers": ()}
+    return [{**whole(job), **unlisted} for job in jobs]

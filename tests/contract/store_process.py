@@ -19,6 +19,7 @@ from tests.contract.store_feeding import batch_of, feed, projecting
 from tests.contract.store_model import Model
 from tests.contract.store_streams import PARTITIONS, Log, seeded_log
 from tests.contract.stores import SqliteStore, at_address
+from tests.groups import group_of
 
 #: A process whose parent died runs in circles no longer than this.
 MAX_LOOKS = 10_000_000
@@ -72,7 +73,7 @@ def reset(store: SqliteStore, seed: int, steps: Steps) -> None:
     """Empty the part of a store that holds partition 1."""
     writer = store.writer()
     store.trace(writer, steps)
-    writer.reset(1, small_log(seed).ends())
+    writer.reset(1, small_log(seed).begins(), small_log(seed).ends())
 
 
 def create() -> None:
@@ -114,12 +115,12 @@ class Retries(logging.Handler):
 
     def __enter__(self) -> Retries:
         """Listen."""
-        logging.getLogger("projections.projector").addHandler(self)
+        logging.getLogger("projections.store_thread").addHandler(self)
         return self
 
     def __exit__(self, *_error: object) -> None:
         """Listen no more."""
-        logging.getLogger("projections.projector").removeHandler(self)
+        logging.getLogger("projections.store_thread").removeHandler(self)
 
 
 async def hit_a_file_limit(store: SqliteStore, seed: int) -> None:
@@ -133,7 +134,7 @@ async def hit_a_file_limit(store: SqliteStore, seed: int) -> None:
     async with projecting(writer) as projector:
         with Retries() as retries:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest + 100, hard))
-            task = asyncio.create_task(projector.apply(0, log.records[0]))
+            task = asyncio.create_task(projector.apply(0, group_of(log.records[0])))
             await retries.seen.wait()
             assert store.rows() == before
             resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))

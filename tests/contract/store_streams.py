@@ -10,6 +10,7 @@ import random
 from functools import cache
 from typing import Any, Final, NamedTuple
 
+from jobtrail.binding import pack_sources, stamp
 from jobtrail.events import TYPE_NAMES, Event, decode, from_microseconds
 from jobtrail.fold import fold
 from jobtrail.job import Job, Place
@@ -82,6 +83,10 @@ class Log:
     def slice(self, partition: int, start: int, stop: int) -> list[Record]:
         """Return the records of a partition from one offset up to another."""
         return self.records[partition][start - self.first : stop - self.first]
+
+    def begins(self) -> dict[int, int]:
+        """Return the offset of the first record of each partition."""
+        return dict.fromkeys(self.records, self.first)
 
     def ends(self) -> dict[int, int]:
         """Return the offset behind the last record of each partition."""
@@ -210,10 +215,15 @@ def seeded_log(seed: int, *, jobs: int = 160, events: int = 1300, steady: int = 
     turns = [rng.choice(lives) for _ in range(events)]
     turns += [life for life in steadies for _ in range(rng.randint(210, 330))]
     rng.shuffle(turns)
+    # Drawn apart, so that all else is the same with and without them.
+    strangers = random.Random(f"strangers {seed}")
     log = Log()
     for turn, life in enumerate(turns):
         clock = BASE // 1000 + turn
         log.add(life.next(f"e{turn}", clock), life.id.encode(), timestamp=clock)
+        if strangers.random() < 0.02:
+            told = event("progress", life.id, f"stranger-{turn}", progress=0.99)
+            log.add(stamp(told, pack_sources(["//stranger"])), life.id.encode(), timestamp=clock)
         if rng.random() < 0.01:
             log.add(b"\x00no event", None, partition=rng.randrange(PARTITIONS), timestamp=clock)
     return log

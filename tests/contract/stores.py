@@ -131,12 +131,21 @@ class SqliteStore:
 
     def tallies(self) -> dict[int, Tally]:
         """Return how the records of each partition were judged."""
-        columns = ", ".join(Tally._fields)
+        columns = ", ".join(f'"{name}"' for name in Tally._fields)
         return {
             partition: Tally(*counts)
             for db in self._connections()
             for partition, *counts in db.execute(f"SELECT partition, {columns} FROM checkpoints")
         }
+
+    def seeds(self) -> list[int]:
+        """Return the seed of each file's hashes of ids."""
+        return [db.execute("SELECT seed FROM filling").fetchone()[0] for db in self._connections()]
+
+    def use_known_seed(self) -> None:
+        """Let the hashes of ids be those that anybody can work out, while there are no jobs."""
+        for db in self._connections():
+            db.execute("UPDATE filling SET seed=0")
 
     def _connections(self) -> Iterator[apsw.Connection]:
         for file in self.files():

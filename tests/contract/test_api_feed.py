@@ -5,6 +5,7 @@ Here the log is a list in this process; coming back to a real one is in tests/e2
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from urllib.parse import quote
@@ -14,6 +15,7 @@ from jsonschema import Draft202012Validator
 
 from jobtrail.partitions import partition_of
 from jobtrail.position import parse_position
+from jobtrail.trail import CHUNK_ENTRIES
 from projections.reading import Filters
 from services.api.feed import AT_ONCE
 from tests.contract.api_service import PARTITIONS, PROBLEM, Api, running
@@ -102,6 +104,13 @@ async def test_a_creation_that_comes_after_the_fact_is_told(api: Api) -> None:
         (change,) = await reader.changes(1)
         assert (change["type"], change["verdict"]) == ("job.created", "late")
         assert change["state"] == change["job"]["state"] == "completed"
+        # One more says nothing new, and is left out.
+        api.emit("job-1", "created", owner="mallory")
+        api.emit("job-1", "failed", attempt=7)
+        api.emit("job-2", "created", owner="alice")
+        await happen(api)
+        (change,) = await reader.changes(1)
+        assert (change["job"]["id"], change["type"]) == ("job-2", "job.created")
 
 
 async def test_a_body_with_line_ends_stays_one_event(api: Api) -> None:
@@ -194,6 +203,10 @@ async def test_what_is_no_position_is_refused(api: Api, position: str) -> None:
 
 
 async def test_a_position_that_is_not_there_yet_is_waited_for_and_then_refused(api: Api) -> None:
+    answer = await api.get("/jobs/events", {"Last-Event-ID": "0:5"})
+    # The log ends before it.
+    assert (answer.status, answer.json["type"]) == (410, "urn:jobtrail:problem:log-changed")
+    api.deafen()
     answer = await api.get("/jobs/events", {"Last-Event-ID": "0:5"})
     assert (answer.status, answer.json["type"]) == (503, "urn:jobtrail:problem:behind")
 
@@ -313,3 +326,27 @@ def test_a_filter_matches_what_a_store_finds(filled: Filled) -> None:
         with filled.reader.snapshot() as snapshot:
             found = listed(snapshot, EVERYBODY, filters, size=len(jobs) + 1)
         assert {job.id for job in found} == {job.id for job in jobs if filters.match(job)}
+
+
+async def test_a_long_job_is_told_of_whatever_else_has_its_key(api: Api) -> None:
+    """A direct writer may put anything into any partition: that is in no trail."""
+    home = PARTITIONS - 1
+    hot = next(name for n in range(99) if partition_of(name := f"hot-{n}", PARTITIONS) == home)
+    events = 5 * CHUNK_ENTRIES
+    for _ in range(3 * events):
+        api.write(None, b"filling", 0)
+    api.emit(hot, "created")
+    for n in range(events):
+        api.emit(hot, "progress", progress=n / 10_000)
+    await happen(api)
+    async with feed(api) as reader:
+        # By its number behind all of the job's, and looked at together with the first of these.
+        api.write(hot.encode(), b"elsewhere", 0)
+        for n in range(events):
+            api.emit(hot, "progress", progress=(events + n) / 10_000)
+        api.emit(hot, "completed")
+        await happen(api)
+        async with asyncio.timeout(30):
+            found = await reader.changes(events + 1)
+        last = len(api.records[home])
+        assert [one["offset"] for one in found] == list(range(last - events - 1, last))

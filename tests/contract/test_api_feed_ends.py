@@ -11,10 +11,14 @@ import pytest
 
 from jobtrail.keys import add_key, make_key, revoke_key
 from jobtrail.position import parse_position
+from jobtrail.records import BREAKS
 from jobtrail.tokens import make_token
 from services.api.limits import Patience
+from services.api.problems import LOG_CHANGED, Problem
+from services.api.spans import SPAN, Span
 from tests.contract.api_service import PARTITIONS, Api, running
 from tests.contract.feeding import feed, happen
+from tests.feed_reader import Reader
 
 
 async def nobody_listens(api: Api) -> None:
@@ -115,5 +119,94 @@ async def test_a_log_that_was_replaced_ends_the_streams(api: Api) -> None:
     await happen(api)
     async with feed(api) as reader:
         for partition in range(PARTITIONS):
-            api.service.tail.begin(partition, 0)
+            api.service.tail.begin(partition, 0, replaced=True)
         assert await reader.block() is None
+
+
+async def test_who_reads_a_log_that_is_replaced_is_told_nothing_of_the_other_one(
+    api: Api,
+) -> None:
+    events = 4 * SPAN * PARTITIONS
+    for n in range(events):
+        api.emit(f"job-{n}", "created")
+    await api.project()
+    api.follow()
+    spans, read = api.service.spans, api.service.spans.read
+    before = 0
+
+    async def replaced(partition: int, begin: int, end: int, user: str) -> Span:
+        nonlocal before
+        span = await read(partition, begin, end, user)
+        if not before and partition == PARTITIONS - 1:
+            before = spans.made
+            for each in range(PARTITIONS):
+                api.service.tail.begin(each, 0, replaced=True)
+        return span
+
+    spans.read = replaced  # type: ignore[method-assign]
+    begin = ",".join(f"{p}:0" for p in range(PARTITIONS))
+    headers = api.bearer("root", reads_all=True) | {"Last-Event-ID": begin}
+    told = 0
+    async with feed(api, headers=headers) as reader:
+        while (block := await reader.block()) is not None:
+            told += block.data is not None
+    assert 0 < told < before * SPAN
+    assert spans.made == before
+
+
+async def _to_the_end(reader: Reader) -> None:
+    while await reader.block() is not None:
+        pass
+
+
+async def test_what_another_log_holds_is_not_told_before_the_tail_has_looked(api: Api) -> None:
+    for n in range(4 * SPAN * PARTITIONS):
+        api.emit(f"job-{n}", "created")
+    await api.project()
+    api.follow()
+    spans, read = api.service.spans, api.service.spans.read
+    waiting = asyncio.Event()
+
+    async def replaced(partition: int, begin: int, end: int, user: str) -> Span:
+        if partition == PARTITIONS - 1 and not waiting.is_set():
+            for each, records in api.records.items():
+                api.records[each] = [record._replace(key=b"other") for record in records]
+            # As each new connection is counted.
+            BREAKS.count += 1
+            waiting.set()
+        return await read(partition, begin, end, user)
+
+    spans.read = replaced  # type: ignore[method-assign]
+    begin = ",".join(f"{p}:0" for p in range(PARTITIONS))
+    headers = api.bearer("root", reads_all=True) | {"Last-Event-ID": begin}
+    async with feed(api, headers=headers) as reader:
+        while not waiting.is_set():
+            assert await reader.block() is not None
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(_to_the_end(reader), 0.5)
+        assert parse_position(reader.last_id)[PARTITIONS - 1] == 0
+        for each in range(PARTITIONS):
+            api.service.tail.begin(each, 0, replaced=True)
+        api.witness.trust(BREAKS.count)
+        assert await reader.block() is None
+    assert parse_position(reader.last_id)[PARTITIONS - 1] == 0
+
+
+async def test_who_stands_in_line_while_the_log_is_replaced_is_told_so(api: Api) -> None:
+    for n in range(30):
+        api.emit(f"job-{n}", "created")
+    await api.project()
+    spans = api.service.spans
+    first = asyncio.create_task(spans.read(0, 0, len(api.records[0]), "alice"))
+    second = asyncio.create_task(spans.read(1, 0, len(api.records[1]), "alice"))
+    await asyncio.sleep(0)
+    # While it is read for the first of them.
+    await asyncio.sleep(0)
+    spans.forget()
+    for asked in (first, second):
+        with pytest.raises(Problem) as told:
+            await asked
+        assert told.value.kind is LOG_CHANGED
+    await asyncio.sleep(0.01)
+    assert spans.size == 0
+    assert (await spans.read(0, 0, len(api.records[0]), "alice")).begin == 0

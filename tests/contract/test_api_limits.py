@@ -146,7 +146,7 @@ async def test_requests_of_a_caller(tmp_path: Path) -> None:
         alice, again = api.bearer("alice"), api.bearer("alice", "ops")
         for headers in (alice, again, alice):
             assert (await api.get("/jobs/summary", headers)).status == 200
-        # However he proves who he is, and whatever he asks for.
+        # However they prove who they are, and whatever they ask for.
         for path in ("/jobs/summary", "/jobs/search?size=x", "/jobs/a"):
             answer = await api.get(path, again)
             assert (answer.status, answer.headers["Content-Type"]) == (429, PROBLEM)

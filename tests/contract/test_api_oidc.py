@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hmac
 import json
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,52 +15,16 @@ import pytest
 from jobtrail.tokens import LEEWAY, MAX_TOKEN_BYTES, READ_ALL
 from services.api.jwks import MAX_DOCUMENT, MAX_KEYS
 from services.api.limits import Patience
-from tests.contract.api_service import Answer, Api, running
 from tests.contract.oidc_provider import (
     AUDIENCE,
     OidcProvider,
     bearer,
     compact,
-    oidc_provider,
     signer,
 )
+from tests.contract.oidc_service import EAGER, seen, service, try_to_enter
 
-#: Fetches whenever there is reason to.
-EAGER = Patience(unknown=0.2, refetch=0)
 SECRET = "0123456789abcdef" * 3
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[OidcProvider]:
-    async with oidc_provider() as provider:
-        yield provider
-
-
-@contextlib.asynccontextmanager
-async def service(folder: Path, **options: Any) -> AsyncIterator[Api]:
-    """Run a service that knows a job of alice, which ops may see, and one of eve."""
-    async with running(folder, **options) as api:
-        api.make_store()
-        api.emit("hers", "created", viewers=["group:ops"])
-        api.emit("foreign", "created", owner="eve")
-        await api.project()
-        api.follow()
-        yield api
-
-
-async def seen(api: Api, token: str) -> list[str]:
-    """Return the ids of the jobs that a token's bearer sees."""
-    answer = await api.get("/jobs/search", bearer(token))
-    assert answer.status == 200, answer.body
-    return sorted(job["id"] for job in answer.json["jobs"])
-
-
-async def try_to_enter(api: Api, header: str | None) -> Answer:
-    headers = {} if header is None else {"Authorization": header}
-    return await api.send("GET", "/jobs/search", headers)
-
-
-# --- who is let in
 
 
 @pytest.mark.parametrize("found_by", ["discovery", "jwks_url"])
@@ -239,7 +201,7 @@ async def test_all_who_need_keys_share_a_fetch(tmp_path: Path, provider: OidcPro
         # While the provider is slow, all others are served.
         assert await seen(api, signer("RS256", "rsa-1").sign(provider.claims())) == ["hers"]
         assert await seen(api, api.token("eve")) == ["foreign"]
-        # One who goes away takes nobody with him.
+        # One who goes away takes nobody with them.
         tasks.pop(0).cancel()
         assert not any(task.done() for task in tasks)
         provider.open.set()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
 from jobtrail.partitions import partition_of
 from jobtrail.position import format_position, parse_position
+from jobtrail.trail import CHUNK_ENTRIES
 from services.api.limits import Patience
 from tests.contract.api_service import NOON, PARTITIONS, Answer, Api, running
 
@@ -22,7 +24,7 @@ def at(seconds: int) -> str:
 
 
 async def job_at(api: Api, name: str, then: str, user: str = "", **who: Any) -> Any:
-    """Return a job as it was, None for one that is not there for him."""
+    """Return a job as it was, None for one that is not there for them."""
     headers = api.bearer(user, **who) if user else None
     answer = await api.get(f"/jobs/{name}?asOf={then}", headers)
     assert answer.status in (200, 404), answer.body
@@ -204,6 +206,7 @@ async def test_pages_of_the_past_follow_each_other(api: Api) -> None:
     for n in range(30):
         api.emit(f"j{n:02}", "completed" if n % 5 else "failed", at=NOON + 60, tags={"n": "2"})
     await api.project()
+    api.show()
     everything = sorted((-(n // 3), f"j{n:02}") for n in range(30))
     ids = [job for _second, job in everything]
     for then in (at(59), format_position(end)):
@@ -259,7 +262,10 @@ async def test_a_position_that_is_not_there_yet_is_waited_for(tmp_path: Path) ->
 async def test_a_position_that_does_not_come_is_not_there(api: Api) -> None:
     for path in ("/jobs/life", "/jobs/search", "/jobs/summary"):
         answer = await api.get(f"{path}?asOf=0:5")
-        assert (answer.status, problem(answer)) == (503, "behind")
+        assert (answer.status, problem(answer)) == (410, "log-changed")
+    api.deafen()
+    answer = await api.get("/jobs/summary?asOf=0:5")
+    assert (answer.status, problem(answer)) == (503, "behind")
 
 
 async def test_what_the_log_has_lost_is_said_to_be_lost(api: Api) -> None:
@@ -293,3 +299,40 @@ async def test_a_store_that_recovers_tells_nothing_of_the_past(tmp_path: Path) -
 def problem(answer: Answer) -> str:
     name: str = answer.json["type"].rpartition(":")[2]
     return name
+
+
+async def test_nothing_tells_a_long_job_of_somebody_else_from_one_that_is_not_there(
+    tmp_path: Path,
+) -> None:
+    bounds = {"max_reads_per_caller": 1, "read_deadline": 0.2}
+    async with running(tmp_path, **bounds) as api:
+        api.make_store()
+        api.follow()
+        api.emit("long", "created")
+        api.emit("given", "created", owner="bob")
+        for number in range(2 * CHUNK_ENTRIES):
+            api.emit("long", "progress", progress=number / 1_000)
+            api.emit("given", "progress", progress=number / 1_000)
+        # Somebody else's since: what they saw then has to be looked up.
+        api.emit("given", "created", owner="alice")
+        await api.project()
+        api.show()
+        free = threading.Event()
+        reading = asyncio.create_task(
+            api.service.reads.beside("mallory", lambda _is_over: free.wait(60))
+        )
+        await asyncio.sleep(0)
+        try:
+            # Of whom one has as many long reads as they may, the other would wait for hers.
+            for user in ("mallory", "carol"):
+                before = api.service.reads.refused.copy()
+                for name in ("long", UNKNOWN, "given"):
+                    if name == "given":
+                        assert api.service.reads.refused == before
+                    answer = await api.get(f"/jobs/{name}?asOf={at(2)}", api.bearer(user))
+                    assert (answer.status, answer.json["status"]) == (404, 404)
+            alice = await api.get(f"/jobs/long?asOf={at(2)}", api.bearer("alice"))
+            assert alice.status == 503
+        finally:
+            free.set()
+        await reading

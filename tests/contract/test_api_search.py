@@ -298,7 +298,12 @@ async def test_while_the_end_of_the_log_is_not_known_no_lag_is_claimed(tmp_path:
         api.make_store()
         answer = await api.get("/jobs/search")
         assert answer.headers["Jobtrail-Position"] == "0:0,1:0,2:0"
-        assert "Jobtrail-Lag" not in answer.headers
+        assert answer.headers["Jobtrail-Lag"] == "unknown"
+        api.follow()
+        assert (await api.get("/jobs/search")).headers["Jobtrail-Lag"] == "0"
+        # A log that has gone away does not leave the answer level with it.
+        api.deafen()
+        assert (await api.get("/jobs/search")).headers["Jobtrail-Lag"] == "unknown"
 
 
 @pytest.mark.parametrize("path", ["/jobs/search", "/jobs/summary", "/jobs?bulkId=b"])
@@ -307,6 +312,7 @@ async def test_a_read_that_names_a_position_waits_for_it(api: Api, path: str) ->
     await api.project()
     position = api.emit("second", "created", bulkId="b")
     wanted = {**api.bearer("alice"), "Jobtrail-Position": position}
+    api.show()
     late = await api.get(path, wanted)
     assert (late.status, late.headers["Content-Type"]) == (503, PROBLEM)
     assert late.json["type"].endswith(":behind")

@@ -56,7 +56,7 @@ async def test_who_is_not_let_in_learns_nothing_of_his_faults(api: Api) -> None:
     ("method", "path", "status"),
     [
         ("GET", "/", 404),
-        ("GET", "/job", 404),
+        ("GET", "/joobs", 404),
         ("GET", "/jobs/", 404),
         ("GET", "/jobs/statuses", 405),
         ("PUT", "/jobs", 405),
@@ -155,6 +155,7 @@ async def test_projections_that_recover_give_no_partial_answer(tmp_path: Path) -
         job = next(f"j{n}" for n in range(99) if partition_of(f"j{n}", PARTITIONS) == 1)
         other = next(f"j{n}" for n in range(99) if partition_of(f"j{n}", PARTITIONS) == 0)
         api.make_store(ends={1: 2})
+        api.follow()
         for path in ("/jobs/search", "/jobs/summary", "/jobs?bulkId=b", "/jobs?bulkId=b&wait=1"):
             answer = await api.get(path)
             assert (answer.status, answer.json["type"].split(":")[-1]) == (503, "recovering")
@@ -180,9 +181,16 @@ async def test_metrics_count_what_the_fold_made_of_the_records(api: Api) -> None
     api.show()
     counts = {
         verdict: await api.metric(f'jobtrail_projected_records_total{{verdict="{verdict}"}}')
-        for verdict in ("applied", "duplicate", "late", "not-allowed", "dead")
+        for verdict in ("applied", "duplicate", "late", "not-allowed", "foreign", "dead")
     }
-    assert counts == {"applied": 2, "duplicate": 1, "late": 0, "not-allowed": 1, "dead": 1}
+    assert counts == {
+        "applied": 2,
+        "duplicate": 1,
+        "late": 0,
+        "not-allowed": 1,
+        "foreign": 0,
+        "dead": 1,
+    }
     assert await api.metric("jobtrail_projection_lag_records") == 0
 
 

@@ -90,13 +90,15 @@ WAYS: dict[str, tuple[Way, ...]] = {
         _statuses(wait=1, until="any", includeUnknown=True),
     ),
     "job": (Way("/jobs/job-of-{name}"),),
+    "jobById": (Way("/job?id=job-of-{name}"),),
     "feed": (Way(FEED + "?bulkId=bulk-of-{name}"),),
     # The events themselves would have to come from a Kafka.
     "history": (Way("/jobs/job-of-{name}/history?fromOffset=1000"),),
+    "historyById": (Way("/job/history?id=job-of-{name}&fromOffset=1000"),),
     # Who may write is told what is wrong with it.
     "ingest": (Way("/events", {"subject": "job-of-{name}"}, status=400),),
     "healthz": (Way("/healthz"),),
-    # Nothing follows a log in these tests.
+    # No projector runs in these tests that would say that it lives.
     "readyz": (Way("/readyz", status=503),),
     "metrics": (Way("/metrics"),),
     "openapi": (Way("/openapi.json"),),
@@ -107,7 +109,7 @@ WAYS: dict[str, tuple[Way, ...]] = {
 NAMES = ("alice", "zoe", "phantom")
 VIEWERS: dict[str, list[str]] = {"alice": ["group:ops", "user:bob"], "zoe": []}
 ASKERS: dict[str, set[str]] = {
-    # caller: whose jobs he sees
+    # caller: whose jobs they see
     "owner": {"alice"},
     "viewer": {"alice"},
     "member of a group": {"alice"},
@@ -140,7 +142,7 @@ def asker(api: Api, caller: str) -> dict[str, str]:
 @pytest.fixture
 async def matrix(tmp_path: Path) -> AsyncIterator[Api]:
     """Run a service with a job of alice's and one of zoe's, both ended: nothing is waited for."""
-    patience = Patience(unknown=0.02, position=0.2, sign_of_life=0.05)
+    patience = Patience(unknown=0.02, position=0.2, sign_of_life=0.5)
     async with running(tmp_path, patience=patience) as api:
         api.make_store()
         for name, viewers in VIEWERS.items():
@@ -226,7 +228,7 @@ async def test_every_operation_shows_everyone_what_he_may_see(
 
 
 def refusal(operation: dict[str, Any], caller: str) -> int | None:
-    """Return with what status the document has a caller refused, whatever he asks for."""
+    """Return with what status the document has a caller refused, whatever they ask for."""
     if not operation["security"]:
         return None
     if caller in ("expired token", "no token"):

@@ -140,15 +140,46 @@ async def test_a_job_that_is_taken_up_again_is_waited_for_again(api: Api) -> Non
     api.show()
     await held(api, 1)
     assert not admin.done()
-    # Ended and taken up again within what the tail takes in at once.
-    api.emit("a", "failed")
-    api.emit("a", "retry")
-    api.show()
-    await held(api, 1)
-    assert not admin.done()
     api.emit("a", "completed")
     api.show()
     assert {e["state"] for e in (await admin).json.values()} == {"completed"}
+
+
+@pytest.mark.parametrize("until", ["all", "any"])
+async def test_a_wait_ends_at_the_first_moment_at_which_its_jobs_have_ended(
+    api: Api, until: str
+) -> None:
+    """Also where they are taken up again within what the tail takes in at once."""
+    for n in range(10):
+        api.emit("other", "created")
+        api.emit(f"j{n}", "created")
+        api.emit(f"j{n}", "active")
+        await api.project()
+        api.show()
+        task = await wait_for(api, f"j{n}", until=until)
+        moment = api.emit(f"j{n}", "failed", error="no", output=n)
+        api.emit(f"j{n}", "retry")
+        api.emit(f"j{n}", "active")
+        api.show()
+        answer = await task
+        assert answer.json == {f"j{n}": {"id": f"j{n}", "state": "failed", "output": n}}
+        # What the answer holds is what there was then.
+        assert moment in answer.headers["Jobtrail-Position"].split(",")
+        assert (await api.statuses(f"j{n}")).json[f"j{n}"]["state"] == "active"
+
+
+async def test_a_moment_is_seen_by_waits_that_the_tail_catches_up_with(tmp_path: Path) -> None:
+    async with running(tmp_path, patience=PATIENT) as api:
+        api.make_store()
+        # The tail begins before what is projected, and brings all at once what came since.
+        api.follow()
+        api.emit("j", "created")
+        await api.project()
+        task = await wait_for(api, "j")
+        api.emit("j", "failed")
+        api.emit("j", "retry")
+        api.show()
+        assert (await task).json["j"]["state"] == "failed"
 
 
 async def test_waits_for_one_job_share_its_watch(api: Api) -> None:
@@ -323,43 +354,3 @@ async def test_more_than_the_buffer_holds_is_answered_as_projected(tmp_path: Pat
         api.show()
         await api.project()
         assert (await task).json[job]["state"] == "completed"
-
-
-# --- long waits
-
-
-async def test_a_long_wait_shows_that_it_is_alive(tmp_path: Path) -> None:
-    patience = Patience(unknown=60, sign_of_life=0.01)
-    async with running(tmp_path, patience=patience) as api:
-        api.make_store()
-        api.follow()
-        api.emit("j", "created")
-        await api.project()
-        api.show()
-        async with api.session.post(
-            f"{api.url}/jobs/statuses",
-            json={"jobIds": ["j"], "wait": -1},
-            headers=api.bearer("alice"),
-        ) as response:
-            assert response.status == 200
-            assert response.headers["Content-Type"] == "application/json"
-            assert response.headers["Jobtrail-Position"] == api.end
-            for _ in range(3):
-                assert await response.content.readexactly(1) == b"\n"
-            api.emit("j", "completed")
-            api.show()
-            assert await response.json() == {"j": COMPLETED}
-        assert api.service.waits.held == 0
-
-
-async def test_a_service_that_ends_answers_its_waits(tmp_path: Path) -> None:
-    async with running(tmp_path, patience=PATIENT) as api:
-        api.make_store()
-        api.follow()
-        api.emit("j", "created")
-        await api.project()
-        tasks = [await wait_for(api, "j") for _ in range(5)]
-        api.emit("j", "active")
-        api.show()
-    for task in tasks:
-        assert (await task).json["j"]["state"] == "active"

@@ -16,6 +16,7 @@ from jobtrail.replay.archive import Archive, Span
 from jobtrail.replay.archive_reading import ArchiveSource
 from jobtrail.replay.archive_store import DRAFTS, ArchiveStore
 from jobtrail.replay.archive_writing import Archiver, open_for
+from jobtrail.replay.holes import Holes
 from tests.archiving import (
     NAME,
     SIZE,
@@ -117,7 +118,7 @@ def test_a_loss_is_told_and_the_other_partitions_are_archived(to: Path) -> None:
     with pytest.raises(LogGapError, match="partition 0, offsets 100 to 149"):
         run(to, log)
     assert ends(to) == [100, 300]
-    run(to, log, past_gap=True)
+    run(to, log, holes=Holes(lambda _: None))
     assert ends(to) == [300, 300]
     source = ArchiveSource.open(str(to))
     assert rows(source, {0: 150}, {1: 0}) == log.records[0][150:]
@@ -154,7 +155,7 @@ def test_one_other_record_at_either_end_is_seen(to: Path, offset: int) -> None:
         run(to, log)
 
 
-def test_a_gap_in_what_the_log_gives_is_an_error(to: Path) -> None:
+def test_other_records_than_were_asked_for_are_an_error(to: Path) -> None:
     log = ListLog(100)
     archiver = Archiver(open_for(ArchiveStore.open(str(to)), NAME, log, SIZE), log)
     del log.records[0][50]

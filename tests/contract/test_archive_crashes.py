@@ -40,7 +40,7 @@ def test_killed_at_any_step_it_goes_on(
     folders = sorted(to.iterdir(), key=lambda folder: int(folder.name))
     for folder in folders:
         if (folder / "archive.json").exists():
-            assert list(verify(Archive.open(str(folder)), lambda _: None)) == [], folder
+            assert list(verify(Archive.open(str(folder)), lambda *_: None)) == [], folder
             assert archived(folder) == expected(log, *ends(folder))
         run(folder, log, rest=True)
         assert counting(folder) == counting(whole), folder
@@ -53,5 +53,5 @@ def test_several_at_once(tmp_path: Path) -> None:
     processes("work_at_once", to, size, *counts)
     log = ListLog(*counts)
     run(to, log, rest=True)
-    assert list(verify(Archive.open(str(to)), lambda _: None)) == []
+    assert list(verify(Archive.open(str(to)), lambda *_: None)) == []
     assert archived(to) == expected(log, *counts)

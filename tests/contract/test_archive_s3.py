@@ -50,7 +50,7 @@ def test_it_holds_the_files_that_a_folder_would(to: str, tmp_path: Path) -> None
     assert run(to, log).segments == 1
     log.first = [300, 200]
     assert rows(JoinedSource(ArchiveSource.open(to), log)) == expected(log, 410, 290)
-    assert list(verify(Archive.open(to), lambda _: None)) == []
+    assert list(verify(Archive.open(to), lambda *_: None)) == []
 
 
 def test_a_missing_and_a_damaged_file_are_named(to: str) -> None:
@@ -60,7 +60,7 @@ def test_a_missing_and_a_damaged_file_are_named(to: str) -> None:
     first, second = (kept.manifest(Span(0, n, n + 99)).file for n in (0, 100))
     kept.store.delete(first)
     kept.store.write(second, b"x")
-    texts = [fault.text for fault in verify(kept, lambda _: None)]
+    texts = [fault.text for fault in verify(kept, lambda *_: None)]
     assert first in texts[0]
     assert second in texts[1]
     assert len(texts) == 2

@@ -14,7 +14,7 @@ from pyarrow import parquet
 from jobtrail.errors import ArchiveError, JobtrailError, LogGapError
 from jobtrail.replay.archive import Archive, Span
 from jobtrail.replay.archive_checking import Fault, verify
-from jobtrail.replay.archive_files import GROUP_BYTES, GROUP_ROWS, read_file, write_file
+from jobtrail.replay.archive_files import GROUP_BYTES, GROUP_ROWS, Held, read_file, write_file
 from jobtrail.replay.archive_store import ArchiveStore
 from tests.archiving import ListLog, archived, batch_of, expected, record, rows, run
 
@@ -28,7 +28,7 @@ def to(tmp_path: Path) -> Path:
 
 
 def faults(to: Path) -> list[Fault]:
-    return list(verify(Archive.open(str(to)), lambda _: None))
+    return list(verify(Archive.open(str(to)), lambda *_: None))
 
 
 def file_of(to: Path, span: Span = SEGMENT) -> Path:
@@ -36,9 +36,9 @@ def file_of(to: Path, span: Span = SEGMENT) -> Path:
 
 
 def test_nothing_is_wrong(to: Path) -> None:
-    done: list[int] = []
-    assert list(verify(Archive.open(str(to)), done.append)) == []
-    assert done == [1, 2, 3, 4, 5, 6, 7]
+    done: list[tuple[int, int]] = []
+    assert list(verify(Archive.open(str(to)), lambda *told: done.append(told))) == []
+    assert done == [*((n, 100 * n) for n in range(1, 7)), (7, 650)]
 
 
 def remove(to: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_reader_meets_an_error_never_other_records(
 
 
 def test_every_flipped_byte_is_met(tmp_path: Path) -> None:
-    """A reader does not hash the file: what tells him is each page's checksum, or the footer."""
+    """A reader does not hash the file: what tells them is each page's checksum, or the footer."""
     log = ListLog(20)
     run(tmp_path, log, size=20)
     file = file_of(tmp_path, Span(0, 0, 19))
@@ -171,8 +171,9 @@ def test_row_groups_are_bounded_in_rows_and_in_bytes(tmp_path: Path) -> None:
     counts = [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]
     assert counts == [4, 4, GROUP_ROWS, 12]
     assert written.records == sum(counts)
-    assert max(map(len, read_file(store, draft))) == GROUP_ROWS
-    (batch,) = read_file(store, draft, skip=9, stop=10)
+    held = Held(0, written.records, 0)
+    assert max(map(len, read_file(store, draft, held, 0, sum(counts)))) == GROUP_ROWS
+    (batch,) = read_file(store, draft, held, 9, 10)
     assert batch["offset"].to_pylist() == [9]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from jobtrail.events import MAX_EVENT_BYTES, MAX_PAYLOAD_BYTES
+from jobtrail.log import last_record
 from jobtrail.partitions import partition_of
 from projections.store import Tally
 from tests.contract.store_checks import check_equal
@@ -16,6 +17,7 @@ from tests.contract.store_feeding import Graveyard, feed, fill, projecting
 from tests.contract.store_model import Model
 from tests.contract.store_streams import BASE, PARTITIONS, Log, event, seeded_log
 from tests.contract.stores import SqliteStore
+from tests.groups import group_of
 
 JOB = "job-1"
 HOME = partition_of(JOB, PARTITIONS)
@@ -94,9 +96,11 @@ async def test_each_bad_record_is_buried_and_the_next_good_one_applied(
         for number, (kind, (key, value, reason)) in enumerate(BAD.items(), 1):
             bad = log.add(value, key, partition=HOME)
             good = log.tell("progress", JOB, BASE)
-            await projector.apply(HOME, [bad])
-            assert (await projector.checkpoints())[HOME][:2] == (good.offset, ""), kind
-            await projector.apply(HOME, [bad, good])
+            await projector.apply(HOME, group_of([bad]))
+            checkpoint = (await projector.checkpoints())[HOME]
+            assert checkpoint.next_offset == good.offset, kind
+            assert checkpoint.last == last_record(bad, 0), kind
+            await projector.apply(HOME, group_of([bad, good]))
             assert (graveyard.letters[-1].record, len(graveyard.letters)) == (bad, number), kind
             assert graveyard.letters[-1].error.reason == reason, kind
             assert store.tallies()[HOME] == Tally(applied=number, dead=number), kind
@@ -132,10 +136,10 @@ async def test_a_batch_of_bad_records_only_moves_the_checkpoint(store: SqliteSto
         log.add(value, key, partition=3, timestamp=BASE // 1000)
     await fill(store, log, most=1000, again=0.0)
     await fill(store, log)
-    assert store.tallies()[3] == (0, 0, 0, 0, len(BAD))
+    assert store.tallies()[3] == Tally(dead=len(BAD))
     check_equal(store, Model(log).advance())
     async with projecting(store.writer(), graveyard) as projector:
-        await projector.apply(3, log.records[3])
+        await projector.apply(3, group_of(log.records[3]))
     assert graveyard.letters == []
 
 
@@ -157,8 +161,8 @@ async def test_nothing_is_written_before_the_dead_are_buried(store: SqliteStore)
     graveyard = Closed()
     async with projecting(store.writer(), graveyard) as projector:
         with pytest.raises(OSError, match="closed"):
-            await projector.apply(HOME, log.records[HOME])
+            await projector.apply(HOME, group_of(log.records[HOME]))
         assert store.rows() == before
-        await projector.apply(HOME, log.records[HOME])
+        await projector.apply(HOME, group_of(log.records[HOME]))
     assert [letter.record.offset for letter in graveyard.letters] == [1, 1]
     check_equal(store, Model(log).advance())

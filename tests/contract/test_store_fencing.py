@@ -7,13 +7,15 @@ import random
 
 import pytest
 
-from jobtrail.errors import FencedError, LogGapError, StoreError
+from jobtrail.errors import FencedError, LogChanged, LogGapError, StoreError
+from jobtrail.log import last_record
 from jobtrail.partitions import partition_of
 from tests.contract.store_checks import check_equal
 from tests.contract.store_feeding import Graveyard, batch_of, feed, fill, projecting
 from tests.contract.store_model import Model
 from tests.contract.store_streams import BASE, PARTITIONS, Log, seeded_log
 from tests.contract.stores import SqliteStore
+from tests.groups import MemoryLog, group_of
 
 
 def one_partition(partition: int = 5, jobs: int = 12) -> Log:
@@ -98,7 +100,7 @@ async def test_two_projectors_in_turn_give_the_fold(store: SqliteStore, seed: in
             start = reached[projector][partition]
             stop = min(ends[partition], start + rng.randint(1, 30))
             if stop > start:
-                await projector.apply(partition, log.slice(partition, start, stop))
+                await projector.apply(partition, group_of(log.slice(partition, start, stop)))
                 reached[projector][partition] = stop
     check_equal(store, Model(log).advance())
 
@@ -117,47 +119,155 @@ async def test_a_projector_that_others_overtook_goes_on_where_they_are(
 ) -> None:
     log = one_partition(jobs=20)
     async with projecting(store.writer()) as slow, projecting(store.writer()) as quick:
-        await slow.apply(5, log.slice(5, 0, 10))
-        await quick.apply(5, log.slice(5, 10, 30))
+        await slow.apply(5, group_of(log.slice(5, 0, 10)))
+        await quick.apply(5, group_of(log.slice(5, 10, 30)))
         # Overlaps what is applied; lies wholly before it; begins right behind it.
-        await slow.apply(5, log.slice(5, 10, 34))
-        await quick.apply(5, log.slice(5, 30, 32))
-        await quick.apply(5, log.slice(5, 34, 36))
-        await slow.apply(5, log.slice(5, 36, 40))
+        await slow.apply(5, group_of(log.slice(5, 10, 34)))
+        await quick.apply(5, group_of(log.slice(5, 30, 32)))
+        await quick.apply(5, group_of(log.slice(5, 34, 36)))
+        await slow.apply(5, group_of(log.slice(5, 36, 40)))
     check_equal(store, Model(log).advance())
 
 
 # --- gaps and redeliveries
 
 
-HOLES = ([11], [12, 13, 14], [10, 12], [10, 11, 13], [8, 9, 11], [*range(12), 13], [10, 13, 14])
-
-
-async def test_missing_records_are_an_error_and_nothing_is_applied(store: SqliteStore) -> None:
-    log, graveyard = one_partition(jobs=20), Graveyard()
-    async with projecting(store.writer(), graveyard) as projector:
-        await projector.apply(5, log.slice(5, 0, 10))
-        before = store.rows()
-        for offsets in (*HOLES, *HOLES):
-            with pytest.raises(LogGapError) as caught:
-                await projector.apply(5, [log.records[5][offset] for offset in offsets])
-            assert store.rows() == before, offsets
-            assert "offset 10" in str(caught.value.expected)
-            assert caught.value.where == "partition 5"
-            if offsets is HOLES[-1]:
-                await projector.start_offsets({5})
-        await projector.apply(5, log.records[5])
-    assert graveyard.letters == []
+async def test_a_hole_stops_its_partition_alone_and_nothing_of_it_is_applied(
+    store: SqliteStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = seeded_log(55, jobs=60, events=400, steady=1)
+    partition = max(log.records, key=lambda p: len(log.records[p]))
+    others = {p: records for p, records in log.records.items() if p != partition and records}
+    whole = log.records[partition]
+    look = MemoryLog({**log.records, partition: whole[:10] + whole[11:]})
+    async with projecting(store.writer(), log=look) as projector:
+        await projector.apply(partition, group_of(whole[:10]))
+        for number in range(11, 20):
+            await projector.apply(partition, group_of(log.slice(partition, number, number + 1)))
+        assert "offset 10" in projector.stopped[partition]
+        assert f"jobtrail skip --partition {partition} --to 11" in projector.stopped[partition]
+        for other, records in others.items():
+            await projector.apply(other, group_of(records))
+        found = await projector.checkpoints()
+        assert found[partition].next_offset == 10
+        assert all(found[p].next_offset == len(records) for p, records in others.items())
+        assert [r for r in caplog.messages if "action=log_hole" in r] != []
+        assert len([r for r in caplog.messages if "action=log_hole" in r]) == 1
+        # The segment was restored: delivered again from where it was left, it goes on.
+        look.records = dict(log.records)
+        await projector.start_offsets({partition})
+        with pytest.raises(FencedError):
+            await projector.apply(partition, group_of(whole[11:]))
+        await projector.start_offsets({partition})
+        assert not projector.stopped
+        await projector.apply(partition, group_of(log.records[partition]))
     check_equal(store, Model(log).advance())
 
 
-async def test_a_log_that_begins_behind_the_checkpoint_is_an_error(unmade: SqliteStore) -> None:
-    unmade.create()
-    log, before = one_partition(), unmade.rows()
-    async with projecting(unmade.writer()) as projector:
-        with pytest.raises(LogGapError):
-            await projector.apply(5, log.slice(5, 1, 9))
-    assert unmade.rows() == before
+@pytest.mark.parametrize("why", ["begins later", "compacted"])
+async def test_offsets_that_are_missing_for_a_reason_are_passed_over(
+    store: SqliteStore, why: str
+) -> None:
+    log = one_partition(jobs=20)
+    there = log.slice(5, 0, 10) + log.slice(5, 16, 40)
+    look = MemoryLog({**log.records, 5: there}, compacted=why == "compacted")
+    async with projecting(store.writer(), log=look) as projector:
+        await projector.apply(5, group_of(log.slice(5, 0, 10)))
+        if why == "begins later":
+            look.began[5] = 16
+        await projector.apply(5, group_of(log.slice(5, 16, 30)))
+        checkpoint = (await projector.checkpoints())[5]
+        assert checkpoint.next_offset == 30
+        assert checkpoint.last == last_record(log.records[5][29], 0)
+    assert store.tallies()[5].applied == 24
+
+
+@pytest.mark.parametrize("begin", [0, 4])
+async def test_a_fetch_without_a_record_moves_the_checkpoint(
+    store: SqliteStore, begin: int
+) -> None:
+    """Control records and aborted transactions take offsets, at the end of the log too."""
+    log = one_partition(jobs=20)
+    async with projecting(store.writer()) as projector:
+        if begin:
+            await projector.apply(5, group_of(log.slice(5, 0, begin)))
+        await projector.apply(5, group_of([], begin=begin, next_offset=7))
+        checkpoint = (await projector.checkpoints())[5]
+        last = last_record(log.records[5][begin - 1], 0) if begin else None
+        assert checkpoint == (7, last, 0)
+        await projector.apply(5, group_of(log.slice(5, 7, 9), next_offset=12))
+        assert (await projector.checkpoints())[5].next_offset == 12
+    assert sum(store.tallies()[5]) == begin + 2
+
+
+def another(log: Log) -> Log:
+    """Return a log of the same jobs in which other things happened."""
+    other = Log()
+    for partition, records in log.records.items():
+        for record in records:
+            at = record.timestamp + 1
+            other.add(record.value, record.key, partition=partition, timestamp=at)
+    return other
+
+
+@pytest.mark.parametrize("how", ["epoch", "breaks"])
+async def test_what_comes_of_another_log_is_not_folded_onto_this_one(
+    store: SqliteStore, how: str
+) -> None:
+    log = seeded_log(56, jobs=60, events=400, steady=1)
+    look = MemoryLog(dict(log.records))
+    partition = max(log.records, key=lambda p: len(log.records[p]))
+    async with projecting(store.writer(), log=look) as projector:
+        for number, records in log.records.items():
+            if records:
+                await projector.apply(number, group_of(records[: len(records) // 2]))
+        replaced = another(log)
+        look.records = dict(replaced.records)
+        half = len(log.records[partition]) // 2
+        rest = replaced.slice(partition, half, len(log.records[partition]))
+        with pytest.raises(FencedError):
+            await projector.apply(partition, group_of(rest, **{how: 1}))
+        checkpoints = await projector.checkpoints()
+        assert checkpoints[partition].next_offset == 0
+        assert checkpoints[partition].recover_to == len(log.records[partition])
+        await projector.look(log.records)
+        assert all(one.next_offset == 0 for one in (await projector.checkpoints()).values())
+        await feed(projector, replaced, random.Random(1))
+    check_equal(store, Model(replaced).advance())
+
+
+async def test_a_log_that_is_refilled_between_two_beats_is_found(store: SqliteStore) -> None:
+    """Neither connection nor leader has changed, and the last record is the new log's own."""
+    log, replaced = one_partition(jobs=20), one_partition(jobs=20)
+    replaced.records[5] = another(log).records[5]
+    look = MemoryLog(dict(log.records))
+    async with projecting(store.writer(), log=look) as projector:
+        await projector.apply(5, group_of(log.slice(5, 0, 10)))
+        await projector.look({5})
+        assert not projector.wants_records_again
+        look.records = dict(replaced.records)
+        await projector.apply(5, group_of(replaced.slice(5, 10, 20)))
+        await projector.look({5})
+        assert projector.wants_records_again
+        await feed(projector, replaced, random.Random(1))
+    check_equal(store, Model(replaced).advance())
+
+
+async def test_another_number_of_partitions_is_refused_before_anything_counts_as_no_event(
+    store: SqliteStore,
+) -> None:
+    log, graveyard = one_partition(), Graveyard()
+    look = MemoryLog({**log.records, PARTITIONS: []}, trusted=True)
+    misrouted = [record._replace(partition=6) for record in log.slice(5, 0, 3)]
+    async with projecting(store.writer(), graveyard, log=look) as projector:
+        before = store.rows()
+        with pytest.raises(LogChanged) as caught:
+            await projector.apply(6, group_of(misrouted))
+        assert "jobtrail log copy" in str(caught.value)
+        assert store.rows() == before
+        with pytest.raises(LogChanged):
+            await projector.look({5})
+    assert graveyard.letters == []
 
 
 async def test_redelivery_of_everything_changes_nothing(store: SqliteStore) -> None:
@@ -166,9 +276,9 @@ async def test_redelivery_of_everything_changes_nothing(store: SqliteStore) -> N
     before = store.rows()
     async with projecting(store.writer(), graveyard) as projector:
         for partition, records in log.records.items():
-            await projector.apply(partition, records)
+            await projector.apply(partition, group_of(records))
             for record in records[::7]:
-                await projector.apply(partition, [record])
+                await projector.apply(partition, group_of([record]))
     assert store.rows() == before
     assert graveyard.letters == []
 
@@ -178,9 +288,9 @@ async def test_a_batch_that_overlaps_is_applied_from_where_it_is_new(
 ) -> None:
     log, end = one_partition(jobs=20), 5
     async with projecting(store.writer()) as projector:
-        await projector.apply(5, log.slice(5, 0, end))
+        await projector.apply(5, group_of(log.slice(5, 0, end)))
         for back in (1, 2, 4, 9, 20):
-            await projector.apply(5, log.slice(5, max(0, end - back), end + 7))
+            await projector.apply(5, group_of(log.slice(5, max(0, end - back), end + 7)))
             end += 7
     assert end == len(log)
     assert store.tallies()[5].duplicate == 0

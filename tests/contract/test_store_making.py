@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from jobtrail.errors import StoreError, StoreNotReady
@@ -131,11 +132,21 @@ def test_a_folder_in_place_of_a_file_is_refused(
         side(tmp_path)
 
 
-@BOTH_SIDES
-def test_a_missing_shard_is_refused(folder: Path, side: type[SqliteWriter | SqliteReader]) -> None:
+def unanswered(folder: Path) -> frozenset[int]:
+    """Return the partitions that a reader does not answer for."""
+    reader = SqliteReader(folder)
+    with reader.snapshot() as snapshot:
+        found = snapshot.held.recovering
+        assert snapshot.held.position.keys() == set(range(PARTITIONS))
+    reader.close()
+    return found
+
+
+def test_a_missing_shard_is_refused(folder: Path) -> None:
     (folder / "shard-1.db").unlink()
     with pytest.raises(StoreError, match=r"shard-1\.db"):
-        side(folder)
+        SqliteWriter(folder)
+    assert unanswered(folder) == {p for p in range(PARTITIONS) if p % 2}
     assert not (folder / "shard-1.db").exists()
 
 
@@ -143,8 +154,22 @@ def test_a_damaged_shard_is_refused(folder: Path) -> None:
     (folder / "shard-1.db").write_bytes(b"no database, but a page of something else" * 100)
     with pytest.raises(StoreError, match=r"shard-1\.db"):
         SqliteWriter(folder)
-    with pytest.raises(StoreError, match="not a database"), SqliteReader(folder).snapshot():
-        pass
+    assert unanswered(folder) == {p for p in range(PARTITIONS) if p % 2}
+
+
+@pytest.mark.parametrize("edit", [{"shards": 1}, {"shards": 3}, {"shards": 4}, {"partitions": 2}])
+def test_a_layout_that_was_edited_is_corrected_and_hides_no_partition(
+    folder: Path, edit: dict[str, int]
+) -> None:
+    layout = schema.read_layout(folder)
+    write_layout(folder, msgspec.json.encode(msgspec.structs.replace(layout, **edit)))
+    assert unanswered(folder) == set()
+    assert schema.read_layout(folder) == layout
+
+
+def test_a_shard_in_the_place_of_another_answers_for_none_of_its_partitions(folder: Path) -> None:
+    (folder / "shard-1.db").write_bytes((folder / "shard-0.db").read_bytes())
+    assert unanswered(folder) == {p for p in range(PARTITIONS) if p % 2}
 
 
 def test_the_layout_that_was_decided_first_stays(folder: Path) -> None:

@@ -290,7 +290,7 @@ async def test_the_past_survives_a_reset_and_a_refill(store: SqliteStore) -> Non
     await fill(store, log)
     writer = store.writer()
     for partition in range(min(store.shards, PARTITIONS)):
-        writer.reset(partition, dict.fromkeys(range(PARTITIONS), 0))
+        writer.reset(partition, *[dict.fromkeys(range(PARTITIONS), 0)] * 2)
     with store.reader().snapshot() as snapshot:
         assert snapshot.summary_at(ADMIN, Filters(), Cut(BASE + 9 * DAY)) == {}
     await fill(store, log)

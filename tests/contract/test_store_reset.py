@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from jobtrail.errors import FencedError, LogGapError
+from jobtrail.errors import FencedError
 from jobtrail.partitions import partition_of
 from projections.reading import Caller, Filters
 from projections.store import Checkpoint
@@ -15,6 +15,7 @@ from tests.contract.store_feeding import batch_of, feed, fill, projecting
 from tests.contract.store_model import Model
 from tests.contract.store_streams import BASE, PARTITIONS, Log, seeded_log
 from tests.contract.stores import SqliteStore
+from tests.groups import group_of
 
 
 def other_log(seed: int) -> Log:
@@ -46,12 +47,12 @@ async def test_a_reset_empties_a_part_and_leaves_the_rest(store: SqliteStore) ->
     await fill(store, log)
     writer = store.writer()
     before = writer.checkpoints()
-    writer.reset(partition, log.ends())
+    writer.reset(partition, log.begins(), log.ends())
     gone = emptied(store)
     assert partition in gone
     for number, checkpoint in writer.checkpoints().items():
         end = log.ends()[number]
-        expected = Checkpoint(0, "", 0, end) if number in gone else before[number]
+        expected = Checkpoint(0, None, end) if number in gone else before[number]
         assert checkpoint == expected
     kept = {p: 0 if p in gone else end for p, end in log.ends().items()}
     model = Model(log).advance(kept)
@@ -68,14 +69,14 @@ async def test_a_part_recovers_when_it_is_where_it_has_to_be(store: SqliteStore)
     log = other_log(82)
     await fill(store, log)
     writer, reader = store.writer(), store.reader()
-    writer.reset(3, log.ends())
+    writer.reset(3, log.begins(), log.ends())
     gone = emptied(store)
     async with projecting(writer) as projector:
         for partition in sorted(gone):
             for offset in range(len(log.records[partition])):
                 with reader.snapshot() as snapshot:
                     assert partition in snapshot.held.recovering
-                await projector.apply(partition, log.slice(partition, offset, offset + 1))
+                await projector.apply(partition, group_of(log.slice(partition, offset, offset + 1)))
             gone.discard(partition)
             with reader.snapshot() as snapshot:
                 assert snapshot.held.recovering == gone
@@ -111,7 +112,7 @@ async def test_an_open_reader_takes_no_name_for_another(store: SqliteStore) -> N
             for owner in owners:
                 found = listed(snapshot, Caller(owner), Filters(), size=9)
                 assert [(job.owner, job.job_type) for job in found] == [(owner, f"type of {owner}")]
-        writer.reset(2, Log().ends())
+        writer.reset(2, Log().begins(), Log().ends())
 
 
 async def test_another_log_is_folded_into_a_store_that_all_have_open(store: SqliteStore) -> None:
@@ -122,7 +123,7 @@ async def test_another_log_is_folded_into_a_store_that_all_have_open(store: Sqli
         with reader.snapshot() as snapshot:
             check_snapshot(snapshot, Model(first).advance())
         for partition in range(PARTITIONS):
-            writer.reset(partition, second.ends())
+            writer.reset(partition, second.begins(), second.ends())
         await feed(projector, second, random.Random(84))
         with reader.snapshot() as snapshot:
             check_snapshot(snapshot, Model(second).advance())
@@ -137,26 +138,26 @@ async def test_a_view_that_is_open_during_a_reset_stays_as_it_is(store: SqliteSt
     with store.reader().snapshot() as snapshot:
         watched = snapshot.watched(list(model.jobs)[:1])
         for partition in range(PARTITIONS):
-            writer.reset(partition, log.ends())
+            writer.reset(partition, log.begins(), log.ends())
         assert watched
         check_snapshot(snapshot, model)
     check_counters(store, Model(log))
 
 
-async def test_a_projector_that_held_jobs_of_an_emptied_part_says_that_records_are_missing(
+async def test_a_projector_that_held_jobs_of_an_emptied_part_asks_for_records_again(
     store: SqliteStore,
 ) -> None:
     log = by_owner(tuple(f"o{n}" for n in range(20)))
     async with projecting(store.writer()) as projector:
-        await projector.apply(2, log.slice(2, 0, 10))
+        await projector.apply(2, group_of(log.slice(2, 0, 10)))
         other = store.writer()
-        other.reset(2, log.ends())
+        other.reset(2, log.begins(), log.ends())
         before = store.rows()
-        with pytest.raises(LogGapError):
-            await projector.apply(2, log.slice(2, 10, 20))
+        with pytest.raises(FencedError):
+            await projector.apply(2, group_of(log.slice(2, 10, 20)))
         assert store.rows() == before
         assert (await projector.start_offsets({2})) == {2: 0}
-        await projector.apply(2, log.records[2])
+        await projector.apply(2, group_of(log.records[2]))
     check_equal(store, Model(log).advance())
 
 
@@ -168,7 +169,7 @@ async def test_a_writer_takes_no_name_for_another_after_somebody_elses_reset(
     writer, other = store.writer(), store.writer()
     writer.apply([batch_of(writer, 2, first.records[2])])
     writer.load(2, list(Model(first).advance().jobs))
-    other.reset(2, second.ends())
+    other.reset(2, second.begins(), second.ends())
     other.apply([batch_of(other, 2, second.slice(2, 0, 2))])
     # Where the store is now, as after an assignment.
     start = writer.checkpoints()[2].next_offset
@@ -190,7 +191,7 @@ async def test_two_projectors_fold_a_part_anew_that_one_of_them_emptied(
         await feed(one, first, rng, batches=10)
         await feed(other, first, rng)
         for partition in range(PARTITIONS):
-            one_writer.reset(partition, second.ends())
+            one_writer.reset(partition, second.begins(), second.ends())
         # As after a rebalance, both ask where to begin, and each takes a turn.
         await feed(one, second, rng, batches=10)
         await feed(other, second, rng, batches=10)
@@ -211,12 +212,12 @@ async def test_a_projector_that_slept_through_a_reset_writes_into_no_other_job(
     second.tell("active", ids[0], BASE)
     second.tell("created", ids[4], BASE)
     async with projecting(store.writer()) as sleeper, projecting(store.writer()) as other:
-        await sleeper.apply(2, first.records[2])
-        store.writer().reset(2, second.ends())
-        await other.apply(2, second.slice(2, 0, 4))
+        await sleeper.apply(2, group_of(first.records[2]))
+        store.writer().reset(2, second.begins(), second.ends())
+        await other.apply(2, group_of(second.slice(2, 0, 4)))
         # The checkpoint is where it was, but the rows behind it are others.
         start = 4
         for stop in cut:
-            await sleeper.apply(2, second.slice(2, start, stop))
+            await sleeper.apply(2, group_of(second.slice(2, start, stop)))
             start = stop
     check_equal(store, Model(second).advance())

@@ -84,7 +84,7 @@ async def test_a_store_that_is_filled_anew_begins_without(store: SqliteStore) ->
         with reader.snapshot() as snapshot:
             assert snapshot.summary(EVERYBODY, Filters())
         for partition in range(store.shards):
-            writer.reset(partition, log.ends())
+            writer.reset(partition, log.begins(), log.ends())
         assert all((has, kept) == (1, {}) for has, kept, _counted in store.totals())
         await feed(projector, log, rng)
     with reader.snapshot() as snapshot:

@@ -16,6 +16,7 @@ from tests.contract.store_process import Retries
 from tests.contract.store_streams import BASE, Log, seeded_log
 from tests.contract.stores import SqliteStore
 from tests.contract.test_store_fencing import one_partition
+from tests.groups import group_of
 
 HEAVY = 400
 
@@ -67,18 +68,18 @@ def test_reads_go_on_while_nothing_can_be_written(store: SqliteStore) -> None:
 async def test_a_projector_tries_again_until_the_disk_has_room(store: SqliteStore) -> None:
     log, writer = heavy_log(), store.writer()
     async with projecting(writer) as projector:
-        await projector.apply(5, log.slice(5, 0, 20))
+        await projector.apply(5, group_of(log.slice(5, 0, 20)))
         before = store.rows()
         with Retries() as retries:
             with store.full_disk(writer):
-                task = asyncio.create_task(projector.apply(5, log.slice(5, 20, 300)))
+                task = asyncio.create_task(projector.apply(5, group_of(log.slice(5, 20, 300))))
                 for _ in range(2):
                     await retries.seen.wait()
                     retries.seen.clear()
                     assert store.rows() == before
             await task
         assert len(retries.messages) >= 2
-        await projector.apply(5, log.records[5])
+        await projector.apply(5, group_of(log.records[5]))
     assert store.tallies()[5].duplicate == 0
     check_equal(store, Model(log).advance())
 
@@ -88,14 +89,14 @@ async def test_a_projector_that_was_interrupted_while_it_tried_goes_on_rightly(
 ) -> None:
     log, writer = heavy_log(), store.writer()
     async with projecting(writer) as projector:
-        await projector.apply(5, log.slice(5, 0, 20))
+        await projector.apply(5, group_of(log.slice(5, 0, 20)))
         with Retries() as retries, store.full_disk(writer):
-            task = asyncio.create_task(projector.apply(5, log.slice(5, 20, 300)))
+            task = asyncio.create_task(projector.apply(5, group_of(log.slice(5, 20, 300))))
             await retries.seen.wait()
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        await projector.apply(5, log.slice(5, 20, len(log)))
+        await projector.apply(5, group_of(log.slice(5, 20, len(log))))
     assert store.tallies()[5].duplicate == 0
     check_equal(store, Model(log).advance())
 
@@ -103,14 +104,14 @@ async def test_a_projector_that_was_interrupted_while_it_tried_goes_on_rightly(
 async def test_a_fence_is_seen_behind_a_full_disk(store: SqliteStore) -> None:
     log, writer = heavy_log(), store.writer()
     async with projecting(writer) as slow, projecting(store.writer()) as quick:
-        await slow.apply(5, log.slice(5, 0, 20))
+        await slow.apply(5, group_of(log.slice(5, 0, 20)))
         with Retries() as retries:
             with store.full_disk(writer):
-                task = asyncio.create_task(slow.apply(5, log.slice(5, 20, 300)))
+                task = asyncio.create_task(slow.apply(5, group_of(log.slice(5, 20, 300))))
                 await retries.seen.wait()
-                await quick.apply(5, log.slice(5, 20, 200))
+                await quick.apply(5, group_of(log.slice(5, 20, 200)))
             await task
-        await quick.apply(5, log.slice(5, 200, len(log)))
+        await quick.apply(5, group_of(log.slice(5, 200, len(log))))
     check_equal(store, Model(log).advance())
 
 

@@ -98,6 +98,10 @@ def _complete(case: Any) -> None:
     needed = {"specversion": "1.0", "id": "fuzzed", "source": "//fuzzer", "subject": "fuzzed"}
     for name, value in needed.items():
         case.headers.setdefault(f"ce-{name}", value)
+    for name, value in case.headers.items():
+        # In a header a sender has to encode them.
+        if name.startswith("ce-") and isinstance(value, str):
+            case.headers[name] = value.replace('"', "%22")
     if isinstance(time := case.headers.get("ce-time"), str):
         case.headers["ce-time"] = _FIRST_OR_LAST_YEAR.sub("2026-", time)
     body = json.dumps(case.body).encode()

@@ -54,7 +54,7 @@ async def begin(
 ) -> asyncio.subprocess.Process:
     servers = ("--bootstrap-servers", settings.bootstrap_servers)
     return await asyncio.create_subprocess_exec(
-        *command("--data-dir", str(settings.data_dir), name, *servers, *arguments),
+        *command("--data-dir", str(settings.data_dir), *name.split(), *servers, *arguments),
         env={**clean_environment(), "JOBTRAIL_TOPIC": settings.topic},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

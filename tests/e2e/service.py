@@ -22,7 +22,7 @@ class Service:
         self.data_dir = data_dir
         self._environment = {**clean_environment(), **settings}
         argv = command("--data-dir", str(data_dir), "up", "--port", "0", *options)
-        data_dir.mkdir(parents=True, exist_ok=True)
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.process = Process(argv, self._environment, data_dir / "up.log")
         self.url = ""
 

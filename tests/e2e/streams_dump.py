@@ -11,7 +11,7 @@ import msgspec
 
 from jobtrail.events import decode
 from jobtrail.fold import fold
-from jobtrail.job import ENTRY_BYTES, Job, Place
+from jobtrail.job import Job, Place, entries_of
 from jobtrail.states import STATES
 
 _DAY = 86_400_000_000
@@ -99,7 +99,7 @@ def _told(job: Job) -> dict[str, Any]:
         "progress": job.progress,
         "error": job.error and job.error.decode(),
         "output": job.output and job.output.decode(),
-        "events": len(job.trail) // ENTRY_BYTES,
+        "events": entries_of(job),
     }
 
 

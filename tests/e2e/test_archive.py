@@ -18,6 +18,7 @@ from jobtrail.replay.archive import Archive, LogName
 from jobtrail.replay.archive_reading import ArchiveSource
 from jobtrail.replay.archive_store import ArchiveStore
 from jobtrail.replay.archive_writing import Archived, Archiver, open_for
+from jobtrail.replay.holes import Holes
 from jobtrail.replay.joined import JoinedSource
 from jobtrail.replay.log import LogSource
 from jobtrail.settings import Settings
@@ -114,7 +115,7 @@ def read_all(settings: Settings, to: Path) -> list[list[Record]]:
     return found
 
 
-def archive_in(to: Path, settings: Settings, **options: bool) -> Archived:
+def archive_in(to: Path, settings: Settings, **options: Any) -> Archived:
     """Archive in this process."""
     log = LogSource(settings)
     try:
@@ -165,7 +166,7 @@ async def test_a_loss_is_told(make_log: MakeLog, tmp_path: Path) -> None:
     for read in (archive_in, lambda to, settings: read_all(settings, to)):
         with pytest.raises(LogGapError, match=f"partition 1, offsets {SIZE} to {SIZE + 69}"):
             await asyncio.to_thread(read, to, settings)
-    done = await asyncio.to_thread(archive_in, to, settings, past_gap=True)
+    done = await asyncio.to_thread(archive_in, to, settings, holes=Holes(lambda _: None))
     assert done.records == SIZE - 70
 
 

@@ -5,79 +5,35 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psutil
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from jobtrail.settings import Settings
 from services.broker.datadir import choose_port
 from services.broker.java import bundled
 from services.broker.topics import cluster_id, ensure_topics
-
-ROOT = Path(__file__).parents[2]
-#: Seconds after which a test gives up waiting for anything.
-DEADLINE = 90
-
-
-@dataclass
-class Broker:
-    """A broker process that a test has started, and where it serves."""
-
-    process: asyncio.subprocess.Process
-    data_dir: Path
-    address: str
-
-    @property
-    def java(self) -> int:
-        """The process id of its Java."""
-        return int((self.data_dir / "broker.pid").read_text())
-
-    async def ended(self) -> tuple[int, str, str]:
-        """Wait for its end; return status, standard output past `ready`, standard error."""
-        async with asyncio.timeout(DEADLINE):
-            output, errors = await self.process.communicate()
-        assert self.process.returncode is not None
-        return self.process.returncode, output.decode(), errors.decode()
-
-    async def stop(self) -> None:
-        self.process.terminate()
-        assert await self.ended() == (0, "", "")
-
-
-Start = Callable[..., Awaitable[Broker]]
-
-
-async def launch(data_dir: Path, *arguments: str, **environ: str) -> asyncio.subprocess.Process:
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("JOBTRAIL_")}
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "services.broker", "--data-dir", str(data_dir), *arguments),
-        cwd=ROOT,
-        env={**ours, "PYTHONPATH": str(ROOT), **environ},
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-
-
-async def refused(data_dir: Path, *arguments: str) -> str:
-    """Start a broker that can't start; return what it says: one line, and no stack trace."""
-    async with asyncio.timeout(DEADLINE):
-        process = await launch(data_dir, *arguments)
-        output, errors = await process.communicate()
-    assert (process.returncode, output) == (1, b"")
-    (line,) = errors.decode().splitlines()
-    return line
+from tests.e2e.brokers import (
+    DEADLINE,
+    ROOT,
+    Broker,
+    Start,
+    batch,
+    described,
+    environment_of,
+    kept,
+    launch,
+    refused,
+    send,
+    wait_for_death,
+)
 
 
 @pytest.fixture(name="start", scope="module")
@@ -90,7 +46,8 @@ async def start_brokers() -> AsyncIterator[Start]:
         started.append(process)
         assert process.stdout is not None
         async with asyncio.timeout(DEADLINE):
-            line = (await process.stdout.readline()).decode()
+            while (line := (await process.stdout.readline()).decode()) == "alive\n":
+                pass
         if not line:
             _, errors = await process.communicate()
             pytest.fail(errors.decode())
@@ -111,45 +68,6 @@ async def running_broker(start: Start, tmp_path_factory: pytest.TempPathFactory)
     return await start(tmp_path_factory.mktemp("running") / "broker")
 
 
-async def send(address: str, values: list[bytes]) -> None:
-    producer = AIOKafkaProducer(bootstrap_servers=address, acks="all", enable_idempotence=True)
-    async with asyncio.timeout(DEADLINE), producer:
-        for future in [await producer.send("job-events", value, key=value) for value in values]:
-            await future
-
-
-async def kept(address: str) -> list[bytes]:
-    """Return every value in the log, sorted."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=address, auto_offset_reset="earliest")
-    places = [TopicPartition("job-events", number) for number in range(Settings().partitions)]
-    consumer.assign(places)
-    async with asyncio.timeout(DEADLINE), consumer:
-        left = sum((await consumer.end_offsets(places)).values())
-        values: list[bytes] = []
-        while len(values) < left:
-            for records in (await consumer.getmany(timeout_ms=1000)).values():
-                values += [record.value for record in records]
-    return sorted(values)
-
-
-async def wait_for_death(pid: int) -> None:
-    """Wait until a process that need not be our child is gone."""
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        poll = select.poll()
-        poll.register(handle, select.POLLIN)
-        assert await asyncio.to_thread(poll.poll, DEADLINE * 1000)
-    finally:
-        os.close(handle)
-
-
-def batch(name: str, count: int = 500) -> list[bytes]:
-    return [f"{name} {number:05}".encode() for number in range(count)]
-
-
 # --- what is kept
 
 
@@ -158,13 +76,13 @@ async def test_stopping_and_starting_keeps_every_event_and_the_port(
 ) -> None:
     broker = await start(tmp_path)
     java = broker.java
-    await send(broker.address, batch("first"))
+    await send(broker, batch("first"))
     await broker.stop()
     await wait_for_death(java)
     assert not (tmp_path / "broker.pid").exists()
     again = await start(tmp_path)
     assert again.address == broker.address
-    assert await kept(again.address) == batch("first")
+    assert await kept(again) == batch("first")
     await again.stop()
 
 
@@ -172,15 +90,15 @@ async def test_a_killed_java_is_said_and_the_next_start_has_every_event(
     start: Start, tmp_path: Path
 ) -> None:
     broker = await start(tmp_path)
-    await send(broker.address, batch("first"))
+    await send(broker, batch("first"))
     os.kill(broker.java, signal.SIGKILL)
     status, output, errors = await broker.ended()
     assert (status, output) == (1, "")
     assert errors.startswith("Kafka ended by itself (signal SIGKILL).")
     assert "The last lines of its log:\n" in errors
     again = await start(tmp_path)
-    await send(again.address, batch("second"))
-    assert await kept(again.address) == batch("first") + batch("second")
+    await send(again, batch("second"))
+    assert await kept(again) == batch("first") + batch("second")
     await again.stop()
 
 
@@ -188,12 +106,12 @@ async def test_a_killed_java_is_said_and_the_next_start_has_every_event(
 async def test_a_killed_broker_takes_its_java_with_it(start: Start, tmp_path: Path) -> None:
     broker = await start(tmp_path)
     java = broker.java
-    await send(broker.address, batch("first"))
+    await send(broker, batch("first"))
     broker.process.kill()
     await broker.ended()
     await wait_for_death(java)
     again = await start(tmp_path)
-    assert await kept(again.address) == batch("first")
+    assert await kept(again) == batch("first")
     await again.stop()
 
 
@@ -202,9 +120,9 @@ async def test_a_java_that_outlived_its_broker_is_stopped_first(
 ) -> None:
     broker = await start(tmp_path)
     command = psutil.Process(broker.java).cmdline()
-    await send(broker.address, batch("first"))
+    await send(broker, batch("first"))
     await broker.stop()
-    with subprocess.Popen(command, cwd=tmp_path) as left_over:
+    with subprocess.Popen(command, cwd=tmp_path, umask=0o077) as left_over:
         (tmp_path / "broker.pid").write_text(f"{left_over.pid}\n")
         try:
             again = await start(tmp_path)
@@ -212,7 +130,7 @@ async def test_a_java_that_outlived_its_broker_is_stopped_first(
         finally:
             left_over.kill()
     assert again.java != left_over.pid
-    assert await kept(again.address) == batch("first")
+    assert await kept(again) == batch("first")
     await again.stop()
 
 
@@ -221,8 +139,8 @@ async def test_kafka_runs_with_the_java_of_the_package(start: Start, tmp_path: P
     assert program is not None
     broker = await start(tmp_path, JAVA_HOME=str(program.parents[1]))
     assert Path(psutil.Process(broker.java).exe()) == program.resolve()
-    await send(broker.address, batch("first"))
-    assert await kept(broker.address) == batch("first")
+    await send(broker, batch("first"))
+    assert await kept(broker) == batch("first")
     await broker.stop()
     assert (tmp_path / "logs" / "java.log").read_text() == ""
 
@@ -249,7 +167,8 @@ async def test_it_ends_with_its_parent_if_told_to(start: Start, tmp_path: Path) 
     java = broker.java
     assert broker.process.stdin is not None
     broker.process.stdin.close()
-    assert await broker.ended() == (0, "", "")
+    status, said, errors = await broker.ended()
+    assert (status, set(said.split()) - {"alive"}, errors) == (0, set(), "")
     await wait_for_death(java)
 
 
@@ -274,8 +193,24 @@ async def test_a_named_port_is_taken_or_refused(start: Start, tmp_path: Path) ->
 async def test_a_directory_of_a_newer_kafka_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broker.json").write_text(json.dumps({"kafka_version": "99.0.0", "port": None}))
     assert "written by a newer Kafka" in await refused(tmp_path)
-    (tmp_path / "broker.json").write_text("{")
-    assert "broker.json that can't be read" in await refused(tmp_path)
+
+
+async def test_a_torn_record_is_found_out_and_the_port_stays(start: Start, tmp_path: Path) -> None:
+    broker = await start(tmp_path)
+    await broker.stop()
+    record = (tmp_path / "broker.json").read_text()
+    for torn in ("{", None):
+        if torn is None:
+            (tmp_path / "broker.json").unlink()
+        else:
+            (tmp_path / "broker.json").write_text(torn)
+        again = await start(tmp_path)
+        assert again.address == broker.address
+        again.process.terminate()
+        status, _, said = await again.ended()
+        assert status == 0
+        assert "broker.json was damaged or missing and is written again: Kafka " in said
+        assert json.loads((tmp_path / "broker.json").read_text()) == json.loads(record)
 
 
 async def test_a_directory_that_cant_be_made_is_said(tmp_path: Path) -> None:
@@ -286,25 +221,11 @@ async def test_a_directory_that_cant_be_made_is_said(tmp_path: Path) -> None:
 # --- topics
 
 
-async def described(address: str, topic: str) -> tuple[int, dict[str, str]]:
-    """Return a topic's number of partitions and its configuration."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=address)
-    await admin.start()
-    try:
-        (found,) = await admin.describe_topics([topic])
-        resource = ConfigResource(ConfigResourceType.TOPIC, topic)
-        (answer,) = await admin.describe_configs([resource])
-    finally:
-        await admin.close()
-    ((_, _, _, _, entries),) = answer.resources
-    return len(found["partitions"]), {entry[0]: entry[1] for entry in entries}
-
-
 @pytest.mark.parametrize(("topic", "partitions"), [("job-events", 8), ("job-events-dead", 1)])
 async def test_the_topics_are_there_and_keep_everything(
     running: Broker, topic: str, partitions: int
 ) -> None:
-    count, configs = await described(running.address, topic)
+    count, configs = await described(running, topic)
     assert count == partitions
     assert configs["cleanup.policy"] == "delete"
     assert configs["retention.ms"] == configs["retention.bytes"] == "-1"
@@ -314,15 +235,15 @@ async def test_the_topics_are_there_and_keep_everything(
 
 
 async def test_a_topic_that_is_there_is_left_as_it_is(running: Broker) -> None:
-    await ensure_topics(running.address, Settings(partitions=3))
-    assert (await described(running.address, "job-events"))[0] == 8
+    await ensure_topics(running.address, Settings(partitions=3, **running.login))
+    assert (await described(running, "job-events"))[0] == 8
 
 
 async def test_a_dead_letter_topic_of_an_earlier_release_gets_room_and_keeps_the_rest(
     running: Broker,
 ) -> None:
-    settings = Settings(topic="early", dead_topic="early-dead", partitions=1)
-    admin = AIOKafkaAdminClient(bootstrap_servers=running.address)
+    settings = Settings(topic="early", dead_topic="early-dead", partitions=1, **running.login)
+    admin = AIOKafkaAdminClient(**running.client)
     await admin.start()
     try:
         early = {"retention.ms": "-1", "segment.ms": "123456789"}
@@ -330,7 +251,7 @@ async def test_a_dead_letter_topic_of_an_earlier_release_gets_room_and_keeps_the
     finally:
         await admin.close()
     await ensure_topics(running.address, settings)
-    configs = (await described(running.address, "early-dead"))[1]
+    configs = (await described(running, "early-dead"))[1]
     assert configs["max.message.bytes"] == str(2 << 20)
     assert {name: configs[name] for name in early} == early
 
@@ -338,16 +259,16 @@ async def test_a_dead_letter_topic_of_an_earlier_release_gets_room_and_keeps_the
 async def test_topics_wait_for_a_broker_that_is_being_started(start: Start, tmp_path: Path) -> None:
     port = choose_port()
     waiting = asyncio.create_task(cluster_id(f"127.0.0.1:{port}", Settings()))
-    broker = await start(tmp_path, "--port", str(port))
+    broker = await start(tmp_path, "--port", str(port), "--open")
     assert await waiting
     await broker.stop()
 
 
 async def test_topics_of_other_names_are_made_by_many_at_once(running: Broker) -> None:
-    settings = Settings(topic="other", dead_topic="other-dead", partitions=3)
+    settings = Settings(topic="other", dead_topic="other-dead", partitions=3, **running.login)
     await asyncio.gather(*(ensure_topics(running.address, settings) for _ in range(4)))
-    assert (await described(running.address, "other"))[0] == 3
-    assert (await described(running.address, "other-dead"))[0] == 1
+    assert (await described(running, "other"))[0] == 3
+    assert (await described(running, "other-dead"))[0] == 1
 
 
 @pytest.mark.parametrize(
@@ -365,6 +286,7 @@ async def test_topics_are_made_on_any_cluster_by_command(
         "JOBTRAIL_TOPIC": topic,
         "JOBTRAIL_DEAD_TOPIC": f"{topic}-dead",
         "JOBTRAIL_REPLICATION": replicas,
+        **environment_of(running),
     }
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "services.broker.topics", "--bootstrap-servers", running.address),

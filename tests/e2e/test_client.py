@@ -176,3 +176,19 @@ async def test_commands_answer_in_json_in_a_pipe(place: Place) -> None:
     assert status == 1
     assert err.startswith("error: The request is not valid.")
     assert (await place.command("search", "--tag", "broken"))[0] == 2
+
+
+async def test_a_job_that_is_unknown_has_not_ended(place: Place) -> None:
+    async with Client(place.url, place.token()) as client:
+        assert await client.wait(["later"], within=1) == {}
+        found = await client.wait(["j0", "later"], within=1)
+        assert found.keys() == {"j0"}
+        assert (await client.wait(["later", "j0"], until="any")).keys() == {"j0"}
+        waiting = asyncio.create_task(client.wait(["later", "j0"]))
+        assert (await client.wait(["later"], within=7)) == {}
+        assert not waiting.done()
+        await place.write([event("created", "later", jobType="t", owner="alice")])
+        await place.write([event("completed", "later")])
+        assert (await waiting)["later"].state is State.COMPLETED
+    status, out, _ = await place.command("wait", "none", "--within", "1")
+    assert (status, json.loads(out)) == (1, {})

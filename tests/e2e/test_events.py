@@ -7,11 +7,13 @@ import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import pytest
 
 from jobtrail.keys import add_key, make_key, revoke_key
+from jobtrail.position import holds, parse_position
 from jobtrail.settings import Settings
 from jobtrail.tokens import local_secret, make_token
 from tests.conftest import MakeLog
@@ -116,6 +118,27 @@ async def test_every_mode_writes_and_can_be_read_at_its_position(asker: Asker) -
     assert {job["id"] for job in found["jobs"]} == {"a", "b"}
 
 
+async def test_any_id_and_every_way_to_write_a_header_come_through(asker: Asker) -> None:
+    """Ids that no path can say, and forms of JSON and of headers that the binding allows."""
+    for job_id in ("search", "..", "{x}", 'a "b" c'):
+        attributes = {k: v for k, v in created(job_id).items() if k != "data"}
+        headers = {f"ce-{name}": str(value) for name, value in attributes.items()}
+        escaped = job_id.replace('"', '\\"')
+        headers["ce-subject"] = f'"{escaped}"'
+        data = packed({"jobType": "bulkPolicy", "owner": "alice"})
+        status, _, written = await asker.post(data, "application/vnd.x+json; v=1", **headers)
+        assert status == 200
+        at = {"Jobtrail-Position": written["position"]}
+        asked = quote(job_id, safe="")
+        status, _, job = await asker.ask("GET", f"/job?id={asked}", headers=at)
+        assert (status, job["id"], job["jobType"]) == (200, job_id, "bulkPolicy")
+        status, _, page = await asker.ask("GET", f"/job/history?id={asked}", headers=at)
+        assert (status, page["events"][0]["event"]["datacontenttype"]) == (
+            200,
+            "application/vnd.x+json; v=1",
+        )
+
+
 async def test_in_a_batch_every_event_has_its_own_verdict(asker: Asker) -> None:
     bad = {**created("c"), "specversion": "0.3"}
     status, _, answer = await asker.post(packed([created("d"), bad, "no event"]), BATCH)
@@ -176,6 +199,39 @@ async def test_every_write_is_read_back_at_its_position(asker: Asker) -> None:
         status, _, found = await asker.ask("GET", "/jobs/search?size=1000", headers=at)
         assert status == 200
         assert job_id in {job["id"] for job in found["jobs"]}
+
+
+async def test_the_last_position_holds_all_that_was_written(asker: Asker) -> None:
+    """Whatever partitions it went to: a client that keeps one position reads all of its writes."""
+    position = ""
+    for number in range(40):
+        headers = {"Jobtrail-Position": position} if position else {}
+        batch = [created(f"kept-{number}-{n}") for n in (0, 1)]
+        if number % 2:
+            data, form = packed(batch), BATCH
+        else:
+            data, form = packed(batch[0]), STRUCTURED
+        status, answered, body = await asker.post(data, form, **headers)
+        assert status == 200, body
+        reached = parse_position(answered["Jobtrail-Position"])
+        # What was written is told by itself, too.
+        assert holds(reached, parse_position(body["position"]))
+        if position:
+            assert holds(reached, parse_position(position))
+        position = answered["Jobtrail-Position"]
+    assert len(parse_position(position)) == 8
+    status, _, found = await asker.ask(
+        "GET", "/jobs/search?size=1000", headers={"Jobtrail-Position": position}
+    )
+    assert (status, len(found["jobs"])) == (200, 60)
+
+
+async def test_a_write_with_what_is_no_position_is_refused(asker: Asker) -> None:
+    status, _, problem = await asker.post(
+        packed(created("unwritten")), STRUCTURED, **{"Jobtrail-Position": "3;7"}
+    )
+    assert (status, problem["errors"][0]["parameter"]) == (400, "Jobtrail-Position")
+    assert (await asker.ask("GET", "/jobs/unwritten"))[0] == 404
 
 
 async def test_history_has_every_event_with_its_body_and_verdict(asker: Asker) -> None:

@@ -1,4 +1,4 @@
-"""The feed over a real Kafka: who comes back goes on where he was, without a gap or a repeat."""
+"""The feed over a real Kafka: who comes back goes on where they were, without a gap or a repeat."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ async def place(make_log: MakeLog, tmp_path: Path) -> AsyncIterator[Place]:
 
 
 async def test_who_comes_back_goes_on_where_he_was(place: Place) -> None:
-    """His process is killed under load; he goes to another one, and to one that starts later."""
+    """Their process is killed under load; they go to another one, and to one that starts later."""
     url = await place.start_api()
     other = await place.start_api()
     written: list[tuple[str, str]] = []

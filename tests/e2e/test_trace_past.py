@@ -22,10 +22,11 @@ from jobtrail.states import STATES
 from projections.projector import Projector
 from projections.reading import Caller, Filters, Snapshot
 from projections.sqlite.reader import SqliteReader
-from tests.contract.store_feeding import Graveyard
+from tests.contract.store_feeding import projecting
 from tests.contract.store_streams import PARTITIONS, Record
 from tests.contract.stores import IMPLEMENTATIONS
 from tests.e2e.oracle import START, Oracle
+from tests.groups import group_of
 
 EVENTS: Final = int(os.environ.get("TRACE_EVENTS", "100000"))
 INSTANTS: Final = 20
@@ -46,11 +47,13 @@ async def project(projector: Projector, trace: Path) -> None:
             ends[partition] += 1
             waiting[partition].append(record)
             if len(waiting[partition]) == BATCH:
-                await projector.apply(partition, waiting[partition], more=True)
+                await projector.apply(partition, group_of(waiting[partition]), more=True)
                 waiting[partition] = []
     for partition, records in waiting.items():
         # The last one says that no more is to follow.
-        await projector.apply(partition, records, more=partition < PARTITIONS - 1)
+        end = ends[partition]
+        group = group_of(records, begin=end - len(records), next_offset=end)
+        await projector.apply(partition, group, more=partition < PARTITIONS - 1)
 
 
 def counted(snapshot: Snapshot, caller: Caller, filters: Filters, cut: Cut) -> list[dict[str, Any]]:
@@ -73,8 +76,8 @@ def instants(oracle: Oracle) -> Sequence[int]:
 async def test_the_past_of_the_trace_equals_the_csv(trace: Path, tmp_path: Path) -> None:
     store = IMPLEMENTATIONS["sqlite-2"](tmp_path / "store")
     store.create()
-    projector = Projector(store.writer(), PARTITIONS, Graveyard().bury)
-    await project(projector, trace)
+    async with projecting(store.writer()) as projector:
+        await project(projector, trace)
     oracle = Oracle(trace, EVENTS)
     end = oracle.db.execute("SELECT max(time_us) FROM events").fetchone()
     assert end is not None

@@ -102,7 +102,7 @@ async def begun(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIt
     settings = Settings(data_dir=folder, bootstrap_servers=kafka, **names)
     await ensure_topics(kafka, settings)
     environment = {f"JOBTRAIL_{name.upper()}": value for name, value in names.items()}
-    # One user asks for all: his share is not what is tried here.
+    # One user asks for all: their share is not what is tried here.
     environment |= {"JOBTRAIL_MAX_REQUEST_RATE": "1e9", "JOBTRAIL_MAX_REQUEST_BURST": "1000000000"}
     service = Service(folder, "--bootstrap-servers", kafka, settings=environment)
     try:

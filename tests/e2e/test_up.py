@@ -143,14 +143,22 @@ def check_status(found: Outcome, service: Service, jobs: int) -> None:
     status: dict[str, Any] = json.loads(found.out)
     assert status.keys() == {
         "url", "ready", "health", "partitions", "jobs", "versions", "pid", "bootstrapServers",
+        "clientProperties", "processes", "reasons", "deadLetters", "verified",
     }  # fmt: skip
+    assert status["reasons"] == []
+    assert status["deadLetters"] == {"open": 0, "newestAt": None}
+    assert status["verified"] is None
+    for row in status["processes"]:
+        assert (row["state"], row["trouble"], row["restarts"]) == ("ready", None, 0)
+        assert (row["lastEnd"], psutil.pid_exists(row["pid"])) == (None, True)
     assert (status["url"], status["ready"]) == (service.url, True)
     assert status["pid"] == service.process.pid
     assert status["versions"]["jobtrail"]
+    assert status["clientProperties"] == str(service.data_dir / "broker" / "client.properties")
     assert status["bootstrapServers"].startswith("127.0.0.1:")
     assert [row["partition"] for row in status["partitions"]] == list(range(8))
     for row in status["partitions"]:
-        assert row.keys() == {"partition", "end", "projected", "lag"}
+        assert row.keys() == {"partition", "end", "projected", "proven", "lag"}
         assert row["lag"] == row["end"] - row["projected"] == 0
     assert sum(status["jobs"].values()) == 2 * jobs
     assert status["jobs"]["total"] == jobs

@@ -218,13 +218,27 @@ async def test_a_client_reads_its_own_writes(service: Service) -> None:
         assert counted["jobType"][0]["total"] == n + 1
 
 
-async def test_a_process_that_is_told_to_end_answers_its_waits(service: Service) -> None:
+@pytest.mark.parametrize("how", ["told", "its parent was killed"])
+async def test_a_process_that_ends_says_so_to_its_waits(service: Service, how: str) -> None:
     await service.emit(("j", "created"))
-    waits = [asyncio.create_task(service.statuses("j", wait=-1)) for _ in range(20)]
+
+    async def refused() -> tuple[int, str]:
+        body = {"jobIds": ["j"], "wait": -1}
+        url = f"{service.urls[0]}/jobs/statuses"
+        async with service.session.post(url, json=body, headers=service.bearer) as answer:
+            return answer.status, (await answer.json())["type"]
+
+    waits = [asyncio.create_task(refused()) for _ in range(20)]
     await service.holds(20)
-    assert await service.apis[0].stop() == 0
+    process = service.apis[0]
+    if how == "told":
+        assert await process.stop() == 0
+    else:
+        assert process.child.stdin is not None
+        process.child.stdin.close()
+        assert await process.child.wait() == 0
     for wait in waits:
-        assert await wait == {"j": "created"}
+        assert await wait == (503, "urn:jobtrail:problem:stopping")
     assert await service.statuses("j", api=1) == {"j": "created"}
 
 

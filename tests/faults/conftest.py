@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -23,6 +24,11 @@ class OwnBroker:
         self.process: Process = managed_broker(folder)
         self.servers = ""
 
+    @property
+    def data(self) -> Path:
+        """Where Kafka keeps all of its logs."""
+        return self._folder / "kafka"
+
     async def start(self) -> None:
         """Start it; clients find it where it was."""
         servers = await self.process.start()
@@ -35,10 +41,36 @@ class OwnBroker:
         async with asyncio.timeout(DEADLINE):
             assert await self.process.child.wait() == 1
 
+    def cut_out(self, topic: str, partition: int) -> tuple[int, int]:
+        """Take one batch out of the middle of a partition; return its offsets, the end exclusive.
+
+        Only while the broker is down. The indexes go too: they are made again.
+        """
+        segment = self.segment(topic, partition)
+        data, batches, at = segment.read_bytes(), [], 0
+        while at < len(data):
+            base, length = struct.unpack_from(">qi", data, at)
+            (last,) = struct.unpack_from(">i", data, at + 23)
+            batches.append((at, at + 12 + length, base, base + last + 1))
+            at += 12 + length
+        begin, end, first, behind = batches[len(batches) // 2]
+        segment.write_bytes(data[:begin] + data[end:])
+        for index in segment.parent.glob("*index"):
+            index.unlink()
+        return first, behind
+
     def segment(self, topic: str, partition: int) -> Path:
         """The one file that holds a small partition's records."""
         (file,) = (self._folder / "kafka" / f"{topic}-{partition}").glob("*.log")
         return file
+
+    def lose_segment(self, topic: str, partition: int, first: int) -> None:
+        """Delete the files of a segment by its first offset; the broker must not run."""
+        folder = self._folder / "kafka" / f"{topic}-{partition}"
+        files = list(folder.glob(f"{first:020}.*"))
+        assert files, sorted(folder.iterdir())
+        for file in files:
+            file.unlink()
 
 
 @pytest.fixture(scope="session")

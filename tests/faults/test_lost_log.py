@@ -78,4 +78,6 @@ async def test_a_log_that_lost_events_is_folded_anew(
     await write(replaced, stream(13))
     async with asyncio.TaskGroup() as both:
         both.create_task(folded_anew(shorter, running, "it ends at "))
-        both.create_task(folded_anew(replaced, running, f"at offset {end - 1} it has event "))
+        both.create_task(
+            folded_anew(replaced, running, f"at offset {end - 1} it has another record")
+        )

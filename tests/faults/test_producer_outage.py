@@ -12,7 +12,7 @@ import pytest
 
 from jobtrail import JobProducer
 from jobtrail.errors import LogUnavailable
-from jobtrail.job import Verdict, event_key, read_trail
+from jobtrail.job import Verdict, event_key, kept_trail, read_trail
 from jobtrail.job_producer import WITHIN
 from tests.conftest import MakeLog
 from tests.faults.conftest import OwnBroker
@@ -38,6 +38,8 @@ class Sends:
         self.unknown = 0
         #: The longest that a send took to be refused, seconds.
         self.slowest = 0.0
+        #: Seconds by which this process itself came too late, all together.
+        self.late = 0.0
         self.over = False
 
     async def run(self) -> None:
@@ -51,6 +53,7 @@ class Sends:
                     tasks.create_task(self._send(next(self._numbers)))
                 due = max(due + tick, loop.time())
                 await asyncio.sleep(due - loop.time())
+                self.late += loop.time() - due
 
     async def _send(self, number: int) -> None:
         event = self._producer.events.progress(f"job-{number % 500}", event_id=f"e-{number}")
@@ -90,14 +93,14 @@ async def test_a_killed_broker_loses_nothing_that_was_acknowledged(
         await sending
     assert sends.refused > 0
     assert sends.unknown > 0, "what was under way may be in the log"
-    # Its time is up after 8 s; the rest is for a machine that has more to do.
-    assert sends.slowest < 3 * WITHIN, "a refusal was not told in time"
+    # What a busy machine takes from this process, it takes from the producer in it, too.
+    assert sends.slowest < 1.5 * WITHIN + sends.late, "a refusal was not told in time"
     assert grown < ROOM
     jobs = fold_of(await read_log(settings)).jobs
     applied = [
         entry.key
         for job in jobs.values()
-        for entry in read_trail(job.trail)
+        for entry in read_trail(kept_trail(job))
         if entry.verdict is Verdict.APPLIED
     ]
     assert len(applied) == len(set(applied)), "an event took effect twice"

@@ -44,7 +44,6 @@ async def test_workers_that_join_and_leave_lose_nothing(
         await all_get_on(settings)
         # Two that leave for good, one by one.
         assert await third.stop() == 0
-        await give_up(settings, names[2])
         await settled(settings, *names[:2])
         await first.kill()
         await give_up(settings, names[0])

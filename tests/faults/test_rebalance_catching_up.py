@@ -85,7 +85,7 @@ class Group:
         async with self.held_up():
             pass
         assert await self._workers[name].stop() == 0
-        await self._is_given_up(name)
+        self._members.remove(name)
         await self.settles()
 
     async def dies(self, name: str) -> None:

@@ -9,9 +9,10 @@ from typing import Final
 
 import pytest
 
+from jobtrail.kafka import kafka_security
+from jobtrail.log import Log
 from jobtrail.settings import Settings
 from projections.holding import DeadLetter
-from projections.log import Log
 from projections.projector import Projector
 from projections.sqlite import schema
 from projections.sqlite.writer import SqliteWriter
@@ -20,6 +21,7 @@ from services.broker.topics import ensure_topics
 from tests.conftest import MakeLog
 from tests.contract.store_streams import PARTITIONS
 from tests.faults.flows import DEADLINE, equals_fold, read_log, said, stream, write
+from tests.groups import group_of
 from tests.processes import Process, projector
 
 #: Seconds without progress that are too long here.
@@ -46,14 +48,15 @@ async def bury(letters: Sequence[DeadLetter]) -> None:
 @asynccontextmanager
 async def idle(settings: Settings) -> AsyncIterator[tuple[WatchedLog, Projector]]:
     """Give a log, and a projector with a store of its own that nobody feeds."""
-    async with WatchedLog(settings) as log:
+    client = {"bootstrap_servers": settings.bootstrap_servers, **kafka_security(settings)}
+    async with WatchedLog(settings.topic, client) as log:
         schema.create(
             settings.store_folder,
             schema.Layout(schema.SCHEMA_VERSION, settings.shards, log.partitions),
             await log.begins(),
             await log.ends(),
         )
-        projector = Projector(SqliteWriter(settings.store_folder), log.partitions, bury)
+        projector = Projector(SqliteWriter(settings.store_folder), log, log.partitions, bury)
         try:
             yield log, projector
         finally:
@@ -79,11 +82,11 @@ async def test_a_projector_that_gets_on_is_left_alone(make_log: MakeLog) -> None
     records = (await read_log(settings)).records
     slow, level, others = sorted(range(PARTITIONS), key=lambda p: -len(records[p]))[:3]
     async with idle(settings) as (log, projector), asyncio.timeout(DEADLINE):
-        await projector.apply(level, records[level])
+        await projector.apply(level, group_of(records[level]))
         watching = asyncio.create_task(watch(log, projector, lambda: {slow, level}, STALLED_AFTER))
         for record in records[slow][: 2 * LOOKS]:
             seen = log.looks
-            await projector.apply(slow, [record])
+            await projector.apply(slow, group_of([record]))
             while log.looks == seen:
                 await asyncio.sleep(0.01)
             assert not watching.done()

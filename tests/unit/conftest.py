@@ -23,4 +23,12 @@ settings.register_profile(
     phases=PHASES,
     print_blob=True,
 )
+# For mutation testing: no draw hangs on an earlier run, and nobody looks at how it fails.
+settings.register_profile(
+    "repeatable",
+    settings.get_profile("quick"),
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+)
 settings.load_profile("thorough" if os.environ.get("CI") == "true" else "quick")

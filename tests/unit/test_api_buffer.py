@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from jobtrail.position import LastRecord
 from projections.reading import Held
-from services.api.buffer import Buffer
+from services.api.buffer import MARKS, UNKNOWN, Buffer
 
 LIMIT = 5000
 PARTITIONS = (0, 1)
 KEYS = (None, b"a", b"b", b"c")
-NOW = 1_000_000
+NOW = 1_700_000_000_000_000
 
 
 class Model(RuleBasedStateMachine):
@@ -69,6 +70,7 @@ class Model(RuleBasedStateMachine):
     def it_stays_within_its_limit(self) -> None:
         assert 0 <= self.buffer.size <= LIMIT
         held = [record for records in self.buffer.by_key.values() for record in records]
+        held += [r for of in self.buffer._elsewhere.values() for some in of.values() for r in some]
         assert sum(len(record[3] or b"") for record in held) <= self.buffer.size
         assert all(self.buffer.by_key.values())
 
@@ -111,7 +113,9 @@ def filled(*keys: Any, start: int = 10) -> Buffer:
         (12, 5, NOW + 12),
         (10, 5, NOW + 10),
         # Before the buffer's first record only what was applied last is known, or when it began.
-        (9, 5, 5),
+        (9, NOW - 5, NOW - 5),
+        # A producer's clock says anything; older than Kafka is no time of a record.
+        (9, 5, UNKNOWN),
         (9, 0, NOW),
     ],
 )
@@ -142,3 +146,56 @@ def test_a_trimmed_buffer_holds_the_rest_only(keys: list[bytes], position: int) 
     buffer.trim({0: position})
     offsets = sorted(r[1] for records in buffer.by_key.values() for r in records)
     assert offsets == list(range(min(position, len(keys)), len(keys)))
+
+
+def test_a_hot_key_costs_no_more_for_each_record_than_any_other() -> None:
+    """Counted in records that are looked at, not in time."""
+
+    class Counted(tuple[Any, ...]):
+        looks = 0
+
+        def __getitem__(self, at: Any) -> Any:
+            Counted.looks += 1
+            return super().__getitem__(at)
+
+    count = 20_000
+    buffer = Buffer(1 << 30)
+    buffer.begin(0, 0, NOW)
+    for offset in range(count):
+        buffer.add(b"hot", Counted((0, offset, NOW + offset, b"")))  # type: ignore[arg-type]
+    assert len(list(buffer.between(0, count - 10, count))) == 10
+    assert len(buffer.beyond(b"hot", 0, count - 10)) == 10
+    Counted.looks = 0
+    for position in range(0, count, 100):
+        buffer.trim({0: position})
+        assert buffer.beyond(b"hot", 0, position)[0][1] == position
+    assert Counted.looks < 20 * count
+
+
+def test_marks_of_the_last_records_are_remembered() -> None:
+    buffer = Buffer(1 << 20)
+    buffer.begin(0, 5, NOW)
+    buffer.remember(0, [5, 7], [50, 70])
+    buffer.reach(0, 9, LastRecord(7, 70, NOW, 0))
+    assert [buffer.mark(0, offset) for offset in range(4, 9)] == [None, 50, None, 70, None]
+    assert (buffer.last(0), buffer.last(0, 7), buffer.last(0, 5)) == ((7, 70), (5, 50), None)
+    assert buffer.position == {0: 9}
+    assert buffer.mark(1, 5) is None
+    buffer.remember(0, range(10, 10 + MARKS), range(MARKS))
+    assert buffer.mark(0, 7) == 70
+    assert buffer.mark(0, 5) is None
+
+
+@pytest.mark.parametrize("odd", [-(2**62), -62_135_596_800_000_000, 0, NOW - 10**9, NOW + 10**15])
+def test_lag_is_within_when_a_record_can_have_been_appended(odd: int) -> None:
+    buffer = Buffer(1 << 20)
+    buffer.begin(0, 10, NOW)
+    buffer.be_level(0, NOW + 100)
+    for offset, timestamp in enumerate([odd, NOW + 150, odd], 10):
+        buffer.arrive(0, offset, NOW + 200)
+        buffer.add(b"k", (0, offset, timestamp, b"v"))
+    since = NOW + 100 if odd < NOW else NOW + 200
+    assert buffer.behind_since(held(10, 0)) == since
+    assert buffer.behind_since(held(11, 0)) == NOW + 150
+    buffer.trim({0: 12})
+    assert buffer.behind_since(held(12, 0)) == since

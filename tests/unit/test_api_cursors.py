@@ -21,11 +21,12 @@ PLACE = Cursor(NOON, "cefb58a0-cd71-11ec-8e29-81c20d280994")
 
 
 def next_of(raw: str, cursors: Cursors = CURSORS, skip: int = 0) -> str:
-    return cursors.next_page(read_query(SearchQuery, raw), PLACE, skip).partition("?")[2]
+    following = cursors.next_page(read_query(SearchQuery, raw), PLACE, "lineage", skip)
+    return following.partition("?")[2]
 
 
 def place_in(raw: str, cursors: Cursors = CURSORS) -> tuple[Cursor | None, int]:
-    return cursors.place(read_query(SearchQuery, raw))
+    return cursors.place(read_query(SearchQuery, raw))[:2]
 
 
 def as_sets(filters: Filters) -> list[object]:
@@ -44,7 +45,8 @@ EVERY_FILTER = (
 def test_the_next_page_has_the_same_filters_and_knows_its_place(raw: str) -> None:
     following = read_query(SearchQuery, next_of(raw))
     before = read_query(SearchQuery, raw)
-    assert CURSORS.place(following) == (PLACE, 0)
+    place = CURSORS.place(following)
+    assert place[:2] == (PLACE, 0)
     assert following.as_of == before.as_of
     assert following.size == before.size
     assert following.offset == 0
@@ -118,3 +120,12 @@ def test_a_cursor_that_was_tampered_with_is_refused(data: st.DataObject) -> None
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_what_is_no_cursor_is_refused(text: str) -> None:
     assert refused(f"cursor={quote(text, safe='')}") == "cursor"
+
+
+def test_a_cursor_of_another_log_is_refused() -> None:
+    place = CURSORS.place(read_query(SearchQuery, next_of("jobType=a")))
+    place.check("lineage")
+    with pytest.raises(Problem) as refused:
+        place.check("another")
+    assert (refused.value.status, refused.value.kind.name) == (410, "log-changed")
+    CURSORS.place(read_query(SearchQuery, "")).check("any")

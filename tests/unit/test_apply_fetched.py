@@ -15,6 +15,7 @@ from projections.app import apply_fetched
 from projections.projector import Projector
 from projections.sqlite.writer import SqliteWriter
 from projections.transport import Fetched
+from tests.groups import group_of
 from tests.unit.test_projector import PARTITIONS, Line, Record, of_partition
 
 HERE, THERE = of_partition(0, 1)[0], of_partition(1, 1)[0]
@@ -41,7 +42,7 @@ def group(record: Record) -> Group:
     data = bytearray(builder.build())
     # Where a batch has its first offset, and what its checksum leaves out.
     struct.pack_into(">q", data, 0, record.offset)
-    return Group(record.offset, [_Fetched(bytes(data)).next_batch()])
+    return Group(record.offset, record.offset + 1, 0, 0, [_Fetched(bytes(data)).next_batch()])
 
 
 def assigned() -> bool:
@@ -53,9 +54,9 @@ async def test_what_is_fenced_of_one_partition_leaves_no_hole_in_another(line: L
     lost, late = line._record(0, "created", HERE), line._record(0, "active", HERE)
     first, second = line._record(1, "created", THERE), line._record(1, "active", THERE)
     # Writes with the second record that waits, whatever is to follow.
-    projector = Projector(SqliteWriter(line.folder), PARTITIONS, line.bury, max_waiting=2)
-    await projector.apply(0, [lost], more=True)
-    await line.projector.apply(0, [lost])
+    projector = Projector(SqliteWriter(line.folder), line.log, PARTITIONS, line.bury, max_waiting=2)
+    await projector.apply(0, group_of([lost]), more=True)
+    await line.projector.apply(0, group_of([lost]))
     assert not await apply_fetched(projector, fetched((0, late), (1, first)), assigned)
     assert line.at() == {0: 1, 1: 1}
     # This one was on its way before anything could be fetched again.
@@ -68,9 +69,9 @@ async def test_what_is_fenced_of_one_partition_leaves_no_hole_in_another(line: L
 async def test_what_was_to_be_written_with_it_is_awaited(line: Line) -> None:
     lost, late = line._record(0, "created", HERE), line._record(0, "active", HERE)
     first, second = line._record(1, "created", THERE), line._record(1, "active", THERE)
-    await line.projector.apply(0, [lost], more=True)
-    other = Projector(SqliteWriter(line.folder), PARTITIONS, line.bury)
-    await other.apply(0, [lost])
+    await line.projector.apply(0, group_of([lost]), more=True)
+    other = Projector(SqliteWriter(line.folder), line.log, PARTITIONS, line.bury)
+    await other.apply(0, group_of([lost]))
     other.close()
     assert not await apply_fetched(line.projector, fetched((0, late), (1, first)), assigned)
     assert await apply_fetched(line.projector, fetched((1, second)), assigned)
@@ -92,7 +93,7 @@ async def test_what_was_fetched_before_a_rebalance_is_passed_over_behind_it(line
 
 async def test_a_fetch_is_written_as_one(line: Line) -> None:
     both = (0, line._record(0, "created", HERE)), (1, line._record(1, "created", THERE))
-    some = [(partition, more) for partition, _records, more in fetched(*both).lists()]
+    some = [(partition, more) for partition, _group, more in fetched(*both).each()]
     assert some == [(0, True), (1, False)]
     assert fetched(*both).ends() == {TP("log", 0): 0, TP("log", 1): 0}
     assert await apply_fetched(line.projector, fetched(*both), assigned)

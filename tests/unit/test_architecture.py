@@ -26,30 +26,48 @@ MAY_IMPORT = {
     "services": (
         "jobtrail",
         "services",
+        "projections.meter",
         "projections.reading",
         "projections.sqlite.reader",
     ),
 }
 
 # The pure core, and all that it may import: no I/O, no clock, no random number.
-PURE = ("states", "events", "job", "fold", "position")
+PURE = ("states", "events", "trail", "job", "fold", "position", "readable", "binding", "nesting")
 PURE_MAY_IMPORT = {
     "__future__",
     "collections.abc",
     "copy",
     "datetime",
     "enum",
+    "functools",
+    "hashlib",
+    "jobtrail.binding",
     "jobtrail.errors",
     "jobtrail.events",
     "jobtrail.job",
+    "jobtrail.nesting",
+    "jobtrail.readable",
+    "jobtrail.trail",
     "jobtrail.states",
+    "json",
+    "math",
     "msgspec",
+    "numpy",
     "re",
     "struct",
     "types",
     "typing",
+    "urllib.parse",
     "xxhash",
 }
+# What prints, and the two modules that may: they show what others wrote so that no terminal obeys.
+PRINTS = {"print", "echo", "secho", "echo_via_pager", "get_binary_stream", "get_text_stream"}
+STREAMS = {"stdout", "stderr", "__stdout__", "__stderr__"}
+PRINTERS = ("jobtrail/terminal.py", "jobtrail/screen.py")
+#: Of rich, anybody may draw progress: its words are ours.
+PROGRESS = "rich.progress"
+
 CLOCKS = {"now", "today", "utcnow"}
 
 MAX_FILE_LINES = 400
@@ -109,6 +127,27 @@ def impurities(module: ast.Module, file: str) -> list[str]:
     return found + [f.id for f in called if isinstance(f, ast.Name) and f.id in ("open", "input")]
 
 
+def called(module: ast.Module) -> list[str]:
+    """Return the names that are called."""
+    functions = [node.func for node in ast.walk(module) if isinstance(node, ast.Call)]
+    return [ast.unparse(function).rsplit(".", 1)[-1] for function in functions]
+
+
+def prints(module: ast.Module, file: str) -> list[str]:
+    """Return what prints past the door, and what of rich is not progress."""
+    found = [f for f in called(module) if f in PRINTS]
+    for node in ast.walk(module):
+        # Whether somebody looks is asked by `isatty`; all else writes, or lets another write.
+        if isinstance(node, ast.Attribute) and node.attr in {"write", "writelines", "buffer"}:
+            target = node.value
+            if isinstance(target, ast.Attribute) and target.attr in STREAMS:
+                found.append(f"{target.attr}.{node.attr}")
+    found += [
+        n for n in imports(module, file) if within(n, ("rich",)) and not within(n, (PROGRESS,))
+    ]
+    return found
+
+
 def banned_in_tests(module: ast.Module, file: str) -> list[str]:
     """Return the mocks and sleeps that a test file uses."""
     found = [
@@ -157,6 +196,19 @@ def test_imports_go_one_way(file: str) -> None:
 def test_the_pure_core_has_no_io_no_clock_and_no_random_number(name: str) -> None:
     file = f"jobtrail/{name}.py"
     assert impurities(tree(file), file) == []
+
+
+@pytest.mark.parametrize("file", files_in(*OURS))
+def test_everybody_reads_the_log_by_the_same_consumer(file: str) -> None:
+    """Committed records only, and never moved by itself: `jobtrail.records.group_reader`."""
+    made = [f for f in called(tree(file)) if f == "AIOKafkaConsumer"]
+    assert made == (["AIOKafkaConsumer"] if file == "jobtrail/records.py" else [])
+
+
+@pytest.mark.parametrize("file", files_in(*OURS))
+def test_everything_is_printed_through_one_door(file: str) -> None:
+    """`jobtrail.terminal` and `jobtrail.screen`: they make the text of others safe to show."""
+    assert prints(tree(file), file) == [] or file in PRINTERS
 
 
 @pytest.mark.parametrize("file", EVERY)

@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from services.broker.config import java_command, log4j_properties, server_properties
-from services.broker.java import Java
+from services.broker.config import (
+    OneStart,
+    java_command,
+    log4j_properties,
+    server_properties,
+)
+from services.broker.java import Java, java_environment
 
 
 def read(text: str) -> dict[str, str]:
@@ -25,6 +30,22 @@ def test_kafka_listens_on_the_loopback_only() -> None:
     assert found["advertised.listeners"] == "PLAINTEXT://127.0.0.1:20001"
     assert found["controller.quorum.voters"] == "1@127.0.0.1:20002"
     assert found["process.roles"] == "broker,controller"
+
+
+def test_both_listeners_ask_for_a_password_of_their_own() -> None:
+    found = read(server_properties(1, 2, passwords=OneStart("for-clients", "for-controller")))
+    assert found["listeners"] == "SASL_PLAINTEXT://127.0.0.1:1,CONTROLLER://127.0.0.1:2"
+    protocols = dict(p.split(":") for p in found["listener.security.protocol.map"].split(","))
+    assert protocols == {"SASL_PLAINTEXT": "SASL_PLAINTEXT", "CONTROLLER": "SASL_PLAINTEXT"}
+    jaas = {key: value for key, value in found.items() if key.endswith("plain.sasl.jaas.config")}
+    assert sorted("for-clients" in value for value in jaas.values()) == [False, True]
+    assert sorted("for-controller" in value for value in jaas.values()) == [False, True]
+    assert found["inter.broker.listener.name"] == "SASL_PLAINTEXT"
+
+
+def test_java_gets_nothing_that_it_does_not_need() -> None:
+    ours = {"PATH": "/bin", "LC_ALL": "C", "JOBTRAIL_OIDC_SECRET": "x", "AWS_SECRET": "y"}
+    assert java_environment(ours) == {"PATH": "/bin", "LC_ALL": "C"}
 
 
 def test_nothing_expires_and_no_topic_makes_itself() -> None:

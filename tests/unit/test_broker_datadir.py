@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from jobtrail.errors import BrokerError
-from services.broker.config import SERVER
+from services.broker.config import SERVER, server_properties
 from services.broker.datadir import PORTS, DataDir, Record, choose_port, is_free, version_key
 from services.broker.process import tail
 
@@ -110,7 +110,34 @@ def test_a_damaged_record_is_said_and_how_to_mend_it(home: DataDir, text: bytes)
     with pytest.raises(BrokerError, match="can't be read") as refused:
         home.record()
     assert refused.value.where == str(home.root / "broker.json")
-    assert "Delete that one file" in str(refused.value)
+    assert "Start the broker" in str(refused.value)
+    home.log.mkdir()
+    (home.root / "server.properties").write_text(server_properties(23_456, 23_457))
+    said = home.mend_record("4.4.0")
+    assert said is not None
+    assert said.startswith(f"{home.root / 'broker.json'} was damaged or missing")
+    assert home.record() == Record("4.4.0", 23_456)
+    assert home.mend_record("4.4.0") is None
+    if text:
+        assert (home.root / "broker.json.damaged").read_bytes() == text
+
+
+def test_a_torn_record_still_names_the_version_that_it_named(home: DataDir) -> None:
+    home.log.mkdir()
+    (home.root / "broker.json").write_text('{"kafka_version": "4.5.0", "po')
+    home.mend_record("4.4.0")
+    assert home.record() == Record("4.5.0")
+    with pytest.raises(BrokerError, match="written by a newer Kafka"):
+        home.check_version("4.4.0")
+
+
+def test_a_missing_record_of_a_log_is_found_out(home: DataDir) -> None:
+    assert home.mend_record("4.4.0") is None
+    assert home.record() is None
+    home.log.mkdir()
+    (home.root / "server.properties").write_text(server_properties(20_000, 20_001, "kafka.new"))
+    assert home.mend_record("4.4.0") is not None
+    assert home.record() == Record("4.4.0"), "a port of the formatting is nobody's"
 
 
 def test_the_clusters_id_is_read_from_kafkas_own_file(home: DataDir) -> None:

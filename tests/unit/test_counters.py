@@ -31,7 +31,7 @@ def a_job(stored: Key | None, key: Key) -> tuple[Entry, Key]:
 
 
 def placed_of(changes: list[tuple[Entry, Key]]) -> Placed:
-    placed = Placed(0, "")
+    placed = Placed(0, "", 0)
     for number, (entry, key) in enumerate(changes):
         placed.entries.append(entry)
         placed.keys.append(key)

@@ -86,10 +86,18 @@ def narrowed(old: Any, new: Any, at: str = "") -> list[str]:
         if isinstance(new.get(key), dict):
             found += narrowed(old.get(key) or {}, new[key], f"{at}/{key}")
     if "anyOf" in new:
-        options = [json.dumps(option, sort_keys=True) for option in new["anyOf"]]
-        lost = [o for o in old.get("anyOf", [old]) if json.dumps(o, sort_keys=True) not in options]
+        lost = [o for o in old.get("anyOf", [old]) if not is_taken(o, new["anyOf"])]
         found += [f"{at}/anyOf: {option}" for option in lost]
     return found
+
+
+def is_taken(old: Any, options: list[Any]) -> bool:
+    """Whether one of several schemas takes all that a schema took."""
+    if old in options:
+        return True
+    values = old.get("enum", [])
+    takers = [Draft202012Validator(option) for option in options]
+    return bool(values) and all(any(t.is_valid(value) for t in takers) for value in values)
 
 
 def listed(value: Any) -> list[Any]:

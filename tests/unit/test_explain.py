@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from rich.console import Console
 
 from jobtrail import events as ev
 from jobtrail.cli.explain import show
@@ -17,7 +16,8 @@ from jobtrail.client import Job as Answer
 from jobtrail.durations import duration
 from jobtrail.explain import Span, tell
 from jobtrail.fold import fold
-from jobtrail.job import Job, Place, Verdict, read_trail
+from jobtrail.job import Job, Place, Verdict, kept_trail, read_trail
+from jobtrail.screen import Screen
 from jobtrail.states import State
 
 NOON = datetime(2026, 11, 23, 13, tzinfo=UTC)
@@ -42,7 +42,7 @@ def history(*happened: tuple[str, float, dict[str, Any]], same_id: int = -1) -> 
             "data": data,
         }
         job, verdict = fold(job, ev.decode(msgspec.json.encode(event)), Place(3, 10 + number, 0))
-        state = read_trail(job.trail)[-1].state
+        state = read_trail(kept_trail(job))[-1].state
         entries.append(
             HistoryEntry(f"job.{kind}", at(second), verdict, state, 3, 10 + number, event)
         )
@@ -154,7 +154,7 @@ def printed(*happened: Any, now: float, width: int) -> str:
     job = Answer("j", state, None, "[b]etl[/]", "alice", None, NOON, None, end, None, 0, None, None,
                  {}, ())  # fmt: skip
     file = io.StringIO()
-    show(job, tell(entries, at(now)), Console(file=file, width=width, color_system=None))
+    show(job, tell(entries, at(now)), Screen(file=file, width=width))
     return file.getvalue()
 
 

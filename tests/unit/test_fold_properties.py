@@ -19,18 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from jobtrail.errors import EventError
 from jobtrail.events import decode, encode, from_microseconds, microseconds
 from jobtrail.fold import fold
-from jobtrail.job import (
-    ENTRY_BYTES,
-    VERDICTS,
-    Job,
-    Place,
-    TrailEntry,
-    event_key,
-    read_trail,
-    trail_has,
-)
+from jobtrail.job import VERDICTS, Job, Place, kept_trail, read_trail
 from jobtrail.states import STATES
-from tests.trails import packed
 
 Body = dict[str, Any]
 
@@ -77,6 +67,8 @@ def facts(history: list[Body]) -> Body:
         "job_type": about.get("jobType"),
         "bulk_id": about.get("bulkId"),
         "viewers": tuple(sorted({*about.get("viewers", [])})),
+        "source": (told or history)[-1 if told else 0]["source"],
+        "writers": tuple(sorted({*about.get("writers", [])})),
         "tags": tags(history),
         "progress": figures[-1] if figures else None,
         "error": json.dumps(error["error"]).encode() if "error" in error else None,
@@ -98,6 +90,25 @@ def tags(history: list[Body]) -> dict[str, str]:
     return dict(pairs)
 
 
+def is_same(known: Body, event: Body) -> bool:
+    """Answer whether an event counts as one that was delivered before."""
+    bound = known.get("jobtrailsources")
+    if known["apart"] and bound != event.get("jobtrailsources"):
+        return False  # one who has no part in a job uses up no id
+    return bool(known["id"] == event["id"])
+
+
+def has_no_part(event: Body, now: Body) -> bool:
+    """Answer whether the sender of an event may not touch a job."""
+    if "jobtrailsources" not in event:
+        return False
+    senders = [name.replace("%20", " ") for name in event["jobtrailsources"].split(" ")]
+    may = [now["source"]]
+    if event["type"] != "job.created":
+        may += now["writers"]
+    return not any(name in may for name in senders)
+
+
 def judged(history: list[Body], event: Body, clock: int) -> Body:
     """Return an event as the model remembers it, with its verdict."""
     now: Body = facts(history) if history else {"state": "unknown", "attempt": 0, "owner": None}
@@ -107,10 +118,13 @@ def judged(history: list[Body], event: Body, clock: int) -> Body:
     untold = target == "created" and now["owner"] is None
     resumed = now["state"] == "cancelled" and attempt > now["attempt"]
     moves = MOVES.get(now["state"], "").split()
+    apart = bool(history) and has_no_part(event, now)
     if not history:
         verdict = "applied"
-    elif any(h["id"] == event["id"] for h in history):
+    elif any(is_same(h, event) for h in history):
         verdict = "duplicate"
+    elif apart:
+        verdict = "foreign"
     elif attempt < now["attempt"] or (untold and not resumed):
         verdict = "late"
     elif target == "progress":
@@ -123,7 +137,8 @@ def judged(history: list[Body], event: Body, clock: int) -> Body:
     at = (
         round(datetime.fromisoformat(event["time"]).timestamp() * 1e6) if "time" in event else clock
     )
-    return {**event, "verdict": verdict, "attempt": attempt, "at": at, "tells": tells}
+    more = {"attempt": attempt, "at": at, "tells": tells, "apart": apart}
+    return {**event, "verdict": verdict, **more}
 
 
 # --- what is generated
@@ -138,6 +153,10 @@ some_json = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
     max_leaves=6,
 )
+sources = st.sampled_from(["//s", "//t", "//with space", "//é"])
+bindings = st.lists(sources, min_size=1, max_size=2).map(
+    lambda found: " ".join(name.replace(" ", "%20") for name in found)
+)
 payloads = st.sampled_from([None, 1e300, -0.0, "é\n", [1, [{"a": None}]], {}, {"a": {"b": ""}}])
 few_tags = st.dictionaries(st.sampled_from("abcd"), st.text("xyz", max_size=2), max_size=3)
 many_tags = st.integers(0, 40).map(lambda n: {f"t{i}": str(n) for i in range(n, n + 20)})
@@ -149,7 +168,11 @@ attempts = st.integers(0, 3)
 DATA: dict[str, tuple[dict[str, st.SearchStrategy[Any]], dict[str, st.SearchStrategy[Any]]]] = {
     "job.created": (
         {"jobType": names, "owner": names},
-        {"bulkId": names, "viewers": st.lists(names.map("user:{}".format), max_size=3)},
+        {
+            "bulkId": names,
+            "viewers": st.lists(names.map("user:{}".format), max_size=3),
+            "writers": st.lists(sources, max_size=3),
+        },
     ),
     "job.active": ({}, {"worker": names}),
     "job.progress": ({}, {"progress": st.sampled_from([0, 0.5, 1]), "message": names}),
@@ -165,9 +188,9 @@ def bodies_of(kind: str) -> st.SearchStrategy[Body]:
     """Return events of one type, without an id."""
     fixed, more = DATA[kind]
     data = st.fixed_dictionaries(fixed, optional={**more, "attempt": attempts, "tags": tagged})
-    envelope = {"specversion": st.just("1.0"), "source": st.just("//s"), "type": st.just(kind)}
+    envelope = {"specversion": st.just("1.0"), "source": sources, "type": st.just(kind)}
     fields = {**envelope, "subject": st.just("job"), "data": data}
-    return st.fixed_dictionaries(fields, optional={"time": times})
+    return st.fixed_dictionaries(fields, optional={"time": times, "jobtrailsources": bindings})
 
 
 bodies = st.sampled_from(sorted(DATA)).flatmap(bodies_of)
@@ -188,7 +211,7 @@ def folded(events: list[Body], job: Job | None = None) -> Job:
 
 
 def without_trail(job: Job) -> Body:
-    return {**msgspec.structs.asdict(job), "trail": b""}
+    return {**msgspec.structs.asdict(job), "trail": b"", "earlier": None}
 
 
 # --- (a), (b): the machine
@@ -220,7 +243,7 @@ class JobsInALog(RuleBasedStateMachine):
         found = {key: getattr(new, key) for key in known}
         assert (verdict.value, found) == (remembered["verdict"], known)
         seen = (remembered["verdict"], remembered["at"], known["state"], self.offset - 1)
-        last = read_trail(new.trail)[-1]
+        last = read_trail(kept_trail(new))[-1]
         assert (last.verdict.value, last.time, last.state.value, last.offset) == seen
 
     @rule(name=jobs, body=bodies)
@@ -233,6 +256,7 @@ class JobsInALog(RuleBasedStateMachine):
         history = self.histories[data.draw(st.sampled_from(sorted(self.histories)))]
         again = data.draw(st.sampled_from(history))
         known = {"specversion", "id", "source", "type", "subject", "time", "data"}
+        known |= {"jobtrailsources"}
         self.deliver({key: value for key, value in again.items() if key in known})
 
     @precondition(lambda self: self.histories)
@@ -263,7 +287,9 @@ def test_redelivering_any_prefix_any_number_of_times_changes_only_the_trail(
         prefix = events[: data.draw(st.integers(0, count))] * data.draw(st.integers(0, 2))
         again = folded(prefix, job)
         assert without_trail(again) == without_trail(job)
-        fresh = [entry.verdict.value for entry in read_trail(again.trail[len(job.trail) :])]
+        fresh = [
+            entry.verdict.value for entry in read_trail(kept_trail(again)[len(kept_trail(job)) :])
+        ]
         assert fresh == ["duplicate"] * len(prefix)
         job = again
     assert job is not None
@@ -297,7 +323,7 @@ def wide_events(draw: st.DrawFn) -> Body:
 def test_fold_is_total(events: list[Body], event: Body, clock: int) -> None:
     before = folded(events) if events else None
     after, verdict = fold(before, decode(wire(event)), Place(1023, 2**62, clock))
-    assert len(read_trail(after.trail)) == len(events) + 1
+    assert len(read_trail(kept_trail(after))) == len(events) + 1
     assert from_microseconds(after.updated_at)
     assert verdict in VERDICTS
 
@@ -361,35 +387,3 @@ def test_changed_bytes_decode_or_raise_an_event_error(event: Body, data: st.Data
     begin = data.draw(st.integers(0, len(value)))
     end = min(len(value), begin + data.draw(st.integers(0, 3)))
     decodes_or_says_why(value[:begin] + data.draw(st.binary(max_size=3)) + value[end:])
-
-
-# --- (g): the trail
-
-keys = st.lists(st.sampled_from([0, 1]), min_size=8, max_size=8).map(bytes) | st.binary(
-    min_size=8, max_size=8
-)
-numbers = keys.map(lambda key: int.from_bytes(key, "little", signed=True))
-codes = st.integers(0, 15)
-entries = st.builds(
-    TrailEntry, keys, numbers, numbers, st.sampled_from(STATES), codes, st.sampled_from(VERDICTS)
-)
-
-
-@given(st.lists(entries, max_size=6), keys)
-def test_a_trail_is_read_as_it_was_packed_and_knows_its_keys(
-    trail: list[TrailEntry], other: bytes
-) -> None:
-    content = packed(*trail)
-    assert len(content) == len(trail) * ENTRY_BYTES
-    assert read_trail(content) == trail
-    assert all(trail_has(content, entry.key) for entry in trail)
-    assert trail_has(content, other) is (other in [entry.key for entry in trail])
-
-
-def test_a_key_that_stands_in_a_trail_by_chance_is_no_match() -> None:
-    key, rest = event_key("wanted"), (7, STATES[0], 0, VERDICTS[0])
-    looks_like = int.from_bytes(key, "little", signed=True)
-    trail = packed(TrailEntry(event_key("other"), looks_like, *rest))
-    assert trail.find(key) == 8
-    assert not trail_has(trail, key)
-    assert trail_has(trail + packed(TrailEntry(key, 1, *rest)), key)

@@ -71,8 +71,8 @@ def test_a_row_is_each_event_whose_rule_applies(tmp_path: Path) -> None:
 def test_json_in_a_text_is_kept_byte_for_byte(tmp_path: Path) -> None:
     text = RULE.replace("active", "completed") + 'output = { column = "o", json = true }\n'
     maker = Maker(mapping(tmp_path, TOP + text))
-    (made,) = maker.events([AT, "j", '{"b" : 1.00, "a":1e400}'])
-    assert b'"output":{"b" : 1.00, "a":1e400}' in made.value
+    (made,) = maker.events([AT, "j", '{"b" : 1.00, "a":1e300}'])
+    assert b'"output":{"b" : 1.00, "a":1e300}' in made.value
 
 
 @pytest.mark.parametrize(

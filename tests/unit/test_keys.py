@@ -15,9 +15,11 @@ from click.testing import CliRunner, Result
 
 from jobtrail.cli import main
 from jobtrail.errors import SettingError, UsageError
-from jobtrail.keys import ApiKey, add_key, make_key, read_keys, revoke_key, split_key
+from jobtrail.keys import ApiKey, KeysDamaged, add_key, make_key, read_keys, revoke_key, split_key
 from jobtrail.tokens import READ_ALL, WRITE
+from services.api.auth import Gate
 from services.api.keys import Keys
+from services.api.problems import Problem
 
 NOW = datetime(2026, 11, 23, 13, tzinfo=UTC)
 
@@ -128,15 +130,31 @@ def test_a_file_that_others_can_reach_is_refused(tmp_path: Path, mode: int) -> N
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"keys": [{"id": "x"}]}', "\x00"])
-def test_what_is_no_file_of_keys_is_refused(tmp_path: Path, content: str) -> None:
+def test_a_damaged_file_is_said_and_kept_and_its_keys_are_unknown_until_it_is_mended(
+    tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "keys.json"
-    path.touch(0o600)
+    _, text = kept(path)
+    whole = path.read_bytes()
     path.write_text(content, encoding="ascii")
-    with pytest.raises(SettingError) as refused:
-        Keys(path, 1)
+    with pytest.raises(KeysDamaged) as refused:
+        read_keys(path)
     assert refused.value.where == str(path)
+    keys = Keys(path, 0)
+    assert f"action=keys-damaged kept=0 This file holds no API keys. Where: {path}." in caplog.text
+    with pytest.raises(Problem) as unknown:
+        Gate(b"x" * 32, keys=keys).identify(f"Bearer {text}")
+    assert unknown.value.status == 503
     assert run(tmp_path, "create", "--user", "alice").exit_code == 2
     assert path.read_text(encoding="ascii") == content
+    path.write_bytes(whole)
+    assert keys.find(text) is not None
+    assert not keys.unknown
+    path.unlink()
+    assert keys.find(text) is None
+    with pytest.raises(Problem) as refusal:
+        Gate(b"x" * 32, keys=keys).identify(f"Bearer {text}")
+    assert refusal.value.status == 401
 
 
 # --- finding one

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jobtrail.errors import UsageError
-from jobtrail.position import format_position, holds, parse_position
+from jobtrail.position import format_position, holds, join_positions, parse_position
 
 positions = st.dictionaries(
     st.integers(0, 9999), st.integers(0, 10**18 - 1), min_size=1, max_size=20
@@ -98,3 +98,20 @@ def test_holds_is_an_order(a: dict[int, int], b: dict[int, int], c: dict[int, in
     beyond = {key: offset + 1 for key, offset in a.items()}
     assert holds(beyond, a)
     assert not holds(a, beyond)
+
+
+@pytest.mark.parametrize(
+    ("texts", "joined"),
+    [
+        ([], ""),
+        (["3:7.0000000a"], "3:7.0000000a"),
+        (["3:7", "1:2"], "1:2,3:7"),
+        (["3:7.0000000a", "3:9"], "3:9"),
+        (["3:9", "3:7.0000000a"], "3:9"),
+        (["3:9.0000000a", "3:9"], "3:9.0000000a"),
+        (["3:9", "3:9.0000000a"], "3:9.0000000a"),
+        (["0:1.00000001,3:9.0000000a", "3:8.0000000b,5:0"], "0:1.00000001,3:9.0000000a,5:0"),
+    ],
+)
+def test_joined_positions_hold_what_is_furthest_of_each(texts: list[str], joined: str) -> None:
+    assert format_position(join_positions(map(parse_position, texts))) == joined

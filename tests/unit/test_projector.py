@@ -28,6 +28,7 @@ from projections.sqlite import schema
 from projections.sqlite.reader import SqliteReader
 from projections.sqlite.writer import SqliteWriter
 from projections.store import Batch, Entry
+from tests.groups import MemoryLog, group_of
 
 PARTITIONS = 2
 
@@ -67,7 +68,8 @@ class Line:
         self.folder = folder
         self.store = Store(folder)
         self.reader = SqliteReader(folder)
-        self.projector = Projector(self.store, PARTITIONS, self.bury)
+        self.log = MemoryLog({partition: [] for partition in range(PARTITIONS)}, trusted=True)
+        self.projector = Projector(self.store, self.log, PARTITIONS, self.bury)
         self.jobs: dict[str, Job] = {}
         self.ends = starts
         self.told = 0
@@ -96,7 +98,7 @@ class Line:
             partition = partition_of(job_id, PARTITIONS)
             batches.setdefault(partition, []).append(self._record(partition, kind, job_id))
         for partition, records in batches.items():
-            await projector.apply(partition, records, more=more)
+            await projector.apply(partition, group_of(records), more=more)
 
     def _record(self, partition: int, kind: str, job_id: str) -> Record:
         self.told += 1
@@ -195,7 +197,7 @@ async def test_an_assignment_forgets_what_is_held(line: Line) -> None:
 
 async def test_what_others_wrote_before_an_assignment_is_not_overwritten(line: Line) -> None:
     await line.tell(("created", "a"))
-    other = Projector(SqliteWriter(line.folder), PARTITIONS, line.bury)
+    other = Projector(SqliteWriter(line.folder), line.log, PARTITIONS, line.bury)
     await line.hand(other, ("active", "a"))
     await line.projector.start_offsets({0, 1})
     await line.tell(("progress", "a"))
@@ -207,7 +209,7 @@ async def test_what_others_wrote_before_an_assignment_is_not_overwritten(line: L
 async def test_to_be_fenced_forgets_that_partition_and_no_other(line: Line) -> None:
     here, there = of_partition(0, 1)[0], of_partition(1, 1)[0]
     await line.tell(("created", here), ("created", there))
-    other = Projector(SqliteWriter(line.folder), PARTITIONS, line.bury)
+    other = Projector(SqliteWriter(line.folder), line.log, PARTITIONS, line.bury)
     await line.hand(other, ("active", here))
     other.close()
     assert await line.tell(("progress", here), ("progress", there)) == [{here}]
@@ -265,9 +267,9 @@ async def test_what_others_follow_at_once_is_written_with_the_last_of_them(line:
 
 async def test_what_was_delivered_before_ends_the_waiting_too(line: Line) -> None:
     first = line._record(0, "created", of_partition(0, 1)[0])
-    await line.projector.apply(0, [first], more=True)
+    await line.projector.apply(0, group_of([first]), more=True)
     assert line.at() == {0: 0, 1: 0}
-    await line.projector.apply(0, [first])
+    await line.projector.apply(0, group_of([first]))
     line.check()
 
 
@@ -288,9 +290,9 @@ async def test_what_is_promised_and_does_not_come_is_not_waited_for(line: Line) 
         assert not fetched_again.is_set()
         # Somebody else writes what is waiting here: it has to be delivered again.
         record = line._record(0, "created", of_partition(0, 1)[0])
-        await line.projector.apply(0, [record], more=True)
-        other = Projector(SqliteWriter(line.folder), PARTITIONS, line.bury)
-        await other.apply(0, [record])
+        await line.projector.apply(0, group_of([record]), more=True)
+        other = Projector(SqliteWriter(line.folder), line.log, PARTITIONS, line.bury)
+        await other.apply(0, group_of([record]))
         other.close()
         async with asyncio.timeout(10):
             await fetched_again.wait()
@@ -300,7 +302,7 @@ async def test_what_is_promised_and_does_not_come_is_not_waited_for(line: Line) 
 
 
 async def test_no_more_than_so_many_records_wait(line: Line) -> None:
-    projector = Projector(SqliteWriter(line.folder), PARTITIONS, line.bury, max_waiting=5)
+    projector = Projector(SqliteWriter(line.folder), line.log, PARTITIONS, line.bury, max_waiting=5)
     here, there = of_partition(0, 1)[0], of_partition(1, 1)[0]
     await line.hand(projector, ("created", here), ("active", here), more=True)
     await line.hand(projector, ("created", there), ("active", there), more=True)
@@ -312,29 +314,29 @@ async def test_no_more_than_so_many_records_wait(line: Line) -> None:
 
 async def test_an_assignment_forgets_what_waits(line: Line) -> None:
     waiting = line._record(0, "created", of_partition(0, 1)[0])
-    await line.projector.apply(0, [waiting], more=True)
+    await line.projector.apply(0, group_of([waiting]), more=True)
     assert await line.projector.start_offsets({0, 1}) == {0: 0, 1: 0}
     late = line._record(0, "active", of_partition(0, 1)[0])
-    await line.projector.apply(0, [late])
+    await line.projector.apply(0, group_of([late]))
     await line.tell(("created", of_partition(1, 1)[0]))
     assert line.at() == {0: 0, 1: 1}
-    await line.projector.apply(0, [waiting, late])
+    await line.projector.apply(0, group_of([waiting, late]))
     line.check()
 
 
 async def test_to_be_fenced_with_records_that_are_gone_is_an_error(line: Line) -> None:
     here, there = of_partition(0, 1)[0], of_partition(1, 1)[0]
     one, two = line._record(0, "created", here), line._record(0, "active", here)
-    other = Projector(SqliteWriter(line.folder), PARTITIONS, line.bury)
-    await line.projector.apply(0, [one], more=True)
-    await other.apply(0, [one])
+    other = Projector(SqliteWriter(line.folder), line.log, PARTITIONS, line.bury)
+    await line.projector.apply(0, group_of([one]), more=True)
+    await other.apply(0, group_of([one]))
     with pytest.raises(FencedError):
-        await line.projector.apply(0, [two])
+        await line.projector.apply(0, group_of([two]))
     # It has to be delivered again from the checkpoint on; what was fetched before is passed over.
     late = line._record(0, "progress", here)
-    await line.projector.apply(0, [late])
+    await line.projector.apply(0, group_of([late]))
     assert line.at() == {0: 1, 1: 0}
-    await line.projector.apply(0, [two, late])
+    await line.projector.apply(0, group_of([two, late]))
     await line.tell(("created", there))
     other.close()
     line.check()
@@ -356,7 +358,7 @@ class Slow(Store):
 
 async def test_who_is_cancelled_while_the_store_writes_ends_with_it(line: Line) -> None:
     store = Slow(line.folder)
-    projector = Projector(store, PARTITIONS, line.bury)
+    projector = Projector(store, line.log, PARTITIONS, line.bury)
     writing = asyncio.create_task(line.hand(projector, ("created", "a")))
     assert await asyncio.to_thread(store.begun.wait, 60)
     looking = asyncio.create_task(projector.checkpoints())

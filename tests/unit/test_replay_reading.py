@@ -49,7 +49,7 @@ class ListSource:
 
     def read(self, start: Mapping[int, int], end: Mapping[int, int]) -> Iterator[pa.RecordBatch]:
         for partition, records in self._log.items():
-            for at in range(start[partition], end[partition], 4):
+            for at in range(start.get(partition, 0), end[partition], 4):
                 some = records[at : min(at + 4, end[partition])]
                 yield pa.RecordBatch.from_pylist(some, schema=RECORDS)
 

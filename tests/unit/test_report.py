@@ -236,3 +236,46 @@ def test_time_is_cut_into_round_steps_that_are_not_too_many(begin: int, seconds:
     assert (bins.end - bins.first) % bins.step == bins.first % bins.step == 0
     assert (bins.end - bins.first) // bins.step <= 200
     assert (bins.end - bins.first) // bins.step >= 20 or bins.step == 1_000_000 or seconds < 86400
+
+
+# --- the ends of the calendar
+
+FIRST, LAST = "0002-01-01T00:00:00+14:00", "9998-12-31T23:59:59.999999-14:00"
+CALENDAR = Range(datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    ("instants", "range_"),
+    [
+        ((FIRST, "0002-06-01T00:00:00Z", LAST), Range()),
+        ((LAST, FIRST, "2026-01-01T00:00:00Z"), Range()),
+        ((FIRST, FIRST, FIRST), CALENDAR),
+        ((LAST, LAST, LAST), Range()),
+    ],
+)
+def test_a_report_reaches_to_the_ends_of_the_calendar(
+    tmp_path: Path, instants: tuple[str, str, str], range_: Range
+) -> None:
+    steps = Steps()
+    for kind, instant in zip(("created", "active", "failed"), instants, strict=True):
+        steps.add("a", kind, 0)
+        steps.events[-1].time = datetime.fromisoformat(instant)
+    report = Report.of(tables_of(steps.events), range_, ABOUT)
+    report.write_page(tmp_path / "page.html")
+    begun = [row["begin"] for row in rows(report, "arrivals")]
+    assert len(begun) <= 200
+    assert sum(row["arrived"] for row in rows(report, "arrivals")) == 1
+    (csv,) = (file for file in report.write_csv(tmp_path) if file.stem == "arrivals")
+    lines = csv.read_text().splitlines()
+    assert len(lines) == 1 + len(begun)
+    assert all(re.match(r"\d{4}-\d\d-\d\dT", line) for line in lines[1:])
+
+
+def test_steps_of_many_years_stay_within_the_calendar() -> None:
+    first, last = (microseconds(datetime.fromisoformat(text)) for text in (FIRST, LAST))
+    bins = cut(first, last)
+    assert bins.first >= microseconds(CALENDAR.since)  # type: ignore[arg-type]
+    assert bins.first <= first < last < bins.end
+    assert bins.end - last <= bins.step
+    assert (bins.end - bins.first) // bins.step <= 200
+    assert (bins.end - bins.first) % bins.step == 0

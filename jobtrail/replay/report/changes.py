@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 import duckdb
@@ -27,6 +27,8 @@ ALL_TYPES: Final = "(all types)"
 NO_TYPE: Final = "(no type)"
 
 _SECOND: Final = 1_000_000
+#: What can be written as a date.
+_FIRST_DAY: Final = microseconds(datetime.min.replace(tzinfo=UTC))
 _HOUR: Final = 3_600 * _SECOND
 _DAY: Final = 24 * _HOUR
 _STEPS: Final = (
@@ -148,7 +150,8 @@ def cut(begin: int, end: int) -> Bins:
     """
     days = -(-(end - begin + 1) // (_DAY * (MAX_BINS - 1)))
     for step in (*_STEPS, days * _DAY):
-        first = begin // step * step
+        # Never before the calendar's first day, which steps of many years may reach behind.
+        first = max(begin // step * step, _FIRST_DAY)
         if (end - first) // step < MAX_BINS:
             break
-    return Bins(first, (end // step + 1) * step, step)
+    return Bins(first, first + ((end - first) // step + 1) * step, step)

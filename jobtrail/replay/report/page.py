@@ -203,7 +203,8 @@ def _length(value: Value) -> str:
 
 
 def _instant(value: int) -> str:
-    return f"{from_microseconds(value):%Y-%m-%d %H:%M:%S}"
+    # Not `strftime`: it writes the year 2 as one digit.
+    return from_microseconds(value).isoformat(" ", "seconds").removesuffix("+00:00")
 
 
 def _records(figure: Figure) -> list[dict[str, Value]]:

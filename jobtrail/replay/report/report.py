@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 
+from jobtrail.atomic import atomic_write
 from jobtrail.errors import UsageError
-from jobtrail.replay.files import whole
+from jobtrail.replay.csv_cells import guarded
 from jobtrail.replay.report import svg
 from jobtrail.replay.report.changes import Bins, Range, changes
 from jobtrail.replay.report.figure import Figure, plain
@@ -51,17 +53,24 @@ class Report:
             text = page(self.about, self.figures, self.begin, self.end, self.bins)
         _write(file, text.encode())
 
-    def write_csv(self, folder: Path) -> list[Path]:
-        """Write each figure as a CSV file into a folder; return the files."""
+    def write_csv(self, folder: Path, *, raw: bool = False) -> list[Path]:
+        """Write each figure as a CSV file into a folder; return the files.
+
+        Args:
+            folder: It is made where it is not there.
+            raw: Leave cells as they are that a spreadsheet takes for formulas.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         files = []
         for name, figure in self.figures.items():
             file = folder / f"{name}.csv"
-            with file.open("w", newline="", encoding="utf-8") as lines:
-                writer = csv.writer(lines, lineterminator="\n")
-                writer.writerow(column.name for column in figure.columns)
-                for row in figure.rows:
-                    writer.writerow(map(plain, figure.columns, row))
+            lines = io.StringIO(newline="")
+            writer = csv.writer(lines, lineterminator="\n")
+            writer.writerow(column.name for column in figure.columns)
+            for row in figure.rows:
+                cells = map(plain, figure.columns, row)
+                writer.writerow(cells if raw else map(guarded, cells))
+            atomic_write(file, lines.getvalue().encode())
             files.append(file)
         return files
 
@@ -84,5 +93,5 @@ class Report:
 
 
 def _write(file: Path, content: bytes) -> None:
-    with whole(file) as draft:
-        draft.write_bytes(content)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(file, content)

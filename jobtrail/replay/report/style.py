@@ -53,6 +53,8 @@ DARK: Final = {
     STATE_COLOURS[State.CANCELLED]: "#d998bb",
     STATE_COLOURS[State.EXPIRED]: "#a8947e",
 }
+#: What matplotlib has dates for, in days since 1970: the years 1 to 9999.
+_CALENDAR: Final = (-719_162.0, 2_932_896.99)
 #: In inches; the page is as wide.
 WIDTH: Final = 10.0
 #: In seconds: what is shorter is not told apart.
@@ -124,12 +126,21 @@ def nothing(words: str) -> Canvas:
 
 
 def dates(instants: Sequence[float]) -> list[float]:
-    """Return microseconds since 1970 as matplotlib takes instants: days since then."""
-    return [instant / 86_400e6 for instant in instants]
+    """Return microseconds since 1970 as matplotlib takes instants: days since then.
+
+    The last step of time may end behind the calendar; there it is cut off.
+    """
+    return [_within_calendar(instant / 86_400e6) for instant in instants]
+
+
+def _within_calendar(days: float) -> float:
+    return min(max(days, _CALENDAR[0]), _CALENDAR[1])
 
 
 def time_axis(axes: Axes) -> None:
-    """Let the x axis tell the time, in UTC."""
+    """Let the x axis tell the time, in UTC; what is to be seen on it has to be drawn before."""
+    # The room at the sides of a plot may have no dates.
+    axes.set_xlim(*map(_within_calendar, axes.get_xlim()))
     locator = AutoDateLocator(minticks=5, maxticks=11, tz=UTC)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
     formatter = ConciseDateFormatter(locator, tz=UTC)  # type: ignore[no-untyped-call]

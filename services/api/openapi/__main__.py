@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 
+from jobtrail.terminal import out_json
 from services.api.openapi import document
 from services.api.routes import ENDPOINTS
 
 
 def main() -> None:
     """Write the document to standard output."""
-    print(json.dumps(document(ENDPOINTS), indent=2, ensure_ascii=False))  # noqa: T201
+    out_json(json.dumps(document(ENDPOINTS), indent=2, ensure_ascii=False).encode())
 
 
 if __name__ == "__main__":

@@ -21,8 +21,9 @@ HEADERS: Final[dict[str, dict[str, Any]]] = {
     },
     "Jobtrail-Lag": {
         "description": "By how many seconds the answer is behind the log; 0 when level with it, "
-        "absent while the log's end is not known.",
-        "schema": {"type": "number", "minimum": 0},
+        "`unknown` while the log does not answer, or only impossible times are known.",
+        "required": True,
+        "schema": {"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)?|unknown)$"},
     },
     "Server-Timing": {
         "description": "What the answer took, in milliseconds; absent from an answer that began "

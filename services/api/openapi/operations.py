@@ -36,8 +36,9 @@ _SCHEME: Final = "bearer"
 _ABOUT: Final = """\
 Job events go into an append-only log; these operations answer from views folded out of it.
 
-- A job that the caller may not see does not exist for him: it is left out, or 404. He sees what he
-  owns, what he or one of his groups may view, and everything with the permission `jobs:read:all`.
+- A job that the caller may not see does not exist for them: it is left out, or 404. They see what
+  they own, what they or one of their groups may view, and everything with the permission
+  `jobs:read:all`.
 - Every refusal is a problem of RFC 9457; its `type` is what to tell problems apart by. An unknown
   parameter or field is refused, never ignored. All that is wrong with a request is named at once.
 - Instants are ISO 8601; without an offset, UTC. A date alone is its first instant where a range

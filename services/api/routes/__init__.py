@@ -15,6 +15,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     feed.ENDPOINT,
     job.JOB,
     job.HISTORY,
+    job.JOB_BY_ID,
+    job.HISTORY_BY_ID,
     ingest.ENDPOINT,
     health.HEALTHZ,
     health.READYZ,

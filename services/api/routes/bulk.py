@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from aiohttp import web
 
 from jobtrail.client.results import Status
-from jobtrail.job import Job
+from jobtrail.position import holds
 from jobtrail.states import ENDED, STATES
-from projections.reading import Caller, Cursor, Filters, Held, job_of
-from services.api.answers import LongAnswer, encode, status_answer
+from projections.meter import TooLong
+from projections.reading import Caller, Cursor, Filters, Held, Line, Part, Snapshot
+from services.api.answers import LongAnswer, Members, encode, stored_status
 from services.api.auth import Deadline, Identity
-from services.api.endpoint import FRESHNESS, READS, Answer, Endpoint
+from services.api.endpoint import FRESHNESS, LONG_READS, Answer, Endpoint
 from services.api.problems import NOT_FOUND, TOO_MANY_WAITS, not_found
-from services.api.reading import reach_position
+from services.api.reading import Known, reach_position, surely
 from services.api.requests import BulkQuery, read_query
 from services.api.service import Service
-from services.api.waits import Wait
+from services.api.states import AT_ONCE, many_states
+from services.api.watching import Wait
 
 #: Jobs that are in memory at a time.
 PAGE: Final = 1000
+#: Seconds between two looks whether a job has joined while the projections are behind, at most.
+_LOOK_AGAIN: Final = 0.25
+_FIRST_PAUSE: Final = 0.005
+#: For how many times as long as it took to look through a bulk it is not looked through again.
+_SPARED: Final = 4.0
 _UNENDED: Final = tuple(state for state in STATES if state not in ENDED)
 
 
 class _Page(NamedTuple):
     """Some jobs of a bulk, and what the projections hold that they were read from."""
 
-    jobs: list[Job]
+    ids: list[str]
+    #: Their states as members of an object, without the object.
+    members: bytes
     #: Where the next page begins; None after the last one.
     end: Cursor | None
     held: Held
@@ -40,70 +49,131 @@ async def bulk(service: Service, request: web.Request, identity: Identity) -> we
 
     However large the bulk is: the answer is streamed. With `wait` it comes as soon as every job has
     ended, or when the time is up; a line feed may come every 15 s before it, so that no proxy cuts
-    the connection. 404 where the caller sees no job of the bulk.
+    the connection. Jobs that join meanwhile are waited for too, and the jobs are looked at again
+    when those that had not ended have: one that was taken up again by then is waited for again. To
+    look at a large bulk again and again takes the service at most a fifth of its time for that. A
+    service that is stopped answers 503, or cuts the connection where a line feed has been sent.
+    404 where the caller sees no job of the bulk and all that the log has was looked at, else 503.
     """
     query = read_query(BulkQuery, request.rel_url.raw_query_string)
     live = query.wait != 0
-    await reach_position(service, request, live=live)
+    # Which jobs there are is read from an index of the projections: the tail is not enough.
+    await reach_position(service, request)
+    user = identity.caller.user
+    service.outgoing.check(user)
     reader = _Bulk(service, identity.caller, query.filters, live=live)
-    long = LongAnswer(request, service.patience.sign_of_life, reader.headers)
+    long = LongAnswer(
+        request, service.patience.sign_of_life, reader.headers, service.outgoing, user
+    )
     if query.wait:
         await reader.hold(long, service.gate.deadline(identity, query.wait))
-    page = reader.page(None)
-    if not page.jobs:
+    page = await reader.first_page(begun=long.begun)
+    if not page.ids:
         raise not_found("You see no job of such a bulk.")
-    if page.end is None:
-        return await long.end(_content(page))
-    await long.write(b"{" + _members(page))
-    async for further in reader.pages(page.end):
-        await long.write(b"," + _members(further))
-    return await long.end(b"}")
+    members = Members(long, service.reads.limits.page_bytes)
+    while True:
+        if live:
+            async for ids, states in many_states(service, identity.caller, page.ids):
+                known = ((job_id, states.known.get(job_id)) for job_id in ids)
+                await members.add({job_id: status for job_id, status in known if status})
+        else:
+            await members.add_encoded(page.members)
+        if page.end is None:
+            return await members.end()
+        page = await reader.page(page.end, begun=long.begun)
 
 
 class _Bulk:
     """Reads one bulk on behalf of one caller, each page from a view of its own."""
 
     def __init__(self, service: Service, caller: Caller, filters: Filters, *, live: bool) -> None:
+        self._live = live
         self._service = service
         self._caller = caller
         self._filters = filters
-        self._live = live
         self._held: Held | None = None
+        #: The log's end when the bulk was looked for; None while that is not known.
+        self._end: Mapping[int, int] | None = None
+        #: When the bulk may be looked through again, by the loop's clock.
+        self._again_at = 0.0
 
     def headers(self) -> dict[str, str]:
         """Say how fresh the first page is."""
         assert self._held is not None
         return self._service.freshness.headers(self._held)
 
-    def page(self, after: Cursor | None, filters: Filters | None = None) -> _Page:
-        """Read some jobs, up to the log's end where that is wanted."""
-        service = self._service
-        with service.store.snapshot() as snapshot:
-            held = snapshot.held
-            filters = filters or self._filters
-            page = snapshot.search(self._caller, filters, size=PAGE, after=after)
-            jobs = [job_of(*line) for line in page]
-            last = jobs[-1] if len(jobs) == PAGE else None
-            end = Cursor(last.created_at, last.id) if last is not None else None
-            if self._live:
-                found = {job.id: job for job in jobs}
-                service.overlay.lay_over(
-                    snapshot, self._caller, list(found), found, service.store.partitions
-                )
-                jobs = list(found.values())
-            if after is None:
-                self._held = service.freshness.with_tail(held) if self._live else held
-        return _Page(jobs, end, held)
+    async def first_page(self, *, begun: bool) -> _Page:
+        """Read the first jobs; where there are none, once that is certain.
 
-    async def pages(self, after: Cursor | None) -> AsyncIterator[_Page]:
-        """Read the jobs from a place on that has jobs behind it."""
-        while after is not None:
-            # Writing to a fast client does not let others run.
-            await asyncio.sleep(0)
-            page = self.page(after)
-            if page.jobs:
-                yield page
-            after = page.end
+        Args:
+            begun: Whether the answer has begun: it is not refused any more.
+
+        Raises:
+            Problem: 503 where it does not become so.
+        """
+        page = await self.page(None, begun=begun)
+        # Before it is looked at again: what is certain then was there to be read.
+        while not page.ids and not self._knows(page.held):
+            await surely(self._service, self._caller.user, self._known)
+            page = await self.page(None, begun=begun)
+        return page
+
+    def _known(self) -> tuple[None, Known | None]:
+        with self._service.store.snapshot() as snapshot:
+            return None, None if self._knows(snapshot.held) else self._knows
+
+    def _knows(self, held: Held) -> bool:
+        """Tell whether the projections hold what the log had when the bulk was looked for."""
+        if self._end is None:
+            self._end = self._service.coverage.end(held)
+        return self._end is not None and not held.recovering and holds(held.position, self._end)
+
+    async def page(
+        self, after: Cursor | None, filters: Filters | None = None, *, begun: bool = False
+    ) -> _Page:
+        """Read the next jobs that there are; those of a large bulk beside the event loop."""
+        asked = filters or self._filters
+        page = self._small(asked) if after is None else None
+        if page is None:
+            page = await self._large(after, asked, begun=begun)
+        if after is None:
+            held = page.held
+            self._held = self._service.freshness.with_tail(held) if self._live else held
+        return page
+
+    async def _large(self, after: Cursor | None, asked: Filters, *, begun: bool) -> _Page:
+        limits = self._service.reads.limits
+
+        def read(snapshot: Snapshot) -> tuple[Part, bytes]:
+            part = snapshot.search_some(
+                self._caller,
+                asked,
+                size=PAGE,
+                after=after,
+                most=limits.rows,
+                most_bytes=limits.page_bytes,
+            )
+            return part, _members(part.lines)
+
+        while True:
+            (part, members), held = await self._service.reads.read(
+                self._caller.user, read, begun=begun
+            )
+            after = part.reached
+            if part.lines or after is None:
+                return _Page(_ids(part.lines), members, after, held)
+
+    def _small(self, filters: Filters) -> _Page | None:
+        """Read a bulk that has few jobs on the event loop; None where it has more."""
+        try:
+            with self._service.store.snapshot() as snapshot, snapshot.meter:
+                held = snapshot.held
+                lines = snapshot.search(self._caller, filters, size=AT_ONCE + 1)
+        except TooLong:
+            return None
+        if len(lines) > AT_ONCE:
+            return None
+        return _Page(_ids(lines), _members(lines), None, held)
 
     async def hold(self, long: LongAnswer, deadline: Deadline) -> None:
         """Wait until every job has ended, those that join meanwhile too, or the time is up."""
@@ -111,12 +181,19 @@ class _Bulk:
         waits = self._service.waits
         over = True
         while over:
-            wait = await self._register()
+            known = self._knows_all()
+            wait = await self._register(deadline)
             if wait is None:
-                return
+                left = deadline() - asyncio.get_running_loop().time()
+                if known or left <= 0:
+                    return
+                # A job may have joined that the projections do not hold yet.
+                await long.sign_of_life()
+                await self._service.progress.until(self._knows, min(left, _LOOK_AGAIN))
+                continue
             try:
                 await waits.hold(wait, deadline, long.sign_of_life)
-                over = wait.is_over
+                over = wait.over
             finally:
                 waits.release(wait)
 
@@ -124,38 +201,69 @@ class _Bulk:
         """Have patience with a bulk whose first event may still be under way."""
         now = asyncio.get_running_loop().time
         until = min(now() + self._service.patience.unknown, deadline())
-        while not (page := self.page(None)).jobs:
+        pause = _FIRST_PAUSE
+        while not (page := await self.page(None)).ids:
             position = page.held.position
             left = until - now()
             if left <= 0 or not await self._service.progress.leaves(position, left):
                 return
+            # Not with each event of others.
+            await asyncio.sleep(min(pause, max(0.0, until - now())))
+            pause = min(2 * pause, _LOOK_AGAIN)
 
-    async def _register(self) -> Wait | None:
+    def _knows_all(self) -> bool:
+        """Tell whether what is read now has all that the log had when the bulk was looked for."""
+        with self._service.store.snapshot() as snapshot:
+            return self._knows(snapshot.held)
+
+    async def _register(self, deadline: Deadline) -> Wait | None:
         """Watch some jobs that have not ended; None where there are none."""
+        clock = asyncio.get_running_loop().time
+        pause = min(self._again_at, deadline()) - clock()
+        if pause > 0:
+            await asyncio.sleep(pause)
+        began = clock()
+        try:
+            return await self._watch_some()
+        finally:
+            ended = clock()
+            self._again_at = ended + _SPARED * (ended - began)
+
+    async def _watch_some(self) -> Wait | None:
         service = self._service
         unended = self._filters._replace(states=_UNENDED)
         after = None
         while True:
-            page = self.page(after, unended)
-            ids = [job.id for job in page.jobs if job.state not in ENDED]
+            page = await self.page(after, unended, begun=True)
+            ids = []
+            async for some, states in many_states(service, self._caller, page.ids):
+                known = ((job_id, states.known.get(job_id)) for job_id in some)
+                ids += [job_id for job_id, status in known if status and not _has_ended(status)]
             if ids:
-                with service.store.snapshot() as snapshot:
-                    return service.waits.register(
-                        snapshot, self._caller, ids, service.store.partitions
-                    )
+                return await service.waits.register(
+                    service.store.snapshot, _is_whole, self._caller, ids
+                )
             if page.end is None:
                 return None
             after = page.end
-            await asyncio.sleep(0)
 
 
-def _content(page: _Page) -> bytes:
-    return encode({job.id: status_answer(job) for job in page.jobs})
+def _has_ended(status: Mapping[str, Any]) -> bool:
+    return status["state"] in ENDED
 
 
-def _members(page: _Page) -> bytes:
-    """Return a page as members of an object, without the object."""
-    return _content(page)[1:-1]
+def _is_whole(_held: Held, _ids: Sequence[str], _partitions: int) -> None:
+    """Take any view: it is whole, or it was refused when it was opened."""
+
+
+def _ids(lines: Sequence[Line]) -> list[str]:
+    return [line[0][0] for line in lines]
+
+
+def _members(lines: Sequence[Line]) -> bytes:
+    """Return the states of jobs as members of an object, without the object."""
+    rows = (line[0] for line in lines)
+    return encode({row[0]: stored_status(row[0], row[1], row[11]) for row in rows})[1:-1]
 
 
 ENDPOINT: Final = Endpoint(
@@ -165,5 +273,5 @@ ENDPOINT: Final = Endpoint(
     bulk,
     BulkQuery,
     answers=(Answer("The jobs, by their ids.", dict[str, Status], headers=FRESHNESS),),
-    problems=(*READS, NOT_FOUND, TOO_MANY_WAITS),
+    problems=(*LONG_READS, NOT_FOUND, TOO_MANY_WAITS),
 )

@@ -2,10 +2,10 @@
 
 The id of each event is the position up to which its reader was told everything, in the form of
 `Jobtrail-Position`. So a reader goes on from the last one without a gap or a repeat, whichever
-process he comes back to, and one who begins with the position of a search misses nothing since.
+process they come back to, and one who begins with the position of a search misses nothing since.
 
 Source: HTML Living Standard, "Server-sent events". A block with an id and no data tells a reader
-nothing but where he is.
+nothing but where they are.
 """
 
 from __future__ import annotations
@@ -13,22 +13,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from functools import partial
 from typing import Final
 
 from aiohttp import web
 
 from jobtrail.client import results
-from jobtrail.position import format_position
-from services.api.answers import BASE_HEADERS
+from services.api.answers import BASE_HEADERS, until_the_end
 from services.api.auth import Deadline, Identity
+from services.api.changes import Change, Interest
 from services.api.endpoint import FRESHNESS, READS, STREAM, Answer, Endpoint, Parameter
-from services.api.feed import Change, Interest, Listener, changes
-from services.api.freshness import Position
-from services.api.problems import LOG_UNAVAILABLE, POSITION_GONE, TOO_MANY_FEEDS, Problem
+from services.api.feed import Listener
+from services.api.freshness import Position, marked
+from services.api.outgoing import Room
+from services.api.problems import POSITION_GONE, TOO_MANY_FEEDS, Problem
 from services.api.reading import reach_position
 from services.api.requests import FOREVER, FeedQuery, read_query
 from services.api.service import Service
+from services.api.spans import Span
 
 LAST_EVENT: Final = "Last-Event-ID"
 _HEADERS: Final = {
@@ -41,6 +44,9 @@ _HEADERS: Final = {
 _RETRY: Final = b"retry: 1000\n"
 #: Changes between two turns of the event loop.
 _AT_ONCE: Final = 200
+#: Bytes from which on a part is sent: no more than this, and one change, is held for a listener
+#: who takes their time.
+_PART: Final = 128 * 1024
 
 
 async def feed(service: Service, request: web.Request, identity: Identity) -> web.StreamResponse:
@@ -56,37 +62,42 @@ async def feed(service: Service, request: web.Request, identity: Identity) -> we
     await reach_position(service, request)
     wanted = await reach_position(service, request, name=LAST_EVENT)
     with service.store.snapshot() as snapshot:
-        listener = service.feed.join(identity.caller, snapshot.held.position, wanted)
-        fresh = service.freshness.headers(snapshot.held)
+        held = snapshot.held
+    listener = service.feed.join(identity.caller, held, wanted)
     try:
+        fresh = service.freshness.headers(held)
         told = _Told(service, listener, Interest.of(identity.caller, query.filters))
         async with contextlib.aclosing(told.parts()) as parts:
             begin = told.mark()
             # What can't be told from there on is refused before the answer begins.
             first = await anext(parts, begin)
-            response = web.StreamResponse(headers={**_HEADERS, **fresh})
+            response = until_the_end(request, web.StreamResponse(headers={**_HEADERS, **fresh}))
             await response.prepare(request)
             if request.method != "HEAD":
                 await response.write(_RETRY + begin + (b"" if first == begin else first))
-                await _tell(response, parts, service.gate.deadline(identity, FOREVER))
+                await _tell(
+                    response, parts, service.gate.deadline(identity, FOREVER),
+                    partial(service.outgoing.room, identity.caller.user),
+                )  # fmt: skip
             return response
     finally:
         service.feed.leave(listener)
 
 
 async def _tell(
-    response: web.StreamResponse, parts: AsyncIterator[bytes], deadline: Deadline
+    response: web.StreamResponse, parts: AsyncIterator[bytes], deadline: Deadline, room: Room
 ) -> None:
     """Write what is told, for as long as the caller may hear it."""
     clock = asyncio.get_running_loop().time
     end = deadline()
-    # The stream ends where it stands; the reader takes it up from there if he still may.
+    # The stream ends where it stands; the reader takes it up from there if they still may.
     with contextlib.suppress(TimeoutError, Problem):
         async with asyncio.timeout_at(end if end < math.inf else None):
             async for part in parts:
                 if clock() >= deadline():
                     break
-                await response.write(part)
+                async with room(len(part)):
+                    await response.write(part)
     await response.write_eof()
 
 
@@ -103,6 +114,11 @@ class _Told:
         self._service = service
         self._listener = listener
         self._interest = interest
+        #: The text of each partition's place, in order: each event changes one of them.
+        self._pairs = {
+            partition: marked({partition: offset}, listener.last).encode()
+            for partition, offset in sorted(listener.at.items())
+        }
 
     async def parts(self) -> AsyncGenerator[bytes]:
         """Yield parts of the stream, at least one in each interval of a sign of life."""
@@ -116,16 +132,19 @@ class _Told:
                     yield part
                     due = clock() + interval
                 continue
-            part = self._as_text(feed.news(listener, _AT_ONCE))
+            part, looked_at = self._as_text(feed.news(listener, _AT_ONCE))
+            feed.move_on(listener, looked_at)
             if listener.next == feed.following:
-                listener.at = {p: max(o, feed.position[p]) for p, o in listener.at.items()}
+                for partition, offset in feed.position.items():
+                    if offset > listener.at[partition]:
+                        self._reach(partition, offset, feed.last(partition))
             if part:
                 yield part
                 due = clock() + interval
             elif clock() >= due:
                 yield self.mark()
                 due = clock() + interval
-            if listener.next < feed.following:
+            if listener.concerned:
                 # Writing to a fast client does not let others run.
                 await asyncio.sleep(0)
             else:
@@ -134,38 +153,77 @@ class _Told:
     async def _catch_up(self) -> AsyncIterator[bytes]:
         """Read in the log what the feed does not keep any more."""
         service, listener = self._service, self._listener
-        target, following = dict(service.feed.position), service.feed.following
+        user = listener.caller.user
+        target = service.feed.catch_up(listener)
         while behind := [p for p, end in target.items() if listener.at[p] < end]:
             # Of each partition a little, so that what happened at one time is told together.
             for partition in behind:
-                begin, end = listener.at[partition], target[partition]
-                records, reached = await service.bodies.scan(partition, begin, end)
-                with service.store.snapshot() as snapshot:
-                    found = list(changes(snapshot, records, service.store.partitions))
-                part = self._as_text(found)
-                listener.at[partition] = reached
-                yield part + self.mark()
-        listener.next = following
+                rest = True
+                while rest:
+                    begin, end = listener.at[partition], target[partition]
+                    # The span is not kept for as long as it takes them to take their part.
+                    part, rest = self._part_of(
+                        await service.spans.read(partition, begin, end, user)
+                    )
+                    if listener.over:
+                        # The log may be another one: where it ends for them was said before.
+                        return
+                    yield part
 
-    def _as_text(self, found: Iterable[Change]) -> bytes:
+    def _part_of(self, span: Span) -> tuple[bytes, bool]:
+        """Return what they are told of a span, or of the first of it, and whether there is more."""
+        left = span.behind(self._listener.at[span.partition])
+        part, looked_at = self._as_text(left)
+        if looked_at == len(left):
+            self._reach(span.partition, span.end, span.last)
+        return part + self.mark(), looked_at < len(left)
+
+    def _as_text(self, found: Sequence[Change]) -> tuple[bytes, int]:
+        """Return what they are told of changes, and how many of them that was made from."""
         at = self._listener.at
-        lines = []
+        takes = self._interest.takes
+        lines: list[bytes] = []
+        size = looked_at = 0
+        passed: dict[int, Change] = {}
         for change in found:
+            if size >= _PART:
+                break
+            looked_at += 1
             partition, offset = change.partition, change.entry.offset
-            # He may have been told further than this process has.
+            # They may have been told further than this process has.
             if offset < at[partition]:
                 continue
             at[partition] = offset + 1
-            if self._interest.takes(change):
-                lines.append(self._id() + change.text)
-        return b"".join(lines)
+            passed[partition] = change
+            if takes(change):
+                # Most take only some, so that places are looked at where one is said.
+                self._pass(passed)
+                lines += (self._id(), change.text)
+                size += len(change.text)
+        self._pass(passed)
+        return b"".join(lines), looked_at
+
+    def _pass(self, passed: dict[int, Change]) -> None:
+        """Take it that the listener was told everything up to the last changes of partitions."""
+        for partition, change in passed.items():
+            self._listener.last[partition] = (change.entry.offset, change.mark)
+            self._pairs[partition] = change.place
+        passed.clear()
+
+    def _reach(self, partition: int, offset: int, last: Sequence[int] | None) -> None:
+        """Take it that the listener was told everything before an offset."""
+        listener = self._listener
+        listener.at[partition] = offset
+        if last is not None:
+            listener.last[partition] = last
+        self._pairs[partition] = marked({partition: offset}, listener.last).encode()
 
     def mark(self) -> bytes:
         """Return a block that only says where the listener is."""
         return self._id() + b"\n"
 
     def _id(self) -> bytes:
-        return b"id: %b\n" % format_position(self._listener.at).encode()
+        return b"id: %b\n" % b",".join(self._pairs.values())
 
 
 ENDPOINT: Final = Endpoint(
@@ -182,7 +240,7 @@ ENDPOINT: Final = Endpoint(
             headers=FRESHNESS,
         ),
     ),
-    problems=(*READS, POSITION_GONE, TOO_MANY_FEEDS, LOG_UNAVAILABLE),
+    problems=(*READS, POSITION_GONE, TOO_MANY_FEEDS),
     headers=(
         Parameter(
             LAST_EVENT,

@@ -27,40 +27,57 @@ async def healthz(
 
 
 async def readyz(service: Service, request: web.Request, _identity: Identity) -> web.StreamResponse:
-    """Say whether log, projections and tail are up, and how far each is behind."""
+    """Say whether log, projections and tail are up and get on, and how far each is behind.
+
+    `reasons` says in words what is wrong: a log that does not answer, projections that can't be
+    read or are being folded again, a partition that stands still although it has events to apply,
+    no projector that says that it lives.
+    """
     read_query(NoQuery, request.rel_url.raw_query_string)
-    log, projections, tail = _log(service), _projections(service), _tail(service)
-    ready = log.up and projections.up and tail.up
-    readiness = Readiness(ready, log, projections, tail)
+    log, tail = _log(service), _tail(service)
+    projections, reasons = _projections(service)
+    if not log.up:
+        reasons.insert(0, "The log does not answer.")
+    elif not tail.up:
+        reasons.insert(0, "The live end of the log is not followed yet.")
+    ready = log.up and projections.up and tail.up and not reasons
+    readiness = Readiness(ready, tuple(reasons), log, projections, tail)
     if not ready:
         raise not_ready(readiness)
     return answer(readiness, {})
 
 
 def _log(service: Service) -> LogHealth:
-    silent = service.tail.silent_for()
-    return LogHealth(service.tail.is_up(), round(silent, 3) if silent != float("inf") else None)
+    silent = service.pulse.silent_for()
+    return LogHealth(service.pulse.is_up, round(silent, 3) if silent != float("inf") else None)
 
 
-def _projections(service: Service) -> ProjectionsHealth:
+def _projections(service: Service) -> tuple[ProjectionsHealth, list[str]]:
     try:
         with service.store.view() as snapshot:
             held = snapshot.held
     except StoreError as error:
-        return ProjectionsHealth(up=False, detail=error.what)
+        return ProjectionsHealth(up=False, detail=error.what), [error.what]
     lag = service.freshness.lag(held)
-    return ProjectionsHealth(
+    standing = service.standing
+    standing.note(held)
+    silent = max((standing.silent_for(held, p) for p in held.position), default=0.0)
+    health = ProjectionsHealth(
         up=not held.recovering,
         recovering=tuple(sorted(held.recovering)),
         position=format_position(held.position),
         lag_seconds=round(lag, 3) if lag is not None else None,
+        proven=format_position(held.proved),
+        still_seconds=round(max(map(standing.still_for, held.position), default=0.0), 3),
+        silent_seconds=round(silent, 3) if silent != float("inf") else None,
     )
+    return health, standing.reasons(held)
 
 
 def _tail(service: Service) -> TailHealth:
     buffer = service.buffer
     return TailHealth(
-        up=buffer.followed > 0 and service.tail.is_up(),
+        up=buffer.followed > 0 and service.pulse.is_up,
         position=format_position(buffer.position),
         lag_records=service.tail.records_behind(),
         buffered_bytes=buffer.size,

@@ -5,28 +5,33 @@ Source: CloudEvents 1.0.2, "HTTP Protocol Binding" and "JSON Batch Format".
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 import orjson
-from aiohttp import web
+from aiohttp import hdrs, web
 from msgspec import Meta, Struct
 from msgspec.structs import fields, replace
 
+from jobtrail.binding import ATTRIBUTE, pack_sources, stamp
 from jobtrail.client.results import BatchWritten, EventVerdict, Written
 from jobtrail.errors import EventError
-from jobtrail.events import EVENT_TYPES, TYPE_NAMES, Event, decode
-from jobtrail.position import format_position, parse_position
+from jobtrail.events import EVENT_TYPES, TYPE_NAMES, Event, decode, is_json_type
+from jobtrail.position import Position, format_position, join_positions
+from jobtrail.readable import check_value, items_of, pointer_of
 from jobtrail.tokens import WRITE
+from services.api import freshness
 from services.api.answers import answer
 from services.api.auth import Identity
 from services.api.endpoint import Answer, Endpoint, Form, Link, Parameter
-from services.api.freshness import POSITION
+from services.api.freshness import POSITION, read_position
 from services.api.problems import (
     FOREIGN_SOURCE,
     LOG_UNAVAILABLE,
+    TOO_MANY_BYTES,
     Fault,
     foreign_source,
     invalid,
@@ -45,6 +50,11 @@ MAX_BATCH: Final = 5_000
 _FOREIGN: Final = "foreign-source"
 _FOREIGN_DETAIL: Final = "Your API key is bound to other sources."
 _PREFIX: Final = "ce-"
+#: What no header may say: it is the body.
+_BODY: Final = frozenset({"data", "data_base64", "datacontenttype"})
+#: A quoted string, and an escaped character in it (RFC 9110, 5.6.4).
+_QUOTED: Final = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_ESCAPED: Final = re.compile(r"\\(.)")
 _batch: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
@@ -53,36 +63,54 @@ async def ingest(service: Service, request: web.Request, identity: Identity) -> 
 
     In CloudEvents' structured, batched or binary mode. What was answered with an error may be in
     the log all the same: send it again, an event that is there already changes nothing.
+
+    The position of the answer holds what the request's position holds, too: who sends back the
+    last one that they got reads all that they wrote.
     """
     read_query(NoQuery, request.rel_url.raw_query_string)
-    form = request.content_type
+    header = request.headers.get(POSITION)
+    before = Position() if header is None else read_position(header)
+    form = _form(request)
     if form == BATCHED:
-        return await _write_batch(service, await read_all(service, request), identity)
-    if form == STRUCTURED:
-        value = await read_all(service, request)
-    elif form == BINARY and "ce-specversion" in request.headers:
-        value = _from_binary(request, await read_all(service, request))
-    else:
-        raise unsupported_form((STRUCTURED, BATCHED, f"{BINARY} with ce- headers"))
+        # Only before anything is written.
+        service.outgoing.check(identity.caller.user)
+        return await _write_batch(service, await read_all(service, request), identity, before)
+    value = await read_all(service, request)
     try:
+        if form == BINARY:
+            value = _from_binary(request, value)
         event = decode(value)
     except EventError as error:
-        raise invalid([Fault("pointer", "", str(error))]) from None
+        # In binary mode the body is the data alone.
+        path = error.path[1:] if form == BINARY and error.path[:1] == ("data",) else error.path
+        raise invalid([Fault("pointer", pointer_of(path), str(error))]) from None
     if not identity.may_write(event.source):
         raise foreign_source([Fault("pointer", "/source", _FOREIGN_DETAIL)])
+    try:
+        value = _bound(value, identity)
+    except EventError as error:
+        raise invalid([Fault("pointer", "", str(error))]) from None
     (position,) = await service.ingest.write([(event.subject, value)])
-    return answer(Written(event.id, position), {POSITION: position})
+    reached = format_position(join_positions((before, position)))
+    return answer(Written(event.id, format_position(position)), {POSITION: reached})
 
 
-async def _write_batch(service: Service, body: bytes, identity: Identity) -> web.StreamResponse:
+async def _write_batch(
+    service: Service, body: bytes, identity: Identity, before: Position
+) -> web.StreamResponse:
     """Give every event its own verdict: 200 for all, 207 for some, 400 or 403 for none."""
     values = _split(body)
     verdicts: list[EventVerdict] = []
+    places: list[str] = []
     accepted: list[tuple[str, bytes]] = []
-    for value in values:
+    for number, value in enumerate(values):
+        places.append(f"/{number}")
         try:
             event = decode(value)
+            if identity.may_write(event.source):
+                value = _bound(value, identity)
         except EventError as error:
+            places[-1] += pointer_of(error.path)
             verdicts.append(EventVerdict(False, reason=error.reason, detail=str(error)))
         else:
             if identity.may_write(event.source):
@@ -91,50 +119,119 @@ async def _write_batch(service: Service, body: bytes, identity: Identity) -> web
             else:
                 verdicts.append(EventVerdict(False, reason=_FOREIGN, detail=_FOREIGN_DETAIL))
     if not accepted:
-        faults = [Fault("pointer", f"/{n}", str(v.detail)) for n, v in enumerate(verdicts)]
+        faults = [
+            Fault("pointer", place, str(verdict.detail))
+            for place, verdict in zip(places, verdicts, strict=True)
+        ]
         if faults and all(verdict.reason == _FOREIGN for verdict in verdicts):
             raise foreign_source(faults)
         raise invalid(faults or [Fault("pointer", "", "The batch has no events.")])
     positions = await service.ingest.write(accepted)
-    reached: dict[int, int] = {}
-    for position in positions:
-        for partition, offset in parse_position(position).items():
-            reached[partition] = max(reached.get(partition, 0), offset)
-    each = iter(positions)
+    written = join_positions(positions)
+    each = map(format_position, positions)
     verdicts = [replace(v, position=next(each)) if v.accepted else v for v in verdicts]
-    whole = format_position(reached)
-    response = answer(BatchWritten(verdicts, whole), {POSITION: whole})
+    reached = format_position(join_positions((before, written)))
+    response = answer(BatchWritten(verdicts, format_position(written)), {POSITION: reached})
     if len(accepted) < len(verdicts):
         response.set_status(207)
     return response
 
 
+def _bound(value: bytes, identity: Identity) -> bytes:
+    """Return an event with what its sender is bound to, for the fold to see.
+
+    It says nothing else, whatever the sender has written in that place. What one says who is bound
+    to nothing stays: it takes rights away and gives none.
+
+    Raises:
+        EventError: It is too large with it.
+    """
+    if identity.sources is None:
+        return value
+    signed = stamp(value, pack_sources(identity.sources))
+    decode(signed)
+    return signed
+
+
 def _split(body: bytes) -> list[bytes]:
     try:
-        raws = _batch.decode(body)
+        values = list(map(bytes, _batch.decode(body)))
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise invalid([Fault("pointer", "", f"Expected a JSON array of events: {error}")]) from None
-    if len(raws) > MAX_BATCH:
-        detail = f"A batch has {MAX_BATCH} events at most; found {len(raws)}."
+        # An event that no decoder takes must not take those beside it with it.
+        found = items_of(body)
+        if found is None:
+            detail = f"Expected a JSON array of events: {error}"
+            raise invalid([Fault("pointer", "", detail)]) from None
+        values = found
+    if len(values) > MAX_BATCH:
+        detail = f"A batch has {MAX_BATCH} events at most; found {len(values)}."
         raise invalid([Fault("pointer", "", detail)])
-    return [bytes(raw) for raw in raws]
+    return values
+
+
+def _form(request: web.Request) -> str:
+    """Return which of the three modes a request is in; of binary mode's types, the plain one.
+
+    Raises:
+        Problem: 415 where it is in none, or its JSON is not in UTF-8.
+    """
+    form = request.content_type
+    if (request.charset or "utf-8").lower() in ("utf-8", "utf8", "us-ascii"):
+        if form in (STRUCTURED, BATCHED):
+            return form
+        if is_json_type(form) and "ce-specversion" in request.headers:
+            return BINARY
+    raise unsupported_form((STRUCTURED, BATCHED, f"{BINARY} with ce- headers, all in UTF-8"))
 
 
 def _from_binary(request: web.Request, body: bytes) -> bytes:
     """Put an event together whose attributes are headers and whose data is the body."""
-    event: dict[str, Any] = {
-        name[len(_PREFIX) :].lower(): unquote(value)
-        for name, value in request.headers.items()
-        if name.lower().startswith(_PREFIX)
-    }
-    event["datacontenttype"] = BINARY
-    if body:
+    event: dict[str, Any] = {}
+    faults = []
+    for header, value in request.headers.items():
+        name = header.lower()
+        if not name.startswith(_PREFIX):
+            continue
+        attribute = name.removeprefix(_PREFIX)
         try:
-            orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise invalid([Fault("pointer", "", f"The data is not JSON: {error}.")]) from None
+            if attribute in event:
+                raise ValueError("there are several of it")
+            if attribute in _BODY:
+                raise ValueError("an event's data is the body")
+            event[attribute] = text_of(value)
+        except ValueError as error:
+            faults.append(Fault("parameter", name, f"This is no attribute: {error}."))
+    if faults:
+        raise invalid(faults)
+    event["datacontenttype"] = request.headers[hdrs.CONTENT_TYPE]
+    if body:
+        # What it holds is judged with the event; more than the one member it can't become.
+        check_value(body)
         event["data"] = orjson.Fragment(body)
     return orjson.dumps(event)
+
+
+def text_of(value: str) -> str:
+    """Return the attribute that a header says.
+
+    What stands in double quotes loses them, and the backslashes of what was escaped; then what is
+    percent-encoded is decoded, once. Source: CloudEvents 1.0.2, HTTP Protocol Binding, 3.1.3.2.
+
+    Args:
+        value: As aiohttp has it: what is no UTF-8 is half of a surrogate pair.
+
+    Raises:
+        ValueError: It is no UTF-8, or a double quote has no other one.
+    """
+    if '"' in value:
+        outside = _QUOTED.sub("", value)
+        if '"' in outside:
+            raise ValueError("a double quote has no other one")
+        value = _QUOTED.sub(lambda quoted: _ESCAPED.sub(r"\1", quoted[1]), value)
+    try:
+        return unquote_to_bytes(value.encode("utf-8", "surrogateescape")).decode()
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8") from None
 
 
 def _field_types(kind: type[Struct]) -> dict[str, Any]:
@@ -145,7 +242,7 @@ def _attributes() -> Iterator[Parameter]:
     """Yield the headers of binary mode: the attributes that all events share."""
     types = {**_field_types(EVENT_TYPES[0]), "type": Literal[TYPE_NAMES]}
     for name, shape in types.items():
-        if name not in ("data", "datacontenttype"):
+        if name not in (*_BODY, ATTRIBUTE):
             detail = f"The event's `{name}`, in binary mode only; percent-encoded beyond ASCII."
             yield Parameter(f"{_PREFIX}{name}", detail, shape)
 
@@ -181,7 +278,7 @@ ENDPOINT: Final = Endpoint(
             headers=(POSITION,),
         ),
     ),
-    problems=(LOG_UNAVAILABLE, FOREIGN_SOURCE),
+    problems=(LOG_UNAVAILABLE, FOREIGN_SOURCE, TOO_MANY_BYTES),
     forms=(
         Form(STRUCTURED, "One event.", Event),
         Form(
@@ -195,5 +292,8 @@ ENDPOINT: Final = Endpoint(
             tuple(dict.fromkeys(_field_types(kind)["data"] for kind in EVENT_TYPES)),
         ),
     ),
-    headers=tuple(_attributes()),
+    headers=(
+        Parameter(POSITION, "The position of the answer holds this one, too.", freshness.Position),
+        *_attributes(),
+    ),
 )

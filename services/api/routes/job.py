@@ -1,101 +1,260 @@
-"""`GET /jobs/{id}` and `GET /jobs/{id}/history`: one job, and what happened to it."""
+"""`GET /jobs/{id}` and `GET /jobs/{id}/history`: one job, and what happened to it.
+
+`GET /job?id=` and `GET /job/history?id=` are the same for any id: a path can't say all of them. `.`
+and `..` are taken away by clients and proxies, however they are written (RFC 3986, 5.2.4), and
+`search`, `summary`, `statuses` and `events` are paths of their own.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import quote
 
 from aiohttp import web
 
-from jobtrail.asof import Cut, prefix, was_for_others
+from jobtrail.asof import Cut, said_by_both, said_in, was_for_others
 from jobtrail.client import results
 from jobtrail.events import Name
-from jobtrail.job import Job, read_trail
+from jobtrail.job import Job, TrailEntry, kept_trail, place_of, trail_page
 from jobtrail.partitions import partition_of
-from projections.reading import Caller, Cursor, Then
+from projections.reading import Caller, Cursor, Held, Snapshot, Then
 from services.api.answers import answer, entry_answer, job_answer
 from services.api.auth import Identity
-from services.api.endpoint import FRESHNESS, READS, Answer, Endpoint, Link, Parameter
-from services.api.problems import LOG_UNAVAILABLE, NOT_FOUND, PAST_GONE, Problem, not_found
-from services.api.reading import reach_cut, reach_position
-from services.api.requests import HistoryQuery, JobQuery, page_size, read_query
+from services.api.endpoint import FRESHNESS, LONG_READS, READS, Answer, Endpoint, Link, Parameter
+from services.api.problems import NOT_FOUND, PAST_GONE, Problem, not_found
+from services.api.reading import Known, reach_cut, reach_position, surely
+from services.api.requests import (
+    HistoryByIdQuery,
+    HistoryQuery,
+    JobByIdQuery,
+    JobQuery,
+    page_size,
+    read_query,
+)
 from services.api.service import Service
 from services.api.store import is_recovering
 
+#: Events whose bodies are in memory before their bytes are counted.
+_AT_ONCE: Final = 50
 _UNSEEN: Final = "You see no job of this id."
-#: Who sees a job may have changed: what he saw then is decided by the job as it was.
-_EVERYBODY: Final = Caller("", reads_all=True)
 
 
 async def job(service: Service, request: web.Request, identity: Identity) -> web.StreamResponse:
     """Answer with one job as it is at the end of the log, or with `asOf` as it was then.
 
-    The ids `search`, `summary`, `statuses` and `events` are paths of their own: ask for such jobs
-    by `POST /jobs/statuses`.
+    The ids `search`, `summary`, `statuses`, `events`, `.` and `..` can't be said in a path: ask for
+    such jobs by `GET /job`.
     """
     query = read_query(JobQuery, request.rel_url.raw_query_string)
+    return await _job(service, request, identity, request.match_info["id"], query.as_of)
+
+
+async def job_by_id(
+    service: Service, request: web.Request, identity: Identity
+) -> web.StreamResponse:
+    """Answer with one job as `GET /jobs/{id}` does, whatever its id."""
+    query = read_query(JobByIdQuery, request.rel_url.raw_query_string)
+    return await _job(service, request, identity, query.id, query.as_of)
+
+
+async def _job(
+    service: Service, request: web.Request, identity: Identity, job_id: str, as_of: Cut | None
+) -> web.StreamResponse:
+    if as_of is not None:
+        await reach_cut(service, as_of, live=True)
+    # Last: what only the tail holds it may have lost by another turn of the event loop.
     await reach_position(service, request, live=True)
-    if query.as_of is not None:
-        await reach_cut(service, query.as_of, live=True)
-        return await _job_then(service, request, identity, query.as_of)
-    found, _partition, headers = _find(service, identity.caller, request.match_info["id"])
+    if as_of is not None:
+        return await _job_then(service, job_id, identity, as_of)
+    found, _partition, headers, _trail = await _find(service, identity.caller, job_id)
     return answer(job_answer(found), headers)
 
 
 async def history(service: Service, request: web.Request, identity: Identity) -> web.StreamResponse:
     """Answer with a job's events in order, those that were ignored too, and why."""
     query = read_query(HistoryQuery, request.rel_url.raw_query_string)
+    job_id = request.match_info["id"]
+    path = f"/jobs/{quote(job_id, safe='')}/history?"
+    return await _history(service, request, identity, job_id, query, path)
+
+
+async def history_by_id(
+    service: Service, request: web.Request, identity: Identity
+) -> web.StreamResponse:
+    """Answer with a job's events as `GET /jobs/{id}/history` does, whatever its id."""
+    query = read_query(HistoryByIdQuery, request.rel_url.raw_query_string)
+    path = f"/job/history?id={quote(query.id, safe='')}&"
+    return await _history(service, request, identity, query.id, query, path)
+
+
+async def _history(
+    service: Service,
+    request: web.Request,
+    identity: Identity,
+    job_id: str,
+    query: HistoryQuery,
+    path: str,
+) -> web.StreamResponse:
+    """Answer with a page of a job's events; the next one is asked for at `path`."""
     size = page_size(query, service.bounds.page)
     await reach_position(service, request, live=True)
-    found, partition, headers = _find(service, identity.caller, request.match_info["id"])
-    entries = [entry for entry in read_trail(found.trail) if entry.offset >= query.from_offset]
-    page = entries[:size]
-    bodies = await service.bodies.read(partition, [entry.offset for entry in page])
+    asked = (query.from_offset, size + 1)
+    found, partition, headers, trail = await _find(service, identity.caller, job_id, asked)
+    entries = trail_page(trail, *asked)
+    page, bodies = await _bodies_of(service, identity.caller, partition, entries[:size])
     following = None
     if len(entries) > len(page):
-        path = f"/jobs/{quote(found.id, safe='')}/history"
-        following = f"{path}?fromOffset={entries[len(page)].offset}&size={size}"
+        following = f"{path}fromOffset={entries[len(page)].offset}&size={size}"
         headers["Link"] = f'<{following}>; rel="next"'
     events = [entry_answer(entry, partition, bodies.get(entry.offset)) for entry in page]
     return answer({"id": found.id, "events": events, "next": following}, headers)
 
 
+async def _bodies_of(
+    service: Service, caller: Caller, partition: int, entries: Sequence[TrailEntry]
+) -> tuple[Sequence[TrailEntry], dict[int, bytes | None]]:
+    """Return the bodies of as many events as may be on a page, and which these are."""
+    left = service.reads.limits.page_bytes
+    found: dict[int, bytes | None] = {}
+    for at in range(0, len(entries), _AT_ONCE):
+        offsets = [entry.offset for entry in entries[at : at + _AT_ONCE]]
+        bodies = await service.bodies.read(partition, offsets, caller.user)
+        for number, offset in enumerate(offsets, at):
+            left -= len(bodies.get(offset) or b"")
+            if left < 0 and number:
+                return entries[:number], found
+            if offset in bodies:
+                found[offset] = bodies[offset]
+    return entries, found
+
+
 async def _job_then(
-    service: Service, request: web.Request, identity: Identity, cut: Cut
+    service: Service, job_id: str, identity: Identity, cut: Cut
 ) -> web.StreamResponse:
     caller = identity.caller
-    found, partition, headers = _find(service, _EVERYBODY, request.match_info["id"])
-    then = prefix(found.trail, partition, cut)
-    if then is None or not (caller.sees(found) or was_for_others(found.trail, then)):
-        # Before anything is read that may fail: nothing tells him that there is such a job.
-        raise not_found(_UNSEEN)
+    # Whoever may see it now: who sees a job may have changed, and what the caller saw then is
+    # decided by the job as it was.
+    everybody = Caller(caller.user, reads_all=True)
+    found, partition, headers, _trail = await _find(service, everybody, job_id)
+    if not caller.sees(found) and not _was_for_others(service, found, partition):
+        # Nor was it ever theirs. What takes long, or waits for its turn, would tell them of it.
+        raise await _unseen(service, caller.user, partition)
+    try:
+        then, said = await service.past.look_back(found, partition, cut, caller.user)
+    except Problem:
+        if caller.sees(found):
+            raise
+        raise await _unseen(service, caller.user, partition) from None
+    if then is None or not (caller.sees(found) or was_for_others(said, then)):
+        # Before anything is read that may fail: nothing tells them that there is such a job.
+        raise await _unseen(service, caller.user, partition)
     if not then.whole:
         place = Cursor(found.created_at, found.id)
         try:
-            (found,) = await service.past.fold([Then(place, None, partition, then.events)])
+            (found,) = await service.past.fold(
+                [Then(place, None, partition, then.events)], caller.user
+            )
         except Problem:
             if caller.sees(found):
                 raise
-            # Whether it was his nobody can tell now; that it is there, nobody may tell.
-            raise not_found(_UNSEEN) from None
+            # Whether it was theirs nobody can tell now; that it is there, nobody may tell.
+            raise await _unseen(service, caller.user, partition) from None
     if not caller.sees(found):
-        raise not_found(_UNSEEN)
+        raise await _unseen(service, caller.user, partition)
     return answer(job_answer(found), headers)
 
 
-def _find(service: Service, caller: Caller, job_id: str) -> tuple[Job, int, dict[str, str]]:
-    """Return a job with its trail, its partition, and the headers of an answer about it."""
+def _was_for_others(service: Service, job: Job, partition: int) -> bool:
+    """Tell whether it was said more than once whose a job is."""
+    with service.store.some() as snapshot:
+        trail = None if job.earlier is None else snapshot.trail(job.id)
+        beyond = kept_trail(job)
+        if trail is None:
+            first, last = said_in(beyond)
+        else:
+            beyond = beyond[place_of(beyond, snapshot.held.position[partition]) :]
+            first, last = said_by_both(trail.said(), said_in(beyond))
+    return first != last
+
+
+#: A job, its partition, the headers of an answer about it, and a part of its trail, packed.
+_Found = tuple[Job, int, dict[str, str], bytes]
+#: From which offset on, and how many events.
+_Page = tuple[int, int]
+
+
+async def _find(service: Service, caller: Caller, job_id: str, page: _Page | None = None) -> _Found:
+    """Return a job.
+
+    Args:
+        service: The service.
+        caller: Who asks.
+        job_id: Which.
+        page: Which part of its trail is wanted.
+
+    Raises:
+        Problem: 404 where the caller sees no such job; 503 while that is not certain.
+    """
+    found = await surely(service, caller.user, lambda: _look(service, caller, job_id, page))
+    if found is None:
+        raise not_found(_UNSEEN)
+    return found
+
+
+def _look(
+    service: Service, caller: Caller, job_id: str, page: _Page | None
+) -> tuple[_Found | None, Known | None]:
     with service.store.some() as snapshot:
         partitions = service.store.partitions
         partition = partition_of(job_id, partitions)
-        if partition in snapshot.held.recovering:
-            raise is_recovering(snapshot.held)
-        jobs = {k: v for k, v in snapshot.watched([job_id]).items() if caller.sees(v)}
+        held = snapshot.held
+        if partition in held.recovering:
+            raise is_recovering(held)
+        # Whether they see it before anything of it is read: one of somebody else takes as long as
+        # one that is not there.
+        seen = caller.reads_all or snapshot.states(caller, [job_id])
+        jobs = snapshot.watched([job_id]) if seen else {}
         service.overlay.lay_over(snapshot, caller, [job_id], jobs, partitions)
-        headers = service.freshness.headers(service.freshness.with_tail(snapshot.held))
-    if job_id not in jobs:
-        raise not_found(_UNSEEN)
-    return jobs[job_id], partition, headers
+        headers = service.freshness.headers(service.freshness.with_tail(held))
+        if job_id in jobs:
+            found = jobs[job_id]
+            trail = b"" if page is None else _part(snapshot, found, partition, page)
+            return (found, partition, headers, trail), None
+    return None, _doubt(service, partition, held)
+
+
+def _part(snapshot: Snapshot, job: Job, partition: int, page: _Page) -> bytes:
+    """Return entries among which those of a page are: of a long trail not all is read."""
+    beyond = kept_trail(job)
+    if job.earlier is None:
+        return beyond
+    stored = snapshot.trail(job.id)
+    beyond = beyond[place_of(beyond, snapshot.held.position[partition]) :]
+    return beyond if stored is None else stored.page(*page) + beyond
+
+
+def _doubt(service: Service, partition: int, held: Held) -> Known | None:
+    """Return what tells when it is known what is not in a partition; None where it is."""
+    coverage = service.coverage
+    if coverage.knows(held, (partition,)):
+        return None
+    return lambda later: coverage.knows(later, (partition,))
+
+
+async def _unseen(service: Service, user: str, partition: int) -> Problem:
+    """Return the answer about a job that the caller does not see: the same as if it were not there.
+
+    Raises:
+        Problem: 503 while one that is not there is answered so.
+    """
+
+    def look() -> tuple[None, Known | None]:
+        with service.store.some() as snapshot:
+            return None, _doubt(service, partition, snapshot.held)
+
+    await surely(service, user, look)
+    return not_found(_UNSEEN)
 
 
 _ID: Final = Parameter("id", "The job; a `/` in it is written as `%2F`.", Name)
@@ -117,7 +276,7 @@ JOB: Final = Endpoint(
             },
         ),
     ),
-    problems=(*READS, NOT_FOUND, PAST_GONE, LOG_UNAVAILABLE),
+    problems=(*LONG_READS, NOT_FOUND, PAST_GONE),
     places=(_ID,),
 )
 HISTORY: Final = Endpoint(
@@ -140,6 +299,24 @@ HISTORY: Final = Endpoint(
             },
         ),
     ),
-    problems=(*READS, NOT_FOUND, LOG_UNAVAILABLE),
+    problems=(*READS, NOT_FOUND),
     places=(_ID,),
+)
+JOB_BY_ID: Final = Endpoint(
+    "GET",
+    "/job",
+    "jobById",
+    job_by_id,
+    JobByIdQuery,
+    answers=JOB.answers,
+    problems=JOB.problems,
+)
+HISTORY_BY_ID: Final = Endpoint(
+    "GET",
+    "/job/history",
+    "historyById",
+    history_by_id,
+    HistoryByIdQuery,
+    answers=HISTORY.answers,
+    problems=HISTORY.problems,
 )

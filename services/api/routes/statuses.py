@@ -5,25 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from time import perf_counter
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from aiohttp import web
 
-from jobtrail.client.results import Status
+from jobtrail.client import results
 from jobtrail.partitions import partition_of
+from projections.meter import TooLong
 from projections.reading import Caller, Held
-from services.api.answers import LongAnswer, answer, encode, status_answer, stored_status
+from services.api.answers import LongAnswer, Members, answer, status_answer
 from services.api.auth import Identity
 from services.api.endpoint import FRESHNESS, READS, Answer, Endpoint
 from services.api.freshness import Freshness
 from services.api.problems import TOO_MANY_WAITS, Fault, invalid
-from services.api.reading import reach_position, read_all
+from services.api.reading import Known, reach_position, read_all, surely
 from services.api.requests import NoQuery, StatusesBody, read_body, read_query
 from services.api.service import Service
-from services.api.store import is_recovering
-from services.api.waits import Wait
+from services.api.states import AT_ONCE, Status, check_whole, many_states, states_at_end
+from services.api.watching import Wait
 
-_Status = dict[str, Any]
+#: States by their jobs' ids, None for what the caller no longer sees; headers.
+_Found = tuple[dict[str, Status | None], dict[str, str]]
 
 
 class _Asked(NamedTuple):
@@ -40,31 +42,84 @@ async def statuses(
 ) -> web.StreamResponse:
     """Answer with the states of jobs, once they have ended where that is wanted.
 
-    The states are those at the end of the log. With `wait` the answer comes as soon as the jobs
-    have ended, or when the time is up, with the states as they then are; a line feed may come every
-    15 s before it, so that no proxy cuts the connection. A job that the caller does not see is left
-    out as one that is unknown is, and holds a wait for 5 s at most. The body is read as JSON
-    whatever content type it is sent with.
+    The states are those at the end of the log. A job that the caller does not see is left out as
+    one that is unknown is; while it is not known whether there is such a job, because this process
+    does not know the log to its end, there is no answer: after 5 s 503.
+
+    With `wait` the answer comes as soon as the jobs have ended, or when the time is up, with the
+    states as they then are; a line feed may come every 15 s before it, so that no proxy cuts the
+    connection. Events are looked at one by one, in their order in the log from where the wait
+    begins: it ends at the first at which all (or any) of the jobs have ended, and answers with the
+    states right after that event, whatever comes next. Only while a process is too far behind the
+    log to have all of its events, or a job has more of them beyond the projections than are folded
+    at one go, does it see the states every now and then. A job that is unknown holds a wait for
+    5 s from when that is certain. A service that is stopped answers 503, or cuts
+    the connection where a line feed has been sent: such an answer has no end, ask again.
+
+    The body is read as JSON whatever content type it is sent with.
     """
     read_query(NoQuery, request.rel_url.raw_query_string)
     asked = _asked(await read_all(service, request), service.bounds.ids)
     await reach_position(service, request, live=True)
-    caller = identity.caller
     if asked.wait:
         return await _wait(service, request, identity, asked)
+    if len(asked.ids) <= AT_ONCE:
+        try:
+            return await _few(service, identity.caller, asked)
+        except TooLong:
+            # Their outputs are large.
+            pass
+    return await _many(service, request, identity.caller, asked)
+
+
+async def _few(service: Service, caller: Caller, asked: _Asked) -> web.StreamResponse:
+    known, headers = await surely(service, caller.user, lambda: _read(service, caller, asked.ids))
+    return answer(_content(asked, asked.ids, known), headers)
+
+
+async def _many(
+    service: Service, request: web.Request, caller: Caller, asked: _Asked
+) -> web.StreamResponse:
+    """Answer in steps, between which others are served."""
+    service.outgoing.check(caller.user)
+    first: list[Held] = []
+    long = LongAnswer(
+        request,
+        service.patience.sign_of_life,
+        lambda: service.freshness.headers(first[0]),
+        service.outgoing,
+        caller.user,
+    )
+    members = Members(long, service.reads.limits.page_bytes)
+    async for ids, states in many_states(service, caller, asked.ids):
+        known = states.known
+        first.append(states.fresh)
+        missing = [job_id for job_id in ids if known.get(job_id) is None]
+        if missing and _doubt(service, states.held, missing) is not None:
+            more = await surely(service, caller.user, partial(_read, service, caller, missing))
+            known |= more[0]
+        await members.add(_content(asked, ids, known))
+    return await members.end()
+
+
+def _read(service: Service, caller: Caller, ids: Sequence[str]) -> tuple[_Found, Known | None]:
+    """Read the states of a few jobs at the log's end, and the headers of the answer."""
     began = perf_counter()
-    with service.store.some() as snapshot:
-        partitions = service.store.partitions
-        _check(snapshot.held, asked.ids, partitions)
-        known: dict[str, _Status | None] = {
-            status[0]: stored_status(*status) for status in snapshot.states(caller, asked.ids)
-        }
-        newer = service.overlay.newer(snapshot, caller, asked.ids, partitions)
-        headers = service.freshness.headers(service.freshness.with_tail(snapshot.held))
+    known, held, fresh = states_at_end(service, caller, ids)
+    headers = service.freshness.headers(fresh)
     headers["Server-Timing"] = f"store;dur={(perf_counter() - began) * 1000:.3f}"
-    for job_id, job in newer.items():
-        known[job_id] = None if job is None else status_answer(job)
-    return answer(_content(asked, known), headers)
+    if len(known) == len(ids) and None not in known.values():
+        return (known, headers), None
+    return (known, headers), _doubt(service, held, [i for i in ids if known.get(i) is None])
+
+
+def _doubt(service: Service, held: Held, missing: Sequence[str]) -> Known | None:
+    """Return what tells when it is known that these jobs are not there; None where it is."""
+    coverage = service.coverage
+    if coverage.knows(held, held.position):
+        return None
+    where = {partition_of(job_id, service.store.partitions) for job_id in missing}
+    return None if coverage.knows(held, where) else lambda later: coverage.knows(later, where)
 
 
 def _asked(raw: bytes, most: int) -> _Asked:
@@ -79,46 +134,45 @@ def _asked(raw: bytes, most: int) -> _Asked:
 async def _wait(
     service: Service, request: web.Request, identity: Identity, asked: _Asked
 ) -> web.StreamResponse:
-    wait = _register(service, identity.caller, asked)
+    user = identity.caller.user
+    wait = await service.waits.register(
+        service.store.some, check_whole, identity.caller, asked.ids, until_any=asked.until_any
+    )
     try:
         long = LongAnswer(
-            request, service.patience.sign_of_life, partial(_headers, service.freshness, wait)
+            request,
+            service.patience.sign_of_life,
+            partial(_headers, service.freshness, wait),
+            service.outgoing,
+            user,
         )
         deadline = service.gate.deadline(identity, asked.wait)
         await service.waits.hold(wait, deadline, long.sign_of_life)
         if wait.arrived is not None:
             service.metrics.wake_delay.observe(perf_counter() - wait.arrived)
-        ended = {job_id: status_answer(job) for job_id, job in wait.jobs().items()}
-        return await long.end(encode(_content(asked, ended)))
+        jobs = wait.jobs()
+        members = Members(long, service.reads.limits.page_bytes)
+        for at in range(0, len(asked.ids), AT_ONCE):
+            if at:
+                await service.turns.pause(user)
+            ids = asked.ids[at : at + AT_ONCE]
+            known = {job_id: status_answer(jobs[job_id]) for job_id in ids if job_id in jobs}
+            await members.add(_content(asked, ids, known))
+        return await members.end()
     finally:
         service.waits.release(wait)
 
 
-def _register(service: Service, caller: Caller, asked: _Asked) -> Wait:
-    with service.store.some() as snapshot:
-        partitions = service.store.partitions
-        _check(snapshot.held, asked.ids, partitions)
-        return service.waits.register(
-            snapshot, caller, asked.ids, partitions, until_any=asked.until_any
-        )
-
-
 def _headers(freshness: Freshness, wait: Wait) -> dict[str, str]:
-    held = wait.read_from
-    return freshness.at_end() if held is None else freshness.headers(held)
+    position, held = wait.held()
+    return freshness.at_end(position) if held is None else freshness.headers(held)
 
 
-def _check(held: Held, ids: Sequence[str], partitions: int) -> None:
-    """Refuse to answer for jobs whose part of the projections is not there."""
-    if held.recovering and not held.recovering.isdisjoint(
-        partition_of(job_id, partitions) for job_id in ids
-    ):
-        raise is_recovering(held)
-
-
-def _content(asked: _Asked, known: Mapping[str, _Status | None]) -> dict[str, _Status]:
+def _content(
+    asked: _Asked, ids: Sequence[str], known: Mapping[str, Status | None]
+) -> dict[str, Status]:
     content = {}
-    for job_id in asked.ids:
+    for job_id in ids:
         status = known.get(job_id)
         if status is not None:
             content[job_id] = status
@@ -134,6 +188,6 @@ ENDPOINT: Final = Endpoint(
     statuses,
     NoQuery,
     body=StatusesBody,
-    answers=(Answer("The jobs, by their ids.", dict[str, Status], headers=FRESHNESS),),
+    answers=(Answer("The jobs, by their ids.", dict[str, results.Status], headers=FRESHNESS),),
     problems=(*READS, TOO_MANY_WAITS),
 )

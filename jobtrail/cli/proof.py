@@ -1,0 +1,105 @@
+"""Who a command asks as: the caller's own token, or that of the local service's administrator.
+
+The administrator's token sees every job, so it goes to the service of this data folder only. Any
+other gets what the caller has given for it: a token that went to the wrong service is anybody's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar
+
+import click
+
+from jobtrail.errors import NotRunning, UsageError
+from jobtrail.local import read_running
+from jobtrail.settings import Settings
+from jobtrail.tokens import MAX_TOKEN_BYTES, READ_ALL, local_secret, make_token
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+#: How long a command may go on asking.
+_LIFETIME: Final = timedelta(days=2)
+
+
+class Asked(NamedTuple):
+    """A service, and a token for it."""
+
+    url: str
+    token: str
+
+
+def token_options(command: _F) -> _F:
+    """Add `--token` and `--token-file`."""
+    options = (
+        click.option(
+            "--token",
+            envvar="JOBTRAIL_TOKEN",
+            help="Who asks: a token or an API key. Default: JOBTRAIL_TOKEN, else, for the local "
+            "service alone, one that sees every job.",
+        ),
+        click.option(
+            "--token-file",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="The same, from a file: what stands on a command line is seen by others.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def whom_to_ask(
+    settings: Settings, url: str | None, token: str | None, token_file: Path | None, name: str
+) -> Asked:
+    """Return which service is asked, and with which token.
+
+    Args:
+        settings: Name the data folder.
+        url: As somebody gave it; None for the service of the data folder.
+        token: As somebody gave it.
+        token_file: Where it is instead.
+        name: What the local service is to call the command.
+
+    Raises:
+        NotRunning: No URL is given, and no service runs on the data folder.
+        UsageError: The service is another one, and there is no token for it; or the file has none.
+    """
+    if token_file is not None:
+        token = _read(token_file)
+    local: str | None = None
+    if token is None or url is None:
+        with contextlib.ExitStack() as stack:
+            if url is not None:
+                stack.enter_context(contextlib.suppress(NotRunning))
+            local = read_running(settings.data_dir).url
+    asked = url if url is not None else str(local)
+    if token is None:
+        if local is None or asked.rstrip("/") != local.rstrip("/"):
+            raise UsageError(
+                "The local administrator's token goes to the service of this data folder only.",
+                where=str(settings.data_dir),
+                expected=f"no --url, or --url {local}" if local else "no --url: none runs here",
+                found=f"--url {asked}",
+                mend="Give a token of that service: JOBTRAIL_TOKEN, or --token-file FILE.",
+            )
+        token = make_token(local_secret(settings.data_dir), name, (), (READ_ALL,), _LIFETIME)
+    return Asked(asked, token)
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_TOKEN_BYTES + 2)
+        token = content.strip(b" \t\r\n").decode("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError("The token can't be read.", where=str(path), found=str(error)) from None
+    if not token or len(token) > MAX_TOKEN_BYTES or not token.isprintable() or " " in token:
+        raise UsageError(
+            "This file holds no token.",
+            where=str(path),
+            expected=f"one token or API key, {MAX_TOKEN_BYTES} bytes at most",
+        )
+    return token

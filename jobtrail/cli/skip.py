@@ -1,0 +1,42 @@
+"""`jobtrail skip`: let a partition go on behind a hole in the log, on purpose."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from jobtrail.cli.common import chosen_data_dir, log_options
+from jobtrail.local import with_log
+from jobtrail.process import child_environment
+from jobtrail.settings import load
+
+
+@click.command()
+@log_options
+@click.option("--store", help="Projection store: sqlite:///FOLDER.")
+@click.option("--partition", type=click.IntRange(0), required=True, help="Which stands still.")
+@click.option(
+    "--to", "until", type=click.IntRange(1), required=True, help="The offset behind the hole."
+)
+def skip(
+    data_dir: Path | None,
+    bootstrap_servers: str | None,
+    store: str | None,
+    partition: int,
+    until: int,
+) -> None:
+    """Go on behind a hole in the log: records that are lost and that nothing accounts for.
+
+    The partition says in the projector's log, in /readyz and in `jobtrail status` where it stands
+    and up to where to skip. It is refused where the log has records.
+    """
+    settings = with_log(
+        load(data_dir=chosen_data_dir(data_dir), bootstrap_servers=bootstrap_servers, store=store)
+    )
+    command = [sys.executable, "-m", "projections.skip"]
+    command += ["--partition", str(partition), "--to", str(until)]
+    done = subprocess.run(command, env=child_environment(settings), check=False)  # noqa: S603
+    raise SystemExit(done.returncode)

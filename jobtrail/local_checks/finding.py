@@ -1,0 +1,36 @@
+"""What a check of a local service found."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Level = Literal["ok", "warning", "problem"]
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was looked at."""
+
+    #: The check's stable name.
+    check: str
+    #: `warning`: it works, and somebody should look. `problem`: something is wrong now.
+    level: Level
+    found: str
+    #: What to do about it; empty where nothing is to be done.
+    mend: str = ""
+
+
+def ok(check: str, found: str) -> Finding:
+    """Return a finding that all is well."""
+    return Finding(check, "ok", found)
+
+
+def warning(check: str, found: str, mend: str) -> Finding:
+    """Return a finding that somebody should look at."""
+    return Finding(check, "warning", found, mend)
+
+
+def problem(check: str, found: str, mend: str) -> Finding:
+    """Return a finding of something that is wrong."""
+    return Finding(check, "problem", found, mend)

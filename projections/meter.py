@@ -1,0 +1,49 @@
+"""How much one read of a store may take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class TooLong(Exception):
+    """A read was ended, since it would have taken more than it may."""
+
+
+class Meter:
+    """Ends reads of one reader that take more than they may: a context in which a bound holds.
+
+    Args:
+        steps: Of the store's own, such as SQLite's virtual machine takes: some 30 ns each.
+        rows: Bytes of the rows that a read may bring.
+        audiences: How many audiences a read may look at, of each shard.
+        every: Steps between two looks at what was taken.
+    """
+
+    __slots__ = ("_left", "_ticks", "active", "audiences", "every", "is_over", "rows")
+
+    def __init__(self, steps: int, *, rows: int, audiences: int, every: int = 2_000) -> None:
+        self.every = every
+        self.rows = rows
+        self.audiences = audiences
+        self._ticks = max(1, steps // every)
+        self._left = 0
+        #: Whether the bound holds at the moment.
+        self.active = False
+        #: Tells whether a read is to end for another reason, such as that nobody waits for it.
+        self.is_over: Callable[[], bool] = _never
+
+    def __enter__(self) -> None:
+        self._left = self._ticks
+        self.active = True
+
+    def __exit__(self, *_: object) -> None:
+        self.active = False
+
+    def tick(self) -> bool:
+        """Count some steps; return whether the read has to end."""
+        self._left -= 1
+        return self.active and (self._left < 0 or self.is_over())
+
+
+def _never() -> bool:
+    return False

@@ -1,0 +1,1 @@
+"""The store against the log: what `projections.verify` is made of."""

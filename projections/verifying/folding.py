@@ -1,0 +1,180 @@
+"""The fold of a part of a partition's jobs, from the log alone.
+
+Nothing here knows the store: a record is judged by `jobtrail.decoding`, folded by `jobtrail.fold`,
+and how a job changed is noted event by event. So that memory stays bounded, jobs are folded some at
+a time, chosen by a hash of their ids; a partition of many jobs is read several times.
+"""
+
+from __future__ import annotations
+
+import secrets
+from array import array
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from xxhash import xxh3_64_intdigest, xxh3_128_digest
+
+from jobtrail.asof import NEVER
+from jobtrail.decoding import accept, decode_clear
+from jobtrail.errors import EventError
+from jobtrail.events import Created
+from jobtrail.fold import fold
+from jobtrail.job import STATE_CODES, Job, Place, Verdict
+from jobtrail.states import STATES
+from projections.store import Tally
+
+#: Stands for no state in the record of changes.
+NONE: Final = len(STATES)
+#: Records that are decoded at one go.
+_TOGETHER: Final = 256
+#: Bytes of an output or error from which on its hash is kept in its place.
+_LARGE: Final = 64
+_APPLIED: Final = Verdict.APPLIED
+#: Of this process.
+_SEED: Final = secrets.randbits(64)
+
+
+class Part(NamedTuple):
+    """Which jobs of a partition are folded."""
+
+    #: One in so many of all jobs is looked at.
+    sample: int = 1
+    #: In how many parts those are folded, and which one this is.
+    parts: int = 1
+    number: int = 0
+
+    def has(self, key: bytes | None) -> bool:
+        """Tell whether a record of this key belongs to it."""
+        if self.sample == 1 and self.parts == 1:
+            return True
+        # With a seed that nobody knows: else keys could be made that all belong to one part.
+        chance = xxh3_64_intdigest(key or b"", _SEED)
+        return chance % self.sample == 0 and chance // self.sample % self.parts == self.number
+
+
+class Folded(msgspec.Struct, gc=False, eq=False):
+    """A job, and what the record of changes has to say of it."""
+
+    job: Job
+    #: Its place among the subjects.
+    subject: int
+    #: Offset and time of its first event.
+    begun: tuple[int, int]
+    #: The effective time of its last applied event.
+    effective: int = NEVER
+    #: Its earlier subjects, each with the effective time and offset at which it became another.
+    former: tuple[tuple[int, int, int], ...] = ()
+
+    def lives(self) -> list[tuple[int, int, int, int | None, int | None]]:
+        """Return as what it lived: subject, since when and which offset, until when and which."""
+        offset, time = self.begun
+        found: list[tuple[int, int, int, int | None, int | None]] = []
+        for subject, until, until_offset in self.former:
+            found.append((subject, time, offset, until, until_offset))
+            time, offset = until, until_offset
+        found.append((self.subject, time, offset, None, None))
+        return found
+
+
+class Fold:
+    """Folds records of one partition, in the order of the log.
+
+    Args:
+        partition: Which.
+        partitions: How many the log has.
+        part: Which of its jobs.
+    """
+
+    def __init__(self, partition: int, partitions: int, part: Part) -> None:
+        self.partition = partition
+        self._partitions = partitions
+        self._part = part
+        self.jobs: dict[str, Folded] = {}
+        #: What jobs are, or were before a `job.created` said that they are another's.
+        self.subjects: list[Job] = []
+        #: How jobs changed, column by column: effective time, offset, subject, state before and
+        #: after.
+        self.effective, self.offsets, self.whose = array("q"), array("q"), array("q")
+        self.before, self.after = array("B"), array("B")
+        #: The offsets of all records of this part.
+        self.places = array("q")
+        self._verdicts = dict.fromkeys(Verdict, 0)
+        self._dead = 0
+
+    @property
+    def tally(self) -> Tally:
+        """How the records of this part were judged."""
+        return Tally._make([*self._verdicts.values(), self._dead])
+
+    def add(self, records: Sequence[Any]) -> None:
+        """Fold the next records, those of this part."""
+        has = self._part.has
+        mine = [record for record in records if has(record.key)]
+        for begin in range(0, len(mine), _TOGETHER):
+            some = mine[begin : begin + _TOGETHER]
+            clear = decode_clear([record.value for record in some])
+            for record, event in zip(some, clear, strict=True):
+                self.places.append(record.offset)
+                # A clear event is not looked at for its key and place.
+                if (
+                    event is None
+                    or event.subject not in self.jobs
+                    or record.key != event.subject.encode()
+                ):
+                    event = self._accepted(record)
+                if event is None:
+                    self._dead += 1
+                else:
+                    self._fold(event, Place(self.partition, record.offset, record.timestamp * 1000))
+
+    def _accepted(self, record: Any) -> Any:
+        try:
+            return accept(record.key, record.value, self.partition, self._partitions)
+        except EventError:
+            return None
+
+    def _fold(self, event: Any, place: Place) -> None:
+        known = self.jobs.get(event.subject)
+        before = None if known is None else known.job
+        job, verdict = fold(before, event, place)
+        self._verdicts[verdict] += 1
+        job.output, job.error = shortened(job.output), shortened(job.error)
+        if known is None:
+            known = self.jobs[job.id] = Folded(
+                job, len(self.subjects), (place.offset, job.updated_at)
+            )
+            self.subjects.append(job)
+        if verdict is _APPLIED:
+            # The event's own time.
+            known.effective = max(known.effective, job.updated_at)
+        if before is None:
+            self._change(known, place.offset, NONE, STATE_CODES[job.state])
+        elif type(event) is Created and _what(before) != _what(job):
+            self._change(known, place.offset, STATE_CODES[before.state], NONE)
+            known.former += ((known.subject, known.effective, place.offset),)
+            known.subject = len(self.subjects)
+            self.subjects.append(job)
+            self._change(known, place.offset, NONE, STATE_CODES[job.state])
+        elif before.state is not job.state:
+            self._change(known, place.offset, STATE_CODES[before.state], STATE_CODES[job.state])
+        known.job = job
+        self.subjects[known.subject] = job
+
+    def _change(self, known: Folded, offset: int, before: int, after: int) -> None:
+        self.effective.append(known.effective)
+        self.offsets.append(offset)
+        self.whose.append(known.subject)
+        self.before.append(before)
+        self.after.append(after)
+
+
+def _what(job: Job) -> tuple[object, ...]:
+    return job.owner, job.viewers, job.job_type, job.created_at, job.bulk_id
+
+
+def shortened(payload: bytes | None) -> bytes | None:
+    """Return a payload, or what stands for it where it is large: nothing asks for more of it."""
+    if payload is None or len(payload) <= _LARGE:
+        return payload
+    return b"%d bytes, hash " % len(payload) + xxh3_128_digest(payload).hex().encode()
