@@ -86,6 +86,9 @@ class Waits:
         self._by_user: Counter[str] = Counter()
         #: Each job counts as often as it is waited for.
         self._jobs_by_user: Counter[str] = Counter()
+        #: How many waits have begun and are not held yet, and their jobs that are not watched yet.
+        self._beginning = 0
+        self._coming = 0
         self._closed = False
         self._on_unsynced: Callable[[], None] = lambda: None
 
@@ -127,6 +130,8 @@ class Waits:
         """
         self._check_limits(caller, ids)
         self._count(caller.user, len(ids))
+        self._beginning += 1
+        self._coming += len(ids)
         claim = Claim()
         watches: list[Watch] = []
         try:
@@ -138,11 +143,14 @@ class Waits:
                     partitions = len(snapshot.held.position)
                     check(snapshot.held, some, partitions)
                     watches += self._watch(snapshot, some, partitions, claim)
+                    self._coming -= len(some)
             wait = Wait(caller, watches, self._buffer, until_any=until_any)
         except BaseException:
             self._count(caller.user, -len(ids))
             raise
         finally:
+            self._beginning -= 1
+            self._coming -= len(ids) - len(watches)
             self._let_go(watches, claim)
         if self._unsynced:
             self._on_unsynced()
@@ -204,7 +212,9 @@ class Waits:
 
     def _check_limits(self, caller: Caller, ids: Sequence[str]) -> None:
         total, per_caller, _events = self._limits
-        if len(self._held) >= total or len(self._watches) + len(ids) > total * _JOBS_PER_WAIT:
+        waits = len(self._held) + self._beginning
+        jobs = len(self._watches) + self._coming + len(ids)
+        if waits >= total or jobs > total * _JOBS_PER_WAIT:
             raise too_many_waits("This process holds as many waits as it may.")
         if self._by_user[caller.user] >= per_caller:
             raise too_many_waits(f"You hold as many waits as you may: {per_caller}.")

@@ -90,6 +90,7 @@ class ListedBodies(Bodies):
         """Return records from an offset on, as many as one fetch brings."""
         self.scans += 1
         await asyncio.sleep(0)
+        await self._api.readable.wait()
         return group_of(self._api.records[tp.partition][begin : begin + FETCHED])
 
     async def read(
@@ -129,6 +130,9 @@ class Api:
         listed = options.pop("listed", False)
         self.settings = Settings(data_dir=folder, **options)
         self.secret = local_secret(folder)
+        #: Cleared, the log keeps those waiting who read it.
+        self.readable = asyncio.Event()
+        self.readable.set()
         self.session = session
         self.url = ""
         self.runner: Runner | None = None

@@ -197,6 +197,24 @@ async def test_watches_are_counted_by_caller(tmp_path: Path) -> None:
             task.cancel()
 
 
+async def test_jobs_of_waits_that_begin_are_counted(tmp_path: Path) -> None:
+    """A wait for many jobs begins in several turns of the event loop; others begin in between."""
+    async with service(tmp_path, 3, patience=PATIENT, max_waits=10) as api:
+        # 160 in all; of the first one 100 are watched when the second one comes.
+        asking = [
+            asyncio.create_task(
+                api.statuses(
+                    *(f"{user}-{n}" for n in range(count)), headers=api.bearer(user), wait=-1
+                )
+            )
+            for user, count in (("alice", 150), ("bob", 60))
+        ]
+        async with asyncio.timeout(20):
+            (done,), (held,) = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+        refused(done.result(), 429, "too-many-waits")
+        held.cancel()
+
+
 # --- places and prices
 
 

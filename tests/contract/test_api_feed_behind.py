@@ -10,6 +10,7 @@ import pytest
 
 from jobtrail.position import parse_position
 from services.api.bodies import Bodies, Scanned
+from services.api.limits import Patience
 from services.api.spans import SPAN, Spans
 from tests.contract.api_service import FETCHED, PARTITIONS, Api, running
 from tests.contract.feeding import feed, happen
@@ -70,6 +71,45 @@ async def test_listeners_at_different_places_come_together(tmp_path: Path) -> No
         # One more for the place where each of them began, in each partition, at most.
         assert at_least <= made < each_alone / 2
         assert api.service.spans.scans < made
+
+
+async def test_who_stands_in_line_is_shown_that_the_stream_lives(tmp_path: Path) -> None:
+    async with running(tmp_path, patience=Patience(sign_of_life=0.05)) as api:
+        await filled(api, 30)
+        begin = ",".join(f"{p}:0" for p in range(PARTITIONS))
+        headers = api.bearer("root", reads_all=True) | {"Last-Event-ID": begin}
+        api.readable.clear()
+        async with asyncio.timeout(20), feed(api, headers=headers) as reader:
+            for _ in range(3):
+                block = await reader.block()
+                assert block is not None
+                assert block.data is None
+                assert reader.last_id == begin
+            api.readable.set()
+            assert len(await reader.changes(30)) == 30
+
+
+async def test_the_first_part_is_counted_among_the_bytes_under_way(tmp_path: Path) -> None:
+    async with running(tmp_path) as api:
+        await filled(api, 80, output="x" * 50_000)
+        begin = ",".join(f"{p}:0" for p in range(PARTITIONS))
+        headers = api.bearer("root", reads_all=True) | {"Last-Event-ID": begin}
+        outgoing, size = api.service.outgoing, api.settings.max_outgoing_bytes_per_caller
+        outgoing.take("root", size)
+
+        async def listen() -> int:
+            async with feed(api, headers=headers) as reader:
+                return len(await reader.changes(1))
+
+        hearing = asyncio.create_task(listen())
+        async with asyncio.timeout(20):
+            while not outgoing._waiting:
+                await asyncio.sleep(0.01)
+            # It would be here by now.
+            await asyncio.sleep(0.2)
+            assert not hearing.done()
+            outgoing.free("root", size)
+            assert await hearing == 1
 
 
 async def test_what_was_fetched_is_fetched_once(tmp_path: Path) -> None:

@@ -74,11 +74,11 @@ async def feed(service: Service, request: web.Request, identity: Identity) -> we
             response = until_the_end(request, web.StreamResponse(headers={**_HEADERS, **fresh}))
             await response.prepare(request)
             if request.method != "HEAD":
-                await response.write(_RETRY + begin + (b"" if first == begin else first))
-                await _tell(
-                    response, parts, service.gate.deadline(identity, FOREVER),
-                    partial(service.outgoing.room, identity.caller.user),
-                )  # fmt: skip
+                room = partial(service.outgoing.room, identity.caller.user)
+                first = _RETRY + begin + (b"" if first == begin else first)
+                async with room(len(first)):
+                    await response.write(first)
+                await _tell(response, parts, service.gate.deadline(identity, FOREVER), room)
             return response
     finally:
         service.feed.leave(listener)
@@ -128,9 +128,10 @@ class _Told:
         due = clock()
         while not listener.over:
             if feed.is_behind(listener):
-                async for part in self._catch_up():
-                    yield part
-                    due = clock() + interval
+                async with contextlib.aclosing(self._catch_up(interval)) as read:
+                    async for part in read:
+                        yield part
+                due = clock() + interval
                 continue
             part, looked_at = self._as_text(feed.news(listener, _AT_ONCE))
             feed.move_on(listener, looked_at)
@@ -150,8 +151,8 @@ class _Told:
             else:
                 await feed.wait(listener, due)
 
-    async def _catch_up(self) -> AsyncIterator[bytes]:
-        """Read in the log what the feed does not keep any more."""
+    async def _catch_up(self, interval: float) -> AsyncGenerator[bytes]:
+        """Read in the log what the feed does not keep any more, with signs of life as it waits."""
         service, listener = self._service, self._listener
         user = listener.caller.user
         target = service.feed.catch_up(listener)
@@ -161,13 +162,18 @@ class _Told:
                 rest = True
                 while rest:
                     begin, end = listener.at[partition], target[partition]
-                    # The span is not kept for as long as it takes them to take their part.
-                    part, rest = self._part_of(
-                        await service.spans.read(partition, begin, end, user)
-                    )
-                    if listener.over:
-                        # The log may be another one: where it ends for them was said before.
-                        return
+                    reading = asyncio.create_task(service.spans.read(partition, begin, end, user))
+                    try:
+                        while not (await asyncio.wait({reading}, timeout=interval))[0]:
+                            yield self.mark()
+                        if listener.over:
+                            # The log may be another one: where it ends for them was said before.
+                            return
+                        # The span is not kept for as long as it takes them to take their part.
+                        part, rest = self._part_of(reading.result())
+                    finally:
+                        reading.cancel()
+                        del reading
                     yield part
 
     def _part_of(self, span: Span) -> tuple[bytes, bool]:
