@@ -10,7 +10,7 @@ from jobtrail.delivery import Delivery
 from jobtrail.errors import LogUnavailable
 from jobtrail.position import Position, mark_of
 from jobtrail.settings import Settings
-from services.api.problems import log_unavailable
+from services.api.problems import perhaps_written
 
 #: Seconds in which a write is acknowledged or refused.
 WITHIN: Final = 4.5
@@ -45,7 +45,7 @@ class Ingest:
             await asyncio.wait(sent)
             places = [future.result() for future in sent]
         except LogUnavailable as error:
-            raise log_unavailable(f"writing events: {error}") from None
+            raise perhaps_written(f"writing events: {error}") from None
         return [
             Position(
                 {place.partition: place.offset + 1},

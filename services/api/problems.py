@@ -347,14 +347,21 @@ def store_unavailable(reason: str) -> Problem:
 
 
 def log_unavailable(reason: str) -> Problem:
+    """The log did not answer in time to who reads."""
+    return _no_log("Kafka did not answer in time.", reason)
+
+
+def perhaps_written(reason: str) -> Problem:
     """The log did not answer in time; what was to be written may be in it."""
-    return Problem(
-        LOG_UNAVAILABLE,
+    return _no_log(
         "Kafka did not answer in time. Events of this request may or may not be in the log: send "
         "them again, one that is there already changes nothing.",
-        headers={"Retry-After": "2"},
-        reason=reason,
+        reason,
     )
+
+
+def _no_log(detail: str, reason: str) -> Problem:
+    return Problem(LOG_UNAVAILABLE, detail, headers={"Retry-After": "2"}, reason=reason)
 
 
 def internal() -> Problem:
