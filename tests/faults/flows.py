@@ -274,11 +274,11 @@ async def pass_on(
     """Stand between a client and a server, and pass on what either says until it ends."""
     from_server, to_server = await asyncio.open_connection(host, port)
     async with asyncio.TaskGroup() as ways:
-        ways.create_task(_copy(reader, to_server))
-        ways.create_task(_copy(from_server, writer))
+        ways.create_task(copy(reader, to_server))
+        ways.create_task(copy(from_server, writer))
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Pass on what comes until it ends."""
     with contextlib.suppress(OSError):
         while some := await reader.read(1 << 16):
