@@ -186,6 +186,10 @@ def put(
         json: Whether many of them may go in as one value, see `among`.
     """
     count = len(some)
+    if count == 1:
+        # As nearly always: the longer way takes 1 us.
+        values[f"{name}_0"] = some[0]
+        return 1
     if json and count > _MARKS:
         values[name] = orjson.dumps(some).decode()
         return _MARKS + 1

@@ -264,6 +264,8 @@ class SqliteSnapshot:
         for files, shards, sources in matching(self._files, caller, filters, self.meter):
             found = listings(sources, filters, after)
             asked += [(files, shards, listing) for listing in found]
+        if not asked:
+            return []
         if len(asked) == 1:
             files, shards, listing = asked[0]
             values = listing.values

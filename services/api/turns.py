@@ -28,8 +28,10 @@ class Turns:
 
     def __init__(self) -> None:
         self._user = ""
-        #: Whether several callers are there, and until when that is so.
+        #: Whether several callers are there, whether that was seen in this turn of the loop, and
+        #: until when it counts.
         self._crowded = False
+        self._seen = False
         self._until = 0.0
         #: How many requests each caller has begun in this turn of the loop.
         self._begun: dict[str, int] = {}
@@ -52,8 +54,7 @@ class Turns:
         """
         if user != self._user:
             self._user = user
-            self._crowded = True
-            self._until = asyncio.get_running_loop().time() + _THERE
+            self._crowded = self._seen = True
         elif not self._crowded:
             return None
         begun = self._begun.get(user, 0)
@@ -62,7 +63,11 @@ class Turns:
             if not self._scheduled:
                 self._schedule()
             return None
-        if asyncio.get_running_loop().time() > self._until and len(self._waiting) <= 1:
+        if (
+            not self._seen
+            and len(self._waiting) <= 1
+            and asyncio.get_running_loop().time() > self._until
+        ):
             self._crowded = False
         return self._wait(user)
 
@@ -85,6 +90,11 @@ class Turns:
         """Begin the next turn of the loop: one of each caller's requests that wait goes on."""
         self._scheduled = False
         self._begun.clear()
+        if self._seen:
+            self._seen = False
+            self._until = asyncio.get_running_loop().time() + _THERE
+        if not self._waiting:
+            return
         for user, futures in list(self._waiting.items()):
             while futures:
                 future = futures.popleft()
