@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test needs checks bench soak mutate lock clean
+.PHONY: up test thorough needs checks bench soak mutate lock clean
 
 up: $(VENV)/.installed
 	@exec $(BIN)/jobtrail up $(ARGS)
@@ -16,6 +16,10 @@ test: $(VENV)/.installed-dev
 
 needs: $(VENV)/.installed-dev
 	@sh tests/install.sh
+
+# What CI has no time for: ten times as many drawn cases. An hour or two.
+thorough: $(VENV)/.installed-dev
+	THOROUGH=true $(BIN)/python -m pytest --timeout 7200 tests/unit tests/e2e/test_openapi.py $(ARGS)
 
 checks: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -20,7 +20,7 @@ from tests.e2e.service import Service, get, pages
 from tests.processes import Process
 from tests.trace_part import first_rows
 
-EVENTS: Final = int(os.environ.get("TRACE_EVENTS", "120000"))
+EVENTS: Final = int(os.environ.get("TRACE_EVENTS", "60000"))
 KILL_ROUNDS: Final = 2
 pytestmark = pytest.mark.timeout(900)
 

@@ -28,7 +28,7 @@ from tests.contract.stores import IMPLEMENTATIONS
 from tests.e2e.oracle import START, Oracle
 from tests.groups import group_of
 
-EVENTS: Final = int(os.environ.get("TRACE_EVENTS", "100000"))
+EVENTS: Final = int(os.environ.get("TRACE_EVENTS", "60000"))
 INSTANTS: Final = 20
 #: What one fetch brings of a partition.
 BATCH: Final = 6_000
