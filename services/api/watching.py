@@ -126,11 +126,17 @@ class Watch:
             return fold_records(self.job, self.key, (record,), self.partitions, snapshot)
 
     def become(self, job: Job | None, arrived: float | None = None) -> None:
-        """Take in how the job is, and let every wait look at it."""
-        if job is not self.job:
-            self.job = job
+        """Take in how the job is, and let every wait look at it that may count it anew."""
+        before, self.job = self.job, job
+        # A job that many wait for may be told of very often, with nothing that concerns them.
+        if job is not before and _decisive(job) != _decisive(before):
             for wait in self.waits:
                 wait.look(self, arrived)
+
+
+def _decisive(job: Job | None) -> tuple[bool, str | None, tuple[str, ...]] | None:
+    """Return all of a job by which a wait counts it: whether it has ended, and who may see it."""
+    return None if job is None else (job.state in ENDED, job.owner, job.viewers)
 
 
 class Wait:
