@@ -32,3 +32,21 @@ def birth_of(pid: int) -> str | None:
             return f"{process.create_time():.2f}"
     except (psutil.Error, OSError, ValueError, OverflowError):
         return None
+
+
+def listens(pid: int, port: int) -> bool:
+    """Tell whether a process of this user's listens on a TCP port.
+
+    Where it does, no process of another user does: the kernel lets none of them have the port too.
+
+    Args:
+        pid: Which process.
+        port: The port, at any address of this machine.
+    """
+    try:
+        return any(
+            found.status == psutil.CONN_LISTEN and found.laddr and found.laddr.port == port
+            for found in psutil.Process(pid).net_connections("tcp")
+        )
+    except (psutil.Error, OSError, OverflowError, ValueError):
+        return False

@@ -11,11 +11,14 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 import click
 
 from jobtrail.errors import NotRunning, UsageError
 from jobtrail.local import read_running
+from jobtrail.pids import birth_of, listens
+from jobtrail.processes import read_processes
 from jobtrail.settings import Settings
 from jobtrail.tokens import MAX_TOKEN_BYTES, READ_ALL, local_secret, make_token
 
@@ -64,7 +67,8 @@ def whom_to_ask(
         name: What the local service is to call the command.
 
     Raises:
-        NotRunning: No URL is given, and no service runs on the data folder.
+        NotRunning: No URL is given, and no service runs on the data folder; or none of its
+            processes listens where it says.
         UsageError: The service is another one, and there is no token for it; or the file has none.
     """
     if token_file is not None:
@@ -85,8 +89,36 @@ def whom_to_ask(
                 found=f"--url {asked}",
                 mend="Give a token of that service: JOBTRAIL_TOKEN, or --token-file FILE.",
             )
+        if not _is_ours(settings.data_dir, asked):
+            raise NotRunning(
+                "The local service does not answer at the moment.",
+                where=asked,
+                expected="one of its processes, which alone get the local administrator's token",
+                found="none of them listens there",
+                mend="Try again; `jobtrail status` says what its processes do.",
+            )
         token = make_token(local_secret(settings.data_dir), name, (), (READ_ALL,), _LIFETIME)
     return Asked(asked, token)
+
+
+def _is_ours(data_dir: Path, url: str) -> bool:
+    """Tell whether a process of the local service's is the one who listens there.
+
+    Where one has ended, any user of the machine may take its port before it is started again.
+    """
+    port = urlsplit(url).port
+    said = read_processes(data_dir)
+    return (
+        port is not None
+        and said is not None
+        and said.current
+        and any(
+            process.pid is not None
+            and birth_of(process.pid) == process.birth
+            and listens(process.pid, port)
+            for process in said.processes
+        )
+    )
 
 
 def _read(path: Path) -> str:

@@ -52,8 +52,8 @@ def status(
         "url": url, "ready": False, "health": {}, "partitions": [], "jobs": None, "reasons": [],
     }  # fmt: skip
     if url:
-        asked = whom_to_ask(settings, url, token, token_file, "jobtrail-status")
         try:
+            asked = whom_to_ask(settings, url, token, token_file, "jobtrail-status")
             found |= asyncio.run(_ask(*asked))
         except NotRunning as error:
             if said is None:

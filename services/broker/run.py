@@ -21,6 +21,7 @@ from typing import NoReturn
 from jobtrail.atomic import sync
 from jobtrail.errors import AlreadyRunning, BrokerError
 from jobtrail.local_kafka import Login
+from jobtrail.pids import listens
 from jobtrail.terminal import err
 from services.broker import process
 from services.broker.config import (
@@ -222,7 +223,7 @@ async def _serve_on(kit: _Kit, port: int, cluster: str, ready: Callable[[str], N
     try:
         home.note_java(java.pid)
         died = asyncio.create_task(java.wait())
-        answers = asyncio.create_task(_answers(f"{HOST}:{port}", cluster, guard))
+        answers = asyncio.create_task(_answers(java.pid, port, cluster, guard))
         tasks += [died, answers]
         await asyncio.wait(tasks, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         if died.done():
@@ -267,23 +268,24 @@ class _Guard:
     password: str
 
 
-async def _answers(address: str, cluster: str, guard: _Guard | None) -> None:
-    """Return when our Kafka, and no other, serves there, lets clients in and has its topics."""
+async def _answers(pid: int, port: int, cluster: str, guard: _Guard | None) -> None:
+    """Return when our Kafka, and no other, serves there, lets clients in and has its topics.
+
+    Nothing is said to anybody before it is seen that Kafka's process is the one who listens: its
+    own user's password goes over this connection as it is.
+    """
     # Java takes longer to start than these take to load.
     from jobtrail.settings import load
     from services.broker.topics import cluster_id, ensure_topics
 
     security = {"security_protocol": "PLAINTEXT"} if guard is None else guard.login.overrides
     settings = load(replication=1, **security)
-    host, _, port = address.rpartition(":")
+    address = f"{HOST}:{port}"
     is_in = guard is None
     while True:
-        try:
-            _, writer = await asyncio.open_connection(host, int(port))
-        except OSError:
+        if not listens(pid, port):
             await asyncio.sleep(PAUSE)
             continue
-        writer.close()
         if guard is not None and not is_in:
             is_in = await _gets_in(address, guard)
         if is_in and await cluster_id(address, settings) == cluster:
@@ -304,6 +306,6 @@ async def _gets_in(address: str, guard: _Guard) -> bool:
             # It is in the metadata; Kafka takes it up from there.
             return await lets_in(address, guard.login)
     except (KafkaError, OSError, TimeoutError, ValueError):
-        # It has only begun to serve; or another program was faster, and Kafka ends over that.
+        # It has only begun to serve.
         return False
     return True

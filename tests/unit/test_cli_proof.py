@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,8 @@ from jobtrail.cli.proof import whom_to_ask
 from jobtrail.errors import NotRunning, UsageError
 from jobtrail.local import FILE, Running
 from jobtrail.pids import birth_of
+from jobtrail.processes import FILE as PROCESSES
+from jobtrail.processes import Processes, ProcessState
 from jobtrail.settings import Settings
 from jobtrail.tokens import local_secret, read_token
 
@@ -22,12 +28,34 @@ HERE = "http://127.0.0.1:8040"
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Settings:
-    """Return the settings of a service that runs, as its data folder says."""
+def here() -> Iterator[str]:
+    """Listen somewhere, as the API process of a service does; return the URL."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def say_running(folder: Path, url: str, api: int | None) -> Settings:
+    """Write what `up` writes; return the settings of that service.
+
+    Args:
+        folder: The data folder.
+        url: Where the API is.
+        api: The number of its process; None while it is not there.
+    """
     pid = os.getpid()
-    said = Running(pid, str(birth_of(pid)), HERE, "127.0.0.1:9092", "1")
-    (tmp_path / FILE).write_bytes(msgspec.json.encode(said))
-    return Settings(data_dir=tmp_path)
+    birth = str(birth_of(pid))
+    said = Running(pid, birth, url, "127.0.0.1:9092", "1")
+    (folder / FILE).write_bytes(msgspec.json.encode(said))
+    state = ProcessState("api", "ready", pid=api, birth=None if api is None else birth_of(api))
+    processes = Processes(pid, birth, (ProcessState("broker"), state))
+    (folder / PROCESSES).write_bytes(msgspec.json.encode(processes))
+    return Settings(data_dir=folder)
+
+
+@pytest.fixture
+def running(tmp_path: Path, here: str) -> Settings:
+    """Return the settings of a service that runs, as its data folder says."""
+    return say_running(tmp_path, here, os.getpid())
 
 
 def asked(settings: Settings, url: str | None = None, **given: Any) -> tuple[str, str]:
@@ -35,11 +63,29 @@ def asked(settings: Settings, url: str | None = None, **given: Any) -> tuple[str
     return whom_to_ask(settings, url, **given)
 
 
-@pytest.mark.parametrize("url", [None, HERE, HERE + "/"])
-def test_the_service_of_the_data_folder_gets_it(running: Settings, url: str | None) -> None:
+@pytest.mark.parametrize("end", [None, "", "/"])
+def test_the_service_of_the_data_folder_gets_it(
+    running: Settings, here: str, end: str | None
+) -> None:
+    url = None if end is None else here + end
     found, token = asked(running, url)
-    assert found == (url or HERE)
+    assert found == (url or here)
     assert read_token(local_secret(running.data_dir), token).user == "cli"
+
+
+@pytest.mark.parametrize("who", ["nobody", "another process", "one that has ended"])
+def test_who_took_the_port_of_a_process_that_ended_does_not_get_it(
+    tmp_path: Path, here: str, who: str
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        settings = say_running(tmp_path, here, None if who == "nobody" else other.pid)
+        if who == "one that has ended":
+            other.communicate(b"\n")
+        with pytest.raises(NotRunning, match="none of them listens there"):
+            asked(settings)
+        assert asked(settings, token="theirs") == (here, "theirs")
+        other.kill()
+    assert not (tmp_path / "secret").exists()
 
 
 @pytest.mark.parametrize(
