@@ -115,7 +115,11 @@ def child_environment(settings: Settings) -> dict[str, str]:
     roots = [str(bundled if bundled.is_dir() else package.parent), str(package.parent)]
     inherited = os.environ.get("PYTHONPATH")
     path = os.pathsep.join([*dict.fromkeys(roots), *([inherited] if inherited else [])])
-    return {**os.environ, **as_environment(settings), "PYTHONPATH": path}
+    # Without the last, `python -m` imports from the folder where the user happens to be, first of
+    # all: a project of theirs with a package of the same name, or what others put into /tmp.
+    return {
+        **os.environ, **as_environment(settings), "PYTHONPATH": path, "PYTHONSAFEPATH": "1",
+    }  # fmt: skip
 
 
 #: Variables that the broker's process may need: to find Java and to be found by it, to download

@@ -1,10 +1,16 @@
-"""What the processes' logging lets through of packages that repeat themselves."""
+"""How processes are started, and what their logging lets through of packages that repeat."""
 
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
+from pathlib import Path
 
-from jobtrail.process import Seldom
+import pytest
+
+from jobtrail.process import Seldom, broker_environment, child_environment
+from jobtrail.settings import Settings
 
 
 class Clock:
@@ -58,3 +64,24 @@ def test_only_so_many_messages_are_remembered() -> None:
         assert said(seldom, "mode", f"put together {number}") is not None
     assert len(seldom._said) == 1_000
     assert said(seldom, "mode", "put together 4999") is None
+
+
+@pytest.mark.parametrize("module", ["projections.skip", "projections", "services.broker"])
+def test_a_process_is_ours_wherever_the_user_happens_to_be(tmp_path: Path, module: str) -> None:
+    """Their folder may have packages of these names, or a module that others have put there."""
+    for name in ("services", "projections", "jobtrail", "aiokafka", "msgspec", "click"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('theirs')\n")
+    settings = Settings(data_dir=tmp_path / "data")
+    made = broker_environment if module == "services.broker" else child_environment
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"],
+        cwd=tmp_path,
+        env=made(settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "usage" in done.stdout.lower()
