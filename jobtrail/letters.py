@@ -43,6 +43,8 @@ DROPPED: Final = "dropped"
 _NAMES: Final = (REASON, DETAIL, PLACE)
 #: Milliseconds of the last instant that a letter is shown to have.
 _LAST: Final = 253_370_764_799_000
+#: No offset and no count is greater.
+_GREATEST: Final = 2**63 - 1
 
 
 class Letter(NamedTuple):
@@ -148,23 +150,24 @@ def letter_in(record: Any, lies_in: int) -> Letter | None:
     )
     topic, _, rest = place.rpartition("/")
     topic, _, partition = topic.rpartition("/")
-    if not (topic and partition.isdecimal() and rest.isdecimal()):
+    lay_in, offset = _number(partition), _number(rest)
+    if not topic or lay_in is None or offset is None:
         return None
     before = headers[:-3]
     last, _, count = said.partition("/")
-    end = int(last) if last.isdecimal() else int(rest)
-    many = int(count) if kind == RUN and count.isdecimal() else end - int(rest) + 1
+    end = max(_number(last) or 0, offset)
+    many = (_number(count) if kind == RUN else None) or end - offset + 1
     retries = [content or b"" for name, content in before if name == RETRIES]
     return Letter(
         place=place,
-        partition=int(partition),
-        offset=int(rest),
+        partition=lay_in,
+        offset=offset,
         at=datetime.fromtimestamp(min(max(record.timestamp, 0), _LAST) / 1000, UTC),
         reason=reason,
         detail=detail,
         job=(record.key or b"").decode(errors="backslashreplace"),
         size=len(record.value or b""),
-        retries=int(retries[-1]) if retries and retries[-1].isdigit() else 0,
+        retries=(_number(retries[-1].decode("ascii", "replace")) if retries else None) or 0,
         kind=kind,
         last=end,
         records=many,
@@ -172,6 +175,17 @@ def letter_in(record: Any, lies_in: int) -> Letter | None:
         mark=f"{mark_of(record.key, record.value):08x}",
         lies=(lies_in, record.offset),
     )
+
+
+def _number(text: str) -> int | None:
+    """Return the offset or count that a text is; None where it is none.
+
+    Anybody may write into a header, and Python refuses to read very long numbers.
+    """
+    if not (text.isascii() and text.isdecimal() and len(text) < 20):
+        return None
+    number = int(text)
+    return number if number <= _GREATEST else None
 
 
 def mark_in(record: Any) -> tuple[str, str, str] | None:
@@ -190,7 +204,7 @@ def place_of(text: str) -> str:
     """
     topic, _, rest = text.rpartition("/")
     topic, _, partition = topic.rpartition("/")
-    if not (topic and partition.isdecimal() and rest.isdecimal()):
+    if not topic or _number(partition) is None or _number(rest) is None:
         raise UsageError(
             "This is no place of a letter.", expected="topic/partition/offset", found=repr(text)
         )

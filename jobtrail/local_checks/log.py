@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
+from jobtrail.dead import open_letters
 from jobtrail.events import MAX_EVENT_BYTES
 from jobtrail.kafka import DEAD_LETTER_BYTES
 from jobtrail.local_checks.cluster import AHEAD, Cluster, Topic
@@ -139,16 +140,15 @@ def clock(settings: Settings, cluster: Cluster) -> Iterator[Finding]:
         yield ok("clock", "no record of the log is of the future")
 
 
-def dead_letters(settings: Settings, cluster: Cluster) -> Iterator[Finding]:
-    """Count the dead letters."""
-    topic = cluster.topics.get(settings.dead_topic)
-    if topic is None:
+async def dead_letters(settings: Settings, cluster: Cluster) -> AsyncIterator[Finding]:
+    """Count the records behind the dead letters about which nothing was done."""
+    if settings.dead_topic not in cluster.topics:
         return
-    count = sum(topic.ends[number] - topic.begins.get(number, 0) for number in topic.ends)
+    count, _newest = await open_letters(settings)
     if count:
         yield warning(
             "dead-letters",
-            f"{count:,} records were no valid events and lie in {settings.dead_topic}",
+            f"dead letters for {count:,} records are open in {settings.dead_topic}",
             "`jobtrail dead list` shows them and why.",
         )
     else:

@@ -20,10 +20,12 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from click.testing import CliRunner
 
 from jobtrail.cli import main
+from jobtrail.letters import DETAIL, DONE, LETTER, MARK, PLACE, REASON
 from jobtrail.local import FILE, Running
 from jobtrail.local_checks import examine
 from jobtrail.local_checks.finding import Finding
 from jobtrail.pids import birth_of
+from jobtrail.position import mark_of
 from jobtrail.processes import End, Processes, ProcessState
 from jobtrail.settings import Settings
 from projections.sqlite import schema
@@ -70,7 +72,7 @@ async def until_found(settings: Settings, holds: Callable[[list[Finding]], bool]
     return findings
 
 
-async def produce(settings: Settings, topic: str, value: bytes, **where: int) -> None:
+async def produce(settings: Settings, topic: str, value: bytes | None, **where: Any) -> None:
     async with AIOKafkaProducer(bootstrap_servers=settings.bootstrap_servers) as producer:
         await producer.send_and_wait(topic, value, **where)
 
@@ -96,14 +98,23 @@ async def test_a_log_that_is_folded_and_what_can_be_wrong_with_it(served: Served
     assert "1,000 bytes" in wrong(findings, "message-size")
     await configure(settings, **KEPT)
     await until_found(settings, lambda found: not problems(found))
-    await produce(settings, settings.dead_topic, b"x")
+    # A letter, and one more that was dropped: its mark lies in the same topic.
+    for offset in (b"1", b"2"):
+        place = settings.topic.encode() + b"/0/" + offset
+        headers = [(REASON, b"invalid"), (DETAIL, b""), (PLACE, place)]
+        await produce(settings, settings.dead_topic, b"x", headers=headers)
+    mark = f"{mark_of(None, b'x'):08x}".encode()
+    headers = [(LETTER, place), (MARK, mark), (DONE, b"dropped")]
+    await produce(settings, settings.dead_topic, None, key=place, headers=headers)
     ahead = int((time.time() + 3600) * 1000)
     await produce(settings, settings.topic, b"{}", partition=3, timestamp_ms=ahead)
     findings = await until_found(
         settings, lambda found: "clock" in {f.check for f in found if f.level == "warning"}
     )
     assert wrong(findings, "clock", "warning").endswith("partition:offset 3:0")
-    assert "records were no valid events" in wrong(findings, "dead-letters", "warning")
+    assert wrong(findings, "dead-letters", "warning").startswith(
+        f"dead letters for 1 records are open in {settings.dead_topic}"
+    )
     async with administering(settings) as admin:
         await admin.create_partitions({settings.topic: NewPartitions(12)})
     findings = await until_found(
