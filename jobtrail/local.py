@@ -34,12 +34,19 @@ def read_running(data_dir: Path) -> Running:
     """Find the service that runs on a data folder.
 
     Raises:
-        NotRunning: None does.
+        NotRunning: None does, or this user may not know of it.
     """
     try:
         running = msgspec.json.decode((data_dir / FILE).read_bytes(), type=Running)
         if birth_of(running.pid) == running.birth:
             return running
+    except PermissionError as error:
+        raise NotRunning(
+            "Whether a local service runs can't be seen.",
+            where=str(data_dir),
+            found=str(error),
+            mend="Run this as the user whose folder it is, or say where a service is with --url.",
+        ) from None
     except (OSError, msgspec.MsgspecError):
         pass
     raise NotRunning(

@@ -84,9 +84,9 @@ def local_secret(data_dir: Path) -> bytes:
         SettingError: The file can be read by others, or does not hold a secret.
     """
     path = data_dir / _SECRET_FILE
-    if not path.exists():
-        _make_secret(path)
     try:
+        if not path.exists():
+            _make_secret(path)
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             text = file.read(1024)

@@ -20,6 +20,7 @@ from jobtrail.position import format_position
 from jobtrail.private import keep_private
 from jobtrail.process import set_up_logging
 from jobtrail.screen import progress_console
+from jobtrail.settings import load
 from jobtrail.terminal import out, out_json
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def pg_boss(
         ) from None
     wanted = Wanted(
         dsn=dsn,
+        log=load(bootstrap_servers=bootstrap_servers).bootstrap_servers,
         schema=schema,
         owner=owner,
         owner_path=_keys("--owner-path", owner_path),

@@ -74,8 +74,8 @@ class Rejects:
             line = {
                 "file": file,
                 self._unit: row.line,
-                "column": row.column or None,
-                "reason": row.error,
+                "column": _as_text(row.column) or None,
+                "reason": _as_text(row.error),
             }
             self.bytes += self._stream.write(_encoder.encode(line) + b"\n")
 
@@ -83,3 +83,8 @@ class Rejects:
         """Hand on what was written, so that a checkpoint may count on it."""
         if self._stream is not None:
             self._stream.flush()
+
+
+def _as_text(said: str) -> str:
+    """Return what JSON can hold: bytes of the file that are no text are lone surrogates in it."""
+    return said.encode(errors="backslashreplace").decode()

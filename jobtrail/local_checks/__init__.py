@@ -33,7 +33,7 @@ async def examine(settings: Settings) -> list[Finding]:
     try:
         found = await store.read_store(settings)
         findings += await _run("store", store.layout(settings, found))
-    except NoAnswer as error:
+    except (NoAnswer, OSError) as error:
         findings.append(
             problem("store", f"{settings.store_folder} can't be looked at: {error}", "Look again.")
         )

@@ -35,6 +35,9 @@ class Wanted(NamedTuple):
 
     #: The database, as libpq's URI.
     dsn: str
+    #: What tells the log from others that are reached from the same data folder: its servers as
+    #: they were given; empty for the local Kafka, which may be at another port the next time.
+    log: str = ""
     schema: str = "pgboss"
     #: Owner of jobs whose data names none.
     owner: str = "pg-boss"
@@ -67,7 +70,8 @@ class Bridge:
         """The file of the checkpoint: one for each database, schema and log."""
         url = urlsplit(self._wanted.dsn)
         which = f"{url.hostname}:{url.port}{url.path}?{url.query}\n{self._wanted.schema}"
-        name = hashlib.sha256(f"{which}\n{self._settings.topic}".encode()).hexdigest()[:16]
+        log = "\n".join([self._settings.topic, *filter(None, [self._wanted.log])])
+        name = hashlib.sha256(f"{which}\n{log}".encode()).hexdigest()[:16]
         return self._settings.data_dir / "bridges" / f"pg-boss-{name}.db"
 
     async def run(self, stop: asyncio.Event) -> None:

@@ -95,8 +95,12 @@ def _ask(program: Path) -> int | None:
 
 def inspect(program: Path) -> Java | None:
     """Return the Java behind `program`, or None if it can't run Kafka."""
-    real = program.resolve()
-    if not real.is_file():
+    try:
+        real = program.resolve()
+        if not real.is_file():
+            return None
+    except (OSError, RuntimeError):
+        # In another user's folder, say, or a link to itself: the next one may be good.
         return None
     major, modules = None, frozenset[str]()
     try:

@@ -19,7 +19,12 @@ from typing import Any, Final
 import aiokafka
 from aiokafka.errors import KafkaError
 
+from jobtrail.errors import JobtrailError
+from jobtrail.local import read_running
+from jobtrail.local_checks import examine
 from jobtrail.local_checks.running import _answers_anybody
+from jobtrail.settings import Settings
+from jobtrail.tokens import local_secret
 
 _WITHIN: Final = 20.0
 #: What it tries as a password.
@@ -93,6 +98,18 @@ def environments(pids: list[str]) -> list[str]:
     return found
 
 
+def refusals(folder: Path) -> list[str]:
+    """Return what commands say that are run on the folder."""
+    found = []
+    for ask in (read_running, local_secret):
+        try:
+            ask(folder)
+        except JobtrailError as error:
+            found.append(error.what)
+    checks = {one.check for one in asyncio.run(examine(Settings(data_dir=folder)))}
+    return [*found, *sorted(checks & {"folder", "store"})]
+
+
 def main(folder: Path, ports: list[str], pids: list[str], secret: str) -> dict[str, Any]:
     """Look, as nobody."""
     seen = paths(folder)
@@ -109,6 +126,7 @@ def main(folder: Path, ports: list[str], pids: list[str], secret: str) -> dict[s
         "lets in": asyncio.run(writes(ports[0])),
         "password on a command line": secret in words_of_others(),
         "environments": environments(pids),
+        "refusals": refusals(folder),
     }
 
 

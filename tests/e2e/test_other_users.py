@@ -92,6 +92,12 @@ async def test_a_folder_of_an_earlier_version_is_closed_and_keeps_its_events(
         login = login_of(folder / "broker" / "client.properties")
         found = as_nobody(service, login.password)
         assert found.pop("looked at") > 100
+        assert found.pop("refusals") == [
+            "Whether a local service runs can't be seen.",
+            "The secret of the local service can't be read.",
+            "folder",
+            "store",
+        ]
         assert found == {
             "readable": [], "listens to anybody": [], "lets in": [],
             "password on a command line": False, "environments": [],

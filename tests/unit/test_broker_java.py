@@ -91,6 +91,13 @@ def test_a_java_without_a_release_file_is_asked(tmp_path: Path) -> None:
     assert inspect(tmp_path / "nowhere" / "bin" / "java") is None
 
 
+def test_a_java_that_cannot_be_looked_at_is_passed_over(tmp_path: Path) -> None:
+    """As in a folder that belongs to another user; here it is a link that leads to itself."""
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    assert inspect(loop / "bin" / "java") is None
+
+
 def test_a_link_leads_to_the_release_file_of_the_java_behind_it(tmp_path: Path) -> None:
     real = home(tmp_path / "real", "17.0.1") / "bin" / "java"
     (tmp_path / "java").symlink_to(real)

@@ -146,6 +146,16 @@ def test_the_first_rejected_rows_are_named_and_all_are_written(
     assert report.stat().st_size == rejects.bytes
 
 
+def test_a_report_names_what_is_no_text_in_the_file(tmp_path: Path) -> None:
+    report = tmp_path / "rejects"
+    with Rejects(report, "row") as rejects:
+        rejects.add(Row(Path("f"), 2, error="not UTF-8: \udcfc", column="Gr\udcf6\udcdfe"))
+    (line,) = report.read_text("utf-8").splitlines()
+    assert json.loads(line) == {
+        "file": "f", "row": 2, "column": "Gr\\udcf6\\udcdfe", "reason": "not UTF-8: \\udcfc",
+    }  # fmt: skip
+
+
 def test_the_report_goes_on_behind_what_the_checkpoint_tells_of(
     settings: Settings, file: Path, tmp_path: Path
 ) -> None:
