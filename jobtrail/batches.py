@@ -31,6 +31,7 @@ from jobtrail.record_reading import (
     Content,
     Head,
     Misnamed,
+    check_headers,
     in_order,
     read_slowly,
     unreadable,
@@ -47,6 +48,9 @@ _ATTRIBUTES_AT: Final = 21
 _CODEC: Final = 0x07
 #: Pieces that are unpacked before others may go on, however small they are.
 _PIECES: Final = 256
+#: Headers of a batch: of one that is as small as nearly all it is not looked at, for it has less
+#: than two million, which take half a second. More than most producers write in an hour.
+_HEADERS: Final = 200_000
 
 
 class Limits(NamedTuple):
@@ -169,6 +173,8 @@ class Batch:
                 if more is content:
                     yield []
                 content = more
+            if len(content) > BYTES:
+                check_headers(content, _HEADERS)
             size = len(content) // max(count, 1) + 1
             for some in self._listed(content, max(min(RECORDS, BYTES // size), 1)):
                 records = in_order(some, begin, self.next_offset)
@@ -242,6 +248,7 @@ class Batch:
                 yield some
             if len(some) < most:
                 return
+        check_headers(content, _HEADERS)
         slow = read_slowly(content, self._head_of(), done)
         some = []
         try:

@@ -33,7 +33,7 @@ from jobtrail.letters import (
     whole_of,
 )
 from jobtrail.log_range import LogRange
-from jobtrail.partitions import partition_of
+from jobtrail.partitions import partition_of_key
 from jobtrail.settings import Settings
 
 #: Letters that are written back together, and then marked: their bytes are in memory.
@@ -287,7 +287,10 @@ def _outcome(letter: Letter, places: Sequence[Any]) -> Outcome:
 def _home(key: bytes | None, partition: int, partitions: int) -> int:
     """Return the partition of a key; where there is no job in it, the one where it was."""
     try:
-        return partition_of(key.decode(), partitions) if key is not None else partition
+        if key is None:
+            return partition
+        key.decode()
+        return partition_of_key(key, partitions)
     except UnicodeDecodeError:
         return partition
 

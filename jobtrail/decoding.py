@@ -16,6 +16,7 @@ import msgspec
 from jobtrail.batches import Misnamed
 from jobtrail.errors import EventError
 from jobtrail.events import (
+    MAX_NAME_BYTES,
     MAX_PAYLOAD_BYTES,
     Event,
     decode,
@@ -80,8 +81,12 @@ def accept(key: bytes | None, value: bytes | None, partition: int, partitions: i
 
 
 def ids_of(keys: Iterable[bytes | None]) -> dict[bytes, str]:
-    """Return the ids of jobs that keys of records are; those that are no UTF-8 are none."""
-    found = [key for key in keys if key is not None]
+    """Return the ids of jobs that keys of records are; others than ids of jobs may be left out.
+
+    A key that is no UTF-8 is no id, nor is one that is longer than any: it may have megabytes, and
+    what is asked about ids would take as long.
+    """
+    found = [key for key in keys if key is not None and len(key) <= MAX_NAME_BYTES]
     try:
         return {key: key.decode() for key in found}
     except UnicodeDecodeError:

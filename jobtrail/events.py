@@ -35,6 +35,9 @@ from jobtrail.states import State
 MAX_PAYLOAD_BYTES: Final = 64 * 1024
 #: The most bytes of a whole event: far below Kafka's default `message.max.bytes` of 1 MiB.
 MAX_EVENT_BYTES: Final = 192 * 1024
+#: The most characters of a name, such as a job's id, and the most bytes of one in UTF-8.
+MAX_NAME: Final = 256
+MAX_NAME_BYTES: Final = 4 * MAX_NAME
 #: The most tags of one job.
 MAX_TAGS: Final = 32
 
@@ -43,7 +46,7 @@ NO_CONTROL_CHARACTERS: Final = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
 # Control characters are looked for by `_check_text`, which most events need not pass through.
 _PLAIN: Final = {"pattern": NO_CONTROL_CHARACTERS}
-Name = Annotated[str, Meta(min_length=1, max_length=256, extra_json_schema=_PLAIN)]
+Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME, extra_json_schema=_PLAIN)]
 Principal = Annotated[str, Meta(max_length=262, pattern=r"^(?:user|group):[^\x00-\x1f\x7f-\x9f]+$")]
 Tag = Annotated[str, Meta(max_length=256, extra_json_schema=_PLAIN)]
 Tags = Annotated[dict[Name, Tag], Meta(max_length=MAX_TAGS)]

@@ -7,7 +7,8 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from jobtrail.partitions import partition_of
+from jobtrail.events import MAX_NAME_BYTES
+from jobtrail.partitions import partition_of, partition_of_key
 
 _SEED: Final = 0x9747B28C
 _FACTOR: Final = np.uint32(0x5BD1E995)
@@ -17,7 +18,8 @@ _Numbers: TypeAlias = np.ndarray[tuple[int], np.dtype[np.int64]]
 _Bytes: TypeAlias = np.ndarray[tuple[int], np.dtype[np.uint8]]
 
 
-#: Up to so many keys are hashed one by one, which takes less time than arrays of them.
+#: Up to so many keys, or keys of one length, are hashed one by one, which takes less time than
+#: arrays of them: else keys of very many lengths would take long.
 _FEW: Final = 16
 
 
@@ -43,15 +45,26 @@ def partitions_within(content: _Bytes, begins: _Numbers, partitions: int) -> _Nu
         content: The keys, one behind the other.
         begins: Where each begins, and where the last one ends.
         partitions: How many there are.
+
+    Returns:
+        -1 for a key that is longer than any job's id: it may have megabytes.
     """
     lengths = np.diff(begins)
-    hashes = np.empty(len(lengths), np.uint32)
-    # Keys of one length take the same steps, each of which is taken for all of them together.
-    for length in np.unique(lengths):
+    found = np.full(len(lengths), -1, np.int64)
+    for length, count in zip(*np.unique(lengths, return_counts=True), strict=True):
+        if length > MAX_NAME_BYTES:
+            break
         rows = np.flatnonzero(lengths == length)
+        if count <= _FEW:
+            for row in rows:
+                key = content[begins[row] : begins[row + 1]].tobytes()
+                found[row] = partition_of_key(key, partitions)
+            continue
+        # Keys of one length take the same steps, each of which is taken for all of them together.
         places = begins[rows][:, None] + np.arange(length)
-        hashes[rows] = _murmur2(content[places], int(length))
-    return (hashes & np.uint32(0x7FFFFFFF)).astype(np.int64) % partitions
+        hashes = _murmur2(content[places], int(length)) & np.uint32(0x7FFFFFFF)
+        found[rows] = hashes.astype(np.int64) % partitions
+    return found
 
 
 def _murmur2(keys: np.ndarray[tuple[int, int], np.dtype[np.uint8]], length: int) -> _Hashes:

@@ -78,6 +78,46 @@ def read_slowly(content: Content, head: Head, done: int) -> Iterator[Any]:
         at = end
 
 
+def check_headers(content: Content, most: int) -> None:
+    """Check that the records have not more headers than may be read, all together.
+
+    Each takes two bytes, and as an object of Python's a hundred: some KB of zstd become gigabytes.
+
+    Args:
+        content: The batch.
+        most: How many there may be.
+
+    Raises:
+        EventError: There are more.
+    """
+    at = HEADER_BYTES
+    (count,) = COUNT.unpack_from(content)
+    found = 0
+    try:
+        for _ in range(count):
+            length, at = decode_varint_py(content, at)
+            end = at + length
+            _delta, at = decode_varint_py(content, at + 1)
+            _offset, at = decode_varint_py(content, at)
+            for _key_then_value in range(2):
+                size, at = decode_varint_py(content, at)
+                at += max(size, 0)
+            headers, at = decode_varint_py(content, at)
+            found += max(headers, 0)
+            at = end
+    except (ValueError, IndexError):
+        # Who reads the records says what is wrong with them.
+        pass
+    if found > most:
+        raise EventError(
+            "The records of the batch have more headers than are read.",
+            reason="batch-too-large",
+            expected=f"{most:,} at most",
+            found=f"{found:,}",
+            mend=MEND,
+        )
+
+
 def _record(buffer: Content, head: Head) -> Any:
     """Return the record in some bytes.
 

@@ -46,6 +46,8 @@ _LONGEST_PAUSE: Final = 5.0
 #: the log took may be larger than any limit once it is decompressed.
 _KEPT_KEY: Final = 64 * 1024
 _KEPT_VALUE: Final = 1024 * 1024
+#: Headers of a record that a letter keeps: with more it has none, as with one that is too large.
+_MOST_HEADERS: Final = 1_000
 #: What is left of a key where Kafka refuses the letter as it is.
 _LEAST_KEY: Final = 1024
 #: Room for the headers below, and for what Kafka puts around a record.
@@ -197,7 +199,9 @@ class DeadLetters:
         size = 0
         for letter in letters:
             taken = _size(letter.record.key, letter.record.value, letter.record.headers)
-            if isinstance(letter.record.value, Unread) or taken > _RUN_BYTES:
+            if isinstance(letter.record.value, Unread) or _is_large(
+                letter.record, taken, _RUN_BYTES
+            ):
                 yield self._one(letter)
                 continue
             if some and size + taken > _RUN_BYTES:
@@ -229,8 +233,8 @@ class DeadLetters:
 
     def _one(self, letter: DeadLetter) -> _Written:
         record = letter.record
-        key, value, headers = record.key, record.value, _headers(record)
-        size = _size(key, value, headers)
+        key, value = record.key, record.value
+        size = _size(key, value, record.headers)
         if isinstance(value, Unread):
             said = f"{value.last}/{value.codec}".encode()
             ours = self._ours(letter, value.first, (BATCH, said))
@@ -240,10 +244,13 @@ class DeadLetters:
             value = b""
         else:
             ours = self._ours(letter, record.offset)
-        if size > DEAD_LETTER_BYTES - _OVERHEAD:
+        headers: _Headers = []
+        if _is_large(record, size, DEAD_LETTER_BYTES - _OVERHEAD):
             # The whole of it stays in the log, at its place.
-            key, value, headers = key and key[:_KEPT_KEY], value and value[:_KEPT_VALUE], []
+            key, value = key and key[:_KEPT_KEY], value and value[:_KEPT_VALUE]
             ours.insert(0, (CUT, str(size).encode()))
+        else:
+            headers = _headers(record)
         # aiokafka takes no subclass of bytes.
         value = None if value is None else bytes(value)
         return _Written(key, value, headers, ours, size)
@@ -281,6 +288,10 @@ def _reason_of(letter: DeadLetter) -> str:
 def _size(key: bytes | None, value: bytes | None, headers: Any) -> int:
     size = sum(len(name) * 4 + len(content or b"") + 10 for name, content in headers)
     return size + len(key or b"") + len(value or b"") + 40
+
+
+def _is_large(record: Any, size: int, most: int) -> bool:
+    return size > most or len(record.headers) > _MOST_HEADERS
 
 
 def _headers(record: Any) -> _Headers:

@@ -214,6 +214,13 @@ def zeros(size: int) -> Iterator[bytes]:
     yield b"\x00"
 
 
+def headers(name: bytes, count: int, offset: int = 0) -> bytes:
+    """Return a record that has nothing but so many headers of one name."""
+    head = bytes(2) + _number(offset) + _number(-1) + _number(-1) + _number(count)
+    rest = (_counted(name) + _number(-1)) * count
+    return _number(len(head) + len(rest)) + head + rest
+
+
 def bombs() -> Iterator[Case]:
     """Yield small batches that are large."""
     compressor = zstd.ZstdCompressor()
@@ -226,6 +233,19 @@ def bombs() -> Iterator[Case]:
         yield Case(name, batch(data, 1, codec), None, "batch-too-large")
     within = zstd.compress(b"".join(zeros(8 * MIB)))
     yield Case("8 MiB of zstd", batch(within, 1, ZSTD), 1, dead=1)
+    for name in (b"", b"\xff"):
+        content = zstd.compress(headers(name, 10_000_000))
+        yield Case(
+            f"ten million headers {name!r}", batch(content, 1, ZSTD), None, "batch-too-large"
+        )
+    content = zstd.compress(b"".join(headers(b"", 900, n) for n in range(2_000)))
+    yield Case("two million headers", batch(content, 2_000, ZSTD), 2_000, dead=2_000)
+    keys = [b"a" * 20 * MIB, *(b"k%d" % n for n in range(4_000))]
+    content = zstd.compress(packed([Odd(key, b"junk") for key in keys]))
+    yield Case("20 MiB of a key", batch(content, 4_001, ZSTD), 4_001, dead=4_001)
+    keys = [bytes([n % 251]) * (n % 1_100) for n in range(4_000)]
+    content = zstd.compress(packed([Odd(key, b"junk") for key in keys]))
+    yield Case("keys of 1,100 lengths", batch(content, 4_000, ZSTD), 4_000, dead=4_000)
     # Of an event there is nothing in these.
     yield Case("a skipped frame", batch(SKIPPED, 1, ZSTD), None, "batch-unreadable")
     content = zstd.compress(packed([Odd()]))
