@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
@@ -18,7 +18,7 @@ from jobtrail.states import STATES, State
 from projections.reading import Audience, line_of
 from services.api.coding import Coding, Stream, choose, stream
 from services.api.instants import as_text
-from services.api.outgoing import Outgoing
+from services.api.outgoing import LARGE, Outgoing
 
 #: Answers are the caller's own, and have to be asked for again.
 BASE_HEADERS: Final = {
@@ -176,38 +176,88 @@ class Whole(web.Response):
 class Members:
     """An answer that is one object, made some members at a time: only a large one is sent so.
 
+    Use it as a context manager: what of it is in memory is counted until then.
+
     Args:
         long: Sends it.
         most: Bytes that are gathered before they are sent.
+        outgoing: Counts them.
+        user: To whom they go.
     """
 
-    def __init__(self, long: LongAnswer, most: int) -> None:
+    def __init__(self, long: LongAnswer, most: int, outgoing: Outgoing, user: str) -> None:
         self._long = long
         self._most = most
+        self._outgoing = outgoing
+        self._user = user
         self._parts: list[bytes] = []
         self._size = 0
+        #: How much of that is counted: small answers are not.
+        self._counted = 0
         self._before = b"{"
 
+    def __enter__(self) -> Self:
+        """Do nothing."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Count nothing any more."""
+        self._free()
+
     async def add(self, content: Mapping[str, Any]) -> None:
-        """Add some members."""
+        """Add some members.
+
+        Raises:
+            Problem: 429 or 503 where there is no room, and nothing has been sent.
+            ConnectionError: There is none for long, and something has.
+        """
         await self.add_encoded(encode(content)[1:-1])
 
     async def add_encoded(self, members: bytes) -> None:
-        """Add some members that are JSON already, without the braces."""
+        """Add some members that are JSON already, without the braces; as `add`."""
         if not members:
             return
+        await self._make_room(len(members))
         self._parts += [self._before, members]
         self._before = b","
         self._size += len(members)
         if self._size >= self._most:
-            parts, self._parts, self._size = self._parts, [], 0
-            await self._long.write(b"".join(parts))
+            await self._send()
+
+    async def _make_room(self, size: int) -> None:
+        """Count some bytes more."""
+        if self._size + size < LARGE:
+            return
+        more = self._size + size - self._counted
+        if self._outgoing.has_room(self._user, more) or not self._long.begun:
+            self._outgoing.take(self._user, more)
+        else:
+            # Who waits must keep nothing that others wait for.
+            await self._send()
+            more = size
+            await self._outgoing.wait_for_room(self._user, more)
+        self._counted += more
+
+    async def _send(self) -> None:
+        body, self._parts, self._size = b"".join(self._parts), [], 0
+        if body:
+            await self._long.write(body)
+        self._free()
+
+    def _free(self) -> None:
+        if self._counted:
+            self._outgoing.free(self._user, self._counted)
+            self._counted = 0
 
     async def end(self) -> web.StreamResponse:
         """Send the rest."""
         if self._before == b"{":
             return await self._long.end(b"{}")
-        return await self._long.end(b"".join([*self._parts, b"}"]))
+        rest = b"".join([*self._parts, b"}"])
+        if not self._long.begun:
+            # One that goes out as a whole is counted as all those are.
+            self._free()
+        return await self._long.end(rest)
 
 
 def answer(content: Any, headers: Mapping[str, str]) -> web.Response:
@@ -243,25 +293,17 @@ class LongAnswer:
         request: Whose answer.
         interval: Seconds between two signs of life.
         headers: Makes the headers when the answer begins.
-        outgoing: Counts what the client has not taken yet.
-        user: Who asks.
     """
 
-    __slots__ = (
-        "_coder", "_due", "_headers", "_interval", "_outgoing", "_request", "_response", "_user",
-    )  # fmt: skip
+    __slots__ = ("_coder", "_due", "_headers", "_interval", "_request", "_response")
 
     def __init__(
         self,
         request: web.Request,
         interval: float,
         headers: Callable[[], Mapping[str, str]],
-        outgoing: Outgoing,
-        user: str,
     ) -> None:
         self._request = request
-        self._outgoing = outgoing
-        self._user = user
         self._interval = interval
         self._headers = headers
         self._due = asyncio.get_running_loop().time() + interval
@@ -297,8 +339,7 @@ class LongAnswer:
 
     async def _write(self, response: web.StreamResponse, some: bytes) -> None:
         if self._request.method != "HEAD":
-            async with self._outgoing.room(self._user, len(some)):
-                await response.write(some)
+            await response.write(some)
 
     async def _begin(self, coding: Coding | None) -> web.StreamResponse:
         headers = {**BASE_HEADERS, **self._headers()}

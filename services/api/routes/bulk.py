@@ -62,25 +62,23 @@ async def bulk(service: Service, request: web.Request, identity: Identity) -> we
     user = identity.caller.user
     service.outgoing.check(user)
     reader = _Bulk(service, identity.caller, query.filters, live=live)
-    long = LongAnswer(
-        request, service.patience.sign_of_life, reader.headers, service.outgoing, user
-    )
+    long = LongAnswer(request, service.patience.sign_of_life, reader.headers)
     if query.wait:
         await reader.hold(long, service.gate.deadline(identity, query.wait))
     page = await reader.first_page(begun=long.begun)
     if not page.ids:
         raise not_found("You see no job of such a bulk.")
-    members = Members(long, service.reads.limits.page_bytes)
-    while True:
-        if live:
-            async for ids, states in many_states(service, identity.caller, page.ids):
-                known = ((job_id, states.known.get(job_id)) for job_id in ids)
-                await members.add({job_id: status for job_id, status in known if status})
-        else:
-            await members.add_encoded(page.members)
-        if page.end is None:
-            return await members.end()
-        page = await reader.page(page.end, begun=long.begun)
+    with Members(long, service.reads.limits.page_bytes, service.outgoing, user) as members:
+        while True:
+            if live:
+                async for ids, states in many_states(service, identity.caller, page.ids):
+                    known = ((job_id, states.known.get(job_id)) for job_id in ids)
+                    await members.add({job_id: status for job_id, status in known if status})
+            else:
+                await members.add_encoded(page.members)
+            if page.end is None:
+                return await members.end()
+            page = await reader.page(page.end, begun=long.begun)
 
 
 class _Bulk:

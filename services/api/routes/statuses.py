@@ -87,19 +87,17 @@ async def _many(
         request,
         service.patience.sign_of_life,
         lambda: service.freshness.headers(first[0]),
-        service.outgoing,
-        caller.user,
     )
-    members = Members(long, service.reads.limits.page_bytes)
-    async for ids, states in many_states(service, caller, asked.ids):
-        known = states.known
-        first.append(states.fresh)
-        missing = [job_id for job_id in ids if known.get(job_id) is None]
-        if missing and _doubt(service, states.held, missing) is not None:
-            more = await surely(service, caller.user, partial(_read, service, caller, missing))
-            known |= more[0]
-        await members.add(_content(asked, ids, known))
-    return await members.end()
+    with Members(long, service.reads.limits.page_bytes, service.outgoing, caller.user) as members:
+        async for ids, states in many_states(service, caller, asked.ids):
+            known = states.known
+            first.append(states.fresh)
+            missing = [job_id for job_id in ids if known.get(job_id) is None]
+            if missing and _doubt(service, states.held, missing) is not None:
+                more = await surely(service, caller.user, partial(_read, service, caller, missing))
+                known |= more[0]
+            await members.add(_content(asked, ids, known))
+        return await members.end()
 
 
 def _read(service: Service, caller: Caller, ids: Sequence[str]) -> tuple[_Found, Known | None]:
@@ -139,26 +137,21 @@ async def _wait(
         service.store.some, check_whole, identity.caller, asked.ids, until_any=asked.until_any
     )
     try:
-        long = LongAnswer(
-            request,
-            service.patience.sign_of_life,
-            partial(_headers, service.freshness, wait),
-            service.outgoing,
-            user,
-        )
+        headers = partial(_headers, service.freshness, wait)
+        long = LongAnswer(request, service.patience.sign_of_life, headers)
         deadline = service.gate.deadline(identity, asked.wait)
         await service.waits.hold(wait, deadline, long.sign_of_life)
         if wait.arrived is not None:
             service.metrics.wake_delay.observe(perf_counter() - wait.arrived)
         jobs = wait.jobs()
-        members = Members(long, service.reads.limits.page_bytes)
-        for at in range(0, len(asked.ids), AT_ONCE):
-            if at:
-                await service.turns.pause(user)
-            ids = asked.ids[at : at + AT_ONCE]
-            known = {job_id: status_answer(jobs[job_id]) for job_id in ids if job_id in jobs}
-            await members.add(_content(asked, ids, known))
-        return await members.end()
+        with Members(long, service.reads.limits.page_bytes, service.outgoing, user) as members:
+            for at in range(0, len(asked.ids), AT_ONCE):
+                if at:
+                    await service.turns.pause(user)
+                ids = asked.ids[at : at + AT_ONCE]
+                known = {job_id: status_answer(jobs[job_id]) for job_id in ids if job_id in jobs}
+                await members.add(_content(asked, ids, known))
+            return await members.end()
     finally:
         service.waits.release(wait)
 
