@@ -74,6 +74,10 @@ STOPPING: Final = Kind(503, "stopping", "The service is being stopped.", _RETRY)
 LOG_UNAVAILABLE: Final = Kind(503, "log-unavailable", "The log can't be reached.", _RETRY)
 
 
+#: Faults that an answer names.
+_FAULTS: Final = 100
+
+
 class Fault(NamedTuple):
     """One thing that is wrong with a request."""
 
@@ -142,13 +146,11 @@ class Problem(Exception):
 
 
 def invalid(faults: Sequence[Fault]) -> Problem:
-    """A request with faults, all of them at once."""
-    things = "one thing is" if len(faults) == 1 else f"{len(faults)} things are"
-    return Problem(
-        INVALID,
-        f"In this request {things} wrong; see `errors`.",
-        faults=faults,
-    )
+    """A request with faults, all of them at once; of very many the first."""
+    things = "one thing is" if len(faults) == 1 else f"{len(faults):,} things are"
+    where = "`errors`" if len(faults) <= _FAULTS else f"`errors` for the first {_FAULTS}"
+    detail = f"In this request {things} wrong; see {where}."
+    return Problem(INVALID, detail, faults=faults[:_FAULTS])
 
 
 def unauthorized(reason: str) -> Problem:

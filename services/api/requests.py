@@ -26,6 +26,12 @@ DEFAULT_SIZE: Final = 100
 MAX_WAIT: Final = 86_400
 FOREVER: Final = -1
 
+#: What a request may consist of: what is looked at for each takes microseconds. No parameter is
+#: missing to anybody: with 100 types and 32 tags, each by itself, there are 150.
+MAX_PARAMETERS: Final = 200
+MAX_MEMBERS: Final = 50
+#: The most types, or states, that are asked for.
+MAX_KINDS: Final = 100
 #: Query strings up to this length are remembered.
 _SHORT: Final = 256
 #: What the service makes cursors of.
@@ -59,7 +65,9 @@ class NoQuery(Query):
 
 
 class _OfTypes(Query):
-    job_types: tuple[Name, ...] = Field((), alias="jobType", description="Only these types.")
+    job_types: tuple[Name, ...] = Field(
+        (), alias="jobType", max_length=MAX_KINDS, description="Only these types, 100 at most."
+    )
 
 
 class BulkQuery(_OfTypes):
@@ -125,7 +133,7 @@ class _Filtered(_Ranged):
     """All the filters that there are."""
 
     states: tuple[Annotated[State, Field(strict=False)], ...] = Field(
-        (), alias="state", description="Only jobs in one of these states."
+        (), alias="state", max_length=MAX_KINDS, description="Only jobs in one of these states."
     )
     owner: Name | None = Field(None, description="Only jobs of this owner.")
     bulk_id: Name | None = Field(None, alias="bulkId", description="Only jobs of this bulk.")
@@ -260,6 +268,10 @@ def _read_again(model: type[_Q], raw: str) -> _Q:
 
 
 def _read_query(model: type[_Q], raw: str) -> _Q:
+    count = raw.count("&") + 1
+    if count > MAX_PARAMETERS:
+        detail = f"A query has {MAX_PARAMETERS} parameters at most, not {count:,}."
+        raise invalid([Fault("parameter", "", detail)])
     found, faults = parse_query(raw, model.arrays)
     lists: dict[str, Any] = {k: tuple(v) if type(v) is list else v for k, v in found.items()}
     try:
@@ -284,6 +296,9 @@ def read_body(model: type[_B], body: bytes) -> _B:
         found = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise invalid([Fault("pointer", "", f"The body is not JSON: {error}.")]) from None
+    if isinstance(found, dict) and len(found) > MAX_MEMBERS:
+        detail = f"The body has {MAX_MEMBERS} fields at most, not {len(found):,}."
+        raise invalid([Fault("pointer", "", detail)])
     try:
         return model.model_validate(found)
     except ValidationError as error:

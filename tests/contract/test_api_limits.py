@@ -39,7 +39,7 @@ def only_fault(answer: Answer) -> tuple[str, str]:
     """Return where the one fault is, and what it is."""
     assert (answer.status, answer.headers["Content-Type"]) == (400, PROBLEM)
     (error,) = answer.errors
-    return error.get("parameter") or error["pointer"], error["detail"]
+    return error.get("parameter", error.get("pointer")), error["detail"]
 
 
 # --- sizes
@@ -69,6 +69,32 @@ async def test_size_of_a_page(tmp_path: Path) -> None:
             assert "equal to 2" in detail
     # A history reads Kafka, which is not here.
     assert page_size(HistoryQuery(), 2) == page_size(HistoryQuery(size=1), 1) + 1 == 2
+
+
+async def test_what_a_request_consists_of(tmp_path: Path) -> None:
+    async with service(tmp_path) as api:
+        names = [f"type-{n}" for n in range(101)]
+        assert (await api.get(f"/jobs/search?jobType={','.join(names[:100])}")).status == 200
+        for query in (f"jobType={','.join(names)}", "&".join(f"jobType={n}" for n in names)):
+            place, detail = only_fault(await api.get(f"/jobs/search?{query}"))
+            assert place == "jobType"
+            assert "at most 100" in detail
+        # Also of who says nothing of who they are.
+        many = "&".join(f"p{n}=" for n in range(201))
+        for path in ("/jobs/search", "/healthz", "/readyz", "/openapi.json", "/docs"):
+            assert "at most, not 201" in only_fault(await api.get(f"{path}?{many}"))[1]
+        body = json.dumps({f"f{n}": 0 for n in range(51)}).encode()
+        assert (
+            "at most, not 51" in only_fault(await api.ask("POST", "/jobs/statuses", body=body))[1]
+        )
+
+
+async def test_faults_that_are_named(tmp_path: Path) -> None:
+    async with service(tmp_path) as api:
+        answer = await api.get("/jobs/search?" + "&".join(f"p{n}=" for n in range(150)))
+        assert (answer.status, len(answer.errors)) == (400, 100)
+        detail = "In this request 150 things are wrong; see `errors` for the first 100."
+        assert answer.json["detail"] == detail
 
 
 async def test_bytes_of_a_body(tmp_path: Path) -> None:

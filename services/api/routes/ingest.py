@@ -201,9 +201,15 @@ def _from_binary(request: web.Request, body: bytes) -> bytes:
             event[attribute] = text_of(value)
         except ValueError as error:
             faults.append(Fault("parameter", name, f"This is no attribute: {error}."))
+    content_type = request.headers[hdrs.CONTENT_TYPE]
+    try:
+        # Its parameters may have anything between their quotes.
+        content_type.encode()
+    except UnicodeEncodeError:
+        faults.append(Fault("parameter", "content-type", "It is not UTF-8."))
     if faults:
         raise invalid(faults)
-    event["datacontenttype"] = request.headers[hdrs.CONTENT_TYPE]
+    event["datacontenttype"] = content_type
     if body:
         # What it holds is judged with the event; more than the one member it can't become.
         check_value(body)
