@@ -34,6 +34,9 @@ _AT_ONCE: Final = 100
 _JOBS_PER_WAIT: Final = 16
 #: Seconds between two looks whether the log is known to its end where a job was not found.
 _LOOK_AGAIN: Final = 0.1
+#: For how many seconds somebody waits for the tail who joins others, and between two looks.
+_JOINS_WITHIN: Final = 2.0
+_JOINS_AGAIN: Final = 0.005
 
 
 class Limits(NamedTuple):
@@ -139,6 +142,7 @@ class Waits:
                 if at:
                     await self._turns.pause(caller.user)
                 some = ids[at : at + _AT_ONCE]
+                await self._join(view, some)
                 with view() as snapshot:
                     partitions = len(snapshot.held.position)
                     check(snapshot.held, some, partitions)
@@ -156,6 +160,27 @@ class Waits:
             self._on_unsynced()
         self._held[wait] = None
         return wait
+
+    async def _join(
+        self, view: Callable[[], AbstractContextManager[Snapshot]], ids: Sequence[str]
+    ) -> None:
+        """Wait until the tail has what the projections have of jobs that others wait for.
+
+        They are told of these event by event, so none may be passed over for who comes later. Where
+        the tail does not catch up in time, they see the states at looks into the projections.
+        """
+        clock = asyncio.get_running_loop().time
+        until = clock() + _JOINS_WITHIN
+        while True:
+            known = (self._watches.get(job_id.encode()) for job_id in ids)
+            shared = {watch.partition for watch in known if watch is not None and watch.synced}
+            if not shared or clock() >= until:
+                return
+            with view() as snapshot:
+                position = snapshot.held.position
+            if all(self._buffer.end(p) >= position.get(p, 0) for p in shared):
+                return
+            await asyncio.sleep(_JOINS_AGAIN)
 
     def _watch(
         self, snapshot: Snapshot, ids: Sequence[str], partitions: int, claim: Claim

@@ -354,3 +354,35 @@ async def test_more_than_the_buffer_holds_is_answered_as_projected(tmp_path: Pat
         api.show()
         await api.project()
         assert (await task).json[job]["state"] == "completed"
+
+
+@pytest.mark.parametrize("user", ["alice", "eve"])
+async def test_who_waits_later_takes_no_event_from_who_waits_already(api: Api, user: str) -> None:
+    """The projections may be ahead of the tail, and with them who begins to wait."""
+    api.emit("j", "created", owner="alice")
+    await api.project()
+    api.show()
+    first = await wait_for(api, "j")
+    api.emit("j", "failed")
+    api.emit("j", "active", attempt=1)
+    await api.project()
+    later = asyncio.create_task(api.statuses("j", headers=api.bearer(user), wait=-1))
+    # It is there, and waits for the tail.
+    await asyncio.sleep(0.05)
+    api.show()
+    assert (await first).json["j"]["state"] == "failed"
+    await held(api, 1)
+    assert not later.done()
+    later.cancel()
+
+
+async def test_who_waits_later_does_not_wait_for_a_tail_that_does_not_come(api: Api) -> None:
+    api.emit("j", "created", owner="alice")
+    await api.project()
+    api.show()
+    first = await wait_for(api, "j")
+    api.emit("j", "completed")
+    await api.project()
+    async with asyncio.timeout(30):
+        later = await api.statuses("j", headers=api.bearer("alice"), wait=-1)
+        assert later.json["j"]["state"] == (await first).json["j"]["state"] == "completed"
