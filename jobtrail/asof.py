@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Final, NamedTuple
 
+from jobtrail.errors import EventError
 from jobtrail.events import TYPE_NAMES, decode
 from jobtrail.fold import fold
 from jobtrail.job import VERDICTS, Job, Place, Verdict
@@ -127,15 +128,20 @@ def fold_again(
         bodies: By offset, as they came.
 
     Returns:
-        The job as it was; None where an event is not there any more.
+        The job as it was; None where an event is not there any more, or is none.
     """
     job: Job | None = None
     for offset, time in events:
         body = bodies.get(offset)
         if body is None:
             return None
+        try:
+            event = decode(body)
+        except EventError:
+            # The log is another one.
+            return None
         # The time that an event without one was given stands in the trail.
-        job, _verdict = fold(job, decode(body), Place(partition, offset, time))
+        job, _verdict = fold(job, event, Place(partition, offset, time))
     return job
 
 

@@ -80,13 +80,14 @@ class Bodies:
         self._line = Line(_WAITING, _WAITING, lambda _own: busy())
 
     async def read(
-        self, partition: int, offsets: Sequence[int], user: str = ""
+        self, partition: int, keys: Mapping[int, bytes], user: str = ""
     ) -> dict[int, bytes | None]:
         """Return the values of records; without those that the log has lost.
 
         Args:
             partition: Where they lie.
-            offsets: Their offsets, ascending.
+            keys: Their keys by their offsets, ascending. A record with another key is none of
+                these: the log is another one than the projections', and the event another job's.
             user: Who asks for them.
 
         Raises:
@@ -94,9 +95,10 @@ class Bodies:
         """
         found: dict[int, bytes | None] = {}
         others = self._witness.others
+        offsets = list(keys)
         for at in range(0, len(offsets), _IN_A_TURN):
             async with self._turn(user):
-                found |= await self._read(partition, offsets[at : at + _IN_A_TURN])
+                found |= await self._read(partition, offsets[at : at + _IN_A_TURN], keys)
         await self._witness.still(others)
         return found
 
@@ -139,15 +141,19 @@ class Bodies:
         await self.close()
         raise log_unavailable(f"reading events: {error!r}") from None
 
-    async def _read(self, partition: int, offsets: Sequence[int]) -> dict[int, bytes | None]:
+    async def _read(
+        self, partition: int, offsets: Sequence[int], keys: Mapping[int, bytes]
+    ) -> dict[int, bytes | None]:
         found: dict[int, bytes | None] = {}
         while offsets and (rest := self._resume(partition, offsets[0])) is not None:
-            found |= await rest.pick(offsets)
+            found |= await rest.pick(offsets, keys)
             self._keep(rest)
             offsets = offsets[bisect_left(offsets, rest.reached) :]
-        return found | await self._fetch(partition, offsets) if offsets else found
+        return found | await self._fetch(partition, offsets, keys) if offsets else found
 
-    async def _fetch(self, partition: int, offsets: Sequence[int]) -> dict[int, bytes | None]:
+    async def _fetch(
+        self, partition: int, offsets: Sequence[int], keys: Mapping[int, bytes]
+    ) -> dict[int, bytes | None]:
         consumer = await self._started()
         tp = TopicPartition(self._topic, partition)
         consumer.assign([tp])
@@ -173,7 +179,7 @@ class Bodies:
                         rest = _Rest(partition, group)
                         wanted = offsets[bisect_left(offsets, group.begin) :]
                         if wanted and wanted[0] < position:
-                            found |= await rest.pick(wanted)
+                            found |= await rest.pick(wanted, keys)
                             self._keep(rest)
         finally:
             # Or it would go on fetching what nobody asked for.
@@ -312,12 +318,18 @@ class _Rest:
             taken += some[bisect_left(some, begin, key=_offset) :]
         return taken
 
-    async def pick(self, offsets: Sequence[int]) -> dict[int, bytes | None]:
+    async def pick(
+        self, offsets: Sequence[int], keys: Mapping[int, bytes]
+    ) -> dict[int, bytes | None]:
         """Return the values of those records that it has of these, and pass over the others."""
         found: dict[int, bytes | None] = {}
         wanted = set(offsets)
         while (some := await self._next(offsets[-1] + 1)) is not None:
-            found |= {record.offset: record.value for record in some if record.offset in wanted}
+            found |= {
+                record.offset: record.value
+                for record in some
+                if record.offset in wanted and record.key == keys[record.offset]
+            }
         return found
 
     async def _next(self, end: int) -> Sequence[Any] | None:

@@ -131,12 +131,13 @@ class Past:
         Raises:
             Problem: As above.
         """
-        wanted: dict[int, list[int]] = {}
+        wanted: dict[int, dict[int, bytes]] = {}
         for then in found:
-            wanted.setdefault(then.partition, []).extend(offset for offset, _time in then.events)
+            key = then.place.id.encode()
+            wanted.setdefault(then.partition, {}).update((at, key) for at, _time in then.events)
         bodies = {
-            partition: await self._bodies.read(partition, sorted(offsets), user)
-            for partition, offsets in wanted.items()
+            partition: await self._bodies.read(partition, dict(sorted(keys.items())), user)
+            for partition, keys in wanted.items()
         }
         jobs = []
         for then in found:

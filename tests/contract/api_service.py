@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,14 +94,15 @@ class ListedBodies(Bodies):
         return group_of(self._api.records[tp.partition][begin : begin + FETCHED])
 
     async def read(
-        self, partition: int, offsets: Sequence[int], user: str = ""
+        self, partition: int, keys: Mapping[int, bytes], user: str = ""
     ) -> dict[int, bytes | None]:
         """Return the values of records; without those that the log has lost."""
         lost = self._api.lost
         if lost is None:
             raise log_unavailable("it is away")
         records = self._api.records[partition]
-        return {n: records[n].value for n in offsets if (partition, n) not in lost}
+        there = {n: records[n] for n in keys if n < len(records) and (partition, n) not in lost}
+        return {n: record.value for n, record in there.items() if record.key == keys[n]}
 
 
 class ListedIngest(Ingest):

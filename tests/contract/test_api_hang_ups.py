@@ -65,14 +65,14 @@ async def test_a_history_that_is_left_in_the_middle_leaves_no_half_started_consu
     bodies = Bodies("log", kafka, witness())
     for _ in range(3):
         mute.arrived.clear()
-        reading = asyncio.create_task(bodies.read(0, [1]))
+        reading = asyncio.create_task(bodies.read(0, {1: b"j"}))
         await mute.arrived.wait()
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await reading
     # Those who come after are told the truth, not of a mistake.
     with pytest.raises(Problem) as told:
-        await bodies.read(0, [1])
+        await bodies.read(0, {1: b"j"})
     assert told.value.kind is LOG_UNAVAILABLE
     with pytest.raises(Problem) as told:
         await bodies.scan(0, 0, 1)
@@ -135,7 +135,7 @@ class SlowBodies(Bodies):
 async def test_who_waits_too_long_for_a_turn_leaves_alone_who_has_it() -> None:
     bodies = SlowBodies(0.3)
     found = await asyncio.gather(
-        *(bodies.read(0, [n], f"user-{n}") for n in range(4)), return_exceptions=True
+        *(bodies.read(0, {n: b"j"}, f"user-{n}") for n in range(4)), return_exceptions=True
     )
     # The third and the fourth would have had to wait for two others.
     assert found[:2] == [{0: b"0"}, {1: b"1"}]
@@ -143,19 +143,27 @@ async def test_who_waits_too_long_for_a_turn_leaves_alone_who_has_it() -> None:
         assert isinstance(refused, Problem)
         assert refused.kind is BUSY
     assert len(bodies.made) == 1
-    assert await bodies.read(0, [9]) == {9: b"9"}
+    assert await bodies.read(0, {9: b"j"}) == {9: b"9"}
     await bodies.close()
 
 
 async def test_a_cancellation_of_aiokafkas_own_is_a_log_that_did_not_answer() -> None:
     bodies = SlowBodies(0)
-    assert await bodies.read(0, [0]) == {0: b"0"}
+    assert await bodies.read(0, {0: b"j"}) == {0: b"0"}
     bodies.made[0].error = asyncio.CancelledError()
     with pytest.raises(Problem) as told:
         await bodies.scan(0, 1, 2)
     assert told.value.kind is LOG_UNAVAILABLE
     assert (await bodies.scan(0, 1, 2)).reached == 2
     assert len(bodies.made) == 2
+    await bodies.close()
+
+
+async def test_a_record_with_another_key_is_none_of_those_that_are_asked_for() -> None:
+    """Another log than the one that was folded may have another job's event there."""
+    bodies = SlowBodies(0)
+    assert await bodies.read(0, {0: b"j"}) == {0: b"0"}
+    assert await bodies.read(0, {5: b"other"}) == {}
     await bodies.close()
 
 

@@ -102,7 +102,7 @@ async def _history(
     asked = (query.from_offset, size + 1)
     found, partition, headers, trail = await _find(service, identity.caller, job_id, asked)
     entries = trail_page(trail, *asked)
-    page, bodies = await _bodies_of(service, identity.caller, partition, entries[:size])
+    page, bodies = await _bodies_of(service, identity.caller, found.id, partition, entries[:size])
     following = None
     if len(entries) > len(page):
         following = f"{path}fromOffset={entries[len(page)].offset}&size={size}"
@@ -112,14 +112,15 @@ async def _history(
 
 
 async def _bodies_of(
-    service: Service, caller: Caller, partition: int, entries: Sequence[TrailEntry]
+    service: Service, caller: Caller, job_id: str, partition: int, entries: Sequence[TrailEntry]
 ) -> tuple[Sequence[TrailEntry], dict[int, bytes | None]]:
     """Return the bodies of as many events as may be on a page, and which these are."""
     left = service.reads.limits.page_bytes
     found: dict[int, bytes | None] = {}
     for at in range(0, len(entries), _AT_ONCE):
         offsets = [entry.offset for entry in entries[at : at + _AT_ONCE]]
-        bodies = await service.bodies.read(partition, offsets, caller.user)
+        keys = dict.fromkeys(offsets, job_id.encode())
+        bodies = await service.bodies.read(partition, keys, caller.user)
         for number, offset in enumerate(offsets, at):
             left -= len(bodies.get(offset) or b"")
             if left < 0 and number:
