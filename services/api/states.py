@@ -6,14 +6,16 @@ this can't be read beside it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 from jobtrail.partitions import partition_of
+from jobtrail.position import holds
 from projections.meter import TooLong
 from projections.reading import Caller, Held
 from services.api.answers import status_answer, stored_status
+from services.api.problems import behind
 from services.api.reading import surely
 from services.api.service import Service
 from services.api.store import is_recovering
@@ -22,6 +24,9 @@ from services.api.store import is_recovering
 AT_ONCE: Final = 100
 
 Status = dict[str, Any]
+
+
+_NOWHERE: Final[Mapping[int, int]] = {}
 
 
 class States(NamedTuple):
@@ -57,12 +62,19 @@ def states_at_end(service: Service, caller: Caller, ids: Sequence[str]) -> State
 
 
 async def many_states(
-    service: Service, caller: Caller, ids: Sequence[str]
+    service: Service, caller: Caller, ids: Sequence[str], said: Mapping[int, int] = _NOWHERE
 ) -> AsyncIterator[tuple[Sequence[str], States]]:
     """Yield the states of any number of jobs, with the ids that were asked for.
 
+    Args:
+        service: The service.
+        caller: Who asks.
+        ids: Of the jobs.
+        said: The position that the answer is said to have; what is yielded has it too.
+
     Raises:
-        Problem: As above; 503 where more events than one step folds are not folded in time.
+        Problem: As above; 503 where more events than one step folds are not folded in time, or the
+            tail has lost events meanwhile: the answer would be older than it says.
     """
     at, size = 0, AT_ONCE
     while at < len(ids):
@@ -74,6 +86,9 @@ async def many_states(
                 raise
             size = max(1, size // 4)
             continue
+        if not holds(found.fresh.position, said):
+            raise behind("The live tail has lost events while the answer was made. Ask again.")
+        said = found.fresh.position
         yield some, found
         at += len(some)
         await service.turns.pause(caller.user)

@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from projections.reading import Caller
 from services.api.endpoint import STREAM, Endpoint
 from services.api.freshness import LAG, POSITION
 from services.api.limits import Patience
-from services.api.problems import BEHIND, LOG_CHANGED, LOG_UNAVAILABLE
+from services.api.problems import BEHIND, LOG_CHANGED, LOG_UNAVAILABLE, Problem
 from services.api.routes import ENDPOINTS
-from tests.contract.api_service import PATIENT, Answer, Api, running
+from services.api.states import AT_ONCE, many_states
+from tests.contract.api_service import PARTITIONS, PATIENT, Answer, Api, running
 from tests.contract.feeding import feed
 
 
@@ -170,3 +172,31 @@ async def test_a_listener_begins_behind_its_position(tmp_path: Path) -> None:
 async def _first(api: Api, position: str) -> str:
     async with feed(api, **{POSITION: position}) as reader:
         return reader.response.headers[POSITION]
+
+
+async def test_no_state_is_older_than_the_position_of_its_answer(tmp_path: Path) -> None:
+    """Of many jobs some are read at a time; the tail may lose events in between."""
+    ids = [f"job-{number}" for number in range(2 * AT_ONCE)]
+    async with running(tmp_path, patience=PATIENT) as api:
+        api.make_store()
+        for job in ids:
+            api.emit(job, "created")
+        await api.project()
+        api.follow()
+        for job in ids:
+            api.emit(job, "active")
+        api.show()
+        service, caller = api.service, Caller("root", reads_all=True)
+        answer = many_states(service, caller, ids)
+        _some, states = await anext(answer)
+        assert {status["state"] for status in states.known.values() if status} == {"active"}
+        for partition in range(PARTITIONS):
+            service.tail.begin(partition, service.buffer.end(partition))
+        with pytest.raises(Problem) as told:
+            await anext(answer)
+        assert told.value.status == 503
+        with pytest.raises(Problem):
+            await anext(many_states(service, caller, ids, states.fresh.position))
+        # As the projections are, and said so.
+        _some, states = await anext(many_states(service, caller, ids))
+        assert {status["state"] for status in states.known.values() if status} == {"created"}

@@ -71,7 +71,8 @@ async def bulk(service: Service, request: web.Request, identity: Identity) -> we
     with Members(long, service.reads.limits.page_bytes, service.outgoing, user) as members:
         while True:
             if live:
-                async for ids, states in many_states(service, identity.caller, page.ids):
+                said = reader.position
+                async for ids, states in many_states(service, identity.caller, page.ids, said):
                     known = ((job_id, states.known.get(job_id)) for job_id in ids)
                     await members.add({job_id: status for job_id, status in known if status})
             else:
@@ -94,6 +95,12 @@ class _Bulk:
         self._end: Mapping[int, int] | None = None
         #: When the bulk may be looked through again, by the loop's clock.
         self._again_at = 0.0
+
+    @property
+    def position(self) -> Mapping[int, int]:
+        """How fresh the first page is."""
+        assert self._held is not None
+        return self._held.position
 
     def headers(self) -> dict[str, str]:
         """Say how fresh the first page is."""

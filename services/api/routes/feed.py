@@ -168,6 +168,7 @@ class _Told:
                             yield self.mark()
                         if listener.over:
                             # The log may be another one: where it ends for them was said before.
+                            reading.exception()
                             return
                         # The span is not kept for as long as it takes them to take their part.
                         part, rest = self._part_of(reading.result())
