@@ -55,6 +55,8 @@ def last_record(record: Any, epoch: int) -> LastRecord:
 class Log:
     """A consumer without a group, for questions about the log.
 
+    It connects where it is entered, else with the first question.
+
     Args:
         topic: The log.
         client: Keyword arguments for aiokafka: servers and security.
@@ -90,9 +92,10 @@ class Log:
         trace: TracebackType | None,
     ) -> None:
         """Disconnect."""
-        await self._disconnect()
+        await self.close()
 
-    async def _disconnect(self) -> None:
+    async def close(self) -> None:
+        """Disconnect; the next question connects again."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             await stop_client(consumer)
@@ -112,7 +115,7 @@ class Log:
                 yield self._consumer
                 self._count(self._consumer)
         except (KafkaError, TimeoutError):
-            await self._disconnect()
+            await self.close()
             raise
 
     def _count(self, consumer: Any) -> None:

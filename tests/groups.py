@@ -86,6 +86,18 @@ class MemoryLog:
         """Return the offset behind the last record of each partition."""
         return {p: some[-1].offset + 1 if some else 0 for p, some in self.records.items()}
 
+    async def find(self, offsets: Mapping[int, int]) -> dict[int, Any]:
+        """Return per partition the record at an offset; None where none lies there."""
+        found: dict[int, Any] = dict.fromkeys(offsets)
+        for partition, offset in offsets.items():
+            for record in self.records[partition]:
+                if record.offset == offset:
+                    found[partition] = record
+        return found
+
+    async def close(self) -> None:
+        """Hold no connection."""
+
     async def is_compacted(self) -> bool:
         """Tell whether offsets may be missing."""
         return self.compacted

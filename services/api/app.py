@@ -11,6 +11,7 @@ from typing import Any
 from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11
 
+from jobtrail.log import Log
 from jobtrail.settings import Settings
 from projections.reading import Held, ProjectionReader
 from services.api.auth import Gate
@@ -33,6 +34,7 @@ from services.api.overlay import Overlay
 from services.api.past import Past
 from services.api.problems import unreadable
 from services.api.progress import Progress
+from services.api.proofs import Proofs
 from services.api.protocol import DIRECT
 from services.api.provider import Provider
 from services.api.reads import Limits as ReadLimits
@@ -98,6 +100,7 @@ def make_service(
         reads=reads,
         past=Past(reads, bodies),
         witness=witness,
+        proofs=Proofs(Log(settings.topic, kafka), witness, buffer),
         gate=_make_gate(settings, secret, patience),
         cursors=Cursors(secret),
         delivery=Delivery(secret),
@@ -108,10 +111,7 @@ def make_service(
         turns=turns,
         outgoing=Outgoing(settings.max_outgoing_bytes, settings.max_outgoing_bytes_per_caller),
     )
-    _introduce(service)
-    measure(service)
-    measure_restarts(service.metrics, settings.data_dir)
-    return service
+    return _introduced(service, settings)
 
 
 def _make_tail(
@@ -136,12 +136,18 @@ def _make_spans(settings: Settings, store: Store, kafka: dict[str, Any], witness
     return Spans(bodies, store, settings.feed_buffer_bytes // 2)
 
 
-def _introduce(service: Service) -> None:
-    """Let those parts of a service hear of each other that were made before they could."""
+def _introduced(service: Service, settings: Settings) -> Service:
+    """Let those parts of a service hear of each other that were made before they could.
+
+    And let its metrics hear of all of them.
+    """
     service.progress.listen(service.waits.resync)
     service.tail.listen(service.progress.need, partial(_lose, service))
     service.waits.listen(service.progress.need)
     service.buffer.listen(service.overlay.look_through)
+    measure(service)
+    measure_restarts(service.metrics, settings.data_dir)
+    return service
 
 
 def _make_gate(settings: Settings, secret: bytes, patience: Patience) -> Gate:
@@ -214,6 +220,7 @@ async def _follow_log(app: web.Application) -> AsyncIterator[None]:
     await service.ingest.close()
     await service.spans.close()
     await service.bodies.close()
+    await service.proofs.close()
     service.reads.close()
     service.store.close()
 

@@ -35,10 +35,10 @@ FRESHNESS: Final = (POSITION, LAG)
 #: What every read of the projections may be refused with.
 READS: Final = (
     RECOVERING, BEHIND, STORE_UNAVAILABLE, STOPPING, LOG_CHANGED, LOG_UNAVAILABLE, BUSY,
-    TOO_MANY_BYTES,
+    TOO_MANY_BYTES, TOO_MANY_READS,
 )  # fmt: skip
 #: What a read that may be long may be refused with.
-LONG_READS: Final = (*READS, TOO_MANY_READS, READ_TOO_LONG)
+LONG_READS: Final = (*READS, READ_TOO_LONG)
 
 
 class Link(NamedTuple):

@@ -20,6 +20,16 @@ def too_many_reads(most: int) -> Problem:
     )
 
 
+def too_many_proofs(most: int) -> Problem:
+    """As many positions of a caller as may wait to be proven by the log."""
+    return Problem(
+        TOO_MANY_READS,
+        f"As many positions that you sent are being looked up in the log as may: {most}. Send one "
+        "after the other.",
+        headers={"Retry-After": "1"},
+    )
+
+
 def too_many_bytes(most: int) -> Problem:
     """A caller has not read the answers that are under way to them."""
     return Problem(

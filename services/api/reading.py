@@ -44,12 +44,24 @@ async def reach_position(
         return {}
     with service.store.some():
         wanted = wanted_position(header, service.store.partitions, name)
-    await _reach(service, wanted, live=live)
+    await _reach(service, wanted, partial(_user, service, request), live=live)
     return wanted
 
 
-async def reach_cut(service: Service, cut: Cut, *, live: bool = False) -> None:
+def _user(service: Service, request: web.Request) -> str:
+    """Return who sent a request that was let in."""
+    known = service.gate.identify(request.headers.get("Authorization"))
+    return "" if known is None else known.caller.user
+
+
+async def reach_cut(service: Service, cut: Cut, *, user: str = "", live: bool = False) -> None:
     """Wait until a read can tell what was true at a position.
+
+    Args:
+        service: The service.
+        cut: May name a position.
+        user: Who asks; those who are not named have their turns as one.
+        live: Whether what the tail knows will be laid over the answer.
 
     Raises:
         Problem: 400 for what is no position in this log; 410 where it is one of another log; 503
@@ -58,10 +70,12 @@ async def reach_cut(service: Service, cut: Cut, *, live: bool = False) -> None:
     if cut.instant is None:
         with service.store.some():
             check_partitions(cut.position, service.store.partitions, "asOf")
-        await _reach(service, cut.position, live=live)
+        await _reach(service, cut.position, lambda: user, live=live)
 
 
-async def _reach(service: Service, wanted: Mapping[int, int], *, live: bool) -> None:
+async def _reach(
+    service: Service, wanted: Mapping[int, int], user: Callable[[], str], *, live: bool
+) -> None:
     """Wait until a read holds a position, and prove that it is one of this log.
 
     When it returns, both are so in this turn of the event loop: what only the tail holds it may
@@ -76,11 +90,10 @@ async def _reach(service: Service, wanted: Mapping[int, int], *, live: bool) -> 
             if await service.progress.reaches(wanted):
                 continue
             raise _not_reached(service, wanted)
-        doubtful = {} if proven else service.witness.doubtful(wanted, held)
-        if not doubtful:
+        if proven or not service.proofs.doubtful(wanted, held):
             return
         assert isinstance(wanted, Position)
-        await service.witness.prove(wanted, doubtful)
+        await service.proofs.prove(user(), wanted, held)
         proven = True
 
 

@@ -22,6 +22,7 @@ from services.api.outgoing import Outgoing
 from services.api.overlay import Overlay
 from services.api.past import Past
 from services.api.progress import Progress
+from services.api.proofs import Proofs
 from services.api.reads import Reads
 from services.api.spans import Spans
 from services.api.standing import Standing
@@ -47,6 +48,7 @@ class Service:
     freshness: Freshness
     waits: Waits
     witness: Witness
+    proofs: Proofs
     tail: Tail
     ingest: Ingest
     reads: Reads

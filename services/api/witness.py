@@ -16,12 +16,11 @@ from aiokafka.errors import KafkaError
 
 from jobtrail.errors import LogUnavailable, StoreError
 from jobtrail.log import Log, Read
-from jobtrail.position import Position, mark_of
 from jobtrail.records import BREAKS
 from projections.reading import Held
 from services.api.buffer import Buffer
 from services.api.limits import Patience
-from services.api.problems import log_changed, log_unavailable, recovering
+from services.api.problems import log_unavailable, recovering
 from services.api.store import Store
 
 logger = logging.getLogger(__name__)
@@ -33,8 +32,6 @@ _EVERY: Final = 5.0
 _SOON: Final = 0.25
 #: Seconds in which the log has to answer a request that has to know.
 _WITHIN: Final = 5.0
-#: Positions that were proven by the log itself and are remembered.
-_REMEMBERED: Final = 4_096
 _FOREIGN: Final = (
     "The projections hold another log than the one that is there; they are being folded again."
 )
@@ -63,7 +60,6 @@ class Witness:
         #: Why partitions are not answered for.
         self._reasons: dict[int, str] = {}
         self._judged: tuple[Held | None, Held | None] = (None, None)
-        self._proven: dict[tuple[int, int], int] = {}
         #: After so many breaks the tail's log was the same one.
         self._trusted = BREAKS.count
         self._proving = asyncio.Lock()
@@ -170,13 +166,17 @@ class Witness:
             logger.error("action=tail_other_log partition=%d The log: %s", partition, difference)
         if found:
             self.others += 1
-            self._proven.clear()
             self.look_soon()
         return found
 
     def trust(self, breaks: int) -> None:
         """Take in that the tail's log was the same one after so many breaks."""
         self._trusted = max(self._trusted, breaks)
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether nothing has happened since the log was found to be the one that was read."""
+        return self._trusted == BREAKS.count
 
     # --- what is read of it by its offsets
 
@@ -189,81 +189,29 @@ class Witness:
         Raises:
             Problem: 503 where it is another one, or where nobody can tell in time.
         """
-        if self._trusted < BREAKS.count:
-            # Once for all who ask.
-            async with self._proving:
-                await self._prove_now()
+        await self.be_sure()
         if others != self.others:
             raise recovering("The log became another one while it was read.")
 
-    async def _prove_now(self) -> None:
-        breaks = BREAKS.count
-        if self._trusted >= breaks:
+    async def be_sure(self) -> None:
+        """Ask whether the log is the one that was read, where that is in doubt.
+
+        Afterwards it may be in doubt still: where it is another one, until the tail has begun with
+        that.
+
+        Raises:
+            Problem: 503 where the log does not answer in time.
+        """
+        if self.is_sure:
             return
         try:
-            async with asyncio.timeout(_WITHIN):
-                if not await self.changed(self._buffer.read()):
-                    self.trust(breaks)
+            # Once for all who ask, and each of them waits no longer than for one answer.
+            async with asyncio.timeout(_WITHIN), self._proving:
+                await self._prove_now()
         except FAILURES as error:
             raise log_unavailable(f"asking whether it is the same one: {error!r}") from None
 
-    # --- positions
-
-    def doubtful(self, wanted: Mapping[int, int], held: Held) -> dict[int, int]:
-        """Return which pairs of a position are not proven yet by what is at hand.
-
-        Args:
-            wanted: The position; a pair without a mark is taken at its word.
-            held: By the projections.
-        """
-        if not isinstance(wanted, Position) or not wanted.marks:
-            return {}
-        if BREAKS.count != self._trusted:
-            # What is at hand may be of another log than the one that is there now.
-            return {partition: wanted[partition] - 1 for partition in wanted.marks}
-        found = {}
-        for partition, mark in wanted.marks.items():
-            offset = wanted[partition] - 1
-            last = held.last.get(partition)
-            if last is not None and (last.offset, last.mark) == (offset, mark):
-                continue
-            if self._buffer.mark(partition, offset) == mark:
-                continue
-            if self._proven.get((partition, offset)) != mark:
-                found[partition] = offset
-        return found
-
-    async def prove(self, wanted: Position, offsets: Mapping[int, int]) -> None:
-        """Prove pairs of a position by the log itself, all of them together.
-
-        Args:
-            wanted: The position.
-            offsets: Per partition that of the record whose mark it has.
-
-        Raises:
-            Problem: 410 where another record is there; 503 where the log does not answer.
-        """
-        try:
-            async with asyncio.timeout(_WITHIN):
-                log = await self.log()
-                begins, ends = await log.begins(), await log.ends()
-                if any(offset >= ends.get(p, 0) for p, offset in offsets.items()):
-                    raise log_changed()
-                # Of what retention has deleted nobody can tell.
-                kept = {p: offset for p, offset in offsets.items() if offset >= begins[p]}
-                there = await log.find(kept)
-                gone = [p for p, record in there.items() if record is None]
-                if gone and not await log.is_compacted():
-                    raise log_changed()
-        except FAILURES as error:
-            raise log_unavailable(f"proving a position: {error!r}") from None
-        for partition, record in there.items():
-            if record is not None and mark_of(record.key, record.value) != wanted.marks[partition]:
-                raise log_changed()
-        for partition, offset in offsets.items():
-            self._remember(partition, offset, wanted.marks[partition])
-
-    def _remember(self, partition: int, offset: int, mark: int) -> None:
-        while len(self._proven) >= _REMEMBERED:
-            del self._proven[next(iter(self._proven))]
-        self._proven[partition, offset] = mark
+    async def _prove_now(self) -> None:
+        breaks = BREAKS.count
+        if self._trusted < breaks and not await self.changed(self._buffer.read()):
+            self.trust(breaks)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +35,7 @@ from services.api.ingest import Ingest
 from services.api.limits import Patience
 from services.api.past import Past
 from services.api.problems import log_unavailable
+from services.api.proofs import Asked, Proofs
 from services.api.protocol import Runner
 from services.api.spans import Spans
 from tests.contract.conformance import assert_documented
@@ -129,6 +130,8 @@ class Api:
         patience = options.pop("patience", Patience(unknown=0.2, position=0.2))
         #: Whether histories are read, too, from the log that is a list.
         listed = options.pop("listed", False)
+        #: Makes of the records what positions are proven by; else that log is away.
+        make_log: Callable[[dict[int, list[Any]]], Asked] | None = options.pop("log", None)
         self.settings = Settings(data_dir=folder, **options)
         self.secret = local_secret(folder)
         #: Cleared, the log keeps those waiting who read it.
@@ -137,7 +140,7 @@ class Api:
         self.session = session
         self.url = ""
         self.runner: Runner | None = None
-        self.records: dict[int, list[Record]] = {p: [] for p in range(PARTITIONS)}
+        self.records: dict[int, list[Any]] = {p: [] for p in range(PARTITIONS)}
         self.projected = dict.fromkeys(range(PARTITIONS), 0)
         self.shown = dict.fromkeys(range(PARTITIONS), 0)
         self.seconds = 0
@@ -161,6 +164,9 @@ class Api:
         self.service = dataclasses.replace(
             service,
             past=Past(service.reads, bodies),
+            proofs=service.proofs
+            if make_log is None
+            else Proofs(make_log(self.records), service.witness, service.buffer),
             bodies=bodies if listed else service.bodies,
             spans=Spans(ListedBodies(self), service.store, self.settings.feed_buffer_bytes // 2),
             ingest=ListedIngest(self) if writable else service.ingest,

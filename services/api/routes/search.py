@@ -44,7 +44,7 @@ async def search(service: Service, request: web.Request, identity: Identity) -> 
     place = service.cursors.place(query)
     await reach_position(service, request)
     if query.as_of is not None:
-        await reach_cut(service, query.as_of)
+        await reach_cut(service, query.as_of, user=identity.caller.user)
         return await _search_past(service, identity, query, query.as_of, size, place)
     if size <= _BRIEF:
         try:

@@ -31,7 +31,7 @@ async def summary(service: Service, request: web.Request, identity: Identity) ->
     query = read_query(SummaryQuery, request.rel_url.raw_query_string)
     await reach_position(service, request)
     if query.as_of is not None:
-        await reach_cut(service, query.as_of)
+        await reach_cut(service, query.as_of, user=identity.caller.user)
     began = perf_counter()
     if query.as_of is not None:
         counts, held = await service.past.summary(identity.caller, query.filters, query.as_of)
