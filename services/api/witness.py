@@ -85,20 +85,31 @@ class Witness:
         """Look every now and then, and whenever somebody says that it may be another log."""
         while True:
             try:
-                async with Log(self._topic, self._client) as log:
-                    self._log = log
-                    self._connected.set()
-                    while True:
-                        await self._look(log, store)
-                        await self._pause()
+                await self._watch(store)
             except FAILURES as error:
                 logger.warning("action=witness_retry %r", error)
             except Exception:
                 logger.exception("action=witness_failed")
-            finally:
-                self._log = None
-                self._connected.clear()
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                # aiokafka lets out the cancellation of a task of its own.
+                logger.warning("action=witness_retry cancelled from within")
             await asyncio.sleep(self._patience.reconnect)
+
+    async def _watch(self, store: Store) -> None:
+        """Look as long as one connection lasts."""
+        try:
+            async with Log(self._topic, self._client) as log:
+                self._log = log
+                self._connected.set()
+                while True:
+                    await self._look(log, store)
+                    await self._pause()
+        finally:
+            self._log = None
+            self._connected.clear()
 
     async def _pause(self) -> None:
         self._wanted.clear()

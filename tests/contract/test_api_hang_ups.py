@@ -15,11 +15,14 @@ from jobtrail.delivery import Delivery
 from jobtrail.errors import LogUnavailable
 from jobtrail.records import Group
 from jobtrail.settings import Settings
+from projections.meter import Meter
+from projections.sqlite.reader import SqliteReader
 from services.api.bodies import Bodies
 from services.api.buffer import Buffer
 from services.api.keys import Keys
 from services.api.limits import Patience
 from services.api.problems import BUSY, LOG_UNAVAILABLE, Problem
+from services.api.store import Store
 from services.api.witness import Witness
 from tests.contract.api_service import Record
 from tests.groups import group_of
@@ -165,6 +168,36 @@ async def test_a_record_with_another_key_is_none_of_those_that_are_asked_for() -
     assert await bodies.read(0, {0: b"j"}) == {0: b"0"}
     assert await bodies.read(0, {5: b"other"}) == {}
     await bodies.close()
+
+
+class Cancelled(Witness):
+    """Is cancelled from within at its first look, as a client of Kafka may let it out."""
+
+    def __init__(self) -> None:
+        super().__init__("log", {}, Buffer(1 << 20), Patience(reconnect=0))
+        self.looks = 0
+        self.looks_again = asyncio.Event()
+
+    async def _watch(self, store: Store) -> None:
+        self.looks += 1
+        if self.looks == 1:
+            raise asyncio.CancelledError
+        self.looks_again.set()
+        await asyncio.Event().wait()
+
+
+async def test_a_cancellation_of_aiokafkas_own_does_not_end_the_witness(tmp_path: Path) -> None:
+    watching = Cancelled()
+    meter = Meter(1, rows=1, audiences=1, every=1)
+    store = Store(lambda: SqliteReader(tmp_path), lambda held: held, meter)
+    task = asyncio.create_task(watching.run(store))
+    async with asyncio.timeout(10):
+        await watching.looks_again.wait()
+    # One from without does.
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert watching.looks == 2
 
 
 async def test_a_write_that_is_left_in_the_middle_leaves_no_producer(mute: Mute) -> None:
