@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from time import monotonic
 from typing import Any, Final, Protocol
 
@@ -197,12 +197,17 @@ class Tail:
             return
         # Every now and then also while nothing comes, or the same connection goes on.
         breaks = BREAKS.count
+        replaced: Collection[int] = ()
         if breaks != self._proved_breaks or monotonic() >= self._prove_at:
-            await self._prove(consumer, self._buffer.read())
+            replaced = await self._prove(consumer, self._buffer.read())
             self._have_proven(breaks)
         for tp, groups in fetched.items():
+            if tp.partition in replaced:
+                # Fetched of the log before, or of what the tail has passed over since.
+                continue
             for group in groups:
-                await self._take(consumer, tp.partition, group)
+                if not await self._take(consumer, tp.partition, group):
+                    break
         self._listen_for_pulse(consumer)
         if not fetched:
             self._check_silence()
@@ -210,17 +215,21 @@ class Tail:
         # Where more is at hand, the next call does not let others run.
         await asyncio.sleep(0)
 
-    async def _take(self, consumer: Any, partition: int, group: Group) -> None:
-        """Take in the next group of a partition, once it is known to be of the same log."""
+    async def _take(self, consumer: Any, partition: int, group: Group) -> bool:
+        """Take in the next group of a partition, once it is known to be of the same log.
+
+        Returns:
+            Whether it is: else the tail has begun again, and nothing that was fetched counts.
+        """
         if group.begin < self._buffer.end(partition) and group.next_offset <= self._buffer.end(
             partition
         ):
             # Fetched before the partition was taken up elsewhere.
-            return
+            return True
         if group.breaks > self._proved_breaks or self._epochs[partition] not in (-1, group.epoch):
             read = {partition: self._buffer.read()[partition]}
             if await self._prove(consumer, read):
-                return
+                return False
         self._epochs[partition] = group.epoch
         if group.begin > self._buffer.end(partition) and not await self._is_compacted():
             logger.warning(
@@ -237,6 +246,7 @@ class Tail:
                 await asyncio.sleep(0)
             await asyncio.sleep(0)
         self.take(partition, (), group.next_offset, group.epoch)
+        return True
 
     def take(
         self, partition: int, records: Sequence[Any], next_offset: int, epoch: int = -1
@@ -277,11 +287,11 @@ class Tail:
         self._prove_at = monotonic() + self._patience.prove
         self._witness.trust(breaks)
 
-    async def _prove(self, consumer: Any, read: Mapping[int, Read]) -> bool:
+    async def _prove(self, consumer: Any, read: Mapping[int, Read]) -> Collection[int]:
         """Prove that the log is the one that was read; begin again where it is not.
 
         Returns:
-            Whether it is another one, of any of these partitions.
+            The partitions of which it is another one.
         """
         changed = await self._witness.changed(read)
         if changed:
@@ -290,7 +300,7 @@ class Tail:
             for tp in tps:
                 await self._begin(tp.partition, ends[tp], replaced=True)
                 consumer.seek(tp, ends[tp])
-        return bool(changed)
+        return changed.keys()
 
     async def _is_compacted(self) -> bool:
         return await (await self._witness.log()).is_compacted()
