@@ -91,7 +91,7 @@ def make_service(
         overlay=Overlay(buffer, settings.max_events_folded),
         feed=feed,
         progress=Progress(store, buffer, feed, standing, patience),
-        freshness=Freshness(buffer, pulse),
+        freshness=Freshness(buffer, pulse, tail.has_more),
         waits=waits,
         tail=tail,
         ingest=Ingest(settings),

@@ -189,6 +189,10 @@ class Buffer:
         if queue is not None:
             queue.level = now
 
+    def level(self, partition: int) -> int:
+        """Return when the tail had all of a partition last, in microseconds."""
+        return self._queues[partition].level
+
     def remember(self, partition: int, offsets: Iterable[int], marks: Iterable[int]) -> None:
         """Remember the marks of records, in order; those of the last `MARKS` are kept."""
         queue = self._queues[partition]

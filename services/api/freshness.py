@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Final
 
 from msgspec import Meta
@@ -24,6 +24,9 @@ LAG: Final = "Jobtrail-Lag"
 _UNKNOWN: Final = "unknown"
 #: Seconds by which clocks of producers may be ahead.
 _CLOCKS: Final = 60.0
+#: Seconds between two looks whether the tail has more to take in, while all was level: to look
+#: takes some microseconds, which not every request is to pay.
+_LOOK_AGAIN: Final = 0.01
 
 
 class Freshness:
@@ -32,31 +35,51 @@ class Freshness:
     Args:
         buffer: Knows the end of the log.
         pulse: Whether that is so at the moment.
+        has_more: Tells of a partition whether records of it arrived that the buffer has not yet.
+        look_again: Seconds for which it is taken to have none, once it had none.
     """
 
-    def __init__(self, buffer: Buffer, pulse: Pulse) -> None:
+    def __init__(
+        self,
+        buffer: Buffer,
+        pulse: Pulse,
+        has_more: Callable[[int], bool],
+        *,
+        look_again: float = _LOOK_AGAIN,
+    ) -> None:
         self._buffer = buffer
         self._pulse = pulse
+        self._has_more = has_more
+        self._look_again = look_again
         self._last: tuple[Mapping[int, int], Mapping[int, Sequence[int]], str] = ({}, {}, "")
         #: What was held, at which of the log's ends, and the same with the tail.
         self._with_tail: tuple[Held | None, int, Held] = (None, 0, Held({}, {}, frozenset()))
-        #: What was level with the log, at which of its ends, and its headers.
-        self._level: tuple[Held | None, int, dict[str, str]] = (None, 0, {})
+        #: What was level with the log, at which of its ends, until when that is believed, and its
+        #: headers.
+        self._level: tuple[Held | None, int, float, dict[str, str]] = (None, 0, 0.0, {})
 
     def headers(self, held: Held) -> dict[str, str]:
         """Return the headers of an answer that holds this much of the log."""
-        level, turn, headers = self._level
-        if held is level and turn == self._buffer.turn and self._pulse.is_up:
+        level, turn, until, headers = self._level
+        if (
+            held is level
+            and turn == self._buffer.turn
+            and time.monotonic() < until
+            and self._pulse.is_up
+        ):
             return headers.copy()
-        headers = {POSITION: self._as_text(held.position, held.last)}
         lag = self.lag(held)
-        headers[LAG] = _UNKNOWN if lag is None else f"{lag:.3f}" if lag else "0"
+        headers = {POSITION: self._as_text(held.position, held.last), LAG: _in_seconds(lag)}
         if lag == 0:
-            self._level = (held, self._buffer.turn, headers.copy())
+            until = time.monotonic() + self._look_again
+            self._level = (held, self._buffer.turn, until, headers.copy())
         return headers
 
     def lag(self, held: Held) -> float | None:
         """Return by how many seconds the projections are behind the log.
+
+        Of what the tail has not taken in yet nothing is known but that it came after the tail had
+        all that was there.
 
         Returns:
             0 when they are level with it, None while that can't be told: the log has not answered
@@ -64,9 +87,22 @@ class Freshness:
         """
         if not self._buffer.followed or not self._pulse.is_up:
             return None
-        since = self._buffer.behind_since(held)
-        if since is None:
+        behind = self._buffer.behind_since(held)
+        instants = self._tail_since(held.position)
+        if behind is not None:
+            instants.append(behind)
+        return self._lag_since(instants)
+
+    def _tail_since(self, partitions: Iterable[int]) -> list[int]:
+        """Return since when the tail itself has not had all, of each partition where it has not."""
+        buffer, has_more = self._buffer, self._has_more
+        return [buffer.level(p) for p in partitions if has_more(p) and buffer.follows(p)]
+
+    def _lag_since(self, instants: Sequence[int]) -> float | None:
+        """Return the lag by since when things lag, in microseconds; None where nobody can tell."""
+        if not instants:
             return 0.0
+        since = min(instants)
         lag = time.time() - since / 1_000_000
         if since == UNKNOWN or lag < -_CLOCKS:
             return None
@@ -94,17 +130,22 @@ class Freshness:
 
     def at_end(self, position: Mapping[int, int]) -> dict[str, str]:
         """Return the headers of an answer whose jobs the tail has kept up with, up to there."""
-        lag = "0" if self._pulse.is_up else _UNKNOWN
         buffer = self._buffer
+        lag = self._lag_since(self._tail_since(position)) if self._pulse.is_up else None
         marks = {p: buffer.last(p, end) for p, end in position.items()}
         text = self._as_text(position, {p: found for p, found in marks.items() if found})
-        return {POSITION: text, LAG: lag}
+        return {POSITION: text, LAG: _in_seconds(lag)}
 
     def _as_text(self, position: Mapping[int, int], last: Mapping[int, Sequence[int]]) -> str:
         # Most answers hold the same as the one before.
         if position != self._last[0] or last != self._last[1]:
             self._last = (position, last, marked(position, last))
         return self._last[2]
+
+
+def _in_seconds(lag: float | None) -> str:
+    """Return a lag as the header has it."""
+    return _UNKNOWN if lag is None else f"{lag:.3f}" if lag else "0"
 
 
 def marked(position: Mapping[int, int], last: Mapping[int, Sequence[int]]) -> str:
