@@ -44,6 +44,7 @@ from services.api.routes import ENDPOINTS
 from services.api.routes.fallback import nothing_there, other_method
 from services.api.service import SERVICE, Service
 from services.api.serving import serving
+from services.api.slots import Slots
 from services.api.spans import Spans
 from services.api.standing import Standing
 from services.api.store import Store
@@ -93,6 +94,7 @@ def make_service(
         progress=Progress(store, buffer, feed, standing, patience),
         freshness=Freshness(buffer, pulse, tail.has_more),
         waits=waits,
+        slots=Slots(settings.max_waits, settings.max_waits_per_caller),
         tail=tail,
         ingest=Ingest(settings),
         bodies=bodies,

@@ -19,6 +19,8 @@ from services.api.service import Service
 
 #: Seconds between two looks for something while it is not known whether it is there.
 _LOOK_AGAIN: Final = 0.25
+#: What each look but the first costs a caller, in requests: it takes what one does.
+_PRICE: Final = 1.0
 
 
 async def reach_position(
@@ -141,6 +143,21 @@ async def surely(service: Service, user: str, read: Callable[[], tuple[_T, Known
             raise unknown_yet()
         # It may be found before the doubt is over, so it is looked for from time to time.
         await service.progress.until(known, min(left, _LOOK_AGAIN))
+        await look_again(service, user)
+
+
+async def look_again(service: Service, user: str) -> None:
+    """Wait until a request may look once more for what it did not find.
+
+    All who wait for the same are woken together, so they go on by turns of callers; and each pays
+    for its looks, as if it had asked again.
+
+    Args:
+        service: The service.
+        user: Who asks.
+    """
+    service.rate.charge(user, _PRICE)
+    await service.turns.pause(user)
 
 
 async def read_all(service: Service, request: web.Request) -> bytes:

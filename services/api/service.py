@@ -24,6 +24,7 @@ from services.api.past import Past
 from services.api.progress import Progress
 from services.api.proofs import Proofs
 from services.api.reads import Reads
+from services.api.slots import Slots
 from services.api.spans import Spans
 from services.api.standing import Standing
 from services.api.store import Store
@@ -47,6 +48,7 @@ class Service:
     progress: Progress
     freshness: Freshness
     waits: Waits
+    slots: Slots
     witness: Witness
     proofs: Proofs
     tail: Tail

@@ -17,7 +17,7 @@ from services.api.answers import LongAnswer, Members, encode, stored_status
 from services.api.auth import Deadline, Identity
 from services.api.endpoint import FRESHNESS, LONG_READS, Answer, Endpoint
 from services.api.problems import NOT_FOUND, TOO_MANY_WAITS, not_found
-from services.api.reading import Known, reach_position, surely
+from services.api.reading import Known, look_again, reach_position, surely
 from services.api.requests import BulkQuery, read_query
 from services.api.service import Service
 from services.api.states import AT_ONCE, many_states
@@ -64,7 +64,8 @@ async def bulk(service: Service, request: web.Request, identity: Identity) -> we
     reader = _Bulk(service, identity.caller, query.filters, live=live)
     long = LongAnswer(request, service.patience.sign_of_life, reader.headers)
     if query.wait:
-        await reader.hold(long, service.gate.deadline(identity, query.wait))
+        with service.slots.take(user):
+            await reader.hold(long, service.gate.deadline(identity, query.wait))
     page = await reader.first_page(begun=long.begun)
     if not page.ids:
         raise not_found("You see no job of such a bulk.")
@@ -120,6 +121,7 @@ class _Bulk:
         # Before it is looked at again: what is certain then was there to be read.
         while not page.ids and not self._knows(page.held):
             await surely(self._service, self._caller.user, self._known)
+            await look_again(self._service, self._caller.user)
             page = await self.page(None, begun=begun)
         return page
 
@@ -195,6 +197,7 @@ class _Bulk:
                 # A job may have joined that the projections do not hold yet.
                 await long.sign_of_life()
                 await self._service.progress.until(self._knows, min(left, _LOOK_AGAIN))
+                await look_again(self._service, self._caller.user)
                 continue
             try:
                 await waits.hold(wait, deadline, long.sign_of_life)
@@ -215,6 +218,7 @@ class _Bulk:
             # Not with each event of others.
             await asyncio.sleep(min(pause, max(0.0, until - now())))
             pause = min(2 * pause, _LOOK_AGAIN)
+            await look_again(self._service, self._caller.user)
 
     def _knows_all(self) -> bool:
         """Tell whether what is read now has all that the log had when the bulk was looked for."""
