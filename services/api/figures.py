@@ -98,6 +98,16 @@ def _measure_shares(service: Service) -> None:
         lambda: service.turns.waiting,
     )
     metrics.measure(
+        "jobtrail_positions_proving",
+        "Requests whose positions are looked up in the log, or wait for their turn.",
+        lambda: len(service.proofs),
+    )
+    metrics.measure(
+        "jobtrail_bulk_waits_held",
+        "Requests that are held for a bulk, whether they wait for jobs of it yet or not.",
+        lambda: len(service.slots),
+    )
+    metrics.measure(
         "jobtrail_outgoing_bytes",
         "Bytes of large answers that their clients have not taken yet.",
         lambda: service.outgoing.size,

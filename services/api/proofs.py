@@ -226,11 +226,15 @@ class Proofs:
         kept = {p: offset for p, offset in places.items() if offset >= begins[p]}
         # Of what retention has deleted nobody can tell.
         marks = dict.fromkeys(places, _ANY)
-        for partition, record in (await self._log.find(kept)).items():
+        there = await self._log.find(kept)
+        if None in there.values():
+            # Retention may have come in between.
+            begins = await self._log.begins()
+        for partition, record in there.items():
             if record is not None:
                 marks[partition] = mark_of(record.key, record.value)
-            else:
-                marks[partition] = _ANY if await self._is_compacted() else _NONE
+            elif kept[partition] >= begins[partition] and not await self._is_compacted():
+                marks[partition] = _NONE
         return marks
 
     async def _is_compacted(self) -> bool:

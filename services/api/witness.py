@@ -215,10 +215,12 @@ class Witness:
         """
         if self.is_sure:
             return
+        others = self.others
         try:
             # Once for all who ask, and each of them waits no longer than for one answer.
             async with asyncio.timeout(_WITHIN), self._proving:
-                await self._prove_now()
+                if others == self.others:
+                    await self._prove_now()
         except FAILURES as error:
             raise log_unavailable(f"asking whether it is the same one: {error!r}") from None
 

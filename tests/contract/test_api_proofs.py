@@ -11,8 +11,12 @@ import pytest
 from aiokafka.errors import KafkaError
 
 from jobtrail.position import format_position
+from jobtrail.records import BREAKS
+from services.api.buffer import Buffer
 from services.api.freshness import POSITION
+from services.api.limits import Patience
 from services.api.problems import LOG_CHANGED, LOG_UNAVAILABLE, TOO_MANY_READS
+from services.api.witness import Witness
 from tests.contract.api_service import PATIENT, Answer, Api, Record, running
 from tests.groups import MemoryLog
 
@@ -185,3 +189,41 @@ async def test_every_way_that_takes_a_position_looks_it_up_in_turn(place: Place)
     # There is no such job.
     assert (await place.api.get(f"/jobs/j?asOf={position}", alice)).status == 404
     assert place.log.asked == [{0: 7}]
+
+
+class Asking(Witness):
+    """Knows by itself what the log is, and counts how often it looked."""
+
+    def __init__(self, end: int) -> None:
+        buffer = Buffer(1 << 20)
+        buffer.begin(0, 1, 0)
+        super().__init__("log", {}, buffer, Patience())
+        self._there: Any = MemoryLog({0: [Record(b"j", b"", n, 0) for n in range(end)]})
+        self.looks = 0
+
+    async def log(self) -> Any:
+        self.looks += 1
+        await asyncio.sleep(0)
+        return self._there
+
+
+@pytest.mark.parametrize("end", [1, 0], ids=["the same", "another one"])
+async def test_a_log_that_is_in_doubt_is_asked_once_for_all_who_want_to_know(end: int) -> None:
+    witness = Asking(end)
+    BREAKS.count += 1
+    assert not witness.is_sure
+    await asyncio.gather(*(witness.be_sure() for _ in range(MANY)))
+    assert witness.looks == 1
+    # Another one is in doubt until the tail has begun with it.
+    assert (witness.is_sure, witness.others) == ((True, 0) if end else (False, 1))
+
+
+async def test_what_retention_takes_while_it_is_looked_up_is_not_missing(place: Place) -> None:
+    place.log.answers.clear()
+    asking = asyncio.create_task(place.ask_known("alice", 7))
+    async with asyncio.timeout(30):
+        while not place.log.asked:
+            await asyncio.sleep(0.01)
+    del place.api.records[0][:10]
+    place.log.answers.set()
+    assert (await asking).status == 200
