@@ -20,7 +20,7 @@ from services.api.buffer import Buffer
 from services.api.overload import busy, too_many_proofs
 from services.api.problems import Problem, log_changed, log_unavailable
 from services.api.turns import Line
-from services.api.witness import FAILURES, Witness
+from services.api.witness import FAILURES, Witness, from_within
 
 #: Places whose records are remembered: 1 MiB.
 _REMEMBERED: Final = 4_096
@@ -201,10 +201,8 @@ class Proofs:
         except FAILURES as error:
             raise await self._failed(error) from None
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if not from_within():
                 raise
-            # aiokafka lets out the cancellation of a task of its own.
             raise await self._failed(error) from None
         if others != self._witness.others:
             return

@@ -27,7 +27,7 @@ from projections.reading import Held
 from services.api.buffer import Buffer, Record
 from services.api.coverage import Pulse
 from services.api.limits import Patience
-from services.api.witness import FAILURES, Witness
+from services.api.witness import FAILURES, Witness, from_within
 
 logger = logging.getLogger(__name__)
 
@@ -110,10 +110,8 @@ class Tail:
             except Exception:
                 logger.exception("action=tail_failed")
             except asyncio.CancelledError:
-                task = asyncio.current_task()
-                if task is None or task.cancelling():
+                if not from_within():
                     raise
-                # aiokafka lets out the cancellation of a task of its own.
                 logger.warning("action=tail_retry cancelled from within")
             await asyncio.sleep(self._patience.reconnect)
 

@@ -20,7 +20,7 @@ from jobtrail.records import BREAKS
 from projections.reading import Held
 from services.api.buffer import Buffer
 from services.api.limits import Patience
-from services.api.problems import log_unavailable, recovering
+from services.api.problems import Problem, log_unavailable, recovering
 from services.api.store import Store
 
 logger = logging.getLogger(__name__)
@@ -35,6 +35,12 @@ _WITHIN: Final = 5.0
 _FOREIGN: Final = (
     "The projections hold another log than the one that is there; they are being folded again."
 )
+
+
+def from_within() -> bool:
+    """Tell whether a cancellation that was caught is one of aiokafka's own, which it lets out."""
+    task = asyncio.current_task()
+    return task is not None and not task.cancelling()
 
 
 class Witness:
@@ -91,10 +97,8 @@ class Witness:
             except Exception:
                 logger.exception("action=witness_failed")
             except asyncio.CancelledError:
-                task = asyncio.current_task()
-                if task is None or task.cancelling():
+                if not from_within():
                     raise
-                # aiokafka lets out the cancellation of a task of its own.
                 logger.warning("action=witness_retry cancelled from within")
             await asyncio.sleep(self._patience.reconnect)
 
@@ -222,9 +226,17 @@ class Witness:
                 if others == self.others:
                     await self._prove_now()
         except FAILURES as error:
-            raise log_unavailable(f"asking whether it is the same one: {error!r}") from None
+            raise _not_told(error) from None
+        except asyncio.CancelledError as error:
+            if not from_within():
+                raise
+            raise _not_told(error) from None
 
     async def _prove_now(self) -> None:
         breaks = BREAKS.count
         if self._trusted < breaks and not await self.changed(self._buffer.read()):
             self.trust(breaks)
+
+
+def _not_told(error: BaseException) -> Problem:
+    return log_unavailable(f"asking whether it is the same one: {error!r}")

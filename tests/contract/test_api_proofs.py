@@ -15,7 +15,7 @@ from jobtrail.records import BREAKS
 from services.api.buffer import Buffer
 from services.api.freshness import POSITION
 from services.api.limits import Patience
-from services.api.problems import LOG_CHANGED, LOG_UNAVAILABLE, TOO_MANY_READS
+from services.api.problems import LOG_CHANGED, LOG_UNAVAILABLE, TOO_MANY_READS, Problem
 from services.api.witness import Witness
 from tests.contract.api_service import PATIENT, Answer, Api, Record, running
 from tests.groups import MemoryLog
@@ -200,10 +200,15 @@ class Asking(Witness):
         super().__init__("log", {}, buffer, Patience())
         self._there: Any = MemoryLog({0: [Record(b"j", b"", n, 0) for n in range(end)]})
         self.looks = 0
+        #: What is let out once, in the place of an answer.
+        self.error: BaseException | None = None
 
     async def log(self) -> Any:
         self.looks += 1
         await asyncio.sleep(0)
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
         return self._there
 
 
@@ -216,6 +221,18 @@ async def test_a_log_that_is_in_doubt_is_asked_once_for_all_who_want_to_know(end
     assert witness.looks == 1
     # Another one is in doubt until the tail has begun with it.
     assert (witness.is_sure, witness.others) == ((True, 0) if end else (False, 1))
+
+
+@pytest.mark.parametrize("error", [OSError(), asyncio.CancelledError()])
+async def test_who_has_to_know_is_told_where_the_log_does_not_answer(error: BaseException) -> None:
+    witness = Asking(1)
+    BREAKS.count += 1
+    witness.error = error
+    with pytest.raises(Problem) as told:
+        await witness.be_sure()
+    assert told.value.kind is LOG_UNAVAILABLE
+    await witness.be_sure()
+    assert witness.is_sure
 
 
 async def test_what_retention_takes_while_it_is_looked_up_is_not_missing(place: Place) -> None:
