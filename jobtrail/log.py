@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Set
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
@@ -278,12 +278,24 @@ class Log:
         if not asked:
             return found
         there = await self.find(asked)
+        gone = await self._lost({p for p, one in there.items() if one is None}, read)
         for partition, record in there.items():
             last = read[partition].last
             assert last is not None
-            if record is None:
-                if not await self.is_compacted():
-                    found[partition] = f"at offset {last.offset} it has no record any more"
-            elif last_record(record, last.epoch) != last:
+            if record is not None and last_record(record, last.epoch) != last:
                 found[partition] = f"at offset {last.offset} it has another record"
+            elif partition in gone:
+                found[partition] = f"at offset {last.offset} it has no record any more"
         return found
+
+    async def _lost(self, partitions: Set[int], read: Mapping[int, Read]) -> set[int]:
+        """Return which of these have no record any more where the last one was, without a reason.
+
+        The beginnings are asked for anew: records may have been deleted on purpose since somebody
+        asked, and of those nobody can tell what they were.
+        """
+        if not partitions or await self.is_compacted():
+            return set()
+        begins = await self.begins()
+        lasts = {p: read[p].last for p in partitions}
+        return {p for p, last in lasts.items() if last and last.offset >= begins.get(p, 0)}

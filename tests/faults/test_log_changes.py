@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +14,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 from aiokafka.structs import TopicPartition
 
+from jobtrail.kafka import kafka_security
+from jobtrail.log import Log as KafkaLog
+from jobtrail.log import Read, last_record
 from jobtrail.settings import Settings
 from services.broker.topics import ensure_topics
 from tests.conftest import MakeLog
@@ -266,3 +269,32 @@ async def test_deleted_records_are_passed_over(
     )
     await started(fresh, running)
     await is_folded(fresh)
+
+
+class Fleeting(KafkaLog):
+    """The log, of which all records are deleted when one of them is to be looked up."""
+
+    def __init__(self, settings: Settings, client: dict[str, Any]) -> None:
+        super().__init__(settings.topic, client)
+        self._settings = settings
+
+    async def find(self, offsets: Mapping[int, int]) -> dict[int, Any]:
+        """Look records up, just too late."""
+        ends = await ends_of(self._settings)
+        topic = self._settings.topic
+        limits = {TopicPartition(topic, p): RecordsToDelete(end) for p, end in ends.items()}
+        await admin(self._settings, lambda client: client.delete_records(limits))
+        return await super().find(offsets)
+
+
+@pytest.mark.timeout(300)
+async def test_records_that_are_deleted_while_they_are_looked_up_are_no_other_log(
+    make_log: MakeLog,
+) -> None:
+    settings = await make_log()
+    await write(settings, stream(46))
+    topic = await read_topic(settings, settings.topic)
+    read = {p: Read(some[-1].offset + 1, last_record(some[-1], -1)) for p, some in topic.items()}
+    client = {"bootstrap_servers": settings.bootstrap_servers, **kafka_security(settings)}
+    async with Fleeting(settings, client) as log:
+        assert await log.differences(read) == {}
