@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from jobtrail.errors import FencedError, LogChanged, LogGapError
 from jobtrail.log import Read
+from projections.store import Checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -102,6 +103,25 @@ class Continuity:
                 self._before[partition] = at
                 self.proved[partition] = at.next_offset
         return found
+
+    async def lost_ends(self, checkpoints: Mapping[int, Checkpoint]) -> dict[int, int]:
+        """Return where partitions end of which reads wait for more than that.
+
+        Args:
+            checkpoints: Of partitions whose log was just proven to be the one that is folded.
+        """
+        awaited = {p: at.recover_to for p, at in checkpoints.items() if at.is_recovering}
+        ends = await self._log.ends() if awaited else {}
+        lost = {p: ends[p] for p, until in awaited.items() if ends.get(p, until) < until}
+        for partition, end in lost.items():
+            logger.warning(
+                "action=log_ends_earlier partition=%d The log ends at offset %d now; it was to be "
+                "folded up to %d before reads are answered. They wait for no more than there is.",
+                partition,
+                end,
+                awaited[partition],
+            )
+        return lost
 
     def note_moved_beginning(self, partition: int, begin: int, end: int) -> None:
         """Say that the log begins later than it was read: what lies between is gone on purpose."""

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 from aiokafka.errors import KafkaError
 
-from jobtrail.errors import FencedError, StoreDamaged, StoreError
+from jobtrail.errors import FencedError, StoreDamaged
 from jobtrail.log import Read
 from jobtrail.records import Group
 from projections.continuity import Continuity, LogLook
@@ -170,6 +170,8 @@ class Projector:
             for partition, reason in different.items():
                 await self._fold_again(partition, reason)
             if not different:
+                lost = await self._continuity.lost_ends({p: checkpoints[p] for p in held})
+                await self._store.call(self._store.store.wait_for_no_more, lost)
                 await self._skip_what_is_gone(held)
 
     async def _skip_what_is_gone(self, held: Mapping[int, Partition]) -> None:
@@ -259,11 +261,8 @@ class Projector:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._ahead.wait(), _REST_AFTER)
             return
-        try:
-            async with self._writing:
-                await self._store.call(self._store.store.rest)
-        except StoreError as error:
-            logger.warning("action=store_restless %s", error)
+        async with self._writing:
+            await self._store.rest()
         await self._ahead.wait()
 
     async def _is_next(self, partition: int, group: Group) -> bool:

@@ -171,6 +171,8 @@ class _Rebuild:
         self._records = records
         self._progress = progress
         self._position: dict[int, int] = {}
+        #: The log's, when this began.
+        self._ends: dict[int, int] = {}
 
     async def run(self, *, from_what_is_left: bool) -> Rebuilt:
         began = time.monotonic()
@@ -196,6 +198,7 @@ class _Rebuild:
     async def _begins(self, serving: Serving, *, from_what_is_left: bool) -> dict[int, int]:
         """Return where the log begins, if it has all that is in the shard."""
         begins, ends = await self._log.begins(), await self._log.ends()
+        self._ends = ends
         for partition, (next_offset, *_last) in serving.checkpoints().items():
             if next_offset > ends[partition]:
                 raise LogGapError(
@@ -254,7 +257,7 @@ class _Rebuild:
                 target = self._target(serving)
                 if await self._fold_rest(projector, target):
                     projector.close()
-                    serving.hand_over(self._folder, self._shard)
+                    serving.hand_over(self._folder, self._shard, self._ends)
                     return time.monotonic() - began
             # What was folded and not written is forgotten.
             self._position = await projector.start_offsets(set(target))

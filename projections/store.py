@@ -28,6 +28,11 @@ class Checkpoint(NamedTuple):
     #: Reads can't be answered truly before `next_offset` reaches this.
     recover_to: int
 
+    @property
+    def is_recovering(self) -> bool:
+        """Whether reads have to wait."""
+        return self.next_offset < self.recover_to
+
 
 class Beat(NamedTuple):
     """What a projector says of a partition from time to time: that it lives, and how far it is."""
@@ -140,6 +145,16 @@ class ProjectionWriter(Protocol):
             partition: The partition whose log is not the one that was folded.
             begins: The log's first offset per partition: where the fold begins.
             ends: The log's end per partition: reads wait until the store is there again.
+        """
+
+    def wait_for_no_more(self, ends: Mapping[int, int]) -> None:
+        """Let reads wait for nothing behind these offsets: the log has lost what was there.
+
+        Args:
+            ends: The log's end per partition, of a log that is proven to be the one folded.
+
+        Raises:
+            StoreError: The store can't be written.
         """
 
     def skip(self, partition: int, until: int) -> int:

@@ -83,6 +83,13 @@ class StoreThread:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_RETRY)
 
+    async def rest(self) -> None:
+        """Make what was written ready to be read fast; that it can't be done now is no harm."""
+        try:
+            await self.call(self.store.rest)
+        except StoreError as error:
+            logger.warning("action=store_restless %s", error)
+
     def close(self) -> None:
         """Wait for what is being written, then let go of the store."""
         self._thread.shutdown(wait=True)

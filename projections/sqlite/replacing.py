@@ -114,18 +114,20 @@ class Serving:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
 
-    def hand_over(self, folder: Path, shard: int) -> None:
+    def hand_over(self, folder: Path, shard: int, ends: Mapping[int, int]) -> None:
         """Let a shard of another folder take this one's place; this one is locked.
 
         Args:
             folder: Its store; nobody else has it open.
             shard: Its number.
+            ends: The log's end per partition, or where it was a moment ago: reads wait for what
+                they waited for, but for nothing behind that.
 
         Raises:
             StoreError: It is not what this one is.
         """
         built = schema.shard_path(folder, shard)
-        self._complete(built)
+        self._complete(built, ends)
         generation = _free(self._path)
         # The WAL first: a file without it would have lost it.
         for suffix in ("-wal", ""):
@@ -167,7 +169,7 @@ class Serving:
                 mend="Try again.",
             ) from None
 
-    def _complete(self, built: Path) -> None:
+    def _complete(self, built: Path, ends: Mapping[int, int]) -> None:
         """Give a new shard what is not of the log, and see that it stands where this one does."""
         db: Any = schema.connect(built)
         try:
@@ -186,7 +188,13 @@ class Serving:
                 marks = ", ".join("?" * columns)
                 db.executemany(f"INSERT INTO {table} VALUES({marks})", rows)
             recover = self._db.execute("SELECT recover_to, partition FROM checkpoints").fetchall()
-            db.executemany("UPDATE checkpoints SET recover_to=? WHERE partition=?", recover)
+            db.executemany(
+                "UPDATE checkpoints SET recover_to=? WHERE partition=?",
+                [
+                    (min(until, ends.get(partition, until)), partition)
+                    for until, partition in recover
+                ],
+            )
             # The same log: positions and cursors stay good. The numbers of names are others.
             lineage = self._db.execute("SELECT lineage FROM filling").fetchone()
             db.execute("UPDATE filling SET lineage=?", lineage)

@@ -127,6 +127,14 @@ class Shard:
             for partition, next_offset, recover_to, *last in rows
         }
 
+    def wait_for_no_more(self, ends: Mapping[int, int]) -> None:
+        """Let reads wait for nothing behind these offsets."""
+        with self._transaction():
+            self.db.executemany(
+                "UPDATE checkpoints SET recover_to=min(recover_to, ?) WHERE partition=?",
+                [(end, partition) for partition, end in ends.items()],
+            )
+
     def skip(self, partition: int, until: int) -> int:
         """Move a partition's checkpoint over a hole, and remember it; return where it was."""
         with self._transaction():

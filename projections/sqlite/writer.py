@@ -72,6 +72,16 @@ class SqliteWriter:
         shard = self.part_of(partition)
         self._shards[shard].reset(self._of(shard, begins), self._of(shard, ends))
 
+    def wait_for_no_more(self, ends: Mapping[int, int]) -> None:
+        """Let reads wait for nothing behind these offsets: the log has lost what was there.
+
+        Raises:
+            StoreError: A shard can't be written.
+        """
+        for number, shard in enumerate(self._shards):
+            if mine := self._of(number, ends):
+                shard.wait_for_no_more(mine)
+
     def skip(self, partition: int, until: int) -> int:
         """Move a partition's checkpoint over a hole in the log; return where it was.
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+from pathlib import Path
 
 import pytest
 
 from jobtrail.errors import FencedError
 from jobtrail.partitions import partition_of
 from projections.reading import Caller, Filters
+from projections.sqlite import schema
+from projections.sqlite.replacing import Serving
 from projections.store import Checkpoint
 from tests.contract.store_checks import check_counters, check_equal, check_snapshot, listed
 from tests.contract.store_feeding import batch_of, feed, fill, projecting
 from tests.contract.store_model import Model
 from tests.contract.store_streams import BASE, PARTITIONS, Log, seeded_log
 from tests.contract.stores import SqliteStore
-from tests.groups import group_of
+from tests.groups import MemoryLog, group_of
 
 
 def other_log(seed: int) -> Log:
@@ -96,6 +100,61 @@ def test_a_new_store_recovers_as_well(unmade: SqliteStore) -> None:
             assert snapshot.held.recovering == {2}
         writer.apply([batch_of(writer, 2, log.slice(2, offset, offset + 1))])
     with reader.snapshot() as snapshot:
+        assert snapshot.held.recovering == frozenset()
+
+
+async def test_what_the_log_has_lost_is_not_waited_for(unmade: SqliteStore) -> None:
+    """The log ended later when the store was made, and lost what was not folded yet."""
+    log = by_owner(("alice", "bob", "carol"))
+    unmade.create(ends={**log.ends(), 2: 50, 5: 9})
+    reader, look = unmade.reader(), MemoryLog(dict(log.records))
+    async with projecting(unmade.writer(), log=look) as projector:
+        await projector.apply(2, group_of(log.slice(2, 0, 2)))
+        with reader.snapshot() as snapshot:
+            assert snapshot.held.recovering == {2, 5}
+        await projector.look(log.records)
+        with reader.snapshot() as snapshot:
+            assert snapshot.held.recovering == {2}
+        await projector.apply(2, group_of(log.slice(2, 2, 3)))
+        with reader.snapshot() as snapshot:
+            assert snapshot.held.recovering == frozenset()
+        # What comes later was never waited for.
+        await projector.look(log.records)
+        assert (await projector.checkpoints())[2].recover_to == 3
+    check_equal(unmade, Model(log).advance())
+
+
+async def test_a_log_that_is_another_one_is_waited_for_as_long_as_before(
+    unmade: SqliteStore,
+) -> None:
+    log, other = by_owner(("alice", "bob")), by_owner(("carol", "dave"))
+    unmade.create(ends={**log.ends(), 2: 50})
+    look = MemoryLog(dict(log.records))
+    async with projecting(unmade.writer(), log=look) as projector:
+        await projector.apply(2, group_of(log.slice(2, 0, 2)))
+        look.records = dict(other.records)
+        await projector.look(log.records)
+        assert (await projector.checkpoints())[2] == Checkpoint(0, None, 2)
+
+
+def test_a_shard_that_was_rebuilt_waits_for_no_more_than_the_log_has(
+    unmade: SqliteStore, tmp_path: Path
+) -> None:
+    log = by_owner(("alice", "bob"))
+    unmade.create(ends={**log.ends(), 2: 50})
+    writer = unmade.writer()
+    writer.apply([batch_of(writer, 2, log.records[2])])
+    built = SqliteStore(tmp_path / "built", unmade.shards)
+    built.create()
+    filling = built.writer()
+    filling.apply([batch_of(filling, 2, log.records[2])])
+    built.close()
+    shard = writer.part_of(2)
+    path = schema.shard_path(unmade.folder, shard)
+    with contextlib.closing(Serving(path)) as serving, serving.locked():
+        serving.hand_over(built.folder, shard, {**log.ends(), 2: 2})
+    with unmade.reader().snapshot() as snapshot:
+        assert snapshot.held.position[2] == 2
         assert snapshot.held.recovering == frozenset()
 
 
