@@ -17,11 +17,17 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError, ProducerFenced
+from aiokafka.errors import (
+    KafkaError,
+    MessageSizeTooLargeError,
+    OffsetOutOfRangeError,
+    ProducerFenced,
+)
 
 from jobtrail.batches import Misnamed, Unread
 from jobtrail.errors import LogGapError, LogUnavailable, UsageError
 from jobtrail.kafka import Client, is_compacted, stop_client
+from jobtrail.packing import CODEC, LARGEST, check_no_event, fits, is_misnamed
 from jobtrail.partitions import partition_of_key
 from jobtrail.records import group_reader
 from jobtrail.settings import Settings
@@ -49,8 +55,8 @@ class Copied(NamedTuple):
     records: int
     #: Of them those that lay in another partition than their key's, where they were no events.
     moved: int
-    #: Records that can't be written again, as a header's name is no UTF-8, and batches that can't
-    #: be unpacked: they are no events.
+    #: Records that can't be written again, as a header's name is no UTF-8, or as they are larger
+    #: than the new topic takes, and batches that can't be unpacked: they are no events.
     left_out: int
     #: Per partition of the old log, up to where it is copied.
     position: dict[int, int]
@@ -91,6 +97,8 @@ class LogCopy:
         self._consumer: Any = None
         self._producer: Any = None
         self._compacted = False
+        #: Bytes of the largest batch that the new topic takes.
+        self._largest = 0
         self._at: dict[TopicPartition, int] = {}
         self._ends: dict[TopicPartition, int] = {}
         self._moved = self._left_out = self._records = 0
@@ -129,6 +137,7 @@ class LogCopy:
         Raises:
             LogGapError: The old log lost records while it was copied.
             LogUnavailable: Kafka does not answer, or another copy has taken over.
+            UsageError: The new topic does not take an event that the old one has.
         """
         total = self.total
         merged = aiter(_merged({tp: self._read(tp) for tp in self._at if self._is_behind(tp)}))
@@ -158,6 +167,8 @@ class LogCopy:
         there = await describe_topic(self._options, self._new)
         if there is None:
             await make_topic(self._options, self._new, self._partitions, old)
+            there = await describe_topic(self._options, self._new)
+            assert there is not None
         elif there.partitions != self._partitions:
             raise UsageError(
                 "The new topic has another number of partitions.",
@@ -166,11 +177,14 @@ class LogCopy:
                 found=str(there.partitions),
                 mend="Name another topic, or delete this one.",
             )
+        self._largest = there.largest
         # In this order: a copy that somebody else does at this moment ends before it is looked at.
         self._producer = AIOKafkaProducer(
             **self._options,
             transactional_id=self._group,
-            max_batch_size=_BATCH_BYTES,
+            max_batch_size=min(_BATCH_BYTES, self._largest),
+            # As some of the old log's records may be: unpacked they may be too large for any topic.
+            compression_type=CODEC,
             max_request_size=_REQUEST_BYTES,
         )
         await self._producer.start()
@@ -285,10 +299,15 @@ class LogCopy:
         self, record: Any, tp: TopicPartition, batches: dict[int, Any], sent: list[Any]
     ) -> None:
         """Add a record to the batch of the partition that it belongs to."""
-        if isinstance(record.value, Misnamed | Unread) or _is_misnamed(record):
+        if isinstance(record.value, Misnamed | Unread) or is_misnamed(record):
             self._left_out += 1
             return
         partition = 0 if record.key is None else partition_of_key(record.key, self._partitions)
+        if not fits(record, self._largest):
+            place = f"topic {tp.topic}, partition {tp.partition}, offset {record.offset}"
+            check_no_event(record, place, partition, self._partitions, self._largest)
+            self._left_out += 1
+            return
         self._moved += record.key is not None and tp.partition != partition_of_key(
             record.key, len(self._at)
         )
@@ -343,10 +362,6 @@ def _first(head: _Read) -> tuple[int, int]:
     return (head.record.timestamp if head.record is not None else -(2**63), head.tp.partition)
 
 
-def _is_misnamed(record: Any) -> bool:
-    return any("\udc80" <= char <= "\udcff" for name, _ in record.headers for char in name)
-
-
 def _gap(tp: TopicPartition, at: int) -> LogGapError:
     return LogGapError(
         "Records of the log are missing.",
@@ -366,6 +381,13 @@ async def _answered() -> AsyncIterator[None]:
     except ProducerFenced:
         raise LogUnavailable(
             "Another process has taken over this copy.", mend="Let one of them go on."
+        ) from None
+    except MessageSizeTooLargeError as error:
+        # Somebody has changed the topic meanwhile, or Kafka packs there in another way.
+        raise UsageError(
+            "The new topic does not take a batch that large.",
+            found=str(error),
+            mend=f"Give it a larger {LARGEST}, and say --resume to go on.",
         ) from None
     except (KafkaError, TimeoutError) as error:
         raise LogUnavailable(

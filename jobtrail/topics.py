@@ -16,6 +16,8 @@ from aiokafka.errors import (
     for_code,
 )
 
+from jobtrail.packing import LARGEST
+
 #: Seconds between two looks at what the cluster is about to have.
 _PAUSE: Final = 0.05
 #: What describes a configuration that was set for a topic itself, KIP-226.
@@ -31,6 +33,8 @@ class Topic(NamedTuple):
     replicas: int
     #: What was set for it alone.
     configs: dict[str, str]
+    #: Bytes of the largest batch that it takes, whoever has set that.
+    largest: int
 
 
 async def describe_topic(client_options: Mapping[str, Any], name: str) -> Topic | None:
@@ -53,7 +57,8 @@ async def describe_topic(client_options: Mapping[str, Any], name: str) -> Topic 
         raise for_code(code)(name)
     configs = {entry[0]: entry[1] for entry in entries if entry[3] == _SET_FOR_THE_TOPIC}
     partitions = found["partitions"]
-    return Topic(len(partitions), len(partitions[0]["replicas"]), configs)
+    (largest,) = (int(entry[1]) for entry in entries if entry[0] == LARGEST)
+    return Topic(len(partitions), len(partitions[0]["replicas"]), configs, largest)
 
 
 async def make_topic(

@@ -51,7 +51,7 @@ def copy(
     if done.moved:
         out(f"{done.moved} lay in another partition than their key's and are events now")
     if done.left_out:
-        out(f"{done.left_out} were left out: a name of a header is no UTF-8, no events")
+        out(f"{done.left_out} were left out: Kafka does not take them again; they are no events")
     out(
         "Stop all who write, and run this again with --resume until it copies nothing. Then start "
         f"everything with JOBTRAIL_TOPIC={to_topic} JOBTRAIL_PARTITIONS={partitions}, and another "

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
 from jobtrail.copying import Copied, LogCopy
@@ -226,3 +227,56 @@ async def test_a_copy_that_is_killed_goes_on(make_log: MakeLog) -> None:
         killed += 1
     assert killed >= 2
     await asyncio.to_thread(same, old, new)
+
+
+async def sent(settings: Settings, *records: tuple[bytes, bytes]) -> None:
+    """Write records that are far larger than Kafka's bound for a batch, packed."""
+    async with AIOKafkaProducer(
+        bootstrap_servers=settings.bootstrap_servers,
+        compression_type="gzip",
+        max_request_size=1 << 24,
+    ) as producer:
+        for key, value in records:
+            await producer.send_and_wait(settings.topic, value, key)
+
+
+async def test_what_is_larger_than_a_batch_may_be_is_packed_again(make_log: MakeLog) -> None:
+    old = await filled(make_log)
+    await sent(old, (b"j1", bytes(3 << 20)), (b"j2", json.dumps(life(2)[0]).encode()))
+    done = await copied(old)
+    assert done.left_out == 0
+    await asyncio.to_thread(same, old, grown(old))
+
+
+async def bound(settings: Settings, size: int) -> None:
+    """Bound the batches of the new topic."""
+    resource = ConfigResource(
+        ConfigResourceType.TOPIC, grown(settings).topic, {"max.message.bytes": str(size)}
+    )
+    async with _admin(settings) as client:
+        await client.alter_configs([resource])
+
+
+async def test_what_the_new_topic_does_not_take_is_told_by_its_place_or_no_event(
+    make_log: MakeLog,
+) -> None:
+    old = await filled(make_log)
+    before = await copied(old)
+    await bound(old, 20_000)
+    noise = random.Random(4).randbytes(30_000)
+    # Batches of many are no matter, nor is what is no event.
+    await write(old, [("j3", noise), *[(f"j{n}", bytes(900)) for n in range(100)]])
+    done = await copied(old, resume=True)
+    assert (done.records, done.left_out) == (101, 1)
+    output = {"noise": noise.hex()}
+    large = event("completed", "large", 900, output=output)
+    await write(old, [("large", json.dumps(large).encode())])
+    place = partition_of("large", OLD)
+    with pytest.raises(UsageError) as caught:
+        await copied(old, resume=True)
+    assert f"partition {place}, offset {done.position[place]}" in str(caught.value.where)
+    assert "20,000 bytes" in str(caught.value.expected)
+    await bound(old, 1 << 20)
+    done = await copied(old, resume=True)
+    assert (done.records, done.left_out) == (1, 0)
+    assert before.left_out == 0
