@@ -20,8 +20,10 @@ from jobtrail.states import ENDED
 from jobtrail.trail import Elsewhere
 from projections.store import Batch, Entry, Tally
 
-#: Jobs under way that are held between batches, per partition: about 1 KiB each.
+#: Jobs under way that are held between batches, per partition, and what they may take beside about
+#: 1 KiB each: an error, tags and viewers can have 64 KiB and more of a single job.
 MAX_HELD: Final = 20_000
+MAX_HELD_BYTES: Final = 16 * 1024 * 1024
 #: Looked up once: each access to a member of an enum takes as long as a small function.
 _APPLIED: Final = Verdict.APPLIED
 
@@ -48,6 +50,8 @@ class Partition:
         #: may be another one. At first nothing is proven.
         self.epoch = self.breaks = -1
         self.jobs: dict[str, Entry] = {}
+        #: Bytes of them, as far as they were measured.
+        self._size = 0
         #: Those of them of which the store has a part of the trail that is not here.
         self._long: set[str] = set()
         self._begin()
@@ -92,14 +96,28 @@ class Partition:
             del jobs[job_id]
             if entry.job.state not in ENDED:
                 jobs[job_id] = entry
+                self._size += entry.measure()
+            else:
+                self._size -= entry.size
             if isinstance(entry.job.earlier, Elsewhere):
                 # What the store said is of the events that are folded by now.
                 entry.job.earlier = entry.job.earlier.told({})
                 self._long.add(job_id)
-        for job_id in list(islice(jobs, max(0, len(jobs) - MAX_HELD))):
-            del jobs[job_id]
+        self._let_go()
         self._long &= jobs.keys()
         self._begin()
+
+    def _let_go(self) -> None:
+        """Forget the jobs longest untouched, while there are too many or they are too large."""
+        jobs, count = self.jobs, 0
+        for count, entry in enumerate(jobs.values()):
+            if len(jobs) - count <= MAX_HELD and self._size <= MAX_HELD_BYTES:
+                break
+            self._size -= entry.size
+        else:
+            count = len(jobs)
+        for job_id in list(islice(jobs, count)):
+            del jobs[job_id]
 
     def unknown(
         self, records: Sequence[Any], partitions: int
@@ -133,6 +151,7 @@ class Partition:
     def take_in(self, found: Mapping[str, Entry]) -> None:
         """Hold jobs that the store knows."""
         self.jobs.update(found)
+        self._size += sum(entry.measure() for entry in found.values())
         self._long.update(job_id for job_id in found if found[job_id].job.earlier is not None)
 
     def to_be_recalled(

@@ -8,6 +8,7 @@ batch begins. That makes effects exactly-once, whatever dies when.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from sys import getsizeof
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -69,6 +70,32 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     former: tuple[tuple[int, Job], ...] = ()
     #: Whether an event since the last commit said anew who may work on the job.
     handed_on: bool = False
+    #: Bytes of what `job` holds that differs from job to job, as of the last `measure`.
+    size: int = 0
+    #: Of them those of texts, and the objects that these are: they hardly ever change.
+    texts: int = 0
+    tags: dict[str, str] | None = None
+    viewers: tuple[str, ...] = ()
+    writers: tuple[str, ...] = ()
+
+    def measure(self) -> int:
+        """Take in how large the job is now; return by how many bytes it has grown."""
+        job = self.job
+        if (
+            job.tags is not self.tags
+            or job.viewers is not self.viewers
+            or job.writers is not self.writers
+        ):
+            self.tags, self.viewers, self.writers = job.tags, job.viewers, job.writers
+            self.texts = sum(map(getsizeof, (*job.tags, *job.tags.values())))
+            self.texts += sum(map(getsizeof, (*job.viewers, *job.writers)))
+        size = self.texts + len(job.trail)
+        if job.error is not None:
+            size += len(job.error)
+        if job.output is not None:
+            size += len(job.output)
+        before, self.size = self.size, size
+        return size - before
 
     def note(self, before: Job, offset: int) -> None:
         """Keep what the job was, after a `job.created` at this offset, where that has changed."""

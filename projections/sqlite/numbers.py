@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from projections.sqlite.rows import MAX_NAMES
+from projections.sqlite.rows import MAX_NAMES, MAX_NAMES_BYTES, size_of_names
 from projections.sqlite.schema import NOBODY, Connection
 
 
@@ -27,10 +27,16 @@ class Numbers:
         self._fresh: list[tuple[int, str | None, str]] = []
         self._members: list[tuple[str, int]] = []
         self._last: int | None = None
+        self._size = 0
+
+    @property
+    def count(self) -> int:
+        """How many names are remembered."""
+        return len(self._types) + len(self._audiences)
 
     def begin(self) -> None:
         """Begin a transaction."""
-        if len(self._audiences) > MAX_NAMES:
+        if self.count > MAX_NAMES or self._size > MAX_NAMES_BYTES:
             self.forget()
         self._last = None
 
@@ -41,6 +47,7 @@ class Numbers:
             self._db.execute("INSERT OR IGNORE INTO types(name) VALUES(?)", (name,))
             row = self._db.execute("SELECT type FROM types WHERE name=?", (name,)).fetchone()
             number = self._types[name] = row[0]
+            self._size += size_of_names(name)
         return number
 
     def audience(self, owner: str | None, viewers: tuple[str, ...]) -> int:
@@ -48,6 +55,7 @@ class Numbers:
         number = self._audiences.get((owner, viewers))
         if number is None:
             number = self._audiences[owner, viewers] = self._learn(owner, viewers)
+            self._size += size_of_names(owner, *viewers)
         return number
 
     def _learn(self, owner: str | None, viewers: tuple[str, ...]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from sys import getsizeof
 from typing import Any, Final
 
 import orjson
@@ -45,8 +46,16 @@ def unpack_writers(writers: str | None) -> tuple[str, ...]:
     return tuple(orjson.loads(writers)) if writers else ()
 
 
-#: Names that are remembered at a time: about 300 bytes each.
+#: Names that are remembered at a time, and about how many bytes of them: most take 300, but an
+#: audience may have 256 viewers of 262 characters each.
 MAX_NAMES: Final = 100_000
+MAX_NAMES_BYTES: Final = 32 * 1024 * 1024
+_NAME_BYTES: Final = 160
+
+
+def size_of_names(*names: str | None) -> int:
+    """Return about how many bytes it takes to remember some names that belong together."""
+    return _NAME_BYTES + sum(map(getsizeof, names))
 
 
 class Names:
@@ -62,11 +71,24 @@ class Names:
         self._shard = shard
         self._types: dict[int, str | None] = {}
         self._audiences: dict[int, Audience] = {}
+        self._size = 0
+
+    @property
+    def count(self) -> int:
+        """How many names are remembered."""
+        return len(self._types) + len(self._audiences)
 
     def clear(self) -> None:
-        """Forget everything: the shard was filled anew."""
+        """Forget everything: the shard was filled anew, or too much is remembered."""
         self._types.clear()
         self._audiences.clear()
+        self._size = 0
+
+    def _make_room(self, *names: str | None) -> None:
+        """Forget everything where these names are more than may be remembered."""
+        self._size += size_of_names(*names)
+        if self.count >= MAX_NAMES or self._size > MAX_NAMES_BYTES:
+            self.clear()
 
     def type_name(self, number: int) -> str | None:
         """Return a type's name; None for the type of jobs whose `job.created` is not seen yet."""
@@ -75,20 +97,21 @@ class Names:
                 f"SELECT name FROM {self._shard}.types WHERE type=?",  # noqa: S608
                 (number,),
             ).fetchone()
-            self._types[number] = row[0] if row else None
+            name = row[0] if row else None
+            self._make_room(name)
+            self._types[number] = name
         return self._types[number]
 
     def audience(self, number: int) -> Audience:
         """Return the owner and the viewers of an audience."""
         found = self._audiences.get(number)
         if found is None:
-            if len(self._audiences) >= MAX_NAMES:
-                self.clear()
             row = self._db.execute(
                 f"SELECT owner, viewers FROM {self._shard}.audiences WHERE audience=?",  # noqa: S608
                 (number,),
             ).fetchone()
             found = (row[0], tuple(orjson.loads(row[1]))) if row else (None, ())
+            self._make_room(found[0], *found[1])
             self._audiences[number] = found
         return found
 

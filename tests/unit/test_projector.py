@@ -21,7 +21,7 @@ from jobtrail.fold import fold
 from jobtrail.job import Job, Place, read_trail
 from jobtrail.partitions import partition_of
 from jobtrail.states import STATES, State
-from projections.holding import MAX_HELD, DeadLetter
+from projections.holding import MAX_HELD, MAX_HELD_BYTES, DeadLetter
 from projections.projector import Projector
 from projections.reading import Caller, Filters
 from projections.sqlite import schema
@@ -73,6 +73,7 @@ class Line:
         self.jobs: dict[str, Job] = {}
         self.ends = starts
         self.told = 0
+        self.created = '{"jobType":"t","owner":"o"}'
 
     def at(self) -> dict[int, int]:
         """Return the store's checkpoints."""
@@ -102,7 +103,7 @@ class Line:
 
     def _record(self, partition: int, kind: str, job_id: str) -> Record:
         self.told += 1
-        data = '{"jobType":"t","owner":"o"}' if kind == "created" else "{}"
+        data = self.created if kind == "created" else "{}"
         value = (
             f'{{"specversion":"1.0","id":"e{self.told}","source":"//s","type":"job.{kind}",'
             f'"subject":"{job_id}","data":{data}}}'
@@ -233,6 +234,27 @@ async def test_the_jobs_longest_untouched_are_forgotten_where_there_are_too_many
     # Those were read again, so others had to go.
     assert await line.tell(*all_of("active", old[4050:4053])) == [set(old[4050:4053])]
     assert await line.tell(*all_of("completed", [*gone[:50], *touched])) == [set(gone[:50])]
+    line.check()
+
+
+async def test_no_more_is_held_than_so_many_bytes(line: Line) -> None:
+    """Of large jobs fewer are held; those that end or shrink make room for others."""
+    tags = ",".join(f'"{n}-{"k" * 250}":"{"v" * 250}"' for n in range(32))
+    each = 32 * 500
+    ids = of_partition(0, 2 * MAX_HELD_BYTES // each)
+    usual = line.created
+    line.created = f'{usual[:-1]},"tags":{{{tags}}}}}'
+    for at in range(0, len(ids), 100):
+        await line.tell(*all_of("created", ids[at : at + 100]))
+    held, gone = ids[-MAX_HELD_BYTES // each // 2 :], ids[: MAX_HELD_BYTES // each // 2]
+    assert await line.tell(*all_of("active", held)) == []
+    assert await line.tell(*all_of("active", gone[:9])) == [set(gone[:9])]
+    assert await line.tell(*all_of("completed", held)) == []
+    # A small one takes next to nothing.
+    line.created = usual
+    small = of_partition(0, len(ids) + 2000)[len(ids) :]
+    await line.tell(*all_of("created", small))
+    assert await line.tell(*all_of("active", [*gone[:9], *small])) == []
     line.check()
 
 

@@ -1,0 +1,58 @@
+"""What a shard's reader and writer remember of names: no more than so many, nor so many bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from projections.sqlite import schema
+from projections.sqlite.numbers import Numbers
+from projections.sqlite.rows import MAX_NAMES, MAX_NAMES_BYTES, Names
+
+#: An audience as large as one may be, all but its owner.
+VIEWERS = tuple(f"user:{number:0257}" for number in range(256))
+#: So many are more than may be remembered.
+MANY = MAX_NAMES_BYTES // (256 * 262)
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Iterator[schema.Connection]:
+    """Return an empty shard."""
+    path = tmp_path / "shard-0.db"
+    schema.make_shard(path, {0: 0}, {0: 0})
+    db = schema.connect(path)
+    yield db
+    db.close()
+
+
+def test_types_are_no_more_than_names_may_be(shard: schema.Connection) -> None:
+    numbers, names = Numbers(shard), Names(shard)
+    shard.execute("BEGIN")
+    for number in range(MAX_NAMES + 10):
+        assert names.type_name(numbers.type(f"t{number}")) == f"t{number}"
+        assert names.count <= MAX_NAMES
+    assert numbers.count > MAX_NAMES
+    # What was given stays given; it is read again.
+    numbers.begin()
+    assert numbers.count < 10
+    assert names.type_name(numbers.type("t7")) == "t7"
+    assert names.type_name(numbers.type("t100003")) == "t100003"
+
+
+def test_large_audiences_are_fewer_than_names_may_be(shard: schema.Connection) -> None:
+    numbers, names = Numbers(shard), Names(shard)
+    shard.execute("BEGIN")
+    numbers.begin()
+    given = [numbers.audience(f"o{number}", VIEWERS) for number in range(MANY)]
+    numbers.write()
+    most = 0
+    for number, audience in enumerate(given):
+        assert names.audience(audience) == (f"o{number}", VIEWERS)
+        most = max(most, names.count)
+    assert MANY // 2 < most < MANY
+    assert numbers.count > MANY
+    numbers.begin()
+    assert numbers.count < 10
+    assert numbers.audience("o1", VIEWERS) == given[1]
