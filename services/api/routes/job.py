@@ -62,7 +62,7 @@ async def _job(
     service: Service, request: web.Request, identity: Identity, job_id: str, as_of: Cut | None
 ) -> web.StreamResponse:
     if as_of is not None:
-        await reach_cut(service, as_of, live=True)
+        await reach_cut(service, as_of, user=identity.caller.user, live=True)
     # Last: what only the tail holds it may have lost by another turn of the event loop.
     await reach_position(service, request, live=True)
     if as_of is not None:
