@@ -249,7 +249,7 @@ class LogCopy:
             except OffsetOutOfRangeError:
                 raise _gap(tp, at) from None
             for group in found.get(tp, ()):
-                if group.begin > at and not self._compacted:
+                if group.is_rotten or (group.begin > at and not self._compacted):
                     raise _gap(tp, at)
                 for some in group.until(end).pieces():
                     for record in some:

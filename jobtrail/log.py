@@ -223,11 +223,11 @@ class Log:
             Per partition the record, as aiokafka gives it; None where none lies there.
 
         Raises:
-            KafkaError: The log does not answer.
+            KafkaError: The log does not answer, or has it damaged.
             TimeoutError: Likewise.
         """
         groups = await self._groups_at(offsets)
-        return {p: group and group.at(offsets[p]) for p, group in groups.items()}
+        return {p: group and group.check().at(offsets[p]) for p, group in groups.items()}
 
     async def _groups_at(self, offsets: Mapping[int, int]) -> dict[int, Group | None]:
         """Return per partition the group from an offset on; None where the log has it not."""
@@ -277,7 +277,10 @@ class Log:
                 asked[partition] = last.offset
         if not asked:
             return found
-        there = await self.find(asked)
+        # Of a record that has rotted since nobody can tell: it is no sign of another log.
+        groups = await self._groups_at(asked)
+        sound = {p: group for p, group in groups.items() if group is None or not group.is_rotten}
+        there = {p: group and group.at(asked[p]) for p, group in sound.items()}
         gone = await self._lost({p for p, one in there.items() if one is None}, read)
         for partition, record in there.items():
             last = read[partition].last

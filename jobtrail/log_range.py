@@ -107,7 +107,7 @@ class LogRange:
             ends: Per partition the offset before which to stop. The last group may reach beyond.
 
         Raises:
-            LogGapError: The log no longer holds it.
+            LogGapError: The log no longer holds it, or has it damaged.
             LogUnavailable: Kafka does not answer.
         """
         left = {
@@ -124,6 +124,8 @@ class LogRange:
         while left:
             for tp, groups in (await self._fetch()).items():
                 for group in groups:
+                    if group.is_rotten:
+                        raise self._rotten(tp, group.begin)
                     heard = clock()
                     yield tp.partition, group
                     if group.next_offset >= left.get(tp, 0):
@@ -159,6 +161,14 @@ class LogRange:
         except (KafkaError, TimeoutError) as error:
             raise self._away(repr(error)) from None
         return {tp.partition: offset for tp, offset in sorted(found.items())}
+
+    def _rotten(self, tp: TopicPartition, end: int) -> LogGapError:
+        return LogGapError(
+            "Records of the log are damaged.",
+            where=f"topic {tp.topic}, partition {tp.partition}",
+            found=f"a batch with a wrong checksum before offset {end}",
+            mend="Restore the log's segments.",
+        )
 
     def _away(self, found: str) -> LogUnavailable:
         return LogUnavailable(

@@ -30,6 +30,7 @@ from jobtrail.record_reading import HEADER_BYTES
 #: Where a batch says how long the rest of it is, and how long that is together with what precedes:
 #: https://kafka.apache.org/documentation/#recordbatch
 _LENGTH: Final = struct.Struct(">8xi")
+_BASE: Final = struct.Struct(">q")
 #: Where it says which version of the format it has, and the one that Kafka has written since 0.11.
 _VERSION: Final = 16
 #: Bytes behind the length in the smallest batch of any version.
@@ -61,9 +62,22 @@ class Group:
     record or not: control records and aborted transactions take offsets, compaction takes records
     out of batches. A group ends before offsets that no batch accounts for; the next one begins
     behind them.
+
+    A batch whose checksum is wrong has rotted on the broker's disk, which serves it as it is. It
+    accounts for nothing: what comes in its place is a group that is rotten, without any records and
+    offsets, and begins behind it. Who looks for holes finds one; who does not has to refuse it.
     """
 
-    __slots__ = ("_batches", "_limits", "begin", "breaks", "epoch", "next_offset", "timestamp")
+    __slots__ = (
+        "_batches",
+        "_limits",
+        "begin",
+        "breaks",
+        "epoch",
+        "is_rotten",
+        "next_offset",
+        "timestamp",
+    )
 
     def __init__(
         self,
@@ -73,6 +87,8 @@ class Group:
         breaks: int,
         batches: Sequence[Any],
         limits: Limits = Limits(),  # noqa: B008
+        *,
+        is_rotten: bool = False,
     ) -> None:
         self._batches = batches
         self._limits = limits
@@ -86,6 +102,18 @@ class Group:
         self.breaks = breaks
         #: The latest of the last batch, milliseconds since the epoch; 0 where there is no record.
         self.timestamp: int = batches[-1].timestamp if batches else 0
+        #: Whether it stands for a batch that has rotted.
+        self.is_rotten = is_rotten
+
+    def check(self) -> Group:
+        """Return itself.
+
+        Raises:
+            CorruptRecordException: It stands for a batch that has rotted.
+        """
+        if self.is_rotten:
+            raise CorruptRecordException(f"Invalid CRC of a batch before offset {self.begin}")
+        return self
 
     def until(self, end: int) -> Group:
         """Return what of it lies before an offset."""
@@ -196,7 +224,9 @@ class _InGroups(fetcher.PartitionRecords):
                 if self.next_fetch_offset > begin:
                     # What comes before it is good.
                     yield Group(begin, self.next_fetch_offset, epoch, self._breaks, batches, limits)
-                raise CorruptRecordException(f"Invalid CRC - {self._tp}")
+                yield self._rotten(batch, limits)
+                # What follows is fetched again: the batch may have ended a transaction.
+                return
             follows = batch.base_offset <= self.next_fetch_offset
             if self.next_fetch_offset > begin and (not follows or batch.leader_epoch != epoch):
                 yield Group(begin, self.next_fetch_offset, epoch, self._breaks, batches, limits)
@@ -214,6 +244,19 @@ class _InGroups(fetcher.PartitionRecords):
                 begin, batches = self.next_fetch_offset, []
         if self.next_fetch_offset > begin:
             yield Group(begin, self.next_fetch_offset, epoch, self._breaks, batches, limits)
+
+    def _rotten(self, batch: Any, limits: Limits) -> Group:
+        """Return what stands for a batch that has rotted, and go on behind it.
+
+        Raises:
+            CorruptRecordException: Nobody can tell where that is.
+        """
+        following = self._records.next_base()
+        end: int = batch.next_offset if following is None else following
+        if end <= self.next_fetch_offset:
+            raise CorruptRecordException(f"Invalid CRC - {self._tp}")
+        self.next_fetch_offset = end
+        return Group(end, end, batch.leader_epoch, self._breaks, (), limits, is_rotten=True)
 
     def _is_aborted(self, batch: Any) -> bool:
         """Tell whether a batch belongs to a transaction that was aborted, as aiokafka does.
@@ -296,6 +339,12 @@ class _Fetched:
         if begin > len(self._data):
             return begin
         return begin + int(_LENGTH.unpack_from(self._data, self._next)[0])
+
+    def next_base(self) -> int | None:
+        """Return the first offset of the next batch, where the whole of it is there."""
+        if not self.has_next():
+            return None
+        return int(_BASE.unpack_from(self._data, self._next)[0])
 
     def next_batch(self) -> Batch | OldBatch | None:
         end = self._end()

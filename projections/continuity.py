@@ -2,7 +2,8 @@
 
 Offsets may be missing for good reasons. Those that the broker's batches account for are part of a
 `Group`. What is left is a beginning of the log that has moved on (retention, deleted records) and a
-topic that is compacted, or was. Anything else is a hole: records that were acknowledged are lost.
+topic that is compacted, or was. Anything else is a hole: records that were acknowledged are lost,
+or have rotted on the broker's disk, which their batch's checksum tells.
 A hole stops its partition alone, until somebody decides to go on behind it.
 """
 
@@ -133,7 +134,9 @@ class Continuity:
             begin,
         )
 
-    async def accounts_for(self, partition: int, begin: int, end: int) -> bool:
+    async def accounts_for(
+        self, partition: int, begin: int, end: int, *, rotten: bool = False
+    ) -> bool:
         """Tell whether offsets that no batch covers are missing for a reason.
 
         Where there is none, the partition is stopped, and it is said once.
@@ -142,6 +145,7 @@ class Continuity:
             partition: Where.
             begin: The first missing offset.
             end: The one behind the last.
+            rotten: Whether a batch is there whose checksum is wrong.
 
         Raises:
             FencedError: The log has them: they have to be delivered again.
@@ -159,14 +163,14 @@ class Continuity:
                 expected=f"offset {begin}",
                 found=f"offset {end}",
             )
-        if await self._log.is_compacted():
+        if not rotten and await self._log.is_compacted():
             logger.info("action=log_compacted partition=%d begin=%d end=%d", partition, begin, end)
             return True
         error = LogGapError(
-            "Records of the log are missing.",
+            f"Records of the log are {'damaged' if rotten else 'missing'}.",
             where=f"partition {partition}",
             expected=f"a record, or a reason why there is none, at offset {begin}",
-            found=f"nothing before offset {end}",
+            found=f"{'a wrong checksum' if rotten else 'nothing'} before offset {end}",
             mend="Only this partition stands still. Restore the log's segments, or go on behind "
             f"the hole with `{SKIP.format(partition, end)}`.",
         )

@@ -96,7 +96,7 @@ class LogSource:
                 heard = time.monotonic()
                 last = end[tp.partition]
                 if group.begin > position[tp]:
-                    self._jump(tp, position[tp], min(group.begin, last))
+                    self._jump(tp, position[tp], min(group.begin, last), rotten=group.is_rotten)
                 from_begin.discard(tp)
                 position[tp] = group.next_offset
                 for records in group.until(last).pieces():
@@ -140,8 +140,8 @@ class LogSource:
             return {}
         return found
 
-    def _jump(self, tp: TopicPartition, at: int, begin: int) -> None:
-        """Pass over offsets that no batch accounts for.
+    def _jump(self, tp: TopicPartition, at: int, begin: int, *, rotten: bool) -> None:
+        """Pass over offsets that no batch accounts for, or one that is damaged.
 
         Raises:
             LogGapError: They are not gone by right.
@@ -150,10 +150,10 @@ class LogSource:
         log_begin = self.begins()[tp.partition]
         if log_begin > at:
             self._lost(tp, at, min(begin, log_begin))
-        if max(at, log_begin) < begin and not self.is_compacted():
+        if max(at, log_begin) < begin and (rotten or not self.is_compacted()):
             self._holes.meet(
                 Hole(tp.partition, max(at, log_begin), begin - 1),
-                "Records of the log are missing.",
+                f"Records of the log are {'damaged' if rotten else 'missing'}.",
                 found=f"offset {begin}",
                 mend="Put back the log's files, or read an archive of it.",
             )

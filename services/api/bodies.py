@@ -251,7 +251,7 @@ class Bodies:
             while not groups:
                 found = await consumer.getmany(timeout_ms=_POLL_MS, max_records=1)
                 groups = found.get(tp, ())
-            return groups[0]
+            return groups[0].check()
         finally:
             # Or it would go on fetching what nobody asked for.
             consumer.pause(tp)

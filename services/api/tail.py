@@ -10,6 +10,7 @@ everybody who relied on it read the projections again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,7 +18,7 @@ from time import monotonic
 from typing import Any, Final, Protocol
 
 from aiokafka import TopicPartition
-from aiokafka.errors import OffsetOutOfRangeError
+from aiokafka.errors import CorruptRecordException, OffsetOutOfRangeError
 
 from jobtrail.kafka import stop_client
 from jobtrail.log import Read, last_record
@@ -162,7 +163,10 @@ class Tail:
         last = None
         if offset:
             log = await self._witness.log()
-            record = (await log.find({partition: offset - 1}))[partition]
+            record = None
+            # One that has rotted proves nothing, and nothing is read of it.
+            with contextlib.suppress(CorruptRecordException):
+                record = (await log.find({partition: offset - 1}))[partition]
             last = None if record is None else last_record(record, -1)
         self.begin(partition, offset, last, replaced=replaced)
 
@@ -229,7 +233,9 @@ class Tail:
             if await self._prove(consumer, read):
                 return False
         self._epochs[partition] = group.epoch
-        if group.begin > self._buffer.end(partition) and not await self._is_compacted():
+        if group.begin > self._buffer.end(partition) and (
+            group.is_rotten or not await self._is_compacted()
+        ):
             logger.warning(
                 "action=tail_lost_records partition=%d expected=%d found=%d",
                 partition,

@@ -47,17 +47,34 @@ class OwnBroker:
         Only while the broker is down. The indexes go too: they are made again.
         """
         segment = self.segment(topic, partition)
-        data, batches, at = segment.read_bytes(), [], 0
-        while at < len(data):
-            base, length = struct.unpack_from(">qi", data, at)
-            (last,) = struct.unpack_from(">i", data, at + 23)
-            batches.append((at, at + 12 + length, base, base + last + 1))
-            at += 12 + length
+        data, batches = segment.read_bytes(), self._batches(topic, partition)
         begin, end, first, behind = batches[len(batches) // 2]
         segment.write_bytes(data[:begin] + data[end:])
         for index in segment.parent.glob("*index"):
             index.unlink()
         return first, behind
+
+    def rot(self, topic: str, partition: int, *, last: bool = False) -> tuple[int, int]:
+        """Flip a bit in a record in the middle of a partition; return its batch's offsets.
+
+        Only while the broker is down, and after it was stopped: one that was killed looks.
+        """
+        batches = self._batches(topic, partition)
+        _, end, first, behind = batches[-1 if last else len(batches) // 2]
+        data = bytearray(self.segment(topic, partition).read_bytes())
+        data[end - 2] ^= 1
+        self.segment(topic, partition).write_bytes(data)
+        return first, behind
+
+    def _batches(self, topic: str, partition: int) -> list[tuple[int, int, int, int]]:
+        """Return where batches lie in a segment, and their offsets; ends are exclusive."""
+        data, batches, at = self.segment(topic, partition).read_bytes(), [], 0
+        while at < len(data):
+            base, length = struct.unpack_from(">qi", data, at)
+            (last,) = struct.unpack_from(">i", data, at + 23)
+            batches.append((at, at + 12 + length, base, base + last + 1))
+            at += 12 + length
+        return batches
 
     def segment(self, topic: str, partition: int) -> Path:
         """The one file that holds a small partition's records."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -272,19 +272,19 @@ async def test_deleted_records_are_passed_over(
 
 
 class Fleeting(KafkaLog):
-    """The log, of which all records are deleted when one of them is to be looked up."""
+    """The log, of which all records are deleted as soon as somebody has asked where it ends."""
 
-    def __init__(self, settings: Settings, client: dict[str, Any]) -> None:
-        super().__init__(settings.topic, client)
-        self._settings = settings
-
-    async def find(self, offsets: Mapping[int, int]) -> dict[int, Any]:
-        """Look records up, just too late."""
-        ends = await ends_of(self._settings)
-        topic = self._settings.topic
-        limits = {TopicPartition(topic, p): RecordsToDelete(end) for p, end in ends.items()}
-        await admin(self._settings, lambda client: client.delete_records(limits))
-        return await super().find(offsets)
+    async def ends(self) -> dict[int, int]:
+        """Return where it ends."""
+        ends = await super().ends()
+        limits = {TopicPartition(self._topic, p): RecordsToDelete(end) for p, end in ends.items()}
+        client = AIOKafkaAdminClient(**self._client)
+        await client.start()
+        try:
+            await client.delete_records(limits)
+        finally:
+            await client.close()
+        return ends
 
 
 @pytest.mark.timeout(300)
@@ -296,5 +296,5 @@ async def test_records_that_are_deleted_while_they_are_looked_up_are_no_other_lo
     topic = await read_topic(settings, settings.topic)
     read = {p: Read(some[-1].offset + 1, last_record(some[-1], -1)) for p, some in topic.items()}
     client = {"bootstrap_servers": settings.bootstrap_servers, **kafka_security(settings)}
-    async with Fleeting(settings, client) as log:
+    async with Fleeting(settings.topic, client) as log:
         assert await log.differences(read) == {}

@@ -152,8 +152,28 @@ def test_a_broken_batch_ends_a_group_too() -> None:
     records = fetcher.MemoryRecords(bytes(data))
     groups = fetcher.PartitionRecords(TP, records, [], 3, None, IN_GROUPS, True, 0)
     assert (next(groups).next_offset, groups.next_fetch_offset) == (9, 9)
+    rotten = next(groups)
+    assert (rotten.begin, rotten.next_offset, groups.next_fetch_offset) == (15, 15, 15)
+    assert rotten.is_rotten
+    assert (listed(rotten), rotten.at(10)) == ([], None)
     with pytest.raises(CorruptRecordException, match="CRC"):
-        next(groups)
+        rotten.check()
+    assert list(groups) == []
+
+
+def test_what_follows_a_broken_batch_is_fetched_again() -> None:
+    """Where it begins tells where the broken one ends, whatever that says of itself."""
+    data = bytearray(batch(0) + batch(6))
+    data[26] ^= 255  # its last offset
+    fetch_groups()
+    records = fetcher.MemoryRecords(bytes(data))
+    groups = fetcher.PartitionRecords(TP, records, [], 0, None, IN_GROUPS, True, 0)
+    assert [(group.begin, group.is_rotten) for group in groups] == [(6, True)]
+    assert groups.next_fetch_offset == 6
+    records = fetcher.MemoryRecords(bytes(data))
+    again = fetcher.PartitionRecords(TP, records, [], 6, None, IN_GROUPS, True, 0)
+    with pytest.raises(CorruptRecordException, match="CRC"):
+        next(again)
 
 
 COMMIT, ABORT = b"\x00\x00\x00\x01", b"\x00\x00\x00\x00"
