@@ -112,9 +112,9 @@ async def test_a_log_that_is_folded_and_what_can_be_wrong_with_it(served: Served
         settings, lambda found: "clock" in {f.check for f in found if f.level == "warning"}
     )
     assert wrong(findings, "clock", "warning").endswith("partition:offset 3:0")
-    assert wrong(findings, "dead-letters", "warning").startswith(
-        f"dead letters for 1 records are open in {settings.dead_topic}"
-    )
+    # Of these three letters, one was dropped.
+    open_letters = f"dead letters for 2 records are open in {settings.dead_topic}"
+    await until_found(settings, lambda found: open_letters in {f.found for f in found})
     async with administering(settings) as admin:
         await admin.create_partitions({settings.topic: NewPartitions(12)})
     findings = await until_found(
