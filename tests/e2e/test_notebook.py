@@ -58,6 +58,8 @@ def execute(settings: Settings, folder: Path) -> Any:
     own = {name: str(folder) for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "MPLCONFIGDIR")}
     root = str(NOTEBOOK.parents[2])
     environment = {**child_environment(settings), **own, "PYTHONPATH": root}
+    # A kernel takes the first folder off the path, which it takes for the current one.
+    del environment["PYTHONSAFEPATH"]
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     assert all(not cell.get("outputs") for cell in notebook.cells)
     notebook.cells.append(nbformat.v4.new_code_cell(CHECKS))

@@ -30,7 +30,7 @@ CASES = 30
 if os.environ.get("THOROUGH") == "true":
     CASES = 1_000
 elif os.environ.get("CI") == "true":
-    CASES = 100
+    CASES = 200
 #: So that the same is drawn again.
 SEED = 1
 
