@@ -148,11 +148,10 @@ def letter_in(record: Any, lies_in: int) -> Letter | None:
     reason, detail, place = (
         (content or b"").decode(errors="replace") for _name, content in headers[-3:]
     )
-    topic, _, rest = place.rpartition("/")
-    topic, _, partition = topic.rpartition("/")
-    lay_in, offset = _number(partition), _number(rest)
-    if not topic or lay_in is None or offset is None:
+    lay = _place_in(place)
+    if lay is None:
         return None
+    lay_in, offset = lay
     before = headers[:-3]
     last, _, count = said.partition("/")
     end = max(_number(last) or 0, offset)
@@ -175,6 +174,14 @@ def letter_in(record: Any, lies_in: int) -> Letter | None:
         mark=f"{mark_of(record.key, record.value):08x}",
         lies=(lies_in, record.offset),
     )
+
+
+def _place_in(text: str) -> tuple[int, int] | None:
+    """Return partition and offset of a place, topic/partition/offset; None where it is none."""
+    topic, _, rest = text.rpartition("/")
+    topic, _, partition = topic.rpartition("/")
+    lay_in, offset = _number(partition), _number(rest)
+    return None if not topic or lay_in is None or offset is None else (lay_in, offset)
 
 
 def _number(text: str) -> int | None:
@@ -202,9 +209,7 @@ def place_of(text: str) -> str:
     Raises:
         UsageError: It has another form.
     """
-    topic, _, rest = text.rpartition("/")
-    topic, _, partition = topic.rpartition("/")
-    if not topic or _number(partition) is None or _number(rest) is None:
+    if _place_in(text) is None:
         raise UsageError(
             "This is no place of a letter.", expected="topic/partition/offset", found=repr(text)
         )

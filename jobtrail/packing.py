@@ -12,6 +12,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from jobtrail.decoding import accept
 from jobtrail.errors import EventError, UsageError
+from jobtrail.record_reading import is_utf_8
 
 #: How what we write is packed, as aiokafka calls it, and as Kafka numbers it.
 CODEC: Final = "zstd"
@@ -23,7 +24,7 @@ LARGEST: Final = "max.message.bytes"
 
 def is_misnamed(record: Any) -> bool:
     """Tell whether a record has a header whose name is no UTF-8: Kafka's clients can't write it."""
-    return any("\udc80" <= char <= "\udcff" for name, _ in record.headers for char in name)
+    return not all(is_utf_8(name) for name, _content in record.headers)
 
 
 def fits(record: Any, largest: int) -> bool:

@@ -139,7 +139,7 @@ def _record(buffer: Content, head: Head) -> Any:
         name, at = _bytes(buffer, at)
         content, at = _bytes(buffer, at)
         text = (name or b"").decode("utf-8", "surrogateescape")
-        misnamed = misnamed or not _is_utf_8(text)
+        misnamed = misnamed or not is_utf_8(text)
         headers.append((text, content))
     if at != len(buffer):
         raise ValueError(f"it has {len(buffer)} bytes, and what is in it {at}")
@@ -202,5 +202,6 @@ def _bytes(buffer: Content, at: int) -> tuple[bytes | None, int]:
     return (None, at) if length < 0 else (bytes(buffer[at : at + length]), at + length)
 
 
-def _is_utf_8(text: str) -> bool:
+def is_utf_8(text: str) -> bool:
+    """Tell whether a header's name was UTF-8: what was not is half of a surrogate pair in it."""
     return not any("\udc80" <= char <= "\udcff" for char in text)

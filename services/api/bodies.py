@@ -20,7 +20,7 @@ from services.api.buffer import Record
 from services.api.overload import busy
 from services.api.problems import log_unavailable, position_gone
 from services.api.turns import Line
-from services.api.witness import Witness
+from services.api.witness import Witness, from_within
 
 logger = logging.getLogger(__name__)
 
@@ -126,10 +126,8 @@ class Bodies:
         except (KafkaError, TimeoutError) as error:
             await self._fail(error)
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if not from_within():
                 raise
-            # aiokafka lets out the cancellation of a task of its own.
             await self._fail(error)
 
     async def _fail(self, error: BaseException) -> NoReturn:

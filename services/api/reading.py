@@ -56,13 +56,13 @@ def _user(service: Service, request: web.Request) -> str:
     return "" if known is None else known.caller.user
 
 
-async def reach_cut(service: Service, cut: Cut, *, user: str = "", live: bool = False) -> None:
+async def reach_cut(service: Service, cut: Cut, *, user: str, live: bool = False) -> None:
     """Wait until a read can tell what was true at a position.
 
     Args:
         service: The service.
         cut: May name a position.
-        user: Who asks; those who are not named have their turns as one.
+        user: Who asks.
         live: Whether what the tail knows will be laid over the answer.
 
     Raises:

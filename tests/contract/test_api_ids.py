@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -83,6 +84,19 @@ async def test_a_client_of_http_1_0_sees_where_a_streamed_answer_ends(api: Api, 
     writer.close()
 
 
+@contextlib.asynccontextmanager
+async def sent(api: Api, lines: Sequence[bytes]) -> AsyncIterator[asyncio.StreamReader]:
+    """Send a request as it is; read its answer."""
+    host, _, port = api.url.rpartition("/")[2].partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(b"\r\n".join(lines))
+        async with asyncio.timeout(20):
+            yield reader
+    finally:
+        writer.close()
+
+
 @pytest.mark.parametrize(
     ("header", "value"),
     [
@@ -98,8 +112,6 @@ async def test_a_client_of_http_1_0_sees_where_a_streamed_answer_ends(api: Api, 
 async def test_a_header_that_is_no_attribute_is_refused(
     api: Api, header: bytes, value: bytes
 ) -> None:
-    host, _, port = api.url.rpartition("/")[2].partition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
     token = make_token(api.secret, "alice", (), (WRITE,))
     lines = [
         b"POST /events HTTP/1.1", b"Host: x", f"Authorization: Bearer {token}".encode(),
@@ -110,10 +122,8 @@ async def test_a_header_that_is_no_attribute_is_refused(
         *([] if header == b"ce-subject" else [b"ce-subject: j"]),
         header + b": " + value,
     ]  # fmt: skip
-    writer.write(b"\r\n".join([*lines, b"", b"{}"]))
-    async with asyncio.timeout(20):
+    async with sent(api, [*lines, b"", b"{}"]) as reader:
         answer = await reader.read()
-    writer.close()
     assert answer.startswith(b"HTTP/1.1 400 ")
     errors = json.loads(answer.partition(b"\r\n\r\n")[2])["errors"]
     assert [error["parameter"] for error in errors] == [header.decode()]
@@ -128,7 +138,6 @@ async def test_a_header_that_is_no_attribute_is_refused(
     ],
 )  # fmt: skip
 async def test_a_header_that_is_no_text_fails_nowhere(api: Api, header: str) -> None:
-    host, _, port = api.url.rpartition("/")[2].partition(":")
     token = make_token(api.secret, "alice", (), (WRITE,))
     usual = {
         "Host": b"x", "Authorization": f"Bearer {token}".encode(),
@@ -145,13 +154,10 @@ async def test_a_header_that_is_no_text_fails_nowhere(api: Api, header: str) -> 
         (b"POST /jobs/statuses", b'{"jobIds": ["j"]}'),
         (b"POST /events", b"{}"),
     ):
-        reader, writer = await asyncio.open_connection(host, int(port))
         lines = [request + b" HTTP/1.1", b"Content-Length: %d" % len(body)]
         lines += [name.encode() + b": " + value for name, value in usual.items()]
-        writer.write(b"\r\n".join([*lines, b"", body]))
-        async with asyncio.timeout(20):
+        async with sent(api, [*lines, b"", body]) as reader:
             status = int((await reader.readuntil(b"\r\n")).split()[1])
-        writer.close()
         assert status < 500 or status == 503, (request, status)
 
 
