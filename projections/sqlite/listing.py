@@ -1,7 +1,8 @@
 """A listing in SQL: one statement, whatever its filters and however many audiences it merges.
 
 Each of a caller's audiences is a stream: a part of an index that lies in the answer's order. SQLite
-merges them and reads of each no more than the page needs; only then the page's rows are looked up.
+merges them and reads of each no more than the page needs. Where there are many streams, or places
+are passed over, only then the page's rows are looked up.
 A statement's text depends on a listing's shape alone, so that it stays prepared: values have names,
 and the numbers of streams are rounded up, those beyond standing for an audience that there is not.
 """
@@ -77,9 +78,12 @@ class Listing(NamedTuple):
     """A statement that gives places (`created_at`, id, row, number of the source), in order."""
 
     text: str
-    #: The same, then the whole rows in `COLUMNS` and the number of the source; in no order.
+    #: The same with whole rows in place of places: `COLUMNS` and the number of the source. It reads
+    #: them of each stream's next place too, and of those that are passed over.
     rows: str
     values: dict[str, Any]
+    #: How many streams are merged.
+    streams: int
     #: Looks at so many places (`:looked`) whatever fits: first how many there were and whether
     #: these are all, then those that fit, then the last one that was looked at.
     looks: str
@@ -129,8 +133,8 @@ def listings(
                 )
             )
         shape = _Shape(tuple(parts), bulk, after is not None, bounds, tags, until is not None)
-        text, rows, looks = _texts(shape)
-        found.append(Listing(text, rows, mine, looks))
+        text, rows, looks, streams = _texts(shape)
+        found.append(Listing(text, rows, mine, streams, looks))
     return found
 
 
@@ -172,6 +176,11 @@ def _asked(filters: Filters) -> tuple[dict[str, Any], tuple[str, ...], int]:
         # that this is found at the beginning of a tag and nowhere else.
         values[f"tag{number}"] = "," + orjson.dumps({key: value}).decode()[1:-1]
     return values, tuple(name for name in _BOUNDS if values[name] is not None), len(tags)
+
+
+def room_for(count: int) -> int:
+    """Return for how many values a statement is to have room that has so many of them."""
+    return _ROOMS[count] if count < len(_ROOMS) else -(-count // _SIZES[-1]) * _SIZES[-1]
 
 
 def put(
@@ -244,18 +253,13 @@ def most_streams(selects: int) -> int:
 
 
 @lru_cache(maxsize=512)
-def _texts(shape: _Shape) -> tuple[str, str, str]:
+def _texts(shape: _Shape) -> tuple[str, str, str, int]:
     order = "ORDER BY created_at DESC, id"
-    terms = [_terms(shape, part) for part in shape.parts]
-    places = " UNION ALL ".join(term for some in terms for term, _look in some)
-    places = f"{places} {order} LIMIT :limit OFFSET :offset"
-    columns = ", ".join(f"j.{column}" for column in COLUMNS.split(", "))
-    rows = " UNION ALL ".join(
-        f"SELECT {columns}, {part.number} FROM place CROSS JOIN {part.shard}.jobs j "  # noqa: S608
-        f"ON j.row = place.row WHERE place.source = {part.number}"
-        for part in shape.parts
-    )
-    looked = " UNION ALL ".join(look for some in terms for _term, look in some)
+    terms = [term for part in shape.parts for term in _terms(shape, part)]
+    page = f"{order} LIMIT :limit OFFSET :offset"
+    places = " UNION ALL ".join(term for term, _row, _look in terms)
+    rows = " UNION ALL ".join(row for _term, row, _look in terms)
+    looked = " UNION ALL ".join(look for _term, _row, look in terms)
     looks = (
         f"WITH looked AS MATERIALIZED ({looked} {order} LIMIT :looked) "  # noqa: S608
         "SELECT count(*), '', count(*) < :looked, -1 FROM looked "
@@ -263,13 +267,14 @@ def _texts(shape: _Shape) -> tuple[str, str, str]:
         "UNION ALL SELECT * FROM (SELECT created_at, id, row, -1 FROM looked "
         "LIMIT 1 OFFSET :looked - 1)"
     )
-    return places, f"WITH place AS MATERIALIZED ({places}) {rows}", looks
+    return f"{places} {page}", f"{rows} {page}", looks, len(terms)
 
 
-def _terms(shape: _Shape, part: _Part) -> list[tuple[str, str]]:
+def _terms(shape: _Shape, part: _Part) -> list[tuple[str, str, str]]:
     """Return one SELECT for each range of an index; two exact ones lead behind a cursor.
 
-    Of each there are two: of what fits, and of all with whether it fits.
+    Of each there are three: of what fits, its place and its whole row, and of all with whether it
+    fits.
     """
     number, table = part.number, part.table
     within = bounds_of([name for name in shape.bounds if name in _SOUGHT])
@@ -297,6 +302,7 @@ def _terms(shape: _Shape, part: _Part) -> list[tuple[str, str]]:
             found.append(
                 (
                     f"SELECT created_at, id, row, {number} AS source {every}",
+                    f"SELECT {COLUMNS}, {number} {every}",
                     f"SELECT created_at, id, row, {number} AS source, "
                     f"{_fits(fits)} AS fits {where}",
                 )

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 from itertools import islice
-from operator import itemgetter
 from typing import Any, Final
 
+from projections.meter import Meter, TooLong
 from projections.reading import Audience, Line
 from projections.sqlite.files import Files, Shard
 from projections.sqlite.listing import Listing, among, put
 from projections.sqlite.rows import COLUMNS
-from projections.sqlite.schema import Connection
 
 #: Of a row in `COLUMNS`.
-_ID: Final = itemgetter(0)
-_CREATED_AT: Final = itemgetter(2)
-#: Where a job lies: its creation negated and its id, by which listings are sorted; its shard's
-#: place among the sources of a statement; its row.
+_OUTPUT: Final = 11
+#: Where a job lies: its creation and its id, by which listings are sorted; its row; its shard's
+#: place among the sources of a statement.
 _Place = tuple[int, str, int, int]
 
 
-def in_order(rows: list[Sequence[Any]]) -> list[Sequence[Any]]:
-    """Sort rows, which begin with `COLUMNS`, in place as a listing is; return them."""
-    # By two sorts, which keep what is equal in order: faster than one by a pair of keys.
-    rows.sort(key=_ID)
-    rows.sort(key=_CREATED_AT, reverse=True)
-    return rows
+def bounded(rows: Iterable[Sequence[Any]], meter: Meter) -> list[Sequence[Any]]:
+    """Return rows that begin with `COLUMNS`, where they have no more bytes than a meter allows.
+
+    Raises:
+        TooLong: They have more.
+    """
+    if not meter.active:
+        return list(rows)
+    found: list[Sequence[Any]] = []
+    left = meter.rows
+    for row in rows:
+        found.append(row)
+        if output := row[_OUTPUT]:
+            left -= len(output)
+            if left < 0:
+                raise TooLong
+    return found
 
 
 def lines(rows: Sequence[Sequence[Any]], shards: Sequence[Shard]) -> list[Line]:
@@ -47,16 +56,16 @@ def lines(rows: Sequence[Sequence[Any]], shards: Sequence[Shard]) -> list[Line]:
 
 
 def merged(
-    asked: Sequence[tuple[Files, list[Shard], Listing]], size: int, offset: int
+    asked: Sequence[tuple[Files, list[Shard], Listing]], size: int, offset: int, meter: Meter
 ) -> list[Line]:
-    """Return a page of several statements: where it lies first, then its rows."""
-    streams: list[Iterator[tuple[_Place, int]]] = [
-        _places(number, files.db, listing, size + offset)
-        for number, (files, _shards, listing) in enumerate(asked)
-    ]
-    page = list(islice(merge(*streams), offset, offset + size))
+    """Return a page of any statements: where it lies first, then its rows.
+
+    Raises:
+        TooLong: The rows have more bytes than the meter allows.
+    """
+    page = _page(asked, size, offset)
     rows_of: dict[tuple[int, int], list[int]] = {}
-    for (_created, _id, source, row), number in page:
+    for number, (_created, _id, row, source) in page:
         rows_of.setdefault((number, source), []).append(row)
     found: dict[str, Line] = {}
     for (number, source), numbers in rows_of.items():
@@ -65,16 +74,31 @@ def merged(
         values: dict[str, Any] = {}
         asked_for = among("row", "row", put(values, "row", numbers))
         statement = f"SELECT {COLUMNS} FROM {shard.name}.jobs WHERE {asked_for}"  # noqa: S608
-        for row in files.db.execute(statement, values).fetchall():
-            found[row[0]] = (row, shard.names.audience(row[-2]), shard.names.type_name(row[-1]))
-    return [found[job_id] for (_created, job_id, _source, _row), _number in page]
+        for job in bounded(files.db.execute(statement, values), meter):
+            found[job[0]] = (job, shard.names.audience(job[-2]), shard.names.type_name(job[-1]))
+    return [found[place[1]] for _number, place in page]
+
+
+def _page(
+    asked: Sequence[tuple[Files, list[Shard], Listing]], size: int, offset: int
+) -> Sequence[tuple[int, _Place]]:
+    """Return where a page lies: the number of a statement, and the place in it."""
+    if len(asked) == 1:
+        return list(_places(0, asked[0], size, offset))
+    streams = [_places(number, one, size + offset, 0) for number, one in enumerate(asked)]
+    return list(islice(merge(*streams, key=_in_order), offset, offset + size))
 
 
 def _places(
-    number: int, db: Connection, listing: Listing, limit: int
-) -> Iterator[tuple[_Place, int]]:
+    number: int, asked: tuple[Files, list[Shard], Listing], limit: int, offset: int
+) -> Iterator[tuple[int, _Place]]:
     """Read the places of one statement as they are wanted, with the statement's number."""
-    for created_at, job_id, row, source in db.execute(
-        listing.text, {**listing.values, "limit": limit, "offset": 0}
-    ):
-        yield (-created_at, job_id, source, row), number
+    files, _shards, listing = asked
+    values = {**listing.values, "limit": limit, "offset": offset}
+    for place in files.db.execute(listing.text, values):
+        yield number, place
+
+
+def _in_order(place: tuple[int, _Place]) -> tuple[int, str]:
+    _number, (created_at, job_id, _row, _source) = place
+    return -created_at, job_id

@@ -8,10 +8,10 @@ are sums over the same audiences' counters, or the totals that those with many o
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
 import apsw
 
@@ -37,7 +37,7 @@ from projections.sqlite.files import ALL, Checkpoint, Files, Shard
 from projections.sqlite.listing import Listing, listings
 from projections.sqlite.looking import Looking
 from projections.sqlite.opened import UNREADABLE, Opened, held_of
-from projections.sqlite.pages import in_order, lines, merged
+from projections.sqlite.pages import bounded, lines, merged
 from projections.sqlite.past import PastCounts
 from projections.sqlite.past_listing import PastListing, streams
 from projections.sqlite.rows import hash_of
@@ -48,8 +48,8 @@ from projections.sqlite.trails import SqliteTrail
 
 #: Up to so many shards it costs less to ask all of them for an id than to tell which one has it.
 _ASK_ALL: Final = 2
-#: Of a row in `COLUMNS`.
-_OUTPUT: Final = 11
+#: Streams of which a page's rows are read in one go: of each it takes one row more.
+_FEW_STREAMS: Final = 16
 #: Who may see more audiences is asked for by job, not the job by them.
 _FEW_AUDIENCES: Final = 32
 
@@ -209,8 +209,8 @@ class SqliteSnapshot:
         return asked
 
     def states(self, caller: Caller, ids: Sequence[str]) -> list[Status]:
-        """Return the states of those of these jobs that the caller sees."""
-        asked = self._asked(ids)
+        """Return the states of those of these jobs that the caller sees, of each once."""
+        asked = self._asked(list(dict.fromkeys(ids)))
         found = []
         left = self.meter.rows
         for files in self._files:
@@ -266,13 +266,12 @@ class SqliteSnapshot:
             asked += [(files, shards, listing) for listing in found]
         if not asked:
             return []
-        if len(asked) == 1:
+        if len(asked) == 1 and not offset and asked[0][2].streams <= _FEW_STREAMS:
             files, shards, listing = asked[0]
             values = listing.values
-            values["limit"], values["offset"] = size, offset
-            rows = _bounded(files.db.execute(listing.rows, values), self.meter)
-            return lines(in_order(rows), shards)
-        return merged(asked, size, offset)
+            values["limit"], values["offset"] = size, 0
+            return lines(bounded(files.db.execute(listing.rows, values), self.meter), shards)
+        return merged(asked, size, offset, self.meter)
 
     def search_some(
         self,
@@ -370,18 +369,3 @@ def _present(totals: dict[str | None, list[int]]) -> dict[str | None, list[int]]
     names = [name for name in totals if any(totals[name])]
     names.sort(key=lambda name: (name is None, name or ""))
     return {name: totals[name] for name in names}
-
-
-def _bounded(rows: Iterable[Sequence[Any]], meter: Meter) -> list[Sequence[Any]]:
-    """Return rows in `COLUMNS`, where they do not have more bytes than the meter allows."""
-    if not meter.active:
-        return list(rows)
-    found: list[Sequence[Any]] = []
-    left = meter.rows
-    for row in rows:
-        found.append(row)
-        if row[_OUTPUT]:
-            left -= len(row[_OUTPUT])
-            if left < 0:
-                raise TooLong
-    return found

@@ -36,6 +36,12 @@ def hash_of(job_id: str, seed: int) -> int:
     return xxh3_64_intdigest(job_id.encode(), seed & _ALL) - _HALF
 
 
+def hashes_of(ids: Sequence[str], seed: int) -> list[int]:
+    """Return the same of several jobs."""
+    seed &= _ALL
+    return [xxh3_64_intdigest(job_id.encode(), seed) - _HALF for job_id in ids]
+
+
 def pack_writers(writers: tuple[str, ...]) -> str | None:
     """Return a job's writers as a row has them."""
     return orjson.dumps(writers).decode() if writers else None

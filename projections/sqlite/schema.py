@@ -148,6 +148,9 @@ class Connection(Protocol):
     def last_insert_rowid(self) -> int:
         """Return the row that was inserted last."""
 
+    def data_version(self, schema: str) -> int:
+        """Return a number that is another one once somebody else has changed a file."""
+
     def close(self) -> None:
         """Close the file."""
 

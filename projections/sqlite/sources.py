@@ -41,7 +41,9 @@ def sources_of(
                 continue
         audiences: tuple[int, ...] | None = None
         if not caller.reads_all:
-            audiences = _some(shard.audiences(principals, most))
+            audiences = shard.audiences(principals, most)
+            if audiences is None:
+                raise TooLong
         elif filters.bulk_id is not None:
             audiences = _some(shard.of_bulk(filters.bulk_id, most, table))
         if filters.owner is not None:

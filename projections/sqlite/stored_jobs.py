@@ -10,7 +10,7 @@ import orjson
 from jobtrail.job import Job
 from jobtrail.trail import Elsewhere
 from projections.sqlite import schema
-from projections.sqlite.rows import COLUMNS, FOLD_COLUMNS, Names, hash_of, unpack_writers
+from projections.sqlite.rows import COLUMNS, FOLD_COLUMNS, Names, hashes_of, unpack_writers
 
 #: Finds rows of jobs by what `by_id` returns. Ids are compared before anything wide is read: others
 #: may have the same hashes.
@@ -35,8 +35,7 @@ def by_id(ids: Sequence[str], seed: int) -> tuple[str, str]:
         ids: The jobs'.
         seed: Of the shard's hashes.
     """
-    hashes = [hash_of(job_id, seed) for job_id in ids]
-    return orjson.dumps(hashes).decode(), orjson.dumps(ids).decode()
+    return orjson.dumps(hashes_of(ids, seed)).decode(), orjson.dumps(ids).decode()
 
 
 def read_jobs(

@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 from xxhash import xxh3_128_hexdigest
 
 from services.api.answers import Whole
-from services.api.coding import SMALLEST, choose, compress
+from services.api.coding import SMALLEST, Coding, choose, compress
 
 #: Bodies from here on are compressed beside the event loop: it takes more than 2 ms. Bytes.
 _LARGE: Final = 1 << 20
@@ -30,10 +30,10 @@ class Delivery:
         digest = hmac.digest(secret, b"jobtrail etag", "sha256")
         self._seed = int.from_bytes(digest[:8], "big")
 
-    async def deliver(
+    def deliver(
         self, request: web.Request, response: web.StreamResponse
-    ) -> web.StreamResponse:
-        """Return the answer as it goes out.
+    ) -> tuple[web.StreamResponse, Coding | None]:
+        """Return the answer as it goes out, and the content coding that it is still to get.
 
         A GET's answer has an `ETag` made from its content, so it stays the same however far the log
         has moved on, and is answered 304 to who holds it already. The tag is weak: it is the same
@@ -44,29 +44,35 @@ class Delivery:
             response: The answer; one whose beginning is out is returned as it is.
         """
         if response.status != 200 or response.prepared:
-            return response
+            return response, None
         # By its type first: for others than its own instances aiohttp's class asks a long way.
         if type(response) is not Whole and not isinstance(response, web.Response):
-            return response
+            return response, None
         body = response.body
         if not isinstance(body, bytes):
-            return response
+            return response, None
         if request.method != hdrs.METH_POST:
             tag = xxh3_128_hexdigest(body, self._seed)
             response.headers[hdrs.ETAG] = f'W/"{tag}"'
             if hdrs.IF_NONE_MATCH in request.headers and _has(request, tag):
                 kept = {k: v for k, v in response.headers.items() if k not in _WITHOUT_CONTENT}
-                return web.Response(status=304, headers=kept)
+                return web.Response(status=304, headers=kept), None
         if len(body) < SMALLEST:
-            return response
-        coding = choose(request.headers.get(hdrs.ACCEPT_ENCODING))
-        if coding is not None:
-            large = len(body) >= _LARGE
-            response.body = (
-                await asyncio.to_thread(compress, body, coding) if large else compress(body, coding)
-            )
-            response.headers[hdrs.CONTENT_ENCODING] = coding
-        return response
+            return response, None
+        return response, choose(request.headers.get(hdrs.ACCEPT_ENCODING))
+
+
+async def compressed(response: web.StreamResponse, coding: Coding) -> web.StreamResponse:
+    """Return an answer that `Delivery.deliver` has named a coding for, in that coding."""
+    assert isinstance(response, web.Response)
+    body = response.body
+    assert isinstance(body, bytes)
+    large = len(body) >= _LARGE
+    response.body = (
+        await asyncio.to_thread(compress, body, coding) if large else compress(body, coding)
+    )
+    response.headers[hdrs.CONTENT_ENCODING] = coding
+    return response
 
 
 def _has(request: web.Request, tag: str) -> bool:

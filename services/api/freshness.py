@@ -64,8 +64,8 @@ class Freshness:
         if (
             held is level
             and turn == self._buffer.turn
-            and time.monotonic() < until
-            and self._pulse.is_up
+            and (now := time.monotonic()) < until
+            and now < self._pulse.up_until
         ):
             return headers.copy()
         lag = self.lag(held)

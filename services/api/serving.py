@@ -18,6 +18,7 @@ from jobtrail.tokens import WRITE
 from projections.meter import TooLong
 from services.api.answers import BASE_HEADERS, Whole
 from services.api.auth import NOBODY
+from services.api.delivery import compressed
 from services.api.endpoint import Endpoint
 from services.api.outgoing import LARGE
 from services.api.overload import busy
@@ -58,7 +59,9 @@ def serving(
                 take(identity.caller.user)
                 if permission is not None and permission not in identity.permissions:
                     raise forbidden(permission)
-            response = await deliver(request, await handle(service, request, identity))
+            response, coding = deliver(request, await handle(service, request, identity))
+            if coding is not None:
+                response = await compressed(response, coding)
             if (
                 not public
                 and type(response) is Whole

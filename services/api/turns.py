@@ -10,10 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
-#: Requests of one caller that are begun in one turn of the event loop while others are there.
+#: Requests of one caller that are begun in one turn while others are there.
 _AT_ONCE: Final = 2
+#: Seconds of a turn while nobody waits: a few small answers. To be called in each turn of the event
+#: loop would cost each of them 2 us.
+_TURN: Final = 0.000_5
 #: Seconds for which a caller counts as there.
 _THERE: Final = 1.0
 #: Callers whose costs are kept although they do not wait.
@@ -28,13 +32,12 @@ class Turns:
 
     def __init__(self) -> None:
         self._user = ""
-        #: Whether several callers are there, whether that was seen in this turn of the loop, and
-        #: until when it counts.
+        #: Whether several callers are there, and until when that counts.
         self._crowded = False
-        self._seen = False
         self._until = 0.0
-        #: How many requests each caller has begun in this turn of the loop.
+        #: How many requests each caller has begun in this turn, and when it ends if nobody waits.
         self._begun: dict[str, int] = {}
+        self._ends = 0.0
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
         self._scheduled = False
 
@@ -54,20 +57,21 @@ class Turns:
         """
         if user != self._user:
             self._user = user
-            self._crowded = self._seen = True
+            self._crowded = True
+            now = monotonic()
+            self._until = now + _THERE
         elif not self._crowded:
             return None
+        else:
+            now = monotonic()
+        if now >= self._ends:
+            self._begun.clear()
+            self._ends = now + _TURN
         begun = self._begun.get(user, 0)
         if begun < _AT_ONCE and user not in self._waiting:
             self._begun[user] = begun + 1
-            if not self._scheduled:
-                self._schedule()
             return None
-        if (
-            not self._seen
-            and len(self._waiting) <= 1
-            and asyncio.get_running_loop().time() > self._until
-        ):
+        if now > self._until and len(self._waiting) <= 1:
             self._crowded = False
         return self._wait(user)
 
@@ -78,23 +82,18 @@ class Turns:
     def _wait(self, user: str) -> asyncio.Future[None]:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(user, deque()).append(future)
-        if not self._scheduled:
-            self._schedule()
+        self._schedule()
         return future
 
     def _schedule(self) -> None:
-        self._scheduled = True
-        asyncio.get_running_loop().call_soon(self._turn)
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
         """Begin the next turn of the loop: one of each caller's requests that wait goes on."""
         self._scheduled = False
         self._begun.clear()
-        if self._seen:
-            self._seen = False
-            self._until = asyncio.get_running_loop().time() + _THERE
-        if not self._waiting:
-            return
         for user, futures in list(self._waiting.items()):
             while futures:
                 future = futures.popleft()
@@ -104,7 +103,7 @@ class Turns:
                     break
             if not futures:
                 del self._waiting[user]
-        if self._begun:
+        if self._waiting:
             self._schedule()
 
 
