@@ -121,11 +121,14 @@ class Group:
             return self
         return Group(self.begin, end, self.epoch, self.breaks, self._batches, self._limits)
 
-    def pieces(self) -> Iterator[list[Any]]:
+    def pieces(self, most: int = RECORDS) -> Iterator[list[Any]]:
         """Take the batches apart: best where the records are used, while they are in the cache.
 
         Nobody lists more than a piece: a small batch can hold very much. A record whose value is
         `Unread` stands for those of a batch that can't be read.
+
+        Args:
+            most: Records of a piece that are enough: it ends with the batch that brings so many.
 
         Yields:
             The next records, about `BYTES` and `RECORDS` at most; none where it takes long, so that
@@ -146,7 +149,7 @@ class Group:
                 some, size = [], 0
                 for records in batch.pieces(self._limits):
                     yield self._within(records)
-            if len(some) >= RECORDS or size >= BYTES:
+            if len(some) >= most or size >= BYTES:
                 yield some
                 some, size = [], 0
         if some:

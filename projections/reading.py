@@ -252,6 +252,9 @@ class Snapshot(Protocol):
         Where a trail is long, its beginning is a `jobtrail.trail.Elsewhere`.
         """
 
+    def audiences(self, ids: list[str]) -> dict[str, Audience]:
+        """Return the audiences of those of these jobs that there are, whoever may see them."""
+
     def trail(self, job_id: str) -> Trail | None:
         """Return the way to a job's trail; None where there is no such job."""
 

@@ -22,6 +22,7 @@ from jobtrail.partitions import partition_of
 from jobtrail.states import STATES
 from projections.meter import Meter, TooLong
 from projections.reading import (
+    Audience,
     Caller,
     Cursor,
     Filters,
@@ -43,7 +44,7 @@ from projections.sqlite.past_listing import PastListing, streams
 from projections.sqlite.rows import hash_of
 from projections.sqlite.sources import matching, sources_of
 from projections.sqlite.states import states_of
-from projections.sqlite.stored_jobs import read_jobs
+from projections.sqlite.stored_jobs import read_audiences, read_jobs
 from projections.sqlite.trails import SqliteTrail
 
 #: Up to so many shards it costs less to ask all of them for an id than to tell which one has it.
@@ -231,6 +232,16 @@ class SqliteSnapshot:
                 mine = asked[shard.number]
                 for known in read_jobs(files.db, mine, shard.seed, shard.names, shard.name):
                     found[known.job.id] = known.job
+        return found
+
+    def audiences(self, ids: list[str]) -> dict[str, Audience]:
+        """Return the audiences of these jobs, whoever may see them."""
+        found: dict[str, Audience] = {}
+        asked = self._asked(ids)
+        for files in self._files:
+            for shard in files.shards:
+                mine = asked[shard.number]
+                found.update(read_audiences(files.db, mine, shard.seed, shard.names, shard.name))
         return found
 
     def trail(self, job_id: str) -> Trail | None:

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple
-
-import orjson
+from typing import Any, NamedTuple
 
 from jobtrail.job import Job
 from jobtrail.trail import Elsewhere
+from projections.reading import Audience
 from projections.sqlite import schema
-from projections.sqlite.rows import COLUMNS, FOLD_COLUMNS, Names, hashes_of, unpack_writers
-
-#: Finds rows of jobs by what `by_id` returns. Ids are compared before anything wide is read: others
-#: may have the same hashes.
-BY_ID: Final = (
-    "hash IN (SELECT value FROM json_each(?1)) AND id IN (SELECT value FROM json_each(?2))"
-)
+from projections.sqlite.by_ids import Values, in_pieces, named, put_ids
+from projections.sqlite.rows import COLUMNS, FOLD_COLUMNS, Names, unpack_writers
 
 
 class StoredJob(NamedTuple):
@@ -28,14 +22,29 @@ class StoredJob(NamedTuple):
     row: int
 
 
-def by_id(ids: Sequence[str], seed: int) -> tuple[str, str]:
-    """Return the values of `BY_ID` for some jobs.
+def rows_of(
+    db: schema.Connection, ids: Sequence[str], seed: int, shard: str = "main"
+) -> Iterator[Sequence[Any]]:
+    """Yield what a shard has of those of some jobs that it knows.
 
     Args:
-        ids: The jobs'.
-        seed: Of the shard's hashes.
+        db: Has the shard.
+        ids: The jobs', each once.
+        seed: Of the hashes by which the shard is asked.
+        shard: What it is called on this connection.
+
+    Yields:
+        `COLUMNS`, `FOLD_COLUMNS`, the row's number, how many entries of the trail are spilled, and
+        the last ones.
     """
-    return orjson.dumps(hashes_of(ids, seed)).decode(), orjson.dumps(ids).decode()
+    for some in in_pieces(ids):
+        values: Values = []
+        room = put_ids(values, some, seed)
+        rows = db.execute(
+            f"SELECT {COLUMNS}, {FOLD_COLUMNS}, row, spilled, trail FROM {named(shard, room)}",  # noqa: S608
+            values,
+        )
+        yield from rows.fetchall()
 
 
 def read_jobs(
@@ -45,22 +54,29 @@ def read_jobs(
 
     Args:
         db: Has the shard.
-        ids: The jobs'.
+        ids: The jobs', each once.
         seed: Of the hashes by which the shard is asked.
         names: Of the shard.
         shard: What it is called on this connection.
     """
-    rows = db.execute(
-        f"SELECT {COLUMNS}, {FOLD_COLUMNS}, row, spilled, trail FROM {shard}.jobs "  # noqa: S608
-        f"WHERE {BY_ID}",
-        by_id(ids, seed),
-    )
-    for *columns, source, writers, row, spilled, trail in rows.fetchall():
+    for *columns, source, writers, row, spilled, trail in rows_of(db, ids, seed, shard):
         job = whole_job(columns, source, writers, names)
         job.trail = trail
         if spilled:
             job.earlier = Elsewhere(spilled)
         yield StoredJob(job, columns[-2], columns[-1], row)
+
+
+def read_audiences(
+    db: schema.Connection, ids: Sequence[str], seed: int, names: Names, shard: str = "main"
+) -> Iterator[tuple[str, Audience]]:
+    """Yield those of some jobs that a shard knows, with their audiences; as `read_jobs`."""
+    for some in in_pieces(ids):
+        values: Values = []
+        room = put_ids(values, some, seed)
+        rows = db.execute(f"SELECT id, audience FROM {named(shard, room)}", values)  # noqa: S608
+        for job_id, audience in rows.fetchall():
+            yield job_id, names.audience(audience)
 
 
 def whole_job(columns: list[Any], source: str, writers: str | None, names: Names) -> Job:

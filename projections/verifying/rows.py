@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from jobtrail.job import Job, kept_trail
 from jobtrail.partitions import partition_of
 from jobtrail.trail import CHUNK_BYTES, ENTRY_BYTES, TRAIL_LAYOUT
-from projections.sqlite.rows import COLUMNS, FOLD_COLUMNS, Names
-from projections.sqlite.stored_jobs import BY_ID, by_id, whole_job
+from projections.sqlite.rows import Names
+from projections.sqlite.stored_jobs import rows_of, whole_job
 from projections.verifying.chunks import Chunks
 from projections.verifying.folding import Fold, Folded, Part, shortened
 from projections.verifying.report import Report
@@ -21,10 +21,6 @@ from projections.verifying.report import Report
 #: Jobs that are looked up at a time.
 _TOGETHER: Final = 1_000
 _FIELDS: Final = tuple(name for name in Job.__struct_fields__ if name not in ("trail", "earlier"))
-_BY_HASH: Final = (
-    f"SELECT {COLUMNS}, {FOLD_COLUMNS}, row, spilled, trail FROM jobs INDEXED BY jobs_by_hash "  # noqa: S608
-    f"WHERE {BY_ID}"
-)
 _BY_ROW: Final = "SELECT row, id, spilled, trail FROM jobs"
 
 
@@ -80,10 +76,8 @@ class Rows:
     def _look_up(self, some: dict[str, Folded]) -> dict[str, tuple[int, Job, bytes]]:
         """Return of jobs the row's number, what is in it, and the whole trail."""
         found: dict[str, tuple[int, Job, bytes]] = {}
-        asked = by_id([*some], self._seed)
-        for *columns, source, writers, row, spilled, trail in self._db.execute(
-            _BY_HASH, asked
-        ).fetchall():
+        rows = rows_of(self._db, [*some], self._seed)
+        for *columns, source, writers, row, spilled, trail in rows:
             job_id = columns[0]
             self._met[row] = True
             if job_id in found:

@@ -233,14 +233,29 @@ class Buffer:
         """Return up to where each partition was read, and by what the log is known again."""
         return {p: Read(queue.end, queue.last) for p, queue in self._queues.items()}
 
-    def trim(self, position: Mapping[int, int]) -> None:
-        """Drop what the projections hold by now."""
+    def trim(self, position: Mapping[int, int], most: int | None = None) -> bool:
+        """Drop what the projections hold by now.
+
+        Args:
+            position: Per partition the offset before which they hold everything.
+            most: Records that are dropped at most, of each partition; None for all.
+
+        Returns:
+            Whether there is more to drop.
+        """
+        more = False
         for partition, queue in self._queues.items():
             checkpoint = position.get(partition, 0)
             if checkpoint <= queue.floor:
                 continue
+            if most is not None and len(queue.records) > most:
+                # It may lie between two records: there are none from the one to the other.
+                nearer = queue.records[most][0][1]
+                if nearer < checkpoint:
+                    checkpoint, more = nearer, True
             self._cut(partition, queue, checkpoint)
             queue.floor = checkpoint
+        return more
 
     def covers(self, partition: int, checkpoint: int) -> bool:
         """Tell whether everything from a checkpoint on to the log's end is here."""
@@ -355,10 +370,10 @@ class Buffer:
             return
         if known[0][1] >= before:
             return
-        del known[: bisect_left(known, before, key=_offset)]
-        if known:
+        if known[-1][1] >= before:
+            del known[: bisect_left(known, before, key=_offset)]
             return
-        if key not in self._elsewhere:
+        if not self._elsewhere or key not in self._elsewhere:
             del self.by_key[key]
             return
         others = self._elsewhere[key]

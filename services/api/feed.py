@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
+from jobtrail.decoding import ids_of
 from jobtrail.job import Job
 from jobtrail.position import Position
 from projections.reading import Caller, Held, Snapshot
@@ -229,12 +230,28 @@ class Feed:
             reached[partition] = end
             if (last := self._buffer.last(partition, end)) is not None:
                 self._last[partition] = last
-        found = list(changes(snapshot, records, partitions))
+        found = list(changes(snapshot, self._of_concern(snapshot, records), partitions))
         self.position.update(reached)
         if skipped:
             self._forget()
         self._keep(found)
         return not room
+
+    def _of_concern(
+        self, snapshot: Snapshot, records: list[tuple[bytes, Record]]
+    ) -> list[tuple[bytes, Record]]:
+        """Return records of jobs that a listener may see: of others nothing more is read."""
+        if self._see_all or not records:
+            return records
+        ids = ids_of(key for key, _ in records)
+        audiences = snapshot.audiences(list(ids.values()))
+        named = self._by_principal
+        concerned = {
+            job_id
+            for job_id, (owner, viewers) in audiences.items()
+            if f"user:{owner}" in named or any(viewer in named for viewer in viewers)
+        }
+        return [record for record in records if ids.get(record[0]) in concerned]
 
     def _tell(self, number: int, job: Job) -> None:
         """Tell those of a change who may see the job."""

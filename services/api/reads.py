@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, TypeVar
 from jobtrail.errors import StoreError
 from jobtrail.settings import Settings
 from projections.meter import Meter, TooLong
-from projections.reading import Held, Snapshot
+from projections.reading import Filters, Held, Snapshot
 from services.api.limits import Rate
 from services.api.overload import busy, read_too_long, too_many_reads
 from services.api.problems import Problem
@@ -26,6 +26,8 @@ from services.api.store import Store, as_problem, is_recovering
 from services.api.turns import Line
 
 _T = TypeVar("_T")
+#: A caller, and which filters a search has.
+_Kind = tuple[str | bool, ...]
 
 #: Steps of SQLite's that a read on the event loop may take: about a millisecond. A page of 20 takes
 #: a tenth of it.
@@ -35,6 +37,12 @@ _BRIEF_BYTES: Final = 256 << 10
 _BRIEF_AUDIENCES: Final = 96
 #: Seconds of a processor that cost a caller as much as a request does.
 _PRICE: Final = 0.000_25
+#: Seconds for which a caller's reads of a kind are not tried on the event loop, once one of them
+#: was too long for it; and what such a try takes, in seconds of a processor.
+_NOT_TRIED: Final = 0.25
+_TRY: Final = 0.001
+#: Callers and kinds that are remembered.
+_REMEMBERED: Final = 1_024
 
 
 def brief(page_bytes: int) -> Meter:
@@ -108,6 +116,8 @@ class Reads:
         self._rate = rate
         self._line = Line(limits.total, limits.per_caller, self._full)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reads")
+        #: Until when what is not tried on the event loop.
+        self._too_long: dict[_Kind, float] = {}
         #: How many reads were refused or ended, by the reason; seconds of a processor.
         self.refused: Counter[str] = Counter(caller=0, process=0, deadline=0)
         self.seconds = 0.0
@@ -190,10 +200,41 @@ class Reads:
         self._rate.charge(user, read.cost / _PRICE)
         self._line.leave(user, read.cost)
 
+    def is_brief(self, user: str, filters: Filters, skip: int) -> bool:
+        """Tell whether a search is worth a try on the event loop.
+
+        Args:
+            user: Who asks.
+            filters: What for.
+            skip: How many matches are passed over.
+        """
+        if not self._too_long:
+            return True
+        kind = _kind(user, filters, skip)
+        until = self._too_long.get(kind)
+        if until is None:
+            return True
+        if until > time.monotonic():
+            return False
+        del self._too_long[kind]
+        return True
+
+    def was_too_long(self, user: str, filters: Filters, skip: int) -> None:
+        """Take in that a search was tried on the event loop in vain: its caller pays for that."""
+        if len(self._too_long) >= _REMEMBERED:
+            del self._too_long[next(iter(self._too_long))]
+        self._too_long[_kind(user, filters, skip)] = time.monotonic() + _NOT_TRIED
+        self._rate.charge(user, _TRY / _PRICE)
+
     def close(self) -> None:
         """Wait for what is being read, then let go of the projections."""
         self._thread.shutdown(wait=True, cancel_futures=True)
         self._store.close()
+
+
+def _kind(user: str, filters: Filters, skip: int) -> _Kind:
+    """Return what searches of a caller have in common that take about as long."""
+    return user, skip > 0, *(value is not None and value != () for value in filters)
 
 
 def _measured(read: _Read, work: Callable[[_Read], _T]) -> _T:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,10 @@ from typing import Any
 import pytest
 
 from jobtrail.tokens import WRITE, make_token
+from projections.reading import Filters, ProjectionReader
 from services.api.limits import Patience, Rate
+from services.api.reads import Limits, Reads
+from services.api.store import Store
 from tests.contract.api_service import PATIENT, PROBLEM, Answer, Api, running, wait_for
 from tests.contract.test_api_limits import Clock, only_fault, taken
 
@@ -46,6 +49,20 @@ async def whole(api: Api, path: str | None, headers: dict[str, str]) -> tuple[li
     return found, pages
 
 
+@contextlib.contextmanager
+def reads_of_nothing() -> Iterator[Reads]:
+    """Yield what reads a store that is not there."""
+
+    def never() -> ProjectionReader:
+        raise AssertionError
+
+    reads = Reads(Store(never), Limits(10, 10, 1.0, 1.0, 10, 10), Rate(1.0, 1))
+    try:
+        yield reads
+    finally:
+        reads.close()
+
+
 def refused(answer: Answer, status: int, name: str) -> None:
     """Assert that an answer is a refusal that says when to come back."""
     assert (answer.status, answer.headers["Content-Type"]) == (status, PROBLEM)
@@ -67,6 +84,35 @@ async def test_a_page_is_short_and_goes_on_where_much_is_looked_at(tmp_path: Pat
         assert await whole(api, "/jobs/search?size=200&tag=rare:no", alice) == ([], 3)
         found, _pages = await whole(api, "/jobs/search?size=200&offset=2100", alice)
         assert found == newest_first[2100:]
+
+
+async def test_what_was_too_long_for_the_event_loop_is_read_beside_it_at_once(
+    tmp_path: Path,
+) -> None:
+    async with service(tmp_path, 6_000) as api:
+        reads, rare = api.service.reads, Filters(tags=(("rare", "no"),))
+        assert reads.is_brief("alice", rare, 0)
+        answer = await api.get("/jobs/search?tag=rare:no&size=20", api.bearer("alice"))
+        assert answer.json["jobs"] == []
+        # Whatever the tag, but not for others, nor for what else she asks.
+        assert not reads.is_brief("alice", Filters(tags=(("none", "x"),)), 0)
+        assert reads.is_brief("bob", rare, 0)
+        assert reads.is_brief("alice", Filters(), 0)
+        # The same is found on either way.
+        paths = [f"/jobs/search?tag=rare:yes&size=20&offset={at}" for at in (0, 20, 580)]
+        beside = [(await api.get(path, api.bearer("alice"))).json for path in paths]
+        async with asyncio.timeout(30):
+            while not reads.is_brief("alice", rare, 0):
+                await asyncio.sleep(0.05)
+        assert [(await api.get(path, api.bearer("alice"))).json for path in paths] == beside
+
+
+def test_what_was_too_long_is_forgotten_where_very_many_were() -> None:
+    with reads_of_nothing() as reads:
+        for number in range(3_000):
+            reads.was_too_long(f"user-{number}", Filters(), 1)
+        assert not reads.is_brief("user-2999", Filters(), 7)
+        assert reads.is_brief("user-0", Filters(), 7)
 
 
 async def test_a_page_has_so_many_bytes(tmp_path: Path) -> None:

@@ -70,6 +70,22 @@ async def test_events_come_in_the_order_of_the_log_each_once(api: Api) -> None:
         assert parse_position(reader.last_id) == {p: len(r) for p, r in api.records.items()}
 
 
+async def test_what_concerns_no_listener_is_not_kept(api: Api) -> None:
+    async with feed(api, headers=api.bearer("alice")) as reader:
+        before = api.service.feed.following
+        for n in range(2 * AT_ONCE):
+            api.emit(f"foreign-{n}", "created", owner="nobody-listens", viewers=["user:eve"])
+        api.emit("unsaid", "active")
+        await happen(api)
+        position = api.emit("job-1", "created")
+        await happen(api)
+        assert await reader.told(1) == [("job-1", "job.created")]
+        assert api.service.feed.following == before + 1
+        # What is passed over counts as told.
+        assert api.service.feed.position == {p: len(r) for p, r in api.records.items()}
+        assert parse_position(reader.last_id).items() >= parse_position(position).items()
+
+
 async def test_what_the_fold_ignored_is_not_told(api: Api) -> None:
     async with feed(api) as reader:
         api.emit("job-1", "created")
@@ -133,7 +149,7 @@ async def test_a_body_with_line_ends_stays_one_event(api: Api) -> None:
 
 async def test_an_event_is_told_when_the_projections_hold_it(api: Api) -> None:
     """What a listener does upon it then finds the job as it was told."""
-    async with feed(api) as reader:
+    async with feed(api, headers=api.bearer("alice")) as reader:
         before = api.service.feed.following
         api.emit("job-1", "created")
         api.show()

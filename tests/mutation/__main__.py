@@ -34,6 +34,7 @@ TESTS = {
         "test_fold",
         "test_fold_writers",
         "test_golden",
+        "test_trail",
         "test_fold_properties",
     ],
     "decoding": ["test_decoding", "test_golden"],

@@ -40,11 +40,15 @@ class Model(RuleBasedStateMachine):
         self.log[partition].append((offset, key))
         self.ends[partition] = offset + 1
 
-    @rule(partition=st.sampled_from(PARTITIONS), by=st.integers(0, 8))
-    def project(self, partition: int, by: int) -> None:
+    @rule(
+        partition=st.sampled_from(PARTITIONS),
+        by=st.integers(0, 8),
+        most=st.none() | st.integers(1, 3),
+    )
+    def project(self, partition: int, by: int, most: int | None) -> None:
         """The projections move on, perhaps beyond what the tail has seen."""
         self.position[partition] += by
-        self.buffer.trim(self.position)
+        self.buffer.trim(self.position, most)
 
     @rule(partition=st.sampled_from(PARTITIONS), by=st.integers(0, 3))
     def lose(self, partition: int, by: int) -> None:
@@ -140,10 +144,21 @@ def test_what_is_full_drops_the_oldest_of_the_largest_partition() -> None:
     assert len(buffer.beyond(b"small", 1, 0)) == 1
 
 
-@given(st.lists(st.sampled_from([b"a", b"b"]), max_size=30), st.integers(0, 40))
-def test_a_trimmed_buffer_holds_the_rest_only(keys: list[bytes], position: int) -> None:
+@given(
+    st.lists(st.sampled_from([b"a", b"b"]), max_size=30),
+    st.integers(0, 40),
+    st.none() | st.integers(1, 10),
+)
+def test_a_trimmed_buffer_holds_the_rest_only(
+    keys: list[bytes], position: int, most: int | None
+) -> None:
     buffer = filled(*keys, start=0)
-    buffer.trim({0: position})
+    dropped = [len(keys)]
+    while more := buffer.trim({0: position}, most):
+        left = sum(map(len, buffer.by_key.values()))
+        assert dropped[-1] - left == most
+        dropped.append(left)
+    assert more is False
     offsets = sorted(r[1] for records in buffer.by_key.values() for r in records)
     assert offsets == list(range(min(position, len(keys)), len(keys)))
 

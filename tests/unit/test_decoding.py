@@ -11,9 +11,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jobtrail.batches import Misnamed
-from jobtrail.decoding import accept, decode_clear, ids_of
+from jobtrail.binding import pack_sources, stamp
+from jobtrail.decoding import DECODED_TOGETHER, accept, decode_clear, event_keys, ids_of
 from jobtrail.errors import EventError
-from jobtrail.events import MAX_PAYLOAD_BYTES, Event, decode
+from jobtrail.events import MAX_NAME_BYTES, MAX_PAYLOAD_BYTES, Event, decode
+from jobtrail.job import event_key, foreign_key
 from jobtrail.nesting import MAX_NESTING, SHALLOW_BYTES
 from jobtrail.partitions import partition_of
 from tests.unit.test_fold_properties import wide_events, wire
@@ -105,6 +107,33 @@ def test_keys_that_are_ids_are_told_from_those_that_are_none() -> None:
     assert ids_of([b"a", None, "é".encode(), b"a"]) == {b"a": "a", "é".encode(): "é"}
     assert ids_of([b"a", b"\xff", None, b"", b"\xc3", b"b"]) == {b"a": "a", b"": "", b"b": "b"}
     assert ids_of(key for key in (b"\xff", b"a")) == {b"a": "a"}
+
+
+def test_a_key_that_is_longer_than_any_id_is_none() -> None:
+    longest = b"x" * MAX_NAME_BYTES
+    assert ids_of([longest, longest + b"x"]) == {longest: longest.decode()}
+
+
+@pytest.mark.parametrize("count", [0, 1, DECODED_TOGETHER, 2 * DECODED_TOGETHER + 3])
+def test_the_keys_of_events_are_those_of_each(count: int) -> None:
+    values: list[bytes | None] = []
+    expected: set[bytes] = set()
+    for number in range(count):
+        name = f"e-{number}"
+        if number % 7 == 0:
+            values.append(None)
+        if number % 11 == 10:
+            values.append(b"{}")
+            continue
+        # Some are clear, some are decoded by themselves.
+        value = event(id=name, note="\\" if number % 3 else "")
+        expected.add(event_key(name))
+        if number % 5 == 0:
+            bound = pack_sources([f"//bound/{number}"])
+            value = stamp(value, bound)
+            expected.add(foreign_key(bound, name))
+        values.append(value)
+    assert event_keys(values) == expected
 
 
 # --- many records at one go

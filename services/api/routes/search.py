@@ -46,12 +46,13 @@ async def search(service: Service, request: web.Request, identity: Identity) -> 
     if query.as_of is not None:
         await reach_cut(service, query.as_of, user=identity.caller.user)
         return await _search_past(service, identity, query, query.as_of, size, place)
-    if size <= _BRIEF:
+    user = identity.caller.user
+    if size <= _BRIEF and service.reads.is_brief(user, query.filters, place.skip):
         try:
             return _search_at_once(service, identity, query, size, place)
         except TooLong:
             # It has cost no more than a large page.
-            pass
+            service.reads.was_too_long(user, query.filters, place.skip)
     return await _search_some(service, identity, query, size, place)
 
 
