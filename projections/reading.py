@@ -5,7 +5,7 @@ The caller's filter is part of every query: a job that they may not see is never
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
 
@@ -252,8 +252,12 @@ class Snapshot(Protocol):
         Where a trail is long, its beginning is a `jobtrail.trail.Elsewhere`.
         """
 
-    def audiences(self, ids: list[str]) -> dict[str, Audience]:
-        """Return the audiences of those of these jobs that there are, whoever may see them."""
+    def audiences(self, places: Iterable[tuple[str, int]]) -> dict[str, Audience]:
+        """Return the audiences of those of some jobs that there are, whoever may see them.
+
+        Args:
+            places: Their ids, and in which partition each is looked for.
+        """
 
     def trail(self, job_id: str) -> Trail | None:
         """Return the way to a job's trail; None where there is no such job."""

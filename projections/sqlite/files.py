@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from time import monotonic
 from typing import Final
 
 import apsw
@@ -27,6 +28,9 @@ _AUDIENCES_BYTES: Final = 8 * 1024 * 1024
 _PRINCIPAL_BYTES: Final = 200
 #: Audiences that are new since the last look are taken up one by one, up to so many.
 _FEW: Final = 256
+
+#: Seconds without a change after which files are mapped again.
+_STEADY: Final = 0.2
 
 #: More audiences than there are.
 ALL: Final = 2**62
@@ -221,6 +225,8 @@ class Files:
             name = f"shard{place}"
             self._attach(path, name)
             self.shards.append(Shard(self.db, name, number))
+        self._mapped = True
+        self._steady_at = 0.0
         tables = ", ".join(f"{shard.name}.filling" for shard in self.shards)
         #: Reads of every file too: the snapshot of each begins with its first read.
         self._begin = f"BEGIN;SELECT 1 FROM {tables} LIMIT 0"  # noqa: S608
@@ -245,12 +251,25 @@ class Files:
         changed = False
         for shard in self.shards:
             changed |= shard.begin()
+        if changed:
+            self._steady_at = monotonic() + _STEADY
         return changed
 
     def end(self) -> None:
         """Let go of the snapshot."""
         if self.db.in_transaction:
             self.db.execute("COMMIT")
+        if (monotonic() >= self._steady_at) is not self._mapped:
+            self._map()
+
+    def _map(self) -> None:
+        """Map the files into memory while nobody writes to them, and read them otherwise.
+
+        Mapped, a page takes no call to be read. But whenever a file has changed SQLite lets go of
+        the whole mapping, and each page has to be brought in again: that takes longer.
+        """
+        self._mapped = not self._mapped
+        self.db.execute(f"PRAGMA mmap_size={schema.MAPPED if self._mapped else 0}")
 
     def close(self) -> None:
         """Let go of the files."""

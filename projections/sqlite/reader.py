@@ -8,7 +8,7 @@ are sums over the same audiences' counters, or the totals that those with many o
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -234,10 +234,12 @@ class SqliteSnapshot:
                     found[known.job.id] = known.job
         return found
 
-    def audiences(self, ids: list[str]) -> dict[str, Audience]:
-        """Return the audiences of these jobs, whoever may see them."""
+    def audiences(self, places: Iterable[tuple[str, int]]) -> dict[str, Audience]:
+        """Return the audiences of jobs, whoever may see them."""
+        asked: list[list[str]] = [[] for _ in range(self._total)]
+        for job_id, partition in places:
+            asked[partition % self._total].append(job_id)
         found: dict[str, Audience] = {}
-        asked = self._asked(ids)
         for files in self._files:
             for shard in files.shards:
                 mine = asked[shard.number]

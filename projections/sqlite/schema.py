@@ -124,6 +124,8 @@ TABLE_NAMES: Final = (
 _BUSY_MS: Final = 10_000
 #: Statements that a connection keeps prepared.
 _PREPARED: Final = 512
+#: How much of a file readers map into their memory, in bytes, while nobody writes to it.
+MAPPED: Final = 1 << 32
 
 
 class Connection(Protocol):
@@ -339,7 +341,7 @@ def connect(path: Path, *, create: bool = False, read_only: bool = False) -> Con
         # checkpoint is lost with them, so the same records are applied again.
         if read_only:
             db.execute("PRAGMA query_only=ON")
-            db.execute("PRAGMA mmap_size=4294967296")
+            db.execute(f"PRAGMA mmap_size={MAPPED}")
         else:
             # Not mapped: nothing is gained by it, and the whole file would count as the process's.
             db.execute("PRAGMA journal_mode=WAL")

@@ -244,7 +244,9 @@ class Feed:
         if self._see_all or not records:
             return records
         ids = ids_of(key for key, _ in records)
-        audiences = snapshot.audiences(list(ids.values()))
+        # Wherever they lie: somebody may have written into another partition than the key's, too.
+        places = {(ids[key], record[0]): None for key, record in records if key in ids}
+        audiences = snapshot.audiences(places)
         named = self._by_principal
         concerned = {
             job_id

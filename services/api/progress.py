@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 #: Records that are dropped at one look, of each partition, so that requests are served in between:
 #: a microsecond each.
-_DROPPED: Final = 100
+_DROPPED: Final = 32
 #: Is told of a snapshot at each look; returns whether it needs another look.
 Listener = Callable[[Snapshot], bool]
 

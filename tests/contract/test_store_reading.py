@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from jobtrail.job import STATE_CODES
+from jobtrail.partitions import partition_of
 from jobtrail.states import STATES, State
 from projections.reading import Caller, Filters
 from tests.contract.conftest import Filled
@@ -62,6 +63,19 @@ def test_an_id_that_is_asked_for_twice_is_answered_once(filled: Filled) -> None:
         assert list(snapshot.watched([some, some])) == [some]
         assert snapshot.states(EVERYBODY, []) == []
         assert snapshot.watched([]) == {}
+
+
+def test_audiences_are_those_of_the_jobs_that_are_where_they_are_looked_for(
+    filled: Filled,
+) -> None:
+    jobs, partitions = filled.model.jobs, filled.reader.partitions
+    with filled.reader.snapshot() as snapshot:
+        places = [(job_id, partition_of(job_id, partitions)) for job_id in [*jobs, "unknown"]]
+        found = snapshot.audiences(places)
+        assert found == {job.id: (job.owner, job.viewers) for job in jobs.values()}
+        elsewhere = [(job_id, (home + 1) % partitions) for job_id, home in places]
+        assert snapshot.audiences([*elsewhere, *places, *places]) == found
+        assert snapshot.audiences([]) == {}
 
 
 @pytest.mark.parametrize("tail", ["\x00x", "\n", " ", "'", '"'])

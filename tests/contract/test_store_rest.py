@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import closing
 from pathlib import Path
+from time import monotonic, sleep
 
 import pytest
 
 from jobtrail.errors import StoreError
+from projections.sqlite.files import Files
+from projections.store import Beat
 from tests.contract.store_checks import check_equal, check_snapshot
 from tests.contract.store_feeding import feed, projecting
 from tests.contract.store_model import Model
@@ -72,3 +76,24 @@ async def test_a_store_that_cannot_rest_says_why(store: SqliteStore, tmp_path: P
         assert caught.value.where
         writer.rest()
         check_equal(store.at_rest(tmp_path / "after"), Model(log).advance())
+
+
+def test_files_are_mapped_unless_they_are_written_to(store: SqliteStore) -> None:
+    mapped = "PRAGMA mmap_size"
+    paths = dict(enumerate(store.files()))
+    with closing(Files(paths)) as files, closing(store.writer()) as writer:
+
+        def looks(changed: bool) -> int:
+            assert files.begin() is changed
+            files.end()
+            (size,) = files.db.execute(mapped).fetchone()
+            return int(size)
+
+        looks(True)
+        deadline = monotonic() + 30
+        while looks(False) == 0:
+            assert monotonic() < deadline
+            sleep(0.05)
+        writer.beat({partition: Beat(0, "") for partition in range(writer.partitions)})
+        assert looks(True) == 0
+        assert looks(False) == 0
