@@ -29,9 +29,10 @@ _T = TypeVar("_T")
 #: A caller, and which filters a search has.
 _Kind = tuple[str | bool, ...]
 
-#: Steps of SQLite's that a read on the event loop may take: about a millisecond. A page of 20 takes
-#: a tenth of it.
+#: Steps of SQLite's that a read on the event loop may take, and seconds: a page of 20 takes a tenth
+#: of either.
 _BRIEF_STEPS: Final = 40_000
+_BRIEF_SECONDS: Final = 0.001
 #: Bytes of rows that it may bring, and audiences that it may look at.
 _BRIEF_BYTES: Final = 256 << 10
 _BRIEF_AUDIENCES: Final = 96
@@ -52,7 +53,9 @@ def brief(page_bytes: int) -> Meter:
         page_bytes: What a page may have.
     """
     rows = min(_BRIEF_BYTES, page_bytes)
-    return Meter(_BRIEF_STEPS, rows=rows, audiences=_BRIEF_AUDIENCES, every=4_000)
+    return Meter(
+        _BRIEF_STEPS, rows=rows, audiences=_BRIEF_AUDIENCES, every=2_000, seconds=_BRIEF_SECONDS
+    )
 
 
 def long() -> Meter:

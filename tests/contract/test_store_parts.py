@@ -76,10 +76,20 @@ def test_jobs_are_passed_over_part_by_part(filled: Filled, skip: int) -> None:
             assert in_parts(snapshot, EVERYBODY, filters, *bounds, skip=skip) == expected
 
 
-def test_a_read_that_takes_too_long_is_ended_and_the_next_one_is_not(filled: Filled) -> None:
+@pytest.mark.parametrize(
+    "meter",
+    [
+        Meter(100, rows=LARGE, audiences=LARGE, every=50),
+        Meter(10**9, rows=LARGE, audiences=LARGE, every=50, seconds=0.0),
+    ],
+    ids=["steps", "seconds"],
+)
+def test_a_read_that_takes_too_long_is_ended_and_the_next_one_is_not(
+    filled: Filled, meter: Meter
+) -> None:
     reader, filters = filled.reader, ALONE["an unknown tag"]
     usual = reader.meter
-    reader.meter = Meter(100, rows=LARGE, audiences=LARGE, every=50)
+    reader.meter = meter
     try:
         with pytest.raises(TooLong), reader.snapshot() as snapshot, snapshot.meter:
             snapshot.search(EVERYBODY, filters, size=20)
