@@ -7,16 +7,22 @@ wait for a connection counts. So an answer that is late is late for all that sta
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import random
 import sys
 import time
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
+from typing import Final
 
 from benchmarks.client import HttpProtocol, address
 from benchmarks.hammer import Hammered, Seen, Task, carry_out
 from benchmarks.options import PATIENCE
+
+#: How far ahead of others it is for a processor, as of `nice`.
+_FIRST: Final = -10
 
 
 class PacedTask(Task):
@@ -110,4 +116,8 @@ async def _ask(pool: _Pool, requests: Sequence[bytes], rate: float, seconds: flo
 
 
 if __name__ == "__main__":
+    # What it measures is not to be how long it waits for a processor itself, as if it were on a
+    # machine of its own. Only an administrator may.
+    with contextlib.suppress(PermissionError):
+        os.nice(_FIRST)
     carry_out(sys.argv[1], PacedTask, pace)

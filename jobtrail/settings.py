@@ -67,6 +67,12 @@ class Settings(BaseSettings):
         description="Consumer group of the projectors. It shares out the partitions; the "
         "position is the store's own.",
     )
+    projector_nice: Annotated[int, Field(ge=0, le=19)] = Field(
+        default=5,
+        description="How far a projector stands back where others want the same processor, as of "
+        "`nice`; 0: not at all. So answers come first while very much is written. Where a "
+        "processor is free it gains or costs nothing.",
+    )
     partitions: Annotated[int, Field(ge=1, le=1024)] = Field(
         default=8,
         description="Partitions of the log when it is created. Fixed for ever: one job is one "

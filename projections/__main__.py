@@ -57,6 +57,7 @@ def main(name: str, with_parent: bool, gone: tuple[str, ...]) -> None:
     """Fold the log into the projection store until told to stop."""
     try:
         settings = load()
+        os.nice(settings.projector_nice)
         keep_private()
         set_up_logging(settings)
         fetch_groups()

@@ -36,7 +36,7 @@ _BACKLOG = 4096
 #: Files that are open beside connections: the store's, Kafka's, the loop's, those being refused.
 _OTHER_FILES = 1_200
 #: Objects that have come and not gone before the collector looks at them, and after how many looks
-#: it looks at older ones, and at all. A look at 20,000 took 9 ms, one at ten times as many 60 ms, in
+#: it looks at older ones, and at all. A look at 20,000 took 9 ms, one at ten times as many 60, in
 #: which nobody was answered; with these 1 to 9 ms, and one at all of 40 ms in a minute at most.
 _COLLECTED_AFTER = (2_000, 5, 500)
 #: Seconds after which a thread lets another one have the interpreter. Python's own 5 ms are ten
