@@ -26,6 +26,7 @@ HEAD = "| variable | default | what |"
 
 # Typed from the meaning of each setting: name, lowest, highest (None: no bound), step beyond.
 BOUNDS: list[tuple[str, float, float | None, float]] = [
+    ("projector_nice", 0, 19, 1),
     ("partitions", 1, 1024, 1),
     ("replication", 1, 9, 1),
     ("max_batch_bytes", 1 << 20, 1 << 30, 1),
@@ -78,6 +79,7 @@ OTHERS: dict[str, Any] = {
     "topic": "t",
     "dead_topic": "d",
     "group": "g",
+    "projector_nice": 3,
     "partitions": 3,
     "replication": 2,
     "max_batch_bytes": 2 << 20,
