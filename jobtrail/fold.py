@@ -138,7 +138,7 @@ def _has_part(job: Job, event: ev.Event, bound_to: str) -> bool:
 def _has_seen(job: Job, key: bytes) -> bool:
     """Tell whether a job's trail has an event with this key."""
     trail = job.trail
-    if trail.find(key) >= 0 and trail_has(trail, key):
+    if key in trail and trail_has(trail, key):
         return True
     return job.earlier is not None and job.earlier.has(key)
 

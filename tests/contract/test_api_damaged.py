@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -94,12 +95,12 @@ async def test_a_shard_that_is_deleted_or_replaced_while_it_is_open_is_noticed(a
         shutil.copy(file, f"{file}.kept")
         file.unlink()
     while (await api.get("/jobs/search")).status == 200:
-        pass
+        await asyncio.sleep(0.01)
     await check_half(api)
     for file in kept:
         Path(f"{file}.kept").rename(file)
     while (await api.get("/jobs/search")).status != 200:
-        pass
+        await asyncio.sleep(0.01)
     assert (await api.get(f"/jobs/{SECOND}")).json["state"] == "created"
 
 

@@ -59,7 +59,7 @@ async def test_a_stream_ends_with_its_key(tmp_path: Path) -> None:
         key, text = make_key("alice", at=datetime.now(UTC))
         add_key(api.settings.keys_path, key)
         while (await api.get("/jobs/summary", {"Authorization": f"Bearer {text}"})).status != 200:
-            pass
+            await asyncio.sleep(0.01)
         async with feed(api, headers={"Authorization": f"Bearer {text}"}) as reader:
             assert await reader.block() is not None
             revoke_key(api.settings.keys_path, key.id)

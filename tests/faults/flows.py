@@ -35,7 +35,8 @@ from tests.contract.stores import SqliteStore
 
 #: Seconds after which a test gives up waiting for anything.
 DEADLINE: Final = 120.0
-_LOOK_EVERY: Final = 0.01
+#: Seconds between two looks at a service, too: it answers a caller only so often.
+LOOK: Final = 0.01
 #: Room for records larger than any event may be.
 _MAX_REQUEST: Final = 1 << 22
 
@@ -129,7 +130,7 @@ async def read_topic(settings: Settings, topic: str) -> dict[int, list[Any]]:
     async with asyncio.timeout(DEADLINE), consumer:
         consumer.assign([TopicPartition(topic, 0)])
         while not (partitions := consumer.partitions_for_topic(topic)):
-            await asyncio.sleep(_LOOK_EVERY)
+            await asyncio.sleep(LOOK)
         places = [TopicPartition(topic, number) for number in sorted(partitions)]
         consumer.assign(places)
         await consumer.seek_to_beginning()
@@ -219,7 +220,7 @@ async def until(condition: Callable[[], bool], what: str) -> None:
     try:
         async with asyncio.timeout(DEADLINE):
             while not condition():
-                await asyncio.sleep(_LOOK_EVERY)
+                await asyncio.sleep(LOOK)
     except TimeoutError:
         raise AssertionError(f"waited {DEADLINE:.0f} s in vain until {what}") from None
 

@@ -16,7 +16,7 @@ from jobtrail.tokens import READ_ALL, local_secret, make_token
 from tests.conftest import MakeLog
 from tests.contract.store_streams import PARTITIONS, Log, event
 from tests.faults.conftest import OwnBroker
-from tests.faults.flows import DEADLINE, ends_of, held, producer, until, write
+from tests.faults.flows import DEADLINE, LOOK, ends_of, held, producer, until, write
 from tests.faults.test_log_changes import LOST, admin, cut_in_half, make_again, started
 from tests.processes import Process
 from tests.processes import api as api_process
@@ -58,6 +58,7 @@ class Place:
                 status, _, position = await self.get("/jobs/search")
                 if status == 200:
                     return position
+                await asyncio.sleep(LOOK)
 
     async def total(self) -> int:
         status, content, _ = await self.get("/jobs/summary")
@@ -151,6 +152,7 @@ async def test_positions_of_a_log_that_lost_its_end_are_refused(
             async with session.get(f"{place.url}/jobs/search", headers=place.headers) as answer:
                 if answer.headers["Jobtrail-Lag"] == "unknown":
                     break
+            await asyncio.sleep(LOOK)
     async with session.get(f"{place.url}/readyz") as answer:
         assert answer.status == 503
         assert "The log does not answer." in (await answer.json())["reasons"]
@@ -173,7 +175,7 @@ async def test_another_number_of_partitions_is_answered_with_one_sentence(
     await admin(settings, lambda client: client.create_partitions(grow))
     async with asyncio.timeout(DEADLINE):
         while (await place.get("/jobs/search"))[0] == 200:
-            pass
+            await asyncio.sleep(LOOK)
     for path in ("/jobs/search", "/jobs/summary", "/jobs/old-1"):
         status, problem, _ = await place.get(path)
         assert status == 503

@@ -19,7 +19,7 @@ from projections.reading import Caller, Filters
 from tests.conftest import MakeLog
 from tests.contract.past_model import model_at
 from tests.contract.store_streams import BASE, DAYS, Log
-from tests.faults.flows import Traffic, applied, equals_fold, until
+from tests.faults.flows import LOOK, Traffic, applied, equals_fold, until
 from tests.processes import Process, api, projector
 
 KILLS: Final = 4
@@ -71,6 +71,8 @@ class Looker:
                         self.told.append(
                             Told(cut, self._held, _counts((await answer.json())["jobType"]))
                         )
+                # What it costs is bounded for each caller.
+                await asyncio.sleep(LOOK)
 
     def _cut(self) -> Cut:
         if self._held and self._chance.random() < 0.5:

@@ -98,6 +98,20 @@ def test_most_json_is_clear_at_one_look() -> None:
     assert not may_have_big_numbers(b"[" + b"1" * 180 + b"]")
 
 
+@pytest.mark.parametrize("sign", ["", "+", "-"])
+@pytest.mark.parametrize("end", ["]", ",1]", " ]", "\n]", ".", "x", '"'])
+@pytest.mark.parametrize("digits", [1, 2, 3, 4, 9, 10, 11, 12, 30])
+@pytest.mark.parametrize("letter", ["e", "E"])
+def test_high_exponents_are_found_in_much_json(
+    letter: str, digits: int, end: str, sign: str
+) -> None:
+    text = f"[{'0,' * 2000}7{letter}{sign}{'1' * digits}{end}".encode()
+    high = digits >= 3 and sign != "-" and end not in (".", "x", '"')
+    assert may_have_big_numbers(text) == high
+    # Where the text ends, too.
+    assert not may_have_big_numbers(text[: text.index(b"7") + 2 + len(sign) + digits])
+
+
 def test_a_long_number_is_told_by_its_beginning_and_its_length() -> None:
     found = big_number(b"[%b]" % (b"9" * 4301))
     assert found == Unheld((0,), "9" * 40 + "... (4,301 characters)")
