@@ -107,9 +107,12 @@ def _put_all_days(values: dict[str, Any], sources: Sequence[Source]) -> _Parts:
     parts = []
     for number, source in enumerate(sources):
         audiences = _audiences(source)
+        if source.totalled.isdisjoint(audiences):
+            # As nearly always.
+            parts.append(_put_part(values, number, source, "counters", audiences))
+            continue
         large = [audience for audience in audiences if audience in source.totalled]
-        if large:
-            parts.append(_put_part(values, number, source, "totals", large))
+        parts.append(_put_part(values, number, source, "totals", large))
         if len(large) < len(audiences):
             small = [audience for audience in audiences if audience not in source.totalled]
             parts.append(_put_part(values, number, source, "counters", small))

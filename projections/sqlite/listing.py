@@ -14,6 +14,7 @@ from functools import lru_cache
 from itertools import zip_longest
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import orjson
 
 from jobtrail.events import MAX_TAGS
@@ -34,7 +35,7 @@ _MARKS: Final = 32
 Audiences = tuple[int, ...] | None
 
 
-class Source(NamedTuple):
+class Source(msgspec.Struct, frozen=True, gc=False):
     """What is listed of one shard."""
 
     #: The shard's name in its connection.
@@ -234,7 +235,7 @@ def _split(sources: Sequence[Source], *, selects: int) -> list[list[tuple[int, S
         return [numbered] if numbered else []
     return [
         [
-            (number, source._replace(audiences=some))
+            (number, msgspec.structs.replace(source, audiences=some))
             for number, source in numbered
             if (some := (source.audiences or ())[at : at + most])
         ]

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import orjson
 
 from projections.reading import Cursor, Filters, Line, Part
@@ -95,7 +96,7 @@ class Looking:
                     mine, end = _nearest(files.db, source, self._filters, after, room)
                     ends += [] if end is None else [end]
                 if mine is None or mine:
-                    kept.append((number, source._replace(audiences=mine)))
+                    kept.append((number, msgspec.structs.replace(source, audiences=mine)))
             near.append(kept)
         until = min(ends, key=_order, default=None)
         found: list[_Place] = []
