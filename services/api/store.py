@@ -43,6 +43,8 @@ class Store:
         self._judge = judge
         self._meter = meter
         self._reader: ProjectionReader | None = None
+        #: They keep nothing of who uses them.
+        self._whole, self._some = _Answering(self, whole=True), _Answering(self, whole=False)
         #: Of this turn: what closes the snapshot, and the snapshot.
         self._turn: tuple[AbstractContextManager[Snapshot], Snapshot] | None = None
 
@@ -78,7 +80,7 @@ class Store:
         Raises:
             Problem: 503, where there is none at the moment.
         """
-        return _Answering(self, whole=True)
+        return self._whole
 
     def some(self) -> AbstractContextManager[Snapshot]:
         """Open a consistent view, of which some partitions may be recovering.
@@ -86,7 +88,7 @@ class Store:
         Raises:
             Problem: 503, where there is none at the moment.
         """
-        return _Answering(self, whole=False)
+        return self._some
 
     def of_this_turn(self) -> Snapshot:
         """Return the snapshot of this turn of the event loop, opened by the first who asks.
