@@ -36,10 +36,12 @@ PER_HOUR: Final = {
     "pause broker": 12,
 }
 #: Seconds that each step has which it does not take from another one: to start and to do what is
-#: due behind its minutes, to let all come level, and for the last check with some for each minute
-#: of events. The check is what all is done for: it is made whatever the steps before have shown.
+#: due behind its minutes, to let all come level and for the last check, with some for each minute
+#: of events: listeners whose process was killed all the time have all of them before them. The
+#: check is what all is done for: it is made whatever the steps before have shown.
 _START_WITHIN: Final = 300.0
 _SETTLE_WITHIN: Final = 900.0
+_SETTLE_A_MINUTE: Final = 30.0
 _CHECK_WITHIN: Final = 300.0
 _CHECK_A_MINUTE: Final = 10.0
 _TOLD_EVERY: Final = 30.0
@@ -180,7 +182,7 @@ async def soak(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
                     await run.run(options.checks)
             tell("no more is done to it; waiting until all is level")
             with _noted(found, "settle"):
-                async with asyncio.timeout(_SETTLE_WITHIN):
+                async with asyncio.timeout(_SETTLE_WITHIN + _SETTLE_A_MINUTE * options.minutes):
                     await stage.settle()
             level = "level" if found["error"] is None else f"not level: {found['error']}"
             tell(f"all is {level} after {time.monotonic() - began:.0f} s; checking")
