@@ -253,7 +253,7 @@ class Snapshot(Protocol):
         """
 
     def audiences(self, places: Iterable[tuple[str, int]]) -> dict[str, Audience]:
-        """Return the audiences of those of some jobs that there are, whoever may see them.
+        """Return the audiences of those of some jobs that there are, for no caller.
 
         Args:
             places: Their ids, and in which partition each is looked for.

@@ -51,8 +51,6 @@ from projections.sqlite.trails import SqliteTrail
 _ASK_ALL: Final = 2
 #: Streams of which a page's rows are read in one go: of each it takes one row more.
 _FEW_STREAMS: Final = 16
-#: Who may see more audiences is asked for by job, not the job by them.
-_FEW_AUDIENCES: Final = 32
 
 
 class SqliteReader:
@@ -235,7 +233,7 @@ class SqliteSnapshot:
         return found
 
     def audiences(self, places: Iterable[tuple[str, int]]) -> dict[str, Audience]:
-        """Return the audiences of jobs, whoever may see them."""
+        """Return the audiences of jobs, for no caller."""
         asked: list[list[str]] = [[] for _ in range(self._total)]
         for job_id, partition in places:
             asked[partition % self._total].append(job_id)

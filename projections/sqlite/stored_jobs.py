@@ -25,7 +25,7 @@ class StoredJob(NamedTuple):
 def rows_of(
     db: schema.Connection, ids: Sequence[str], seed: int, shard: str = "main"
 ) -> Iterator[Sequence[Any]]:
-    """Yield what a shard has of those of some jobs that it knows.
+    """Return what a shard has of those of some jobs that it knows.
 
     Args:
         db: Has the shard.
@@ -33,18 +33,21 @@ def rows_of(
         seed: Of the hashes by which the shard is asked.
         shard: What it is called on this connection.
 
-    Yields:
+    Returns:
         `COLUMNS`, `FOLD_COLUMNS`, the row's number, how many entries of the trail are spilled, and
         the last ones.
     """
+    return _read(db, f"{COLUMNS}, {FOLD_COLUMNS}, row, spilled, trail", ids, seed, shard)
+
+
+def _read(
+    db: schema.Connection, columns: str, ids: Sequence[str], seed: int, shard: str
+) -> Iterator[Sequence[Any]]:
+    """Yield these columns of those of some jobs that a shard knows."""
     for some in in_pieces(ids):
         values: Values = []
         room = put_ids(values, some, seed)
-        rows = db.execute(
-            f"SELECT {COLUMNS}, {FOLD_COLUMNS}, row, spilled, trail FROM {named(shard, room)}",  # noqa: S608
-            values,
-        )
-        yield from rows.fetchall()
+        yield from db.execute(f"SELECT {columns} FROM {named(shard, room)}", values).fetchall()  # noqa: S608
 
 
 def read_jobs(
@@ -71,12 +74,8 @@ def read_audiences(
     db: schema.Connection, ids: Sequence[str], seed: int, names: Names, shard: str = "main"
 ) -> Iterator[tuple[str, Audience]]:
     """Yield those of some jobs that a shard knows, with their audiences; as `read_jobs`."""
-    for some in in_pieces(ids):
-        values: Values = []
-        room = put_ids(values, some, seed)
-        rows = db.execute(f"SELECT id, audience FROM {named(shard, room)}", values)  # noqa: S608
-        for job_id, audience in rows.fetchall():
-            yield job_id, names.audience(audience)
+    for job_id, audience in _read(db, "id, audience", ids, seed, shard):
+        yield job_id, names.audience(audience)
 
 
 def whole_job(columns: list[Any], source: str, writers: str | None, names: Names) -> Job:

@@ -268,7 +268,7 @@ def answer(content: Any, headers: Mapping[str, str]) -> web.Response:
         content: What to say: a struct, or what JSON knows.
         headers: Beside those that every answer has.
     """
-    return Whole(body=encode(content), headers={**BASE_HEADERS, **headers})
+    return whole(encode(content), headers)
 
 
 def whole(body: bytes, headers: Mapping[str, str]) -> web.Response:

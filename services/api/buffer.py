@@ -373,7 +373,7 @@ class Buffer:
         if known[-1][1] >= before:
             del known[: bisect_left(known, before, key=_offset)]
             return
-        if not self._elsewhere or key not in self._elsewhere:
+        if key not in self._elsewhere:
             del self.by_key[key]
             return
         others = self._elsewhere[key]

@@ -23,23 +23,20 @@ class Pulse:
         patience: For how long that counts.
     """
 
-    __slots__ = ("_certain", "_heard", "_silence", "up_until")
+    __slots__ = ("_certain", "_heard", "_silence")
 
     def __init__(self, patience: Patience) -> None:
         self._silence = patience.silence
         self._certain = patience.certain
         self._heard = float("-inf")
-        #: Until when the log counts as up, by the monotonic clock.
-        self.up_until = float("-inf")
 
     def beat(self, silent: float) -> None:
         """Take in that the log answered for every partition, so many seconds ago."""
         self._heard = monotonic() - silent
-        self.up_until = self._heard + self._silence
 
     def stop(self) -> None:
         """Take in that the connection to the log was lost."""
-        self._heard = self.up_until = float("-inf")
+        self._heard = float("-inf")
 
     def silent_for(self) -> float:
         """Return for how many seconds the log has not answered; infinite where it never has."""
@@ -48,7 +45,7 @@ class Pulse:
     @property
     def is_up(self) -> bool:
         """Whether the log answered lately."""
-        return monotonic() < self.up_until
+        return monotonic() - self._heard < self._silence
 
     @property
     def is_certain(self) -> bool:

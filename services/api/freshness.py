@@ -64,8 +64,8 @@ class Freshness:
         if (
             held is level
             and turn == self._buffer.turn
-            and (now := time.monotonic()) < until
-            and now < self._pulse.up_until
+            and time.monotonic() < until
+            and self._pulse.is_up
         ):
             return headers.copy()
         lag = self.lag(held)

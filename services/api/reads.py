@@ -53,9 +53,7 @@ def brief(page_bytes: int) -> Meter:
         page_bytes: What a page may have.
     """
     rows = min(_BRIEF_BYTES, page_bytes)
-    return Meter(
-        _BRIEF_STEPS, rows=rows, audiences=_BRIEF_AUDIENCES, every=2_000, seconds=_BRIEF_SECONDS
-    )
+    return Meter(_BRIEF_STEPS, rows=rows, audiences=_BRIEF_AUDIENCES, seconds=_BRIEF_SECONDS)
 
 
 def long() -> Meter:
