@@ -19,8 +19,8 @@ from benchmarks.projection import Projection
 from benchmarks.results import Row
 from benchmarks.stage import Stage, Tokens, run_to_end
 from benchmarks.stats import distribution, latencies, middle
+from jobtrail.access.tokens import READ_ALL
 from jobtrail.settings import Settings
-from jobtrail.tokens import READ_ALL
 from tests.processes import projector
 
 CONNECTIONS: Final = 32

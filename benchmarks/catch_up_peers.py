@@ -17,7 +17,7 @@ import msgspec
 
 from benchmarks.peers import kafka_streams
 from benchmarks.stage import Stage
-from jobtrail.process import child_environment
+from jobtrail.processes.runtime import child_environment
 from tests.postgres import find_programs
 from tests.processes import START_WITHIN, Process
 

@@ -22,9 +22,9 @@ from benchmarks.sending import send_to
 from benchmarks.stage import Stage, Tokens
 from benchmarks.stats import middle
 from benchmarks.usage import Meter, resident_kib
-from jobtrail.position import parse_position
+from jobtrail.access.tokens import READ_ALL
+from jobtrail.core.position import parse_position
 from jobtrail.settings import Settings
-from jobtrail.tokens import READ_ALL
 from tests.processes import Process, api, projector
 
 ALONE: Final = "one alone"

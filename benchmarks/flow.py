@@ -21,8 +21,8 @@ from aiokafka import AIOKafkaProducer
 
 from benchmarks.load import BEGIN, Load
 from benchmarks.stage import Stage
-from jobtrail.partitions import partition_of
-from jobtrail.process import end_with_parent
+from jobtrail.core.partitions import partition_of
+from jobtrail.processes.runtime import end_with_parent
 from jobtrail.settings import Settings
 
 PARTITIONS: Final = 8

@@ -19,7 +19,7 @@ import msgspec
 import uvloop
 
 from benchmarks.client import HttpProtocol, address
-from jobtrail.process import end_with_parent
+from jobtrail.processes.runtime import end_with_parent
 
 
 class Greedy(msgspec.Struct):

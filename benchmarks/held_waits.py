@@ -21,7 +21,7 @@ from benchmarks.results import Result, Row
 from benchmarks.stage import Stage
 from benchmarks.stats import latencies, middle
 from benchmarks.usage import resident_kib
-from jobtrail.producer import LogWriter
+from jobtrail.produce.log_writer import LogWriter
 from jobtrail.settings import Settings
 from tests.processes import Process, api, projector
 

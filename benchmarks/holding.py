@@ -15,7 +15,7 @@ from benchmarks.client import Answer, Connection, get, post, until
 from benchmarks.load import Job, Load
 from benchmarks.projection import Projection
 from benchmarks.stage import Tokens
-from jobtrail.producer import LogWriter
+from jobtrail.produce.log_writer import LogWriter
 from jobtrail.settings import Settings
 from tests.processes import Process
 

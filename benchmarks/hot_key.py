@@ -20,15 +20,15 @@ from benchmarks.options import Options
 from benchmarks.results import Result, Row
 from benchmarks.stage import Stage
 from benchmarks.stats import middle
-from jobtrail.job import trail_page
-from jobtrail.partitions import partition_of
-from jobtrail.records import Group
-from projections.projector import Projector
-from projections.sqlite import schema
-from projections.sqlite.reader import SqliteReader
-from projections.sqlite.writer import SqliteWriter
-from services.api.buffer import Record
-from services.api.overlay import fold_records
+from jobtrail.core.job import trail_page
+from jobtrail.core.partitions import partition_of
+from jobtrail.log.consumers import Group
+from projections.projector.projector import Projector
+from projections.sqlite.files import schema
+from projections.sqlite.read.reader import SqliteReader
+from projections.sqlite.write.writer import SqliteWriter
+from services.api.live.buffer import Record
+from services.api.live.overlay import fold_records
 from tests.groups import MemoryLog, group_of
 
 PARTITIONS: Final = 8

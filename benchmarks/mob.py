@@ -16,7 +16,7 @@ import msgspec
 import uvloop
 
 from benchmarks.client import address
-from jobtrail.process import end_with_parent
+from jobtrail.processes.runtime import end_with_parent
 
 _CONNECTED_AT_ONCE: Final = 50
 

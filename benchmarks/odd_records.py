@@ -21,10 +21,10 @@ from benchmarks.options import PATIENCE, Options
 from benchmarks.results import Result, Row
 from benchmarks.stage import Stage, Tokens
 from benchmarks.stats import distribution, latencies
-from jobtrail.partitions import partition_of
+from jobtrail.access.tokens import READ_ALL
+from jobtrail.core.partitions import partition_of
 from jobtrail.settings import Settings
-from jobtrail.tokens import READ_ALL
-from projections.sqlite.reader import SqliteReader
+from projections.sqlite.read.reader import SqliteReader
 from tests.hostile import all_cases, send
 from tests.processes import api, projector
 

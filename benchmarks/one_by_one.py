@@ -22,12 +22,12 @@ from benchmarks.client import get
 from benchmarks.options import Options
 from benchmarks.sending import send_to
 from benchmarks.stage import Stage
+from jobtrail.access.tokens import local_secret
 from jobtrail.settings import Settings
-from jobtrail.tokens import local_secret
-from projections.sqlite.reader import SqliteReader
+from projections.sqlite.read.reader import SqliteReader
 from services.api.__main__ import settle
 from services.api.app import make_app, make_service
-from services.api.protocol import Runner
+from services.api.serving.protocol import Runner
 
 OPTIONS: Final = Options(jobs=50_000, owners=2_500, big_jobs=5_000)
 #: Requests of a kind that differ, how many are asked for in one batch, and how many batches.

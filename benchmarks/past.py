@@ -23,7 +23,7 @@ from benchmarks.results import Result, Row
 from benchmarks.stage import Stage, Tokens
 from benchmarks.stats import distribution, latencies, middle
 from benchmarks.trace import TRACE, imported
-from jobtrail.tokens import READ_ALL
+from jobtrail.access.tokens import READ_ALL
 from tests.processes import api
 
 #: What the trace's clock counts from.

@@ -22,11 +22,11 @@ from benchmarks.results import Result, Row
 from benchmarks.stage import Stage, Tokens
 from benchmarks.stats import middle
 from jobtrail import JobProducer
-from jobtrail.delivery import MAX_UNDER_WAY
-from jobtrail.events import decode
-from jobtrail.job_producer import WITHIN
+from jobtrail.access.tokens import WRITE
+from jobtrail.core.events import decode
+from jobtrail.produce.delivery import MAX_UNDER_WAY
+from jobtrail.produce.job_producer import WITHIN
 from jobtrail.settings import Settings
-from jobtrail.tokens import WRITE
 from tests.processes import api, projector
 
 #: Events of one request, and connections that send them by turns.

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from benchmarks.options import PATIENCE
-from jobtrail.errors import StoreError
+from jobtrail.core.errors import StoreError
 from jobtrail.settings import Settings
-from projections.sqlite.reader import SqliteReader
+from projections.sqlite.read.reader import SqliteReader
 from tests.processes import Process
 
 #: Seconds between two looks: they cost a fifth of a millisecond each.

@@ -19,7 +19,7 @@ from benchmarks.sending import loaded
 from benchmarks.stage import Stage, run_to_end
 from benchmarks.stats import middle
 from benchmarks.trace import ROWS, imported
-from jobtrail.position import format_position
+from jobtrail.core.position import format_position
 from jobtrail.settings import Settings
 
 _BARE: Final = "aiokafka alone, nothing done"

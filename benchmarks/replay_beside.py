@@ -35,7 +35,7 @@ from benchmarks.results import Result, Row
 from benchmarks.sending import loaded
 from benchmarks.stage import Stage
 from benchmarks.stats import distribution, middle
-from jobtrail.process import child_environment
+from jobtrail.processes.runtime import child_environment
 from jobtrail.settings import Settings
 from tests.processes import Process, api
 

@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from benchmarks.load import Load
 from benchmarks.stage import Stage, run_to_end
-from jobtrail.partitions import partition_of
+from jobtrail.core.partitions import partition_of
 from jobtrail.settings import Settings
 
 PARTITIONS: Final = 8

@@ -15,9 +15,9 @@ from typing import Any, Self
 import msgspec
 
 from benchmarks.usage import java_below
-from jobtrail.process import child_environment
+from jobtrail.access.tokens import local_secret, make_token
+from jobtrail.processes.runtime import child_environment
 from jobtrail.settings import Settings
-from jobtrail.tokens import local_secret, make_token
 from services.broker.topics import ensure_topics
 from tests.processes import START_WITHIN, Process, module
 

@@ -36,8 +36,8 @@ from benchmarks.sending import send_to
 from benchmarks.stage import Stage
 from benchmarks.stats import distribution, latencies, middle
 from benchmarks.usage import resident_kib
+from jobtrail.access.tokens import local_secret, make_token
 from jobtrail.settings import Settings
-from jobtrail.tokens import local_secret, make_token
 from tests.processes import api
 
 ALONE: Final = "alone"

@@ -21,8 +21,8 @@ from benchmarks.results import Result, Row
 from benchmarks.stage import Stage, Tokens
 from benchmarks.stats import distribution, latencies
 from benchmarks.usage import Meter
-from jobtrail.partitions import partition_of
-from jobtrail.producer import LogWriter
+from jobtrail.core.partitions import partition_of
+from jobtrail.produce.log_writer import LogWriter
 from jobtrail.settings import Settings
 from tests.processes import api, projector
 

@@ -23,7 +23,7 @@ from benchmarks.results import Result, Row
 from benchmarks.stage import Stage
 from benchmarks.stats import distribution, latencies
 from benchmarks.usage import Meter
-from jobtrail.producer import LogWriter
+from jobtrail.produce.log_writer import LogWriter
 from jobtrail.settings import Settings
 from tests.processes import api, projector
 

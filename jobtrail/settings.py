@@ -14,8 +14,8 @@ import platformdirs
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from jobtrail import oidc
-from jobtrail.errors import SettingError
+from jobtrail import oidc_settings as oidc
+from jobtrail.core.errors import SettingError
 
 ENV_PREFIX = "JOBTRAIL_"
 

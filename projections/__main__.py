@@ -17,24 +17,24 @@ import click
 import uvloop
 from aiokafka.errors import KafkaError
 
-from jobtrail.errors import JobtrailError, LogChanged, LogUnavailable, StoreNotReady
-from jobtrail.kafka import Client
-from jobtrail.log import Log
-from jobtrail.private import keep_private
-from jobtrail.process import end_with_parent, set_up_logging
-from jobtrail.records import fetch_groups
+from jobtrail.core.errors import JobtrailError, LogChanged, LogUnavailable, StoreNotReady
+from jobtrail.files.private import keep_private
+from jobtrail.log.consumers import fetch_groups
+from jobtrail.log.kafka import Client
+from jobtrail.log.questions import Log
+from jobtrail.processes.runtime import end_with_parent, set_up_logging
 from jobtrail.settings import Settings, load
-from jobtrail.terminal import out
-from projections.app import build_app
-from projections.continuity import check_partitions
-from projections.dead_letters import DeadLetters
-from projections.membership import remove_members
-from projections.projector import Projector
-from projections.sqlite import schema
-from projections.sqlite.shard_files import ensure
-from projections.sqlite.writer import SqliteWriter
-from projections.watchdog import care, watch
-from projections.written_over import partitions_written_over
+from jobtrail.terminal.text import out
+from projections.projector.app import build_app
+from projections.projector.continuity import check_partitions
+from projections.projector.dead_letters import DeadLetters
+from projections.projector.membership import remove_members
+from projections.projector.projector import Projector
+from projections.projector.watchdog import care, watch
+from projections.projector.written_over import partitions_written_over
+from projections.sqlite.files import schema
+from projections.sqlite.files.shard_files import ensure
+from projections.sqlite.write.writer import SqliteWriter
 
 logger = logging.getLogger(__name__)
 

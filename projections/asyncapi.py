@@ -12,9 +12,10 @@ from typing import Any, Final
 
 import msgspec
 
-from jobtrail.events import EVENT_TYPES, MAX_EVENT_BYTES, MAX_PAYLOAD_BYTES, TYPE_NAMES
-from jobtrail.json_schema import describable
-from jobtrail.letters import (
+from jobtrail.contract.json_schema import describable
+from jobtrail.core.events import EVENT_TYPES, MAX_EVENT_BYTES, MAX_PAYLOAD_BYTES, TYPE_NAMES
+from jobtrail.core.nesting import MAX_NESTING
+from jobtrail.log.dead_letters import (
     BATCH,
     CUT,
     DETAIL,
@@ -29,11 +30,10 @@ from jobtrail.letters import (
     RETRIES,
     RUN,
 )
-from jobtrail.nesting import MAX_NESTING
 from jobtrail.settings import Settings
-from jobtrail.terminal import out_json
+from jobtrail.terminal.text import out_json
 from jobtrail.version import __version__
-from projections.dead_letters import MAX_DETAIL_BYTES
+from projections.projector.dead_letters import MAX_DETAIL_BYTES
 
 Document = dict[str, Any]
 

@@ -2,8 +2,9 @@
 
 `jobtrail rebuild` runs it. The new shard is folded in a folder of its own by the ordinary projector
 and writer, up to where the old one is, again and again until it is close behind. Then the old one
-is locked, the rest is folded, and the new one takes its place (see `projections.sqlite.replacing`).
-It goes no further than the old one, ever: what lies behind is for those who write that one.
+is locked, the rest is folded, and the new one takes its place (see
+`projections.sqlite.write.replacing`). It goes no further than the old one, ever: what lies behind
+is for those who write that one.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ import click
 import orjson
 from filelock import FileLock, Timeout
 
-from jobtrail.errors import AlreadyRunning, LogGapError, StoreError, UsageError
-from jobtrail.kafka import Client
-from jobtrail.log import Log
-from jobtrail.log_range import LogRange
-from jobtrail.position import format_position
-from jobtrail.records import Group
+from jobtrail.core.errors import AlreadyRunning, LogGapError, StoreError, UsageError
+from jobtrail.core.position import format_position
+from jobtrail.log.consumers import Group
+from jobtrail.log.kafka import Client
+from jobtrail.log.log_range import LogRange
+from jobtrail.log.questions import Log
 from jobtrail.settings import Settings
-from jobtrail.terminal import out, out_json
-from projections.continuity import check_partitions
-from projections.holding import DeadLetter
-from projections.projector import Projector
-from projections.sqlite import schema
-from projections.sqlite.replacing import Serving, remove_left
-from projections.sqlite.writer import SqliteWriter
+from jobtrail.terminal.text import out, out_json
+from projections.projector.continuity import check_partitions
+from projections.projector.partition_state import DeadLetter
+from projections.projector.projector import Projector
+from projections.sqlite.files import schema
+from projections.sqlite.write.replacing import Serving, remove_left
+from projections.sqlite.write.writer import SqliteWriter
 from projections.tool import Bar, main_of
 
 #: Records behind the old shard from which on it is worth to lock it: folded in a tenth of a second.

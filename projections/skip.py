@@ -12,14 +12,14 @@ import logging
 import click
 from aiokafka.errors import KafkaError
 
-from jobtrail.errors import JobtrailError, UsageError
-from jobtrail.kafka import Client
-from jobtrail.log import Log
-from jobtrail.private import keep_private
-from jobtrail.process import set_up_logging
+from jobtrail.core.errors import JobtrailError, UsageError
+from jobtrail.files.private import keep_private
+from jobtrail.log.kafka import Client
+from jobtrail.log.questions import Log
+from jobtrail.processes.runtime import set_up_logging
 from jobtrail.settings import Settings, load
-from jobtrail.terminal import complain, out
-from projections.sqlite.writer import SqliteWriter
+from jobtrail.terminal.text import complain, out
+from projections.sqlite.write.writer import SqliteWriter
 
 logger = logging.getLogger(__name__)
 

@@ -14,11 +14,11 @@ import uvloop
 from aiokafka.errors import KafkaError
 
 from jobtrail.cli.common import progress
-from jobtrail.errors import JobtrailError, SettingError, UsageError
-from jobtrail.private import keep_private
-from jobtrail.process import set_up_logging, stop_without_input
+from jobtrail.core.errors import JobtrailError, SettingError, UsageError
+from jobtrail.files.private import keep_private
+from jobtrail.processes.runtime import set_up_logging, stop_without_input
 from jobtrail.settings import Settings, load
-from jobtrail.terminal import complain
+from jobtrail.terminal.text import complain
 
 
 class Bar:

@@ -20,15 +20,15 @@ import click
 import orjson
 from filelock import FileLock, Timeout
 
-from jobtrail.errors import AlreadyRunning, StoreError
-from jobtrail.log import last_record
-from jobtrail.log_range import LogRange
-from jobtrail.position import LastRecord, format_position
+from jobtrail.core.errors import AlreadyRunning, StoreError
+from jobtrail.core.position import LastRecord, format_position
+from jobtrail.local.verified import Verified, write_verified
+from jobtrail.log.log_range import LogRange
+from jobtrail.log.questions import last_record
 from jobtrail.settings import Settings
-from jobtrail.terminal import out, out_json
-from jobtrail.verified import Verified, write_verified
-from projections.sqlite import schema
-from projections.store import Tally
+from jobtrail.terminal.text import out, out_json
+from projections.ports.write import Tally
+from projections.sqlite.files import schema
 from projections.tool import Bar, main_of
 from projections.verifying.changes import RecordOfChanges
 from projections.verifying.copies import copied

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from jobtrail.replay.archive_store import ArchiveStore
-from jobtrail.replay.archive_writing import Archiver, open_for
+from jobtrail.replay.archive.place import ArchiveStore
+from jobtrail.replay.archive.writing import Archiver, open_for
 from tests.archiving import NAME, SIZE, ListLog, batch_of, record
 
 #: How many steps are left to live.

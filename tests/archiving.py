@@ -12,13 +12,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobtrail.replay.archive import Archive, LogName
-from jobtrail.replay.archive_reading import ArchiveSource
-from jobtrail.replay.archive_store import ArchiveStore
-from jobtrail.replay.archive_writing import Archived, Archiver, open_for
-from jobtrail.replay.holes import Hole, Holes
+from jobtrail.replay.archive.description import Archive, LogName
+from jobtrail.replay.archive.place import ArchiveStore
+from jobtrail.replay.archive.reading import ArchiveSource
+from jobtrail.replay.archive.writing import Archived, Archiver, open_for
 from jobtrail.replay.schemas import RECORDS
-from jobtrail.replay.source import Source
+from jobtrail.replay.sources.holes import Hole, Holes
+from jobtrail.replay.sources.source import Source
 
 Record = dict[str, Any]
 NAME = LogName("cluster-1", "job-events")

@@ -14,7 +14,7 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
-from jobtrail.copying import LogCopy
+from jobtrail.log.copying import LogCopy
 from jobtrail.settings import load
 
 #: Records of a transaction.

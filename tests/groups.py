@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jobtrail.batches import Limits
-from jobtrail.log import Read, last_record
-from jobtrail.records import Group
+from jobtrail.log.batches import Limits
+from jobtrail.log.consumers import Group
+from jobtrail.log.questions import Read, last_record
 
 
 class _Batch(list[Any]):
@@ -52,7 +52,7 @@ def group_of(
 
 
 class MemoryLog:
-    """A log in memory: what `jobtrail.log.Log` answers of one in Kafka.
+    """A log in memory: what `jobtrail.log.questions.Log` answers of one in Kafka.
 
     Args:
         records: Per partition, in order; may be changed under whoever asks.

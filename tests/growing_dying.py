@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobtrail.cli.following import grow
-from jobtrail.partitions import partition_of
+from jobtrail.core.partitions import partition_of
 from jobtrail.replay import Filters, Replay
 from tests.archive_dying import ended, forked
 from tests.archiving import ListLog, batch_of, record

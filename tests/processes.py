@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from jobtrail.process import child_environment
+from jobtrail.processes.runtime import child_environment
 from jobtrail.settings import Settings
 
 START_WITHIN: Final = 90.0

@@ -1,7 +1,7 @@
 """Logs as replay sees them once they are decoded, and what the pure fold alone makes of them.
 
-The model remembers every event of a job and folds it one by one with `jobtrail.fold.fold`; it knows
-no column, no file and no database.
+The model remembers every event of a job and folds it one by one with `jobtrail.core.fold.fold`; it
+knows no column, no file and no database.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from jobtrail.events import Created, Event, from_microseconds, microseconds
-from jobtrail.fold import fold
-from jobtrail.job import Job, Place, Verdict
+from jobtrail.core.events import Created, Event, from_microseconds, microseconds
+from jobtrail.core.fold import fold
+from jobtrail.core.job import Job, Place, Verdict
 from jobtrail.replay.schemas import EVENTS
 
 Row = dict[str, Any]

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 
 import duckdb
 
-from jobtrail.events import Event
-from jobtrail.job import Place
-from jobtrail.partitions import partition_of
-from jobtrail.replay.folding import fold_tables
+from jobtrail.core.events import Event
+from jobtrail.core.job import Place
+from jobtrail.core.partitions import partition_of
+from jobtrail.replay.folding.jobs import fold_tables
 from tests.replay_rows import Logged, batch_of
 
 PARTITIONS = 4

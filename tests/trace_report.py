@@ -13,7 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobtrail.partitions import partition_of
+from jobtrail.core.partitions import partition_of
 
 #: 2011-05-01T22:50:00Z
 START = 1_304_290_200_000_000

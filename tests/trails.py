@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jobtrail.job import VERDICTS, TrailEntry
-from jobtrail.states import STATES
-from jobtrail.trail import TRAIL_LAYOUT
+from jobtrail.core.job import VERDICTS, TrailEntry
+from jobtrail.core.states import STATES
+from jobtrail.core.trail import TRAIL_LAYOUT
 
 
 def packed(*entries: TrailEntry) -> bytes:

@@ -11,10 +11,10 @@ import socket
 import uvloop
 from aiohttp import web
 
-from jobtrail.process import end_with_parent
+from jobtrail.processes.runtime import end_with_parent
 from jobtrail.settings import Settings
-from services.api.limits import Bounds, Patience
-from services.api.protocol import Runner
+from services.api.limits.limits import Bounds, Patience
+from services.api.serving.protocol import Runner
 
 
 async def _nothing(_request: web.Request) -> web.Response:

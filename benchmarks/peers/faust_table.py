@@ -14,9 +14,9 @@ import faust
 import msgspec
 
 from benchmarks.peers.stock_faust import Tally, job_events, main, make_app
-from jobtrail.events import decode
-from jobtrail.fold import fold
-from jobtrail.job import Job, Place
+from jobtrail.core.events import decode
+from jobtrail.core.fold import fold
+from jobtrail.core.job import Job, Place
 from jobtrail.settings import Settings
 
 

@@ -24,7 +24,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from benchmarks.peers import jobs_table
 from benchmarks.usage import Usage, read, read_tree, taken
-from jobtrail.process import end_with_parent
+from jobtrail.processes.runtime import end_with_parent
 from jobtrail.settings import Settings, load
 from tests.postgres import Postgres, find_programs
 

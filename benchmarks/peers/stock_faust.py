@@ -18,7 +18,7 @@ import uvloop
 from yarl import URL
 
 from benchmarks.usage import read, taken
-from jobtrail.process import end_with_parent
+from jobtrail.processes.runtime import end_with_parent
 from jobtrail.settings import Settings, load
 
 

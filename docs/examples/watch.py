@@ -6,7 +6,7 @@ Usage: watch.py URL TOKEN NUMBER
 import sys
 
 from jobtrail.client import SyncClient
-from jobtrail.states import ENDED
+from jobtrail.core.states import ENDED
 
 url, token, number = sys.argv[1:]
 ended = 0

@@ -13,8 +13,8 @@ from typing import Final
 
 import click
 
-from jobtrail.errors import JobtrailError, SettingError, UsageError
-from jobtrail.terminal import complain, guard_terminal
+from jobtrail.core.errors import JobtrailError, SettingError, UsageError
+from jobtrail.terminal.text import complain, guard_terminal
 from jobtrail.version import __version__
 
 #: Each command by its name: the module below this one, and what it is called there.

@@ -13,14 +13,14 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from jobtrail.cli.common import log_options, log_settings, needed, progress, skipper
-from jobtrail.errors import LogUnavailable
-from jobtrail.kafka import kafka_security
-from jobtrail.private import is_private, keep_private
+from jobtrail.core.errors import LogUnavailable
+from jobtrail.files.private import is_private, keep_private
+from jobtrail.log.kafka import kafka_security
 from jobtrail.settings import Settings
-from jobtrail.terminal import err, out, out_json
+from jobtrail.terminal.text import err, out, out_json
 
 if TYPE_CHECKING:
-    from jobtrail.replay.archive import Archive
+    from jobtrail.replay.archive.description import Archive
 
 #: Some megabytes of compressed events: few files for a store, little to do again after a crash.
 _SEGMENT_RECORDS: Final = 250_000
@@ -66,11 +66,11 @@ def archive(
     changes nothing. Every file is read again and compared before it counts.
     """
     with needed("replay"):
-        from jobtrail.replay.archive import Archive, LogName
-        from jobtrail.replay.archive_store import ArchiveStore
-        from jobtrail.replay.archive_writing import Archiver, open_for
-        from jobtrail.replay.holes import Holes
-        from jobtrail.replay.log import LogSource
+        from jobtrail.replay.archive.description import Archive, LogName
+        from jobtrail.replay.archive.place import ArchiveStore
+        from jobtrail.replay.archive.writing import Archiver, open_for
+        from jobtrail.replay.sources.holes import Holes
+        from jobtrail.replay.sources.log import LogSource
     if verify:
         _verify(Archive.open(to), as_json)
         return
@@ -102,7 +102,7 @@ def archive(
 
 def _verify(kept: Archive, as_json: bool) -> None:
     """Print what is wrong with an archive; leave with exit status 1 where anything is."""
-    from jobtrail.replay.archive_checking import verify
+    from jobtrail.replay.archive.checking import verify
 
     segments = sum(len(spans) for spans in kept.spans.values())
     records, faults = 0, []

@@ -24,10 +24,10 @@ from jobtrail.cli.common import (
 )
 from jobtrail.cli.proof import token_options, whom_to_ask
 from jobtrail.client import ApiError, Job, Status, SyncClient, TypeCount
-from jobtrail.screen import Grid, Screen
+from jobtrail.core.states import ENDED, STATES
 from jobtrail.settings import load
-from jobtrail.states import ENDED, STATES
-from jobtrail.terminal import out_json
+from jobtrail.terminal.tables import Grid, Screen
+from jobtrail.terminal.text import out_json
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

@@ -15,17 +15,17 @@ import click
 import orjson
 
 from jobtrail.cli.common import log_options, log_settings
-from jobtrail.errors import UsageError
-from jobtrail.position import format_position
-from jobtrail.private import keep_private
-from jobtrail.process import set_up_logging
-from jobtrail.screen import progress_console
+from jobtrail.core.errors import UsageError
+from jobtrail.core.position import format_position
+from jobtrail.files.private import keep_private
+from jobtrail.processes.runtime import set_up_logging
 from jobtrail.settings import load
-from jobtrail.terminal import out, out_json
+from jobtrail.terminal.tables import progress_console
+from jobtrail.terminal.text import out, out_json
 
 if TYPE_CHECKING:
-    from jobtrail.pgboss.bridge import Bridge
-    from jobtrail.pgboss.session import Figures
+    from jobtrail.integrations.pgboss.bridge import Bridge
+    from jobtrail.integrations.pgboss.session import Figures
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def pg_boss(
     It only reads the database. Started again it goes on where it was. See docs/pg-boss.md.
     """
     try:
-        from jobtrail.pgboss.bridge import Bridge, Wanted
+        from jobtrail.integrations.pgboss.bridge import Bridge, Wanted
     except ModuleNotFoundError as error:
         raise UsageError(
             "The bridge needs a package that is not installed.",

@@ -22,13 +22,13 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 
 from jobtrail.cli.arrow import start_arrow
-from jobtrail.errors import UsageError
-from jobtrail.local import with_log
-from jobtrail.position import format_position
-from jobtrail.producer import LogWriter
-from jobtrail.screen import progress_console
+from jobtrail.core.errors import UsageError
+from jobtrail.core.position import format_position
+from jobtrail.local.running import with_log
+from jobtrail.produce.log_writer import LogWriter
 from jobtrail.settings import Settings, load
-from jobtrail.terminal import err, out, out_json
+from jobtrail.terminal.tables import progress_console
+from jobtrail.terminal.text import err, out, out_json
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 #: Rows that a terminal gets unless told otherwise.

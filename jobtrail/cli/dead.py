@@ -14,11 +14,11 @@ import click
 import orjson
 
 from jobtrail.cli.common import ROWS, log_options, log_settings, tabular
-from jobtrail.dead import DeadTopic, Outcome
-from jobtrail.errors import JobtrailError, UsageError
-from jobtrail.letters import Letter, Wanted, Whole, place_of, records_of
-from jobtrail.screen import Grid, Screen
-from jobtrail.terminal import err, out, out_json
+from jobtrail.core.errors import JobtrailError, UsageError
+from jobtrail.log.dead_letters import Letter, Wanted, Whole, place_of, records_of
+from jobtrail.log.dead_topic import DeadTopic, Outcome
+from jobtrail.terminal.tables import Grid, Screen
+from jobtrail.terminal.text import err, out, out_json
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T")

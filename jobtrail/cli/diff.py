@@ -11,9 +11,9 @@ import orjson
 
 from jobtrail.cli.common import ROWS, archive_option, holes_option, log_options, needed, tabular
 from jobtrail.cli.reading import reading
-from jobtrail.screen import Grid, Screen
-from jobtrail.states import STATES
-from jobtrail.terminal import out_json
+from jobtrail.core.states import STATES
+from jobtrail.terminal.tables import Grid, Screen
+from jobtrail.terminal.text import out_json
 
 if TYPE_CHECKING:
     from jobtrail.replay.diff import Diff

@@ -11,11 +11,11 @@ import click
 import msgspec
 
 from jobtrail.cli.common import chosen_data_dir, log_options
-from jobtrail.local_checks import examine
-from jobtrail.local_checks.finding import Finding
-from jobtrail.screen import Screen
+from jobtrail.local.checks import examine
+from jobtrail.local.checks.finding import Finding
 from jobtrail.settings import load
-from jobtrail.terminal import out_json
+from jobtrail.terminal.tables import Screen
+from jobtrail.terminal.text import out_json
 
 _STYLES: Final = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 

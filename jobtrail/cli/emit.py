@@ -10,11 +10,11 @@ from typing import BinaryIO, Final
 import click
 
 from jobtrail.cli.common import log_options, log_settings, progress, report
-from jobtrail.errors import EventError
-from jobtrail.events import MAX_EVENT_BYTES, decode
-from jobtrail.producer import LogWriter
+from jobtrail.core.errors import EventError
+from jobtrail.core.events import MAX_EVENT_BYTES, decode
+from jobtrail.produce.log_writer import LogWriter
 from jobtrail.settings import Settings
-from jobtrail.terminal import err
+from jobtrail.terminal.text import err
 
 _CHUNK: int = 256 * 1024
 #: What JSON may have around it: `strip` alone would take off more, which no other door does.

@@ -12,12 +12,12 @@ import msgspec
 from jobtrail.cli.ask import asking, client
 from jobtrail.cli.common import tabular
 from jobtrail.client import Job
-from jobtrail.durations import duration
-from jobtrail.explain import Span, Story, tell
-from jobtrail.job import Verdict
-from jobtrail.screen import Grid, Screen, Styled
-from jobtrail.states import ENDED, State
-from jobtrail.terminal import out_json
+from jobtrail.client.explain import Span, Story, tell
+from jobtrail.core.durations import duration
+from jobtrail.core.job import Verdict
+from jobtrail.core.states import ENDED, State
+from jobtrail.terminal.tables import Grid, Screen, Styled
+from jobtrail.terminal.text import out_json
 
 #: Columns of the terminal that the chart leaves to names, figures and what separates them.
 _BESIDE: Final = 34

@@ -7,9 +7,9 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from jobtrail.errors import UsageError
-from jobtrail.position import format_position, holds
-from jobtrail.terminal import err, out_json_lines
+from jobtrail.core.errors import UsageError
+from jobtrail.core.position import format_position, holds
+from jobtrail.terminal.text import err, out_json_lines
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,7 +35,7 @@ class _Printed:
     """Standard output."""
 
     def add(self, batch: pa.RecordBatch) -> None:
-        from jobtrail.replay.export import ndjson
+        from jobtrail.replay.export.export import ndjson
 
         out_json_lines(ndjson(batch))
 
@@ -91,8 +91,8 @@ def grow(
     Raises:
         UsageError: What lies there can't be gone on with.
     """
+    from jobtrail.replay.export.growing import Selection, growing
     from jobtrail.replay.following import Following
-    from jobtrail.replay.growing import Selection, growing
 
     ended = _ended_by_signals() if keep_on else threading.Event()
     with growing(to, Selection.of(filters, since, by_day=by_day, raw=raw)) as export:

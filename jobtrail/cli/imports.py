@@ -16,16 +16,16 @@ import uvloop
 from jobtrail.cli.common import chosen_data_dir, data_dir_option, progress, report, url_option
 from jobtrail.cli.proof import Asked, token_options, whom_to_ask
 from jobtrail.client import Client
+from jobtrail.core.position import format_position
 from jobtrail.importing import google_2011
 from jobtrail.importing.checkpoint import identify
 from jobtrail.importing.mapping import read_mapping
 from jobtrail.importing.rejects import Rejects
 from jobtrail.importing.running import Source, Tally, preview, rejects_of, tasks, write
 from jobtrail.importing.tables import read
-from jobtrail.local import read_running, with_log_of
-from jobtrail.position import format_position
+from jobtrail.local.running import read_running, with_log_of
 from jobtrail.settings import load
-from jobtrail.terminal import err, out, out_json
+from jobtrail.terminal.text import err, out, out_json
 
 #: Seconds that the projections may take for a partition: some millions of events.
 _PATIENCE: Final = 600.0

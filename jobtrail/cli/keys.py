@@ -9,11 +9,11 @@ from typing import Any
 import click
 import orjson
 
+from jobtrail.access.api_keys import ApiKey, add_key, make_key, read_keys, revoke_key
 from jobtrail.cli.common import chosen_data_dir, data_dir_option
-from jobtrail.keys import ApiKey, add_key, make_key, read_keys, revoke_key
-from jobtrail.screen import Grid, Screen
 from jobtrail.settings import load
-from jobtrail.terminal import err, out, out_json
+from jobtrail.terminal.tables import Grid, Screen
+from jobtrail.terminal.text import err, out, out_json
 
 
 @click.group()

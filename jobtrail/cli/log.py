@@ -9,11 +9,11 @@ import click
 import orjson
 
 from jobtrail.cli.common import log_options, log_settings, progress
-from jobtrail.copying import Copied, LogCopy
-from jobtrail.errors import UsageError
-from jobtrail.position import format_position
+from jobtrail.core.errors import UsageError
+from jobtrail.core.position import format_position
+from jobtrail.log.copying import Copied, LogCopy
 from jobtrail.settings import Settings
-from jobtrail.terminal import out, out_json
+from jobtrail.terminal.text import out, out_json
 
 
 @click.group()

@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 
 import click
 
-from jobtrail.errors import NotRunning, UsageError
-from jobtrail.local import read_running
-from jobtrail.pids import birth_of, listens
-from jobtrail.processes import read_processes
+from jobtrail.access.tokens import MAX_TOKEN_BYTES, READ_ALL, local_secret, make_token
+from jobtrail.core.errors import NotRunning, UsageError
+from jobtrail.local.running import read_running
+from jobtrail.processes.pids import birth_of, listens
+from jobtrail.processes.process_states import read_processes
 from jobtrail.settings import Settings
-from jobtrail.tokens import MAX_TOKEN_BYTES, READ_ALL, local_secret, make_token
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 #: How long a command may go on asking.

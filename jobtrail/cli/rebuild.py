@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from jobtrail.cli.common import log_options, store_settings
-from jobtrail.process import run_in_foreground
+from jobtrail.processes.runtime import run_in_foreground
 
 
 @click.command()

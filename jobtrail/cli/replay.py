@@ -24,10 +24,10 @@ from jobtrail.cli.common import (
 from jobtrail.cli.following import follow as follow_log
 from jobtrail.cli.following import grow
 from jobtrail.cli.reading import reading
-from jobtrail.position import format_position
-from jobtrail.screen import Grid, Screen
-from jobtrail.states import STATES
-from jobtrail.terminal import err, out, out_json, out_json_lines
+from jobtrail.core.position import format_position
+from jobtrail.core.states import STATES
+from jobtrail.terminal.tables import Grid, Screen
+from jobtrail.terminal.text import err, out, out_json, out_json_lines
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -172,7 +172,7 @@ def _check(asked: _Asked) -> None:
     Raises:
         UsageError: It does not.
     """
-    from jobtrail.replay.export import CSV, DUCKDB, PARQUET, check_ending
+    from jobtrail.replay.export.export import CSV, DUCKDB, PARQUET, check_ending
 
     if asked.to is not None:
         check_ending(asked.to)
@@ -194,7 +194,7 @@ def _check_growing(asked: _Asked) -> None:
     Raises:
         UsageError: It does not.
     """
-    from jobtrail.replay.export import DUCKDB
+    from jobtrail.replay.export.export import DUCKDB
 
     last = asked.since == LAST
     if not (asked.follow or last):
@@ -214,7 +214,7 @@ def _check_growing(asked: _Asked) -> None:
 
 def _read(opened: Replay, asked: _Asked, filters: Filters) -> int:
     """Write or print what is asked for; return how many rows."""
-    from jobtrail.replay.export import DUCKDB
+    from jobtrail.replay.export.export import DUCKDB
 
     if asked.to is not None and asked.ending == DUCKDB:
         return _to_duckdb(opened, asked.to, filters, asked)
@@ -245,8 +245,8 @@ def _position(opened: Replay, asked: _Asked) -> str | None:
 
 def _to_duckdb(opened: Replay, to: Path, filters: Filters, asked: _Asked) -> int:
     """Write a database, or add to it what came since; return how many events."""
-    from jobtrail.replay.export import grow_duckdb, to_duckdb
-    from jobtrail.replay.files import whole
+    from jobtrail.replay.export.export import grow_duckdb, to_duckdb
+    from jobtrail.replay.export.files import whole
 
     if asked.since == LAST:
         if filters:
@@ -259,8 +259,8 @@ def _to_duckdb(opened: Replay, to: Path, filters: Filters, asked: _Asked) -> int
 
 def _write(asked: _Asked, batches: Iterator[pa.RecordBatch]) -> int:
     from jobtrail.replay import schemas
-    from jobtrail.replay.export import WRITERS, Writer, ndjson, to_csv, to_parquet_by_day
-    from jobtrail.replay.files import whole
+    from jobtrail.replay.export.export import WRITERS, Writer, ndjson, to_csv, to_parquet_by_day
+    from jobtrail.replay.export.files import whole
 
     to, limit = asked.to, asked.limit
     shown = to is None and tabular(asked.as_json)

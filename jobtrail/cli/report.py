@@ -13,8 +13,8 @@ import orjson
 
 from jobtrail.cli.common import archive_option, holes_option, log_options, needed, raw_option
 from jobtrail.cli.reading import reading
-from jobtrail.position import format_position
-from jobtrail.terminal import out, out_json
+from jobtrail.core.position import format_position
+from jobtrail.terminal.text import out, out_json
 
 if TYPE_CHECKING:
     from jobtrail.replay.report import Report
@@ -79,7 +79,7 @@ def report(
         raise click.UsageError("Nothing is to be written: give --to, --csv or --png.")
     with needed("replay"):
         from jobtrail.replay import Filters
-        from jobtrail.replay.database import open_database
+        from jobtrail.replay.export.database import open_database
         from jobtrail.replay.replay import instant_of, meant
         from jobtrail.replay.report import PLOTS, About, Range, Report
     if plot is not None and plot not in PLOTS:

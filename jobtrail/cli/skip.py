@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from jobtrail.cli.common import chosen_data_dir, log_options
-from jobtrail.local import with_log
-from jobtrail.process import child_environment
+from jobtrail.local.running import with_log
+from jobtrail.processes.runtime import child_environment
 from jobtrail.settings import load
 
 

@@ -13,17 +13,17 @@ import orjson
 
 from jobtrail.cli.common import chosen_data_dir, data_dir_option, url_option
 from jobtrail.cli.proof import token_options, whom_to_ask
-from jobtrail.dead import open_letters
-from jobtrail.durations import duration
-from jobtrail.errors import JobtrailError, NotRunning
-from jobtrail.local import Running, read_running, with_log
-from jobtrail.position import parse_position
-from jobtrail.processes import Processes, ProcessState, now, read_processes
-from jobtrail.readiness import reasons_of
-from jobtrail.screen import Grid, Screen
+from jobtrail.contract.readiness import reasons_of
+from jobtrail.core.durations import duration
+from jobtrail.core.errors import JobtrailError, NotRunning
+from jobtrail.core.position import parse_position
+from jobtrail.local.running import Running, read_running, with_log
+from jobtrail.local.verified import read_verified
+from jobtrail.log.dead_topic import open_letters
+from jobtrail.processes.process_states import Processes, ProcessState, now, read_processes
 from jobtrail.settings import Settings, load
-from jobtrail.terminal import out_json
-from jobtrail.verified import read_verified
+from jobtrail.terminal.tables import Grid, Screen
+from jobtrail.terminal.text import out_json
 from jobtrail.version import __version__
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
+from jobtrail.access.tokens import local_secret, make_token
 from jobtrail.cli.common import chosen_data_dir, data_dir_option
 from jobtrail.settings import load
-from jobtrail.terminal import out
-from jobtrail.tokens import local_secret, make_token
+from jobtrail.terminal.text import out
 
 
 @click.command()

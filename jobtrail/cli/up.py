@@ -15,21 +15,23 @@ import click
 import msgspec
 from filelock import FileLock, Timeout
 
-from jobtrail import local, local_kafka, processes
-from jobtrail.child_log import is_terminal, say
+from jobtrail.access.tokens import local_secret
 from jobtrail.cli.common import chosen_data_dir, data_dir_option
-from jobtrail.demo import run_demo
-from jobtrail.errors import AlreadyRunning, JobtrailError
-from jobtrail.kept_file import KeptFile
-from jobtrail.local_kafka import login_of
-from jobtrail.pids import birth_of
-from jobtrail.private import OURS, keep_private, narrow, private_folder
-from jobtrail.process import broker_environment, child_environment
-from jobtrail.readiness import reasons_of
+from jobtrail.contract.readiness import reasons_of
+from jobtrail.core.errors import AlreadyRunning, JobtrailError
+from jobtrail.files.private import OURS, keep_private, narrow, private_folder
+from jobtrail.local import kafka_login as local_kafka
+from jobtrail.local import running as local
+from jobtrail.local.demo import run_demo
+from jobtrail.local.kafka_login import login_of
+from jobtrail.processes import process_states as processes
+from jobtrail.processes.child_log import is_terminal, say
+from jobtrail.processes.kept_file import KeptFile
+from jobtrail.processes.pids import birth_of
+from jobtrail.processes.runtime import broker_environment, child_environment
+from jobtrail.processes.supervisor import Child
 from jobtrail.settings import Settings, load
-from jobtrail.supervisor import Child
-from jobtrail.terminal import out
-from jobtrail.tokens import local_secret
+from jobtrail.terminal.text import out
 from jobtrail.version import __version__
 
 #: Seconds that the whole service has to stop; the broker gets the most of it.

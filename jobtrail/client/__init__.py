@@ -10,8 +10,8 @@ async with Client("http://127.0.0.1:8040", token) as client:
 
 from jobtrail.client.asynchronous import Client
 from jobtrail.client.errors import ApiError, ServiceUnavailable
-from jobtrail.client.results import Change, HistoryEntry, Job, Status, TypeCount
 from jobtrail.client.synchronous import SyncClient
+from jobtrail.contract.results import Change, HistoryEntry, Job, Status, TypeCount
 
 __all__ = [
     "ApiError",

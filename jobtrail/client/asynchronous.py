@@ -14,7 +14,8 @@ import msgspec
 from yarl import URL
 
 from jobtrail.client.errors import ServiceUnavailable
-from jobtrail.client.results import (
+from jobtrail.client.transport import Transport
+from jobtrail.contract.results import (
     Change,
     History,
     HistoryEntry,
@@ -25,8 +26,7 @@ from jobtrail.client.results import (
     TypeCount,
     decoded,
 )
-from jobtrail.client.transport import Transport
-from jobtrail.states import ENDED, State
+from jobtrail.core.states import ENDED, State
 
 _T = TypeVar("_T")
 _LONGEST_WAIT: Final = 86_400

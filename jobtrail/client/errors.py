@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jobtrail.errors import JobtrailError
+from jobtrail.core.errors import JobtrailError
 
 
 class ApiError(JobtrailError):

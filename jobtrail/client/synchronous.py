@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
-from jobtrail.blocking import SynchronousFace, blocking
 from jobtrail.client.asynchronous import Client
+from jobtrail.processes.loop_thread import SynchronousFace, blocking
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")

@@ -12,8 +12,8 @@ from typing import Final
 
 import msgspec
 
-from jobtrail.atomic import atomic_write
-from jobtrail.private import FILE_MODE, private_folder
+from jobtrail.files.atomic import atomic_write
+from jobtrail.files.private import FILE_MODE, private_folder
 from jobtrail.settings import Settings
 
 _HEAD: Final = 64 * 1024

@@ -16,8 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from jobtrail import events as ev
-from jobtrail.errors import EventError, UsageError
+from jobtrail.core import events as ev
+from jobtrail.core.errors import EventError, UsageError
 from jobtrail.importing.checkpoint import identify
 from jobtrail.importing.opening import DAMAGED, open_text
 from jobtrail.importing.row import Made, Row

@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from msgspec import Struct
 from msgspec.structs import fields
 
-from jobtrail.errors import UsageError
-from jobtrail.events import EVENT_TYPES, TYPE_NAMES
+from jobtrail.core.errors import UsageError
+from jobtrail.core.events import EVENT_TYPES, TYPE_NAMES
 from jobtrail.importing.toml import Table, wrong
 from jobtrail.importing.values import TIME_FORMATS, as_text, reader
 

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from jobtrail.importing.row import Row
-from jobtrail.terminal import err
+from jobtrail.terminal.text import err
 
 #: The most rejected rows that are named on standard error.
 MAX_NAMED: Final = 100

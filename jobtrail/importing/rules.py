@@ -10,8 +10,8 @@ from typing import Final
 
 import msgspec
 
-from jobtrail.errors import EventError
-from jobtrail.events import decode, microseconds
+from jobtrail.core.errors import EventError
+from jobtrail.core.events import decode, microseconds
 from jobtrail.importing.mapping import FIELDS, Condition, Mapping, Part, Rule, full_type
 from jobtrail.importing.row import Made
 from jobtrail.importing.values import Fault, as_text, reader, wrong

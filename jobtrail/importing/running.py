@@ -12,9 +12,9 @@ from typing import Final, NamedTuple
 from jobtrail.importing.checkpoint import Checkpoint, Done, Identity
 from jobtrail.importing.rejects import Rejects
 from jobtrail.importing.row import Made, Row
-from jobtrail.producer import LogWriter
+from jobtrail.produce.log_writer import LogWriter
 from jobtrail.settings import Settings
-from jobtrail.terminal import err
+from jobtrail.terminal.text import err
 
 #: After how many rows a checkpoint is written, once Kafka has acknowledged their events.
 CHECKPOINT_ROWS: Final = 1_000

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from jobtrail.errors import UsageError
+from jobtrail.core.errors import UsageError
+from jobtrail.core.readable import big_number, half_pair, unheld_error
 from jobtrail.importing.mapping import CsvOptions, Mapping
 from jobtrail.importing.opening import (
     DAMAGED,
@@ -23,7 +24,6 @@ from jobtrail.importing.opening import (
 from jobtrail.importing.row import Row
 from jobtrail.importing.rules import Maker, Values
 from jobtrail.importing.values import Fault
-from jobtrail.readable import big_number, half_pair, unheld_error
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, TypeVar
 
-from jobtrail.errors import UsageError
+from jobtrail.core.errors import UsageError
 
 _T = TypeVar("_T")
 _NAMES: Final = {str: "a text", bool: "true or false", dict: "a table", list: "a list"}

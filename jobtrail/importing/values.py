@@ -11,9 +11,9 @@ from uuid import UUID
 
 import msgspec
 
-from jobtrail.errors import EventError
-from jobtrail.events import from_microseconds
-from jobtrail.readable import check_value, json_of
+from jobtrail.core.errors import EventError
+from jobtrail.core.events import from_microseconds
+from jobtrail.core.readable import check_value, json_of
 
 #: A declared format of times, and how many microseconds its unit has; none where it is a text.
 TIME_FORMATS: Final = {"iso": 0, "s": 1_000_000, "ms": 1_000, "us": 1}

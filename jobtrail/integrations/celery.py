@@ -25,8 +25,8 @@ from celery import Celery, current_task, signals
 from celery.states import REJECTED
 from celery.utils.time import maybe_make_aware
 
-from jobtrail.errors import EventError
-from jobtrail.events import Event, decode, encode
+from jobtrail.core.errors import EventError
+from jobtrail.core.events import Event, decode, encode
 from jobtrail.integrations.celery_calls import (
     OWNER,
     TAGS,
@@ -40,9 +40,9 @@ from jobtrail.integrations.celery_calls import (
     event_id,
 )
 from jobtrail.integrations.outbox import Outbox
-from jobtrail.making import Envelope
+from jobtrail.produce.event_factory import Envelope
+from jobtrail.produce.sync_producer import SyncJobProducer
 from jobtrail.settings import Settings
-from jobtrail.sync_producer import SyncJobProducer
 
 logger = logging.getLogger(__name__)
 

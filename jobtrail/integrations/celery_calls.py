@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from jobtrail.making import Envelope
+from jobtrail.produce.event_factory import Envelope
 
 #: Headers of a task that say whose it is, who else sees it, and its tags.
 OWNER: Final = "jobtrail_owner"

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from jobtrail.errors import JobtrailError
-from jobtrail.events import Event
-from jobtrail.process import Seldom
-from jobtrail.sync_producer import SyncJobProducer
+from jobtrail.core.errors import JobtrailError
+from jobtrail.core.events import Event
+from jobtrail.processes.runtime import Seldom
+from jobtrail.produce.sync_producer import SyncJobProducer
 
 logger = logging.getLogger(__name__)
 for _chatty in ("client", "cluster", "conn", "producer.producer", "producer.sender"):

@@ -13,15 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobtrail.errors import UsageError
-from jobtrail.events import microseconds
-from jobtrail.position import format_position
-from jobtrail.replay.folding import Keep, fold_slice
-from jobtrail.replay.folding_parts import Flags, Numbers
-from jobtrail.replay.gathering import Gathering
+from jobtrail.core.errors import UsageError
+from jobtrail.core.events import microseconds
+from jobtrail.core.position import format_position
+from jobtrail.core.states import STATES, State
+from jobtrail.replay.folding.gathering import Gathering
+from jobtrail.replay.folding.jobs import Keep, fold_slice
+from jobtrail.replay.folding.parts import Flags, Numbers
 from jobtrail.replay.schemas import JOBS
 from jobtrail.replay.tables import Spool, Table
-from jobtrail.states import STATES, State
 
 #: An instant; a position, where a partition that it does not name has not begun; or the end of
 #: what is read.

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobtrail.job import Job
-from jobtrail.states import State
+from jobtrail.core.job import Job
+from jobtrail.core.states import State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobtrail.replay.filters import Filters
-from jobtrail.replay.folding_events import read_events
-from jobtrail.replay.known_jobs import KnownJobs
+from jobtrail.replay.folding.by_event import read_events
+from jobtrail.replay.folding.jobs_at_start import KnownJobs
 from jobtrail.replay.replay import Replay, When, instant_of, position_of
 from jobtrail.replay.schemas import EVENTS
 

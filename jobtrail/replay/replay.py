@@ -13,20 +13,20 @@ from typing import Final, NamedTuple, Self, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobtrail.decoding import accept
-from jobtrail.errors import EventError, NotRunning, UsageError
-from jobtrail.events import Event, from_microseconds
-from jobtrail.job import Place
-from jobtrail.local import with_log
-from jobtrail.position import parse_position
-from jobtrail.replay.archive_reading import ArchiveSource
-from jobtrail.replay.decode import Decoder, in_turn
+from jobtrail.core.decoding import accept
+from jobtrail.core.errors import EventError, NotRunning, UsageError
+from jobtrail.core.events import Event, from_microseconds
+from jobtrail.core.job import Place
+from jobtrail.core.position import parse_position
+from jobtrail.local.running import with_log
+from jobtrail.replay.archive.joined import JoinedSource
+from jobtrail.replay.archive.reading import ArchiveSource
+from jobtrail.replay.events.decoding import Decoder, in_turn
 from jobtrail.replay.filters import Filters
-from jobtrail.replay.folding import Folded, fold_tables
-from jobtrail.replay.holes import Holes
-from jobtrail.replay.joined import JoinedSource
-from jobtrail.replay.log import LogSource
-from jobtrail.replay.source import Source
+from jobtrail.replay.folding.jobs import Folded, fold_tables
+from jobtrail.replay.sources.holes import Holes
+from jobtrail.replay.sources.log import LogSource
+from jobtrail.replay.sources.source import Source
 from jobtrail.replay.tables import Table
 from jobtrail.settings import load
 

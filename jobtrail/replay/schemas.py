@@ -52,8 +52,8 @@ EVENTS: Final = pa.schema(
         pa.field("details", pa.string()),
         #: Sources that may work on the job beside the one that created it.
         pa.field("writers", pa.list_(pa.string())),
-        #: The sources that the event's sender is bound to, as `jobtrail.binding` packs them; null
-        #: for one who may do anything.
+        #: The sources that the event's sender is bound to, as `jobtrail.core.source_binding` packs
+        #: them; null for one who may do anything.
         pa.field("bound_to", pa.string()),
     ]
 )

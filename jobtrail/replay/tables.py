@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Final
 
 import pyarrow as pa
 
-from jobtrail.errors import JobtrailError, UsageError
+from jobtrail.core.errors import JobtrailError, UsageError
 
 if TYPE_CHECKING:
     import duckdb

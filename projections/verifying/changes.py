@@ -11,9 +11,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from jobtrail.job import Job
-from projections.sqlite.changes import CHANGE
-from projections.sqlite.changes import Rows as Changes
+from jobtrail.core.job import Job
+from projections.sqlite.tables.change_layout import CHANGE
+from projections.sqlite.tables.change_layout import Rows as Changes
 from projections.verifying.folding import NONE, Fold
 from projections.verifying.report import Report
 

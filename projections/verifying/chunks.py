@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from jobtrail.asof import NEVER, may_describe, reached
-from jobtrail.trail import CHUNK_BYTES, TRAIL_LAYOUT
+from jobtrail.core.asof import NEVER, may_describe, reached
+from jobtrail.core.trail import CHUNK_BYTES, TRAIL_LAYOUT
 from projections.verifying.report import Report
 
 _ENTRY: Final = np.dtype(

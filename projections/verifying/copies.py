@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import apsw
 
-from jobtrail.errors import StoreError
-from projections.sqlite import schema
+from jobtrail.core.errors import StoreError
+from projections.sqlite.files import schema
 
 #: Pages that are copied at a time.
 _PAGES: Final = 4_096

@@ -1,8 +1,9 @@
 """The fold of a part of a partition's jobs, from the log alone.
 
-Nothing here knows the store: a record is judged by `jobtrail.decoding`, folded by `jobtrail.fold`,
-and how a job changed is noted event by event. So that memory stays bounded, jobs are folded some at
-a time, chosen by a hash of their ids; a partition of many jobs is read several times.
+Nothing here knows the store: a record is judged by `jobtrail.core.decoding`, folded by
+`jobtrail.core.fold`, and how a job changed is noted event by event. So that memory stays bounded,
+jobs are folded some at a time, chosen by a hash of their ids; a partition of many jobs is read
+several times.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
-from jobtrail.asof import NEVER
-from jobtrail.decoding import accept, decode_clear
-from jobtrail.errors import EventError
-from jobtrail.events import Created
-from jobtrail.fold import fold
-from jobtrail.job import STATE_CODES, Job, Place, Verdict
-from jobtrail.states import STATES
-from projections.store import Tally
+from jobtrail.core.asof import NEVER
+from jobtrail.core.decoding import accept, decode_clear
+from jobtrail.core.errors import EventError
+from jobtrail.core.events import Created
+from jobtrail.core.fold import fold
+from jobtrail.core.job import STATE_CODES, Job, Place, Verdict
+from jobtrail.core.states import STATES
+from projections.ports.write import Tally
 
 #: Stands for no state in the record of changes.
 NONE: Final = len(STATES)

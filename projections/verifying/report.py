@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from jobtrail.position import format_position
+from jobtrail.core.position import format_position
 
 #: Characters of a value that are listed.
 _SHOWN: Final = 200

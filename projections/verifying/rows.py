@@ -9,11 +9,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from jobtrail.job import Job, kept_trail
-from jobtrail.partitions import partition_of
-from jobtrail.trail import CHUNK_BYTES, ENTRY_BYTES, TRAIL_LAYOUT
-from projections.sqlite.rows import Names
-from projections.sqlite.stored_jobs import rows_of, whole_job
+from jobtrail.core.job import Job, kept_trail
+from jobtrail.core.partitions import partition_of
+from jobtrail.core.trail import CHUNK_BYTES, ENTRY_BYTES, TRAIL_LAYOUT
+from projections.sqlite.tables.rows import Names
+from projections.sqlite.tables.stored_jobs import rows_of, whole_job
 from projections.verifying.chunks import Chunks
 from projections.verifying.folding import Fold, Folded, Part, shortened
 from projections.verifying.report import Report

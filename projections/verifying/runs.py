@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from projections.sqlite.changes import BLOCKS, CHANGE, DIRECTORY, OFFSETS
-from projections.sqlite.changes import Rows as Changes
-from projections.sqlite.schema import DAY, EVERYBODY
+from projections.sqlite.files.schema import DAY, EVERYBODY
+from projections.sqlite.tables.change_layout import BLOCKS, CHANGE, DIRECTORY, OFFSETS
+from projections.sqlite.tables.change_layout import Rows as Changes
 from projections.verifying.folding import NONE
 from projections.verifying.report import Report
 

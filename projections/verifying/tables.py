@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import orjson
 
-from jobtrail.states import STATES
-from projections.sqlite.schema import DAY, EVERYBODY
+from jobtrail.core.states import STATES
+from projections.sqlite.files.schema import DAY, EVERYBODY
 from projections.verifying.report import Report
 
 _COLUMNS: Final = ", ".join(STATES)

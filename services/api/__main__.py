@@ -18,16 +18,16 @@ import sys
 import uvloop
 from aiohttp import web
 
-from jobtrail.errors import JobtrailError, SettingError
-from jobtrail.kafka import Client
-from jobtrail.private import keep_private
-from jobtrail.process import end_with_parent, set_up_logging
+from jobtrail.access.tokens import local_secret
+from jobtrail.core.errors import JobtrailError, SettingError
+from jobtrail.files.private import keep_private
+from jobtrail.log.kafka import Client
+from jobtrail.processes.runtime import end_with_parent, set_up_logging
 from jobtrail.settings import Settings, load
-from jobtrail.terminal import complain, out
-from jobtrail.tokens import local_secret
-from projections.sqlite.reader import SqliteReader
+from jobtrail.terminal.text import complain, out
+from projections.sqlite.read.reader import SqliteReader
 from services.api.app import make_app, make_service
-from services.api.protocol import Runner
+from services.api.serving.protocol import Runner
 
 logger = logging.getLogger(__name__)
 

@@ -11,48 +11,48 @@ from typing import Any
 from aiohttp import hdrs, web
 from aiohttp.http import HttpVersion11
 
-from jobtrail.log import Log
+from jobtrail.log.questions import Log
 from jobtrail.settings import Settings
-from projections.reading import Held, ProjectionReader
-from services.api.auth import Gate
-from services.api.bodies import Bodies
-from services.api.buffer import Buffer
-from services.api.coverage import Coverage, Pulse
-from services.api.cursors import Cursors
-from services.api.delivery import Delivery
-from services.api.endpoint import Endpoint
-from services.api.feed import Feed
-from services.api.feed import Limits as FeedLimits
+from projections.ports.read import Held, ProjectionReader
+from services.api.access.auth import Gate
+from services.api.access.cached_keys import Keys
+from services.api.access.provider import Provider
+from services.api.feed.feed import Feed
+from services.api.feed.feed import Limits as FeedLimits
+from services.api.feed.spans import Spans
 from services.api.figures import measure
-from services.api.freshness import Freshness
+from services.api.http.cursors import Cursors
+from services.api.http.outgoing import Outgoing
+from services.api.http.response_encoding import Delivery
 from services.api.ingest import Ingest
-from services.api.keys import Keys
-from services.api.limits import Bounds, Patience, Rate
-from services.api.metrics import Metrics
-from services.api.outgoing import Outgoing
-from services.api.overlay import Overlay
-from services.api.past import Past
-from services.api.problems import unreadable
-from services.api.progress import Progress
-from services.api.proofs import Proofs
-from services.api.protocol import DIRECT
-from services.api.provider import Provider
-from services.api.reads import Limits as ReadLimits
-from services.api.reads import Reads, brief, long
-from services.api.restarts import measure_restarts
+from services.api.limits.limits import Bounds, Patience, Rate
+from services.api.limits.slots import Slots
+from services.api.limits.turns import Turns
+from services.api.live.bodies import Bodies
+from services.api.live.buffer import Buffer
+from services.api.live.coverage import Coverage, Pulse
+from services.api.live.overlay import Overlay
+from services.api.live.proofs import Proofs
+from services.api.live.standing import Standing
+from services.api.live.tail import Tail
+from services.api.live.witness import Witness
+from services.api.metrics.metrics import Metrics
+from services.api.metrics.restarts import measure_restarts
+from services.api.problems.problems import unreadable
+from services.api.reads.freshness import Freshness
+from services.api.reads.past import Past
+from services.api.reads.progress import Progress
+from services.api.reads.reads import Limits as ReadLimits
+from services.api.reads.reads import Reads, brief, long
 from services.api.routes import ENDPOINTS
 from services.api.routes.fallback import nothing_there, other_method
 from services.api.service import SERVICE, Service
-from services.api.serving import serving
-from services.api.slots import Slots
-from services.api.spans import Spans
-from services.api.standing import Standing
+from services.api.serving.endpoint import Endpoint
+from services.api.serving.protocol import DIRECT
+from services.api.serving.serving import serving
 from services.api.store import Store
-from services.api.tail import Tail
-from services.api.turns import Turns
-from services.api.waits import Limits, Waits
-from services.api.watching import Watch
-from services.api.witness import Witness
+from services.api.waits.waits import Limits, Waits
+from services.api.waits.watching import Watch
 
 
 def make_service(

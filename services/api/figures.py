@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from jobtrail.errors import StoreError
-from projections.reading import Held
+from jobtrail.core.errors import StoreError
+from projections.ports.read import Held
 from services.api.service import Service
 
 #: Reads a figure of one partition.

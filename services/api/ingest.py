@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from jobtrail.delivery import Delivery
-from jobtrail.errors import LogUnavailable
-from jobtrail.position import Position, mark_of
+from jobtrail.core.errors import LogUnavailable
+from jobtrail.core.position import Position, mark_of
+from jobtrail.produce.delivery import Delivery
 from jobtrail.settings import Settings
-from services.api.problems import perhaps_written
+from services.api.problems.problems import perhaps_written
 
 #: Seconds in which a write is acknowledged or refused.
 WITHIN: Final = 4.5

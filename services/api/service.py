@@ -7,31 +7,31 @@ from typing import Final
 
 from aiohttp import web
 
-from services.api.auth import Gate
-from services.api.bodies import Bodies
-from services.api.buffer import Buffer
-from services.api.coverage import Coverage, Pulse
-from services.api.cursors import Cursors
-from services.api.delivery import Delivery
-from services.api.feed import Feed
-from services.api.freshness import Freshness
+from services.api.access.auth import Gate
+from services.api.feed.feed import Feed
+from services.api.feed.spans import Spans
+from services.api.http.cursors import Cursors
+from services.api.http.outgoing import Outgoing
+from services.api.http.response_encoding import Delivery
 from services.api.ingest import Ingest
-from services.api.limits import Bounds, Patience, Rate
-from services.api.metrics import Metrics
-from services.api.outgoing import Outgoing
-from services.api.overlay import Overlay
-from services.api.past import Past
-from services.api.progress import Progress
-from services.api.proofs import Proofs
-from services.api.reads import Reads
-from services.api.slots import Slots
-from services.api.spans import Spans
-from services.api.standing import Standing
+from services.api.limits.limits import Bounds, Patience, Rate
+from services.api.limits.slots import Slots
+from services.api.limits.turns import Turns
+from services.api.live.bodies import Bodies
+from services.api.live.buffer import Buffer
+from services.api.live.coverage import Coverage, Pulse
+from services.api.live.overlay import Overlay
+from services.api.live.proofs import Proofs
+from services.api.live.standing import Standing
+from services.api.live.tail import Tail
+from services.api.live.witness import Witness
+from services.api.metrics.metrics import Metrics
+from services.api.reads.freshness import Freshness
+from services.api.reads.past import Past
+from services.api.reads.progress import Progress
+from services.api.reads.reads import Reads
 from services.api.store import Store
-from services.api.tail import Tail
-from services.api.turns import Turns
-from services.api.waits import Waits
-from services.api.witness import Witness
+from services.api.waits.waits import Waits
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 
-from jobtrail.errors import StoreError, StoreNotReady
-from projections.meter import Meter
-from projections.reading import Held, ProjectionReader, Snapshot
-from services.api.problems import Problem, recovering, store_unavailable
+from jobtrail.core.errors import StoreError, StoreNotReady
+from projections.ports.meter import Meter
+from projections.ports.read import Held, ProjectionReader, Snapshot
+from services.api.problems.problems import Problem, recovering, store_unavailable
 
 logger = logging.getLogger(__name__)
 

@@ -28,8 +28,8 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
-from jobtrail.errors import BrokerError
-from jobtrail.local_kafka import MECHANISM, PROTOCOL, Login
+from jobtrail.core.errors import BrokerError
+from jobtrail.local.kafka_login import MECHANISM, PROTOCOL, Login
 from services.broker.config import BROKER_USER
 
 #: The least that Kafka takes. More would not help: the password has 256 random bits.

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import platformdirs
 
-from jobtrail.alive import BEAT, say_alive
-from jobtrail.errors import BrokerError, JobtrailError, UsageError
-from jobtrail.private import keep_private
-from jobtrail.terminal import complain, out
+from jobtrail.core.errors import BrokerError, JobtrailError, UsageError
+from jobtrail.files.private import keep_private
+from jobtrail.processes.alive import BEAT, say_alive
+from jobtrail.terminal.text import complain, out
 from services.broker.probe import answers
 from services.broker.run import Options, run
 

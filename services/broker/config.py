@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from jobtrail.local_kafka import MECHANISM, PROTOCOL
+from jobtrail.local.kafka_login import MECHANISM, PROTOCOL
 from services.broker.java import Java
 
 HOST = "127.0.0.1"

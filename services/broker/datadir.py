@@ -23,11 +23,11 @@ from collections.abc import Container
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from jobtrail.atomic import atomic_write
-from jobtrail.errors import BrokerError
-from jobtrail.local_kafka import FILE as CLIENT_PROPERTIES
-from jobtrail.local_kafka import Login, new_login, properties_of, read_login
-from jobtrail.private import FILE_MODE, narrow, private_folder
+from jobtrail.core.errors import BrokerError
+from jobtrail.files.atomic import atomic_write
+from jobtrail.files.private import FILE_MODE, narrow, private_folder
+from jobtrail.local.kafka_login import FILE as CLIENT_PROPERTIES
+from jobtrail.local.kafka_login import Login, new_login, properties_of, read_login
 from services.broker.config import HOST, LOG_FOLDER, LOGS_FOLDER, PROPERTIES, SERVER
 
 #: Free space that a start asks for.

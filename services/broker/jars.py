@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-from jobtrail.atomic import atomic_write
-from jobtrail.errors import BrokerError
+from jobtrail.core.errors import BrokerError
+from jobtrail.files.atomic import atomic_write
 
 LOCK_FILE = Path(__file__).with_name("jars.lock")
 KAFKA = ("org.apache.kafka", "kafka_2.13")
@@ -263,7 +263,7 @@ def _progress(title: str, count: int) -> Iterator[Callable[[], None]]:
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    from jobtrail.screen import progress_console
+    from jobtrail.terminal.tables import progress_console
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TextColumn("jars"), console=progress_console()) as bar:

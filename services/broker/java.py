@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobtrail.errors import BrokerError
-from jobtrail.terminal import complain, out
+from jobtrail.core.errors import BrokerError
+from jobtrail.terminal.text import complain, out
 
 #: The oldest Java that the brokers of Kafka 4 run on.
 MINIMUM = 17

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
 
-from jobtrail.errors import BrokerError, JobtrailError
-from jobtrail.terminal import complain, out
+from jobtrail.core.errors import BrokerError, JobtrailError
+from jobtrail.terminal.text import complain, out
 from services.broker.jars import KAFKA, LOCK_FILE, Jar, Lock, parse_lock, sha256_of, write_lock
 
 LOG4J = ("org.apache.logging.log4j", "log4j-core")

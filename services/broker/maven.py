@@ -19,7 +19,7 @@ from jgo.config import GlobalSettings
 from jgo.constants import MAVEN_CENTRAL_URL
 from jgo.maven import MavenContext, PythonResolver
 
-from jobtrail.errors import BrokerError
+from jobtrail.core.errors import BrokerError
 from services.broker.jars import Fetch, Jar
 
 #: Seconds without a byte after which a download is given up.

@@ -15,8 +15,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from jobtrail.errors import BrokerError
-from jobtrail.terminal import visible
+from jobtrail.core.errors import BrokerError
+from jobtrail.terminal.text import visible
 from services.broker.datadir import STOP_SECONDS, DataDir
 
 #: Java's own words and what was printed past the log; begun anew at every start.

@@ -18,11 +18,11 @@ from pathlib import Path
 from threading import Event
 from typing import NoReturn
 
-from jobtrail.atomic import sync
-from jobtrail.errors import AlreadyRunning, BrokerError
-from jobtrail.local_kafka import Login
-from jobtrail.pids import listens
-from jobtrail.terminal import err
+from jobtrail.core.errors import AlreadyRunning, BrokerError
+from jobtrail.files.atomic import sync
+from jobtrail.local.kafka_login import Login
+from jobtrail.processes.pids import listens
+from jobtrail.terminal.text import err
 from services.broker import process
 from services.broker.config import (
     HOST,

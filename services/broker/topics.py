@@ -21,9 +21,9 @@ from aiokafka.errors import (
     for_code,
 )
 
-from jobtrail.errors import BrokerError, JobtrailError, LogUnavailable, SettingError
-from jobtrail.kafka import DEAD_LETTER_BYTES, kafka_security
-from jobtrail.terminal import complain, out
+from jobtrail.core.errors import BrokerError, JobtrailError, LogUnavailable, SettingError
+from jobtrail.log.kafka import DEAD_LETTER_BYTES, kafka_security
+from jobtrail.terminal.text import complain, out
 
 if TYPE_CHECKING:
     from jobtrail.settings import Settings

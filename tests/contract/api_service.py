@@ -19,25 +19,25 @@ import aiohttp
 from aiohttp import web
 from aiokafka import TopicPartition
 
-from jobtrail.log import last_record
-from jobtrail.partitions import partition_of
-from jobtrail.position import Position, format_position, mark_of, parse_position
-from jobtrail.records import Group
+from jobtrail.access.tokens import READ_ALL, local_secret, make_token
+from jobtrail.core.partitions import partition_of
+from jobtrail.core.position import Position, format_position, mark_of, parse_position
+from jobtrail.log.consumers import Group
+from jobtrail.log.questions import last_record
 from jobtrail.settings import Settings
-from jobtrail.tokens import READ_ALL, local_secret, make_token
-from projections.projector import Projector
-from projections.sqlite import schema
-from projections.sqlite.reader import SqliteReader
-from projections.sqlite.writer import SqliteWriter
+from projections.projector.projector import Projector
+from projections.sqlite.files import schema
+from projections.sqlite.read.reader import SqliteReader
+from projections.sqlite.write.writer import SqliteWriter
 from services.api.app import make_app, make_service
-from services.api.bodies import Bodies
+from services.api.feed.spans import Spans
 from services.api.ingest import Ingest
-from services.api.limits import Patience
-from services.api.past import Past
-from services.api.problems import log_unavailable
-from services.api.proofs import Asked, Proofs
-from services.api.protocol import Runner
-from services.api.spans import Spans
+from services.api.limits.limits import Patience
+from services.api.live.bodies import Bodies
+from services.api.live.proofs import Asked, Proofs
+from services.api.problems.problems import log_unavailable
+from services.api.reads.past import Past
+from services.api.serving.protocol import Runner
 from tests.contract.conformance import assert_documented
 from tests.groups import MemoryLog, group_of
 

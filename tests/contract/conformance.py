@@ -11,7 +11,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from services.api.openapi import document
-from services.api.problems import CONTENT_TYPE
+from services.api.problems.problems import CONTENT_TYPE
 from services.api.routes import ENDPOINTS
 
 DOCUMENT = document(ENDPOINTS)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 import pytest_asyncio
 
-from projections.reading import ProjectionReader
+from projections.ports.read import ProjectionReader
 from tests.contract.api_service import Api, running
 from tests.contract.oidc_provider import OidcProvider, oidc_provider
 from tests.contract.store_feeding import fill

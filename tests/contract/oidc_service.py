@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from services.api.limits import Patience
+from services.api.limits.limits import Patience
 from tests.contract.api_service import Answer, Api, running
 from tests.contract.oidc_provider import bearer
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from jobtrail.asof import Cut, fold_again
-from jobtrail.decoding import accept
-from jobtrail.errors import EventError
-from jobtrail.events import microseconds
-from jobtrail.fold import fold
-from jobtrail.job import Job, Place, Verdict
-from projections.reading import Caller, Cursor, Filters, Snapshot
+from jobtrail.core.asof import Cut, fold_again
+from jobtrail.core.decoding import accept
+from jobtrail.core.errors import EventError
+from jobtrail.core.events import microseconds
+from jobtrail.core.fold import fold
+from jobtrail.core.job import Job, Place, Verdict
+from projections.ports.read import Caller, Cursor, Filters, Snapshot
 from tests.contract.store_model import Model
 from tests.contract.store_streams import Log
 

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import msgspec
 
-from jobtrail.job import Job
-from projections.reading import Caller, Filters, Snapshot, job_of
+from jobtrail.core.job import Job
+from projections.ports.read import Caller, Filters, Snapshot, job_of
 from tests.contract.store_model import Model, plain, whole
 from tests.contract.stores import SqliteStore
 

@@ -7,14 +7,14 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from jobtrail.fold import fold
-from jobtrail.job import Place, Verdict, event_key
-from jobtrail.log import last_record
-from jobtrail.trail import Elsewhere
-from projections.continuity import LogLook
-from projections.holding import DeadLetter
-from projections.projector import Projector
-from projections.store import Batch, Entry, ProjectionWriter, Tally
+from jobtrail.core.fold import fold
+from jobtrail.core.job import Place, Verdict, event_key
+from jobtrail.core.trail import Elsewhere
+from jobtrail.log.questions import last_record
+from projections.ports.write import Batch, Entry, ProjectionWriter, Tally
+from projections.projector.continuity import LogLook
+from projections.projector.partition_state import DeadLetter
+from projections.projector.projector import Projector
 from tests.contract.store_streams import PARTITIONS, Log, Record, decoded
 from tests.contract.stores import SqliteStore
 from tests.groups import MemoryLog, group_of

@@ -12,14 +12,14 @@ from typing import Any
 
 import msgspec
 
-from jobtrail.decoding import accept
-from jobtrail.errors import EventError
-from jobtrail.fold import fold
-from jobtrail.job import Job, Place, Verdict, kept_trail
-from jobtrail.position import mark_of
-from jobtrail.states import STATES
-from projections.reading import Caller, Filters
-from projections.store import Tally
+from jobtrail.core.decoding import accept
+from jobtrail.core.errors import EventError
+from jobtrail.core.fold import fold
+from jobtrail.core.job import Job, Place, Verdict, kept_trail
+from jobtrail.core.position import mark_of
+from jobtrail.core.states import STATES
+from projections.ports.read import Caller, Filters
+from projections.ports.write import Tally
 from tests.contract.store_streams import DAY, Log
 
 #: Who a group of counters stands for: (owner, viewers), or None for all jobs.

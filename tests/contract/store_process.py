@@ -13,7 +13,7 @@ import resource
 import signal
 import sys
 
-from jobtrail.errors import JobtrailError
+from jobtrail.core.errors import JobtrailError
 from tests.contract.store_checks import check_equal
 from tests.contract.store_feeding import batch_of, feed, projecting
 from tests.contract.store_model import Model
@@ -115,12 +115,12 @@ class Retries(logging.Handler):
 
     def __enter__(self) -> Retries:
         """Listen."""
-        logging.getLogger("projections.store_thread").addHandler(self)
+        logging.getLogger("projections.projector.store_thread").addHandler(self)
         return self
 
     def __exit__(self, *_error: object) -> None:
         """Listen no more."""
-        logging.getLogger("projections.store_thread").removeHandler(self)
+        logging.getLogger("projections.projector.store_thread").removeHandler(self)
 
 
 async def hit_a_file_limit(store: SqliteStore, seed: int) -> None:

@@ -10,12 +10,12 @@ import random
 from functools import cache
 from typing import Any, Final, NamedTuple
 
-from jobtrail.binding import pack_sources, stamp
-from jobtrail.events import TYPE_NAMES, Event, decode, from_microseconds
-from jobtrail.fold import fold
-from jobtrail.job import Job, Place
-from jobtrail.partitions import partition_of
-from jobtrail.states import TRANSITIONS, State
+from jobtrail.core.events import TYPE_NAMES, Event, decode, from_microseconds
+from jobtrail.core.fold import fold
+from jobtrail.core.job import Job, Place
+from jobtrail.core.partitions import partition_of
+from jobtrail.core.source_binding import pack_sources, stamp
+from jobtrail.core.states import TRANSITIONS, State
 
 PARTITIONS: Final = 8
 DAY: Final = 86_400_000_000

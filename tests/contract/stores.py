@@ -17,11 +17,11 @@ from typing import Any, Final
 
 import apsw
 
-from jobtrail.states import STATES
-from projections.sqlite import schema
-from projections.sqlite.reader import SqliteReader
-from projections.sqlite.writer import SqliteWriter
-from projections.store import Tally
+from jobtrail.core.states import STATES
+from projections.ports.write import Tally
+from projections.sqlite.files import schema
+from projections.sqlite.read.reader import SqliteReader
+from projections.sqlite.write.writer import SqliteWriter
 from tests.contract.store_model import Audience, Counters
 from tests.contract.store_streams import PARTITIONS
 

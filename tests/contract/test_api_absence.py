@@ -9,9 +9,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from jobtrail.partitions import partition_of
-from services.api.limits import Patience
-from services.api.problems import BEHIND
+from jobtrail.core.partitions import partition_of
+from services.api.limits.limits import Patience
+from services.api.problems.problems import BEHIND
 from tests.contract.api_service import PARTITIONS, PATIENT, Answer, Api, held, running
 
 #: Ways in which this process may not know the log to its end.

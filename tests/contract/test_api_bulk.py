@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from services.api.limits import Patience
+from services.api.limits.limits import Patience
 from services.api.routes.bulk import PAGE
 from tests.contract.api_service import PATIENT, Answer, Api, held, running
 

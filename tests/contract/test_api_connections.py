@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from services.api.limits import Patience
+from services.api.limits.limits import Patience
 from tests.contract.api_service import Api, running
 
 #: Seconds after which a test gives up waiting for anything.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobtrail.partitions import partition_of
+from jobtrail.core.partitions import partition_of
 from tests.contract.api_service import PARTITIONS, PROBLEM, Api, running
 
 #: Jobs of shard 0, which holds the partitions 0 and 2, and of shard 1.

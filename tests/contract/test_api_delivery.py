@@ -10,8 +10,8 @@ from pathlib import Path
 import cramjam
 import pytest
 
-from services.api.coding import SMALLEST, choose
-from services.api.limits import Patience
+from services.api.http.coding import SMALLEST, choose
+from services.api.limits.limits import Patience
 from services.api.routes.bulk import PAGE
 from tests.contract.api_service import Api, running
 

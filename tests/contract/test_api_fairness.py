@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from jobtrail.tokens import WRITE, make_token
-from projections.reading import Filters, ProjectionReader
-from services.api.limits import Patience, Rate
-from services.api.reads import Limits, Reads
+from jobtrail.access.tokens import WRITE, make_token
+from projections.ports.read import Filters, ProjectionReader
+from services.api.limits.limits import Patience, Rate
+from services.api.reads.reads import Limits, Reads
 from services.api.store import Store
 from tests.contract.api_service import PATIENT, PROBLEM, Answer, Api, running, wait_for
 from tests.contract.test_api_limits import Clock, only_fault, taken

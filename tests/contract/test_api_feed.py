@@ -13,11 +13,11 @@ from urllib.parse import quote
 import pytest
 from jsonschema import Draft202012Validator
 
-from jobtrail.partitions import partition_of
-from jobtrail.position import parse_position
-from jobtrail.trail import CHUNK_ENTRIES
-from projections.reading import Filters
-from services.api.feed import AT_ONCE
+from jobtrail.core.partitions import partition_of
+from jobtrail.core.position import parse_position
+from jobtrail.core.trail import CHUNK_ENTRIES
+from projections.ports.read import Filters
+from services.api.feed.feed import AT_ONCE
 from tests.contract.api_service import PARTITIONS, PROBLEM, Api, running
 from tests.contract.conformance import DOCUMENT
 from tests.contract.conftest import Filled

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from jobtrail.position import parse_position
-from services.api.bodies import Bodies, Scanned
-from services.api.limits import Patience
-from services.api.spans import SPAN, Spans
+from jobtrail.core.position import parse_position
+from services.api.feed.spans import SPAN, Spans
+from services.api.limits.limits import Patience
+from services.api.live.bodies import Bodies, Scanned
 from tests.contract.api_service import FETCHED, PARTITIONS, Api, running
 from tests.contract.feeding import feed, happen
 

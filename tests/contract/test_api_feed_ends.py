@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from jobtrail.keys import add_key, make_key, revoke_key
-from jobtrail.position import parse_position
-from jobtrail.records import BREAKS
-from jobtrail.tokens import make_token
-from services.api.limits import Patience
-from services.api.problems import LOG_CHANGED, Problem
-from services.api.spans import SPAN, Span
+from jobtrail.access.api_keys import add_key, make_key, revoke_key
+from jobtrail.access.tokens import make_token
+from jobtrail.core.position import parse_position
+from jobtrail.log.consumers import BREAKS
+from services.api.feed.spans import SPAN, Span
+from services.api.limits.limits import Patience
+from services.api.problems.problems import LOG_CHANGED, Problem
 from tests.contract.api_service import PARTITIONS, Api, running
 from tests.contract.feeding import feed, happen
 from tests.feed_reader import Reader

@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from projections.reading import Held
-from services.api.buffer import Buffer
-from services.api.coverage import Pulse
-from services.api.freshness import LAG, Freshness
-from services.api.limits import Patience
+from projections.ports.read import Held
+from services.api.limits.limits import Patience
+from services.api.live.buffer import Buffer
+from services.api.live.coverage import Pulse
+from services.api.reads.freshness import LAG, Freshness
 
 #: By how many seconds what is behind is so at least.
 LAGS = 100

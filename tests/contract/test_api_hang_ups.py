@@ -11,19 +11,19 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import ConsumerStoppedError
 
-from jobtrail.delivery import Delivery
-from jobtrail.errors import LogUnavailable
-from jobtrail.records import Group
+from jobtrail.core.errors import LogUnavailable
+from jobtrail.log.consumers import Group
+from jobtrail.produce.delivery import Delivery
 from jobtrail.settings import Settings
-from projections.meter import Meter
-from projections.sqlite.reader import SqliteReader
-from services.api.bodies import Bodies
-from services.api.buffer import Buffer
-from services.api.keys import Keys
-from services.api.limits import Patience
-from services.api.problems import BUSY, LOG_UNAVAILABLE, Problem
+from projections.ports.meter import Meter
+from projections.sqlite.read.reader import SqliteReader
+from services.api.access.cached_keys import Keys
+from services.api.limits.limits import Patience
+from services.api.live.bodies import Bodies
+from services.api.live.buffer import Buffer
+from services.api.live.witness import Witness
+from services.api.problems.problems import BUSY, LOG_UNAVAILABLE, Problem
 from services.api.store import Store
-from services.api.witness import Witness
 from tests.contract.api_service import Record
 from tests.groups import group_of
 

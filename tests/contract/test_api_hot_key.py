@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jobtrail.partitions import partition_of
-from jobtrail.trail import CHUNK_ENTRIES
+from jobtrail.core.partitions import partition_of
+from jobtrail.core.trail import CHUNK_ENTRIES
 from tests.contract.api_service import PARTITIONS, PATIENT, Answer, Api, running, wait_for
 
 #: More than lie in a row, and more than a request folds.

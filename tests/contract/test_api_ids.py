@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 import pytest
 
+from jobtrail.access.tokens import WRITE, make_token
 from jobtrail.client import Client
-from jobtrail.tokens import WRITE, make_token
-from services.api.limits import Patience
+from services.api.limits.limits import Patience
 from tests.contract.api_service import Api, running
 
 #: What a path can't say, and what one must be written for with care.

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from jobtrail.keys import add_key, make_key, revoke_key
-from jobtrail.tokens import READ_ALL, WRITE
-from services.api.limits import Patience
+from jobtrail.access.api_keys import add_key, make_key, revoke_key
+from jobtrail.access.tokens import READ_ALL, WRITE
+from services.api.limits.limits import Patience
 from tests.contract.api_service import PROBLEM, Answer, Api, running
 
 STRUCTURED = "application/cloudevents+json"

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from jobtrail.keys import add_key, make_key, revoke_key
-from jobtrail.tokens import make_token
-from services.api.limits import Rate
-from services.api.problems import Problem
-from services.api.requests import HistoryQuery, page_size
+from jobtrail.access.api_keys import add_key, make_key, revoke_key
+from jobtrail.access.tokens import make_token
+from services.api.http.requests import HistoryQuery, page_size
+from services.api.limits.limits import Rate
+from services.api.problems.problems import Problem
 from tests.contract.api_service import PATIENT, PROBLEM, Answer, Api, held, running, wait_for
 
 

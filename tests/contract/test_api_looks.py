@@ -6,10 +6,10 @@ import asyncio
 from collections import Counter
 from pathlib import Path
 
-from projections.reading import Held
-from services.api.limits import Patience
-from services.api.problems import BEHIND, TOO_MANY_REQUESTS, TOO_MANY_WAITS
-from services.api.reading import Known, surely
+from projections.ports.read import Held
+from services.api.limits.limits import Patience
+from services.api.problems.problems import BEHIND, TOO_MANY_REQUESTS, TOO_MANY_WAITS
+from services.api.routes.reach import Known, surely
 from tests.contract.api_service import PATIENT, Answer, Api, running
 
 MANY = 40

@@ -12,9 +12,9 @@ from typing import Any
 import jwt
 import pytest
 
-from jobtrail.tokens import LEEWAY, MAX_TOKEN_BYTES, READ_ALL
-from services.api.jwks import MAX_DOCUMENT, MAX_KEYS
-from services.api.limits import Patience
+from jobtrail.access.tokens import LEEWAY, MAX_TOKEN_BYTES, READ_ALL
+from services.api.access.jwks import MAX_DOCUMENT, MAX_KEYS
+from services.api.limits.limits import Patience
 from tests.contract.oidc_provider import (
     AUDIENCE,
     OidcProvider,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jobtrail.tokens import READ_ALL
+from jobtrail.access.tokens import READ_ALL
 from tests.contract.api_service import running
 from tests.contract.oidc_provider import (
     OidcProvider,

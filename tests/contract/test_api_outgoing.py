@@ -11,8 +11,8 @@ from typing import Any, Final
 import aiohttp
 import pytest
 
-from services.api.limits import Patience
-from services.api.outgoing import LARGE
+from services.api.http.outgoing import LARGE
+from services.api.limits.limits import Patience
 from tests.contract.api_service import PATIENT, Answer, Api, running
 
 MOST: Final = 1 << 20

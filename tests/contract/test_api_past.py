@@ -7,10 +7,10 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from jobtrail.partitions import partition_of
-from jobtrail.position import format_position, parse_position
-from jobtrail.trail import CHUNK_ENTRIES
-from services.api.limits import Patience
+from jobtrail.core.partitions import partition_of
+from jobtrail.core.position import format_position, parse_position
+from jobtrail.core.trail import CHUNK_ENTRIES
+from services.api.limits.limits import Patience
 from tests.contract.api_service import NOON, PARTITIONS, Answer, Api, running
 
 DAY = 86_400

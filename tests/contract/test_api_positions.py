@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from projections.reading import Caller
-from services.api.endpoint import STREAM, Endpoint
-from services.api.freshness import LAG, POSITION
-from services.api.limits import Patience
-from services.api.problems import BEHIND, LOG_CHANGED, LOG_UNAVAILABLE, Problem
+from projections.ports.read import Caller
+from services.api.limits.limits import Patience
+from services.api.problems.problems import BEHIND, LOG_CHANGED, LOG_UNAVAILABLE, Problem
+from services.api.reads.freshness import LAG, POSITION
 from services.api.routes import ENDPOINTS
-from services.api.states import AT_ONCE, many_states
+from services.api.routes.current_states import AT_ONCE, many_states
+from services.api.serving.endpoint import STREAM, Endpoint
 from tests.contract.api_service import PARTITIONS, PATIENT, Answer, Api, running
 from tests.contract.feeding import feed
 

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from aiokafka.errors import KafkaError
 
-from jobtrail.position import format_position
-from jobtrail.records import BREAKS
-from services.api.buffer import Buffer
-from services.api.freshness import POSITION
-from services.api.limits import Patience
-from services.api.problems import LOG_CHANGED, LOG_UNAVAILABLE, TOO_MANY_READS, Problem
-from services.api.witness import Witness
+from jobtrail.core.position import format_position
+from jobtrail.log.consumers import BREAKS
+from services.api.limits.limits import Patience
+from services.api.live.buffer import Buffer
+from services.api.live.witness import Witness
+from services.api.problems.problems import LOG_CHANGED, LOG_UNAVAILABLE, TOO_MANY_READS, Problem
+from services.api.reads.freshness import POSITION
 from tests.contract.api_service import PATIENT, Answer, Api, Record, running
 from tests.groups import MemoryLog
 

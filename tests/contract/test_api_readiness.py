@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from jobtrail.partitions import partition_of
-from projections.reading import Held
-from projections.sqlite import schema
-from services.api.buffer import Buffer
-from services.api.standing import Standing
+from jobtrail.core.partitions import partition_of
+from projections.ports.read import Held
+from projections.sqlite.files import schema
+from services.api.live.buffer import Buffer
+from services.api.live.standing import Standing
 from tests.contract.api_service import PARTITIONS, Api, running
 
 NOW = 1_000_000

@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 import pytest
 
-from jobtrail.partitions import partition_of
-from services.api.limits import Patience
+from jobtrail.core.partitions import partition_of
+from services.api.limits.limits import Patience
 from tests.contract.api_service import NOON, PARTITIONS, PROBLEM, Api, running
 
 HOUR = 3600

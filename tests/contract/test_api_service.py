@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jobtrail.partitions import partition_of
-from jobtrail.tokens import make_token
+from jobtrail.access.tokens import make_token
+from jobtrail.core.partitions import partition_of
 from tests.contract.api_service import PARTITIONS, PROBLEM, Api, running
 
 # --- who gets in

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from aiokafka import TopicPartition
 
-from jobtrail.log import Read
-from jobtrail.records import BREAKS, Group
-from services.api.buffer import Buffer
-from services.api.coverage import Pulse
-from services.api.limits import Patience
-from services.api.tail import Tail
-from services.api.witness import Witness
+from jobtrail.log.consumers import BREAKS, Group
+from jobtrail.log.questions import Read
+from services.api.limits.limits import Patience
+from services.api.live.buffer import Buffer
+from services.api.live.coverage import Pulse
+from services.api.live.tail import Tail
+from services.api.live.witness import Witness
 from tests.contract.api_service import Record
 from tests.groups import MemoryLog, group_of
 

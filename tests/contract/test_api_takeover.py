@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from jobtrail.events import MAX_EVENT_BYTES
-from jobtrail.job import read_trail
-from jobtrail.keys import add_key, make_key
-from jobtrail.tokens import WRITE
-from projections.sqlite.reader import SqliteReader
-from services.api.limits import Patience
+from jobtrail.access.api_keys import add_key, make_key
+from jobtrail.access.tokens import WRITE
+from jobtrail.core.events import MAX_EVENT_BYTES
+from jobtrail.core.job import read_trail
+from projections.sqlite.read.reader import SqliteReader
+from services.api.limits.limits import Patience
 from tests.contract.api_service import Answer, Api, running
 
 STRUCTURED = "application/cloudevents+json"

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from jobtrail.position import holds, parse_position
-from jobtrail.tokens import READ_ALL, WRITE, make_token
-from services.api.limits import Patience
+from jobtrail.access.tokens import READ_ALL, WRITE, make_token
+from jobtrail.core.position import holds, parse_position
+from services.api.limits.limits import Patience
 from tests.contract.api_service import Answer, Api, running
 from tests.contract.conformance import DOCUMENT
 from tests.feed_reader import Reader

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jobtrail.partitions import partition_of
-from services.api.limits import Patience
+from jobtrail.core.partitions import partition_of
+from services.api.limits.limits import Patience
 from tests.contract.api_service import PARTITIONS, PATIENT, Api, held, running, wait_for
 
 COMPLETED = {"id": "j", "state": "completed", "output": None}

@@ -8,7 +8,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from services.api.limits import Patience
+from services.api.limits.limits import Patience
 from tests.contract.api_service import PATIENT, held, running, wait_for
 
 COMPLETED = {"id": "j", "state": "completed", "output": None}

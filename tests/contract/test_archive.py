@@ -11,12 +11,12 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from jobtrail.errors import ArchiveError, LogGapError, UsageError
-from jobtrail.replay.archive import Archive, Span
-from jobtrail.replay.archive_reading import ArchiveSource
-from jobtrail.replay.archive_store import DRAFTS, ArchiveStore
-from jobtrail.replay.archive_writing import Archiver, open_for
-from jobtrail.replay.holes import Holes
+from jobtrail.core.errors import ArchiveError, LogGapError, UsageError
+from jobtrail.replay.archive.description import Archive, Span
+from jobtrail.replay.archive.place import DRAFTS, ArchiveStore
+from jobtrail.replay.archive.reading import ArchiveSource
+from jobtrail.replay.archive.writing import Archiver, open_for
+from jobtrail.replay.sources.holes import Holes
 from tests.archiving import (
     NAME,
     SIZE,

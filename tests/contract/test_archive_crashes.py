@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from jobtrail.replay.archive import Archive
-from jobtrail.replay.archive_checking import verify
-from jobtrail.replay.archive_store import DRAFTS
+from jobtrail.replay.archive.checking import verify
+from jobtrail.replay.archive.description import Archive
+from jobtrail.replay.archive.place import DRAFTS
 from tests.archiving import ListLog, archived, ends, expected, files, run
 
 ROOT = Path(__file__).parents[2]

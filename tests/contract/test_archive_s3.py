@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from jobtrail.errors import ArchiveError, UsageError
-from jobtrail.replay.archive import Archive, Span
-from jobtrail.replay.archive_checking import verify
-from jobtrail.replay.archive_reading import ArchiveSource
-from jobtrail.replay.archive_store import DRAFTS, ArchiveStore
-from jobtrail.replay.joined import JoinedSource
+from jobtrail.core.errors import ArchiveError, UsageError
+from jobtrail.replay.archive.checking import verify
+from jobtrail.replay.archive.description import Archive, Span
+from jobtrail.replay.archive.joined import JoinedSource
+from jobtrail.replay.archive.place import DRAFTS, ArchiveStore
+from jobtrail.replay.archive.reading import ArchiveSource
 from tests.archiving import ListLog, archived, ends, expected, files, rows, run
 from tests.s3_server import BUCKET, location, s3_server
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobtrail.errors import ArchiveError, LogGapError
-from jobtrail.replay.archive import Archive, Span
-from jobtrail.replay.archive_checking import verify
-from jobtrail.replay.archive_reading import ArchiveSource
-from jobtrail.replay.holes import Hole, Holes
-from jobtrail.replay.joined import JoinedSource
+from jobtrail.core.errors import ArchiveError, LogGapError
+from jobtrail.replay.archive.checking import verify
+from jobtrail.replay.archive.description import Archive, Span
+from jobtrail.replay.archive.joined import JoinedSource
+from jobtrail.replay.archive.reading import ArchiveSource
+from jobtrail.replay.sources.holes import Hole, Holes
 from tests.archiving import ListLog, archived, ends, expected, plain_hash, rows, run
 
 FAR = 10_300

@@ -11,11 +11,17 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from jobtrail.errors import ArchiveError, JobtrailError, LogGapError
-from jobtrail.replay.archive import Archive, Span
-from jobtrail.replay.archive_checking import Fault, verify
-from jobtrail.replay.archive_files import GROUP_BYTES, GROUP_ROWS, Held, read_file, write_file
-from jobtrail.replay.archive_store import ArchiveStore
+from jobtrail.core.errors import ArchiveError, JobtrailError, LogGapError
+from jobtrail.replay.archive.checking import Fault, verify
+from jobtrail.replay.archive.description import Archive, Span
+from jobtrail.replay.archive.place import ArchiveStore
+from jobtrail.replay.archive.segment_files import (
+    GROUP_BYTES,
+    GROUP_ROWS,
+    Held,
+    read_file,
+    write_file,
+)
 from tests.archiving import ListLog, archived, batch_of, expected, record, rows, run
 
 SEGMENT = Span(1, 100, 199)
@@ -183,7 +189,7 @@ def test_a_range_is_read_of_the_files_it_lies_in(to: Path) -> None:
         if path != file_of(to):
             path.unlink()
     source = Archive.open(str(to))
-    from jobtrail.replay.archive_reading import ArchiveSource
+    from jobtrail.replay.archive.reading import ArchiveSource
 
     ranges = {0: 0, 1: 130}, {0: 0, 1: 170}
     assert rows(ArchiveSource(source), *ranges) == log.records[1][130:170]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from jobtrail.client import Client
-from jobtrail.states import State
-from services.api.limits import Patience
+from jobtrail.core.states import State
+from services.api.limits.limits import Patience
 from tests.contract.api_service import held, running
 
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobtrail.errors import ArchiveError, LogGapError
-from jobtrail.replay.archive import Span
-from jobtrail.replay.archive_reading import ArchiveSource
-from jobtrail.replay.joined import JoinedSource
+from jobtrail.core.errors import ArchiveError, LogGapError
+from jobtrail.replay.archive.description import Span
+from jobtrail.replay.archive.joined import JoinedSource
+from jobtrail.replay.archive.reading import ArchiveSource
 from tests.archiving import ListLog, archived, ends, expected, rows, run
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from jobtrail.events import MAX_EVENT_BYTES, MAX_PAYLOAD_BYTES
-from jobtrail.log import last_record
-from jobtrail.partitions import partition_of
-from projections.store import Tally
+from jobtrail.core.events import MAX_EVENT_BYTES, MAX_PAYLOAD_BYTES
+from jobtrail.core.partitions import partition_of
+from jobtrail.log.questions import last_record
+from projections.ports.write import Tally
 from tests.contract.store_checks import check_equal
 from tests.contract.store_feeding import Graveyard, feed, fill, projecting
 from tests.contract.store_model import Model

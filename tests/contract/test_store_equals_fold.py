@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from jobtrail.job import entries_of
-from jobtrail.partitions import partition_of
-from jobtrail.trail import CHUNK_ENTRIES
+from jobtrail.core.job import entries_of
+from jobtrail.core.partitions import partition_of
+from jobtrail.core.trail import CHUNK_ENTRIES
 from tests.contract.store_checks import (
     check_counters,
     check_equal,

@@ -7,9 +7,9 @@ import random
 
 import pytest
 
-from jobtrail.errors import FencedError, LogChanged, LogGapError, StoreError
-from jobtrail.log import last_record
-from jobtrail.partitions import partition_of
+from jobtrail.core.errors import FencedError, LogChanged, LogGapError, StoreError
+from jobtrail.core.partitions import partition_of
+from jobtrail.log.questions import last_record
 from tests.contract.store_checks import check_equal
 from tests.contract.store_feeding import Graveyard, batch_of, feed, fill, projecting
 from tests.contract.store_model import Model

@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from jobtrail.job import entry_at, read_trail, trail_page
-from jobtrail.partitions import partition_of
-from jobtrail.trail import CHUNK_ENTRIES, Elsewhere
+from jobtrail.core.job import entry_at, read_trail, trail_page
+from jobtrail.core.partitions import partition_of
+from jobtrail.core.trail import CHUNK_ENTRIES, Elsewhere
 from tests.contract.store_checks import check_equal
 from tests.contract.store_feeding import feed, fill, projecting
 from tests.contract.store_model import Model

@@ -12,10 +12,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from jobtrail.errors import StoreError, StoreNotReady
-from projections.sqlite import schema
-from projections.sqlite.reader import SqliteReader
-from projections.sqlite.writer import SqliteWriter
+from jobtrail.core.errors import StoreError, StoreNotReady
+from projections.sqlite.files import schema
+from projections.sqlite.read.reader import SqliteReader
+from projections.sqlite.write.writer import SqliteWriter
 from tests.contract.store_checks import check_equal
 from tests.contract.store_feeding import fill
 from tests.contract.store_model import Model

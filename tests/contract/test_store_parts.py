@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from projections.meter import Meter, TooLong
-from projections.reading import Caller, Cursor, Filters, Snapshot, job_of
+from projections.ports.meter import Meter, TooLong
+from projections.ports.read import Caller, Cursor, Filters, Snapshot, job_of
 from tests.contract.conftest import Filled
 from tests.contract.store_checks import EVERYBODY, listed
 from tests.contract.store_model import plain

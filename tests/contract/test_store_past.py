@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jobtrail.asof import Cut
-from jobtrail.errors import FencedError, StoreError
-from jobtrail.partitions import partition_of
-from jobtrail.states import State
-from projections.reading import Caller, Filters, Snapshot
+from jobtrail.core.asof import Cut
+from jobtrail.core.errors import FencedError, StoreError
+from jobtrail.core.partitions import partition_of
+from jobtrail.core.states import State
+from projections.ports.read import Caller, Filters, Snapshot
 from tests.contract.past_model import found_at, model_at
 from tests.contract.store_feeding import batch_of, fill
 from tests.contract.store_model import Model, plain

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobtrail.job import STATE_CODES
-from jobtrail.partitions import partition_of
-from jobtrail.states import STATES, State
-from projections.reading import Caller, Filters
+from jobtrail.core.job import STATE_CODES
+from jobtrail.core.partitions import partition_of
+from jobtrail.core.states import STATES, State
+from projections.ports.read import Caller, Filters
 from tests.contract.conftest import Filled
 from tests.contract.store_checks import EVERYBODY, listed
 from tests.contract.store_feeding import fill

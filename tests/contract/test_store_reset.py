@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from jobtrail.errors import FencedError
-from jobtrail.partitions import partition_of
-from projections.reading import Caller, Filters
-from projections.sqlite import schema
-from projections.sqlite.replacing import Serving
-from projections.store import Checkpoint
+from jobtrail.core.errors import FencedError
+from jobtrail.core.partitions import partition_of
+from projections.ports.read import Caller, Filters
+from projections.ports.write import Checkpoint
+from projections.sqlite.files import schema
+from projections.sqlite.write.replacing import Serving
 from tests.contract.store_checks import check_counters, check_equal, check_snapshot, listed
 from tests.contract.store_feeding import batch_of, feed, fill, projecting
 from tests.contract.store_model import Model

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from jobtrail.errors import StoreError
-from projections.sqlite.files import Files
-from projections.store import Beat
+from jobtrail.core.errors import StoreError
+from projections.ports.write import Beat
+from projections.sqlite.read.shards import Files
 from tests.contract.store_checks import check_equal, check_snapshot
 from tests.contract.store_feeding import feed, projecting
 from tests.contract.store_model import Model

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jobtrail.states import STATES, State
-from projections.reading import Caller, Cursor, Filters, Snapshot
+from jobtrail.core.states import STATES, State
+from projections.ports.read import Caller, Cursor, Filters, Snapshot
 from tests.contract.conftest import Filled
 from tests.contract.store_checks import EVERYBODY, listed
 from tests.contract.store_feeding import fill

@@ -7,9 +7,9 @@ from typing import Final
 
 import pytest
 
-from jobtrail.states import State
-from projections.reading import Caller, Filters, Snapshot
-from projections.sqlite.totals import MANY
+from jobtrail.core.states import State
+from projections.ports.read import Caller, Filters, Snapshot
+from projections.sqlite.tables.totals import MANY
 from tests.contract.store_checks import (
     EVERYBODY,
     check_counters,

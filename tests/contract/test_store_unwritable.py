@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from jobtrail.errors import FencedError, StoreError
+from jobtrail.core.errors import FencedError, StoreError
 from tests.contract.store_checks import check_counters, check_equal, check_snapshot
 from tests.contract.store_feeding import batch_of, feed, projecting
 from tests.contract.store_model import Model

@@ -19,12 +19,12 @@ from typing import Any, Final
 import aiokafka
 from aiokafka.errors import KafkaError
 
-from jobtrail.errors import JobtrailError
-from jobtrail.local import read_running
-from jobtrail.local_checks import examine
-from jobtrail.local_checks.running import _answers_anybody
+from jobtrail.access.tokens import local_secret
+from jobtrail.core.errors import JobtrailError
+from jobtrail.local.checks import examine
+from jobtrail.local.checks.running import _answers_anybody
+from jobtrail.local.running import read_running
 from jobtrail.settings import Settings
-from jobtrail.tokens import local_secret
 
 _WITHIN: Final = 20.0
 #: What it tries as a password.

@@ -15,8 +15,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from jobtrail.kafka import kafka_security
-from jobtrail.local_kafka import login_of
+from jobtrail.local.kafka_login import login_of
+from jobtrail.log.kafka import kafka_security
 from jobtrail.settings import Settings, as_environment
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ import schemathesis
 from schemathesis.core.failures import AcceptedNegativeData
 from schemathesis.generation import GenerationMode
 
-from jobtrail.events import EVENT_TYPES
+from jobtrail.core.events import EVENT_TYPES
 from services.api.openapi.headers import POSITION_SCHEMA
 
 #: The environment variable that holds a position of the log that is there.

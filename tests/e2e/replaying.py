@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import Any
 
-from jobtrail.producer import LogWriter
+from jobtrail.produce.log_writer import LogWriter
 from jobtrail.settings import Settings
 from tests.conftest import MakeLog
 from tests.e2e.service import command

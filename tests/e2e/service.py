@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import psutil
 
-from jobtrail.tokens import local_secret, make_token
+from jobtrail.access.tokens import local_secret, make_token
 from tests.processes import Process, clean_environment
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from jobtrail.events import decode
-from jobtrail.fold import fold
-from jobtrail.job import Job, Place, entries_of
-from jobtrail.states import STATES
+from jobtrail.core.events import decode
+from jobtrail.core.fold import fold
+from jobtrail.core.job import Job, Place, entries_of
+from jobtrail.core.states import STATES
 
 _DAY = 86_400_000_000
 _BEGIN = datetime(2026, 3, 1, tzinfo=UTC)

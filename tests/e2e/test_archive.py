@@ -12,15 +12,15 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
-from jobtrail.errors import ArchiveError, LogGapError
+from jobtrail.core.errors import ArchiveError, LogGapError
 from jobtrail.replay import Replay
-from jobtrail.replay.archive import Archive, LogName
-from jobtrail.replay.archive_reading import ArchiveSource
-from jobtrail.replay.archive_store import ArchiveStore
-from jobtrail.replay.archive_writing import Archived, Archiver, open_for
-from jobtrail.replay.holes import Holes
-from jobtrail.replay.joined import JoinedSource
-from jobtrail.replay.log import LogSource
+from jobtrail.replay.archive.description import Archive, LogName
+from jobtrail.replay.archive.joined import JoinedSource
+from jobtrail.replay.archive.place import ArchiveStore
+from jobtrail.replay.archive.reading import ArchiveSource
+from jobtrail.replay.archive.writing import Archived, Archiver, open_for
+from jobtrail.replay.sources.holes import Holes
+from jobtrail.replay.sources.log import LogSource
 from jobtrail.settings import Settings
 from tests.archiving import Record, plain_hash, rows
 from tests.conftest import MakeLog

@@ -20,8 +20,8 @@ from benchmarks.load import Load
 from benchmarks.pacing import PacedTask, pace
 from benchmarks.peers import jobs_table
 from benchmarks.sending import send_to
-from jobtrail.partitions import partition_of
-from jobtrail.process import child_environment
+from jobtrail.core.partitions import partition_of
+from jobtrail.processes.runtime import child_environment
 from jobtrail.settings import Settings
 from tests.conftest import MakeLog
 from tests.e2e.streams_dump import expected, found, unruly

@@ -16,14 +16,14 @@ import pytest
 from celery import Celery, chain, chord, group
 from celery.result import AsyncResult
 
+from jobtrail.access.tokens import READ_ALL, local_secret, make_token
+from jobtrail.core.job import Job, Verdict, read_trail
+from jobtrail.core.position import format_position
+from jobtrail.core.states import State
 from jobtrail.integrations.celery import Tracker, track
 from jobtrail.integrations.celery_calls import Call
-from jobtrail.job import Job, Verdict, read_trail
-from jobtrail.position import format_position
-from jobtrail.process import child_environment
+from jobtrail.processes.runtime import child_environment
 from jobtrail.settings import Settings
-from jobtrail.states import State
-from jobtrail.tokens import READ_ALL, local_secret, make_token
 from tests.conftest import MakeLog
 from tests.e2e.celery_shop import FOLDER, SOURCE, shop
 from tests.e2e.service import get

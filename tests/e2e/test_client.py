@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from jobtrail.access.tokens import local_secret, make_token
 from jobtrail.client import ApiError, Client, ServiceUnavailable, SyncClient
-from jobtrail.errors import JobtrailError
-from jobtrail.position import format_position
-from jobtrail.producer import LogWriter
+from jobtrail.core.errors import JobtrailError
+from jobtrail.core.position import format_position
+from jobtrail.core.states import State
+from jobtrail.produce.log_writer import LogWriter
 from jobtrail.settings import Settings
-from jobtrail.states import State
-from jobtrail.tokens import local_secret, make_token
 from tests.conftest import Served
 from tests.e2e.service import command
 from tests.processes import clean_environment

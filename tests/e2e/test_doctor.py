@@ -20,16 +20,16 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from click.testing import CliRunner
 
 from jobtrail.cli import main
-from jobtrail.letters import DETAIL, DONE, LETTER, MARK, PLACE, REASON
-from jobtrail.local import FILE, Running
-from jobtrail.local_checks import examine
-from jobtrail.local_checks.finding import Finding
-from jobtrail.pids import birth_of
-from jobtrail.position import mark_of
-from jobtrail.processes import End, Processes, ProcessState
+from jobtrail.core.position import mark_of
+from jobtrail.local.checks import examine
+from jobtrail.local.checks.finding import Finding
+from jobtrail.local.running import FILE, Running
+from jobtrail.log.dead_letters import DETAIL, DONE, LETTER, MARK, PLACE, REASON
+from jobtrail.processes.pids import birth_of
+from jobtrail.processes.process_states import End, Processes, ProcessState
 from jobtrail.settings import Settings
-from projections.sqlite import schema
-from projections.sqlite.schema import SCHEMA_VERSION, Layout
+from projections.sqlite.files import schema
+from projections.sqlite.files.schema import SCHEMA_VERSION, Layout
 from tests.conftest import MakeLog, Served
 from tests.faults.flows import DEADLINE
 

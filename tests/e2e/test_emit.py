@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from jobtrail.events import MAX_EVENT_BYTES
-from jobtrail.position import format_position
-from jobtrail.process import child_environment
+from jobtrail.core.events import MAX_EVENT_BYTES
+from jobtrail.core.position import format_position
+from jobtrail.processes.runtime import child_environment
 from jobtrail.settings import Settings
 from tests.conftest import MakeLog
 from tests.contract.store_streams import Log, event

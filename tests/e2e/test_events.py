@@ -12,10 +12,10 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 
-from jobtrail.keys import add_key, make_key, revoke_key
-from jobtrail.position import holds, parse_position
+from jobtrail.access.api_keys import add_key, make_key, revoke_key
+from jobtrail.access.tokens import local_secret, make_token
+from jobtrail.core.position import holds, parse_position
 from jobtrail.settings import Settings
-from jobtrail.tokens import local_secret, make_token
 from tests.conftest import MakeLog
 from tests.processes import Process, api, projector
 

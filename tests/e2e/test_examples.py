@@ -10,9 +10,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from jobtrail.position import format_position
+from jobtrail.access.tokens import READ_ALL, WRITE, local_secret, make_token
+from jobtrail.core.position import format_position
 from jobtrail.settings import Settings
-from jobtrail.tokens import READ_ALL, WRITE, local_secret, make_token
 from tests.conftest import Served
 from tests.e2e.service import get
 from tests.faults.flows import read_log

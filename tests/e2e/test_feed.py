@@ -13,12 +13,12 @@ from typing import Any
 import aiohttp
 import pytest
 
+from jobtrail.access.tokens import READ_ALL, local_secret, make_token
 from jobtrail.client import ApiError, Change, Client, SyncClient
-from jobtrail.position import format_position
-from jobtrail.producer import LogWriter
+from jobtrail.core.position import format_position
+from jobtrail.produce.log_writer import LogWriter
 from jobtrail.settings import Settings
-from jobtrail.tokens import READ_ALL, local_secret, make_token
-from services.api.feed import AT_ONCE
+from services.api.feed.feed import AT_ONCE
 from tests.conftest import MakeLog
 from tests.feed_reader import listen
 from tests.processes import Process

@@ -12,13 +12,13 @@ from typing import Any, Final
 
 import msgspec
 
-from jobtrail.events import Created, Event, Progress, decode
+from jobtrail.core.events import Created, Event, Progress, decode
+from jobtrail.core.job import Job
+from jobtrail.core.position import format_position
+from jobtrail.core.states import State
 from jobtrail.importing.google_2011 import COLUMNS
-from jobtrail.job import Job
-from jobtrail.position import format_position
-from jobtrail.process import child_environment
+from jobtrail.processes.runtime import child_environment
 from jobtrail.settings import Settings
-from jobtrail.states import State
 from tests.conftest import MakeLog
 from tests.e2e.test_emit import Outcome, outcome, prepared
 from tests.faults.flows import fold_of, read_log

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from jobtrail.core.states import State
 from jobtrail.importing.mapping import ALL_FIELDS
-from jobtrail.process import child_environment
+from jobtrail.processes.runtime import child_environment
 from jobtrail.settings import Settings
-from jobtrail.states import State
 from tests.conftest import MakeLog
 from tests.e2e.test_import import events, jobs
 

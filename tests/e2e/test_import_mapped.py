@@ -14,13 +14,13 @@ from typing import Any, Final
 
 import msgspec
 
-from jobtrail.delivery import MAX_UNDER_WAY
+from jobtrail.core.position import format_position
+from jobtrail.core.states import State
 from jobtrail.importing.checkpoint import Done
 from jobtrail.importing.running import CHECKPOINT_ROWS
-from jobtrail.position import format_position
-from jobtrail.process import child_environment
+from jobtrail.processes.runtime import child_environment
+from jobtrail.produce.delivery import MAX_UNDER_WAY
 from jobtrail.settings import Settings
-from jobtrail.states import State
 from tests.conftest import MakeLog
 from tests.e2e.service import command
 from tests.e2e.test_emit import Outcome, outcome, prepared

@@ -17,11 +17,11 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
-from jobtrail.copying import Copied, LogCopy
-from jobtrail.errors import LogGapError, UsageError
-from jobtrail.partitions import partition_of, partition_of_key
+from jobtrail.core.errors import LogGapError, UsageError
+from jobtrail.core.partitions import partition_of, partition_of_key
+from jobtrail.log.copying import Copied, LogCopy
 from jobtrail.replay import Replay
-from jobtrail.replay.log import LogSource
+from jobtrail.replay.sources.log import LogSource
 from jobtrail.settings import Settings, as_environment
 from tests.conftest import MakeLog
 from tests.e2e.replaying import event, run, write

@@ -12,10 +12,10 @@ from typing import Any
 import nbformat
 from nbclient import NotebookClient
 
-from jobtrail import events as ev
-from jobtrail.demo import life
-from jobtrail.process import child_environment
-from jobtrail.producer import LogWriter
+from jobtrail.core import events as ev
+from jobtrail.local.demo import life
+from jobtrail.processes.runtime import child_environment
+from jobtrail.produce.log_writer import LogWriter
 from jobtrail.settings import Settings
 from tests.conftest import MakeLog
 

@@ -11,14 +11,14 @@ import aiohttp
 import pytest
 
 from jobtrail import JobProducer
+from jobtrail.access.tokens import READ_ALL, WRITE, local_secret, make_token
 from jobtrail.client import Client
-from jobtrail.errors import EventError
-from jobtrail.explain import tell
-from jobtrail.partitions import partition_of
-from jobtrail.position import format_position
-from jobtrail.producer import LogWriter
+from jobtrail.client.explain import tell
+from jobtrail.core.errors import EventError
+from jobtrail.core.partitions import partition_of
+from jobtrail.core.position import format_position
+from jobtrail.produce.log_writer import LogWriter
 from jobtrail.settings import Settings
-from jobtrail.tokens import READ_ALL, WRITE, local_secret, make_token
 from tests.conftest import MakeLog
 from tests.processes import Process, api, projector
 

@@ -16,8 +16,8 @@ from typing import Any
 import aiohttp
 import pytest
 
+from jobtrail.access.tokens import READ_ALL, WRITE, local_secret, make_token
 from jobtrail.settings import Settings
-from jobtrail.tokens import READ_ALL, WRITE, local_secret, make_token
 from tests.conftest import MakeLog
 from tests.e2e.fuzzing import POSITION
 from tests.processes import Process, api, clean_environment, projector

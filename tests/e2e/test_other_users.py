@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from jobtrail.local_kafka import login_of
+from jobtrail.local.kafka_login import login_of
 from tests.conftest import managed_broker
 from tests.contract.store_streams import event
 from tests.e2e.service import Service

@@ -9,7 +9,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from jobtrail.client import ApiError, Client
-from jobtrail.position import parse_position
+from jobtrail.core.position import parse_position
 from jobtrail.settings import Settings
 from tests.conftest import Served
 from tests.e2e.test_client import Place, event

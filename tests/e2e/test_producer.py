@@ -19,12 +19,12 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Span, use_span
 
 from jobtrail import JobProducer, SyncJobProducer
-from jobtrail.errors import EventError, LogUnavailable, NotRunning
-from jobtrail.events import MAX_EVENT_BYTES, TYPE_NAMES, decode
-from jobtrail.job import Job
-from jobtrail.position import holds, parse_position
+from jobtrail.core.errors import EventError, LogUnavailable, NotRunning
+from jobtrail.core.events import MAX_EVENT_BYTES, TYPE_NAMES, decode
+from jobtrail.core.job import Job
+from jobtrail.core.position import holds, parse_position
+from jobtrail.core.states import State
 from jobtrail.settings import Settings
-from jobtrail.states import State
 from tests.conftest import MakeLog
 from tests.faults.flows import fold_of, read_log
 from tests.processes import clean_environment

@@ -16,11 +16,11 @@ from click.testing import CliRunner
 from pyarrow import parquet
 
 from jobtrail.cli import main
-from jobtrail.errors import LogGapError, LogUnavailable
+from jobtrail.core.errors import LogGapError, LogUnavailable
 from jobtrail.replay import Filters, Replay
-from jobtrail.replay.archive_reading import ArchiveSource
-from jobtrail.replay.joined import JoinedSource
-from jobtrail.replay.log import LogSource
+from jobtrail.replay.archive.joined import JoinedSource
+from jobtrail.replay.archive.reading import ArchiveSource
+from jobtrail.replay.sources.log import LogSource
 from jobtrail.settings import Settings
 from tests.conftest import MakeLog
 from tests.e2e.replaying import JOBS, begin, event, filled, run, write

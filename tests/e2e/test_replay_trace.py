@@ -18,11 +18,11 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from jobtrail.events import decode
+from jobtrail.core.events import decode
+from jobtrail.core.job import Place
+from jobtrail.core.partitions import partition_of
 from jobtrail.importing.google_2011 import Trace
-from jobtrail.job import Place
-from jobtrail.partitions import partition_of
-from jobtrail.replay.folding import fold_tables
+from jobtrail.replay.folding.jobs import fold_tables
 from tests.e2e.oracle import START, Oracle
 from tests.replay_rows import Logged, batch_of
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pytest
 
-from jobtrail.position import holds, parse_position
+from jobtrail.core.position import holds, parse_position
 from tests.e2e.oracle import Oracle
 from tests.e2e.service import Service, get, pages
 from tests.processes import Process

@@ -14,14 +14,14 @@ from typing import Any, Final
 
 import pytest
 
-from jobtrail.asof import Cut
-from jobtrail.events import microseconds
+from jobtrail.core.asof import Cut
+from jobtrail.core.events import microseconds
+from jobtrail.core.partitions import partition_of
+from jobtrail.core.states import STATES
 from jobtrail.importing.google_2011 import Trace
-from jobtrail.partitions import partition_of
-from jobtrail.states import STATES
-from projections.projector import Projector
-from projections.reading import Caller, Filters, Snapshot
-from projections.sqlite.reader import SqliteReader
+from projections.ports.read import Caller, Filters, Snapshot
+from projections.projector.projector import Projector
+from projections.sqlite.read.reader import SqliteReader
 from tests.contract.store_feeding import projecting
 from tests.contract.store_streams import PARTITIONS, Record
 from tests.contract.stores import IMPLEMENTATIONS

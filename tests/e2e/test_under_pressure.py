@@ -16,11 +16,11 @@ import aiohttp
 import psutil
 import pytest
 
+from jobtrail.access.tokens import READ_ALL, WRITE, local_secret, make_token
 from jobtrail.client import Client
-from jobtrail.position import format_position
-from jobtrail.producer import LogWriter
+from jobtrail.core.position import format_position
+from jobtrail.produce.log_writer import LogWriter
 from jobtrail.settings import Settings
-from jobtrail.tokens import READ_ALL, WRITE, local_secret, make_token
 from services.broker.topics import ensure_topics
 from tests.e2e import clients
 from tests.e2e.service import Service, get

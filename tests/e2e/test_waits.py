@@ -12,10 +12,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from jobtrail.position import format_position
-from jobtrail.producer import LogWriter
+from jobtrail.access.tokens import READ_ALL, local_secret, make_token
+from jobtrail.core.position import format_position
+from jobtrail.produce.log_writer import LogWriter
 from jobtrail.settings import Settings
-from jobtrail.tokens import READ_ALL, local_secret, make_token
 from services.broker.topics import ensure_topics
 from tests.conftest import managed_broker
 from tests.processes import Process

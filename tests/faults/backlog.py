@@ -12,9 +12,9 @@ from typing import Final, Self
 from aiokafka import AIOKafkaProducer
 
 from benchmarks.load import Load
-from jobtrail.placing import partitions_of
+from jobtrail.core.partition_columns import partitions_of
 from jobtrail.settings import Settings
-from projections.sqlite.reader import SqliteReader
+from projections.sqlite.read.reader import SqliteReader
 from tests.contract.store_streams import PARTITIONS
 from tests.faults.flows import producer, until
 

@@ -1,7 +1,7 @@
 """Events on their way: streams made from a seed, the log as it is, and the store against its fold.
 
 What a store has to hold is asked of the contract tests' model: it knows no store, and judges and
-folds a log with `jobtrail.decoding.accept` and `jobtrail.fold.fold` alone.
+folds a log with `jobtrail.core.decoding.accept` and `jobtrail.core.fold.fold` alone.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Any, Final, Self
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from jobtrail.decoding import accept
-from jobtrail.errors import EventError, StoreNotReady
-from jobtrail.fold import fold
-from jobtrail.job import Job, Place
-from jobtrail.kafka import kafka_security
-from jobtrail.log import Log as KafkaLog
-from jobtrail.position import holds
+from jobtrail.core.decoding import accept
+from jobtrail.core.errors import EventError, StoreNotReady
+from jobtrail.core.fold import fold
+from jobtrail.core.job import Job, Place
+from jobtrail.core.position import holds
+from jobtrail.core.states import STATES
+from jobtrail.log.kafka import kafka_security
+from jobtrail.log.questions import Log as KafkaLog
 from jobtrail.settings import Settings
-from jobtrail.states import STATES
-from projections.reading import Caller, Filters, Held
-from projections.sqlite.reader import SqliteReader
+from projections.ports.read import Caller, Filters, Held
+from projections.sqlite.read.reader import SqliteReader
 from projections.verify import verify
 from tests.contract.store_checks import check_equal, with_whole_trail
 from tests.contract.store_model import Model, whole

@@ -10,9 +10,9 @@ import aiohttp
 import pytest
 from aiokafka.admin import NewPartitions
 
+from jobtrail.access.tokens import READ_ALL, local_secret, make_token
 from jobtrail.client import ApiError, Client
 from jobtrail.settings import Settings
-from jobtrail.tokens import READ_ALL, local_secret, make_token
 from tests.conftest import MakeLog
 from tests.contract.store_streams import PARTITIONS, Log, event
 from tests.faults.conftest import OwnBroker

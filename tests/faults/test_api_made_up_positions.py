@@ -9,8 +9,8 @@ from datetime import timedelta
 import aiohttp
 import pytest
 
-from jobtrail.position import format_position
-from jobtrail.tokens import local_secret, make_token
+from jobtrail.access.tokens import local_secret, make_token
+from jobtrail.core.position import format_position
 from tests.conftest import MakeLog
 from tests.faults.flows import ends_of, write
 from tests.faults.test_api_log_changes import jobs, served

@@ -6,7 +6,7 @@ import asyncio
 
 import asyncpg
 
-from jobtrail.pgboss.bridge import Bridge, Wanted
+from jobtrail.integrations.pgboss.bridge import Bridge, Wanted
 from tests.conftest import MakeLog
 from tests.faults.conftest import OwnBroker
 from tests.faults.flows import fold_of, read_log, until

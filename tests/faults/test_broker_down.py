@@ -9,9 +9,9 @@ from typing import Final
 
 import pytest
 
-from jobtrail.errors import LogUnavailable
-from jobtrail.events import decode
-from jobtrail.producer import LogWriter
+from jobtrail.core.errors import LogUnavailable
+from jobtrail.core.events import decode
+from jobtrail.produce.log_writer import LogWriter
 from jobtrail.settings import Settings
 from tests.conftest import MakeLog
 from tests.contract.store_streams import Log, event

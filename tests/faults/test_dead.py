@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from jobtrail.dead import DeadTopic
-from jobtrail.letters import DONE, LETTER, RETRIES, Wanted, letter_in
-from jobtrail.partitions import partition_of
-from jobtrail.process import child_environment
+from jobtrail.core.partitions import partition_of
+from jobtrail.log.dead_letters import DONE, LETTER, RETRIES, Wanted, letter_in
+from jobtrail.log.dead_topic import DeadTopic
+from jobtrail.processes.runtime import child_environment
 from jobtrail.settings import Settings
 from tests.conftest import MakeLog
 from tests.contract.store_streams import PARTITIONS, event

@@ -19,12 +19,12 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.admin.records_to_delete import RecordsToDelete
 
-from jobtrail.errors import LogGapError
-from jobtrail.kafka import is_compacted
-from jobtrail.partitions import partition_of
+from jobtrail.core.errors import LogGapError
+from jobtrail.core.partitions import partition_of
+from jobtrail.log.kafka import is_compacted
 from jobtrail.replay import Replay
-from jobtrail.replay.holes import Holes
-from jobtrail.replay.log import LogSource
+from jobtrail.replay.sources.holes import Holes
+from jobtrail.replay.sources.log import LogSource
 from jobtrail.settings import Settings
 from tests.conftest import MakeLog
 from tests.e2e.replaying import event, run

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from jobtrail.process import child_environment
+from jobtrail.processes.runtime import child_environment
 from jobtrail.settings import Settings
 from tests.conftest import MakeLog
 from tests.contract.store_streams import Record

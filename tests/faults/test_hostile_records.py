@@ -15,16 +15,16 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.record.default_records import DefaultRecord
 
-from jobtrail.batches import Unread
-from jobtrail.dead import DeadTopic
-from jobtrail.errors import EventError
-from jobtrail.letters import BATCH, NONE, RETRIED, RUN, Letter, Wanted, records_of
-from jobtrail.log_range import LogRange
-from jobtrail.replay.log import LogSource
+from jobtrail.access.tokens import READ_ALL, local_secret, make_token
+from jobtrail.core.errors import EventError
+from jobtrail.log.batches import Unread
+from jobtrail.log.dead_letters import BATCH, NONE, RETRIED, RUN, Letter, Wanted, records_of
+from jobtrail.log.dead_topic import DeadTopic
+from jobtrail.log.log_range import LogRange
+from jobtrail.replay.sources.log import LogSource
 from jobtrail.settings import Settings
-from jobtrail.tokens import READ_ALL, local_secret, make_token
-from projections.dead_letters import ONE_BY_ONE, DeadLetters
-from projections.holding import DeadLetter
+from projections.projector.dead_letters import ONE_BY_ONE, DeadLetters
+from projections.projector.partition_state import DeadLetter
 from projections.verify import verify
 from tests.conftest import MakeLog
 from tests.contract.store_streams import event

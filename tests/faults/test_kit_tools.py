@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from jobtrail.tokens import local_secret, make_token
+from jobtrail.access.tokens import local_secret, make_token
 from tests.conftest import MakeLog
 from tests.contract.store_streams import Log
 from tests.faults.kit.checker import Report

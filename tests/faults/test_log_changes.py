@@ -14,9 +14,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
 from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 from aiokafka.structs import TopicPartition
 
-from jobtrail.kafka import kafka_security
-from jobtrail.log import Log as KafkaLog
-from jobtrail.log import Read, last_record
+from jobtrail.log.kafka import kafka_security
+from jobtrail.log.questions import Log as KafkaLog
+from jobtrail.log.questions import Read, last_record
 from jobtrail.settings import Settings
 from services.broker.topics import ensure_topics
 from tests.conftest import MakeLog

@@ -9,13 +9,13 @@ from typing import Any, Final, NamedTuple
 import aiohttp
 import pytest
 
-from jobtrail.asof import Cut
-from jobtrail.events import from_microseconds
-from jobtrail.position import format_position, parse_position
+from jobtrail.access.tokens import READ_ALL, local_secret, make_token
+from jobtrail.core.asof import Cut
+from jobtrail.core.events import from_microseconds
+from jobtrail.core.position import format_position, parse_position
+from jobtrail.core.states import STATES
 from jobtrail.settings import Settings
-from jobtrail.states import STATES
-from jobtrail.tokens import READ_ALL, local_secret, make_token
-from projections.reading import Caller, Filters
+from projections.ports.read import Caller, Filters
 from tests.conftest import MakeLog
 from tests.contract.past_model import model_at
 from tests.contract.store_streams import BASE, DAYS, Log

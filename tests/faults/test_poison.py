@@ -15,11 +15,11 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.consumer import fetcher
 from aiokafka.record.util import calc_crc32c
 
-from jobtrail.events import MAX_EVENT_BYTES, MAX_PAYLOAD_BYTES
-from jobtrail.partitions import partition_of
-from jobtrail.records import read_any_header_name
+from jobtrail.access.tokens import READ_ALL, local_secret, make_token
+from jobtrail.core.events import MAX_EVENT_BYTES, MAX_PAYLOAD_BYTES
+from jobtrail.core.partitions import partition_of
+from jobtrail.log.consumers import read_any_header_name
 from jobtrail.settings import Settings
-from jobtrail.tokens import READ_ALL, local_secret, make_token
 from tests.conftest import MakeLog
 from tests.contract.store_streams import PARTITIONS, event
 from tests.faults.flows import DEADLINE, equals_fold, fold_of, losses, reached, read_topic, write

@@ -11,9 +11,9 @@ import psutil
 import pytest
 
 from jobtrail import JobProducer
-from jobtrail.errors import LogUnavailable
-from jobtrail.job import Verdict, event_key, kept_trail, read_trail
-from jobtrail.job_producer import WITHIN
+from jobtrail.core.errors import LogUnavailable
+from jobtrail.core.job import Verdict, event_key, kept_trail, read_trail
+from jobtrail.produce.job_producer import WITHIN
 from tests.conftest import MakeLog
 from tests.faults.conftest import OwnBroker
 from tests.faults.flows import fold_of, read_log, until

@@ -13,13 +13,13 @@ import pytest
 from aiokafka.admin import RecordsToDelete
 from aiokafka.structs import TopicPartition
 
-from jobtrail.errors import AlreadyRunning, LogGapError, StoreError, UsageError
-from jobtrail.position import holds, parse_position
-from jobtrail.process import child_environment
+from jobtrail.access.tokens import READ_ALL, local_secret, make_token
+from jobtrail.core.errors import AlreadyRunning, LogGapError, StoreError, UsageError
+from jobtrail.core.position import holds, parse_position
+from jobtrail.processes.runtime import child_environment
 from jobtrail.settings import Settings
-from jobtrail.tokens import READ_ALL, local_secret, make_token
 from projections.rebuild import rebuild
-from projections.sqlite.reader import SqliteReader
+from projections.sqlite.read.reader import SqliteReader
 from projections.verify import verify
 from tests.conftest import MakeLog, Served
 from tests.e2e.test_emit import outcome, prepared

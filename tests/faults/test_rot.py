@@ -9,13 +9,13 @@ import signal
 import pytest
 from aiokafka.errors import CorruptRecordException
 
-from jobtrail.copying import LogCopy
-from jobtrail.errors import LogGapError
-from jobtrail.kafka import kafka_security
-from jobtrail.log import Log
-from jobtrail.log_range import LogRange
-from jobtrail.replay.holes import Holes
-from jobtrail.replay.log import LogSource
+from jobtrail.core.errors import LogGapError
+from jobtrail.log.copying import LogCopy
+from jobtrail.log.kafka import kafka_security
+from jobtrail.log.log_range import LogRange
+from jobtrail.log.questions import Log
+from jobtrail.replay.sources.holes import Holes
+from jobtrail.replay.sources.log import LogSource
 from jobtrail.settings import Settings
 from tests.conftest import MakeLog
 from tests.contract.store_streams import Record

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from jobtrail.child_log import RotatingLog
-from jobtrail.process import child_environment
+from jobtrail.processes.child_log import RotatingLog
+from jobtrail.processes.runtime import child_environment
+from jobtrail.processes.supervisor import Child, ChildFailed
 from jobtrail.settings import Settings
-from jobtrail.supervisor import Child, ChildFailed
 from tests.faults.flows import until
 
 #: As little as the setting may be.
@@ -24,8 +24,8 @@ HUNG_AFTER = 3.0
 #: A child that does what its first argument says, once it is ready.
 PROGRAM = """
 import asyncio, os, signal, sys
-from jobtrail.alive import keep_saying_alive
-from jobtrail.process import end_with_parent
+from jobtrail.processes.alive import keep_saying_alive
+from jobtrail.processes.runtime import end_with_parent
 
 async def main():
     stop = asyncio.Event()

@@ -11,8 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from jobtrail.local import FILE
-from jobtrail.processes import read_processes
+from jobtrail.local.running import FILE
+from jobtrail.processes.process_states import read_processes
 from tests.conftest import MakeLog
 from tests.e2e.service import Service, command
 from tests.e2e.test_emit import outcome

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import apsw
 import pytest
 
-from jobtrail.position import parse_position
-from jobtrail.process import child_environment
+from jobtrail.core.position import parse_position
+from jobtrail.local.verified import VERIFIED, read_verified
+from jobtrail.processes.runtime import child_environment
 from jobtrail.settings import Settings
-from jobtrail.verified import VERIFIED, read_verified
 from projections.verify import verify
 from tests.conftest import MakeLog
 from tests.contract.store_streams import BASE, Log

@@ -9,14 +9,14 @@ from typing import Final
 
 import pytest
 
-from jobtrail.kafka import kafka_security
-from jobtrail.log import Log
+from jobtrail.log.kafka import kafka_security
+from jobtrail.log.questions import Log
 from jobtrail.settings import Settings
-from projections.holding import DeadLetter
-from projections.projector import Projector
-from projections.sqlite import schema
-from projections.sqlite.writer import SqliteWriter
-from projections.watchdog import watch
+from projections.projector.partition_state import DeadLetter
+from projections.projector.projector import Projector
+from projections.projector.watchdog import watch
+from projections.sqlite.files import schema
+from projections.sqlite.write.writer import SqliteWriter
 from services.broker.topics import ensure_topics
 from tests.conftest import MakeLog
 from tests.contract.store_streams import PARTITIONS

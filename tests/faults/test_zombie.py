@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from projections.sqlite.schema import connect
+from projections.sqlite.files.schema import connect
 from tests.conftest import MakeLog
 from tests.contract.stores import SqliteStore
 from tests.faults.flows import equals_fold, losses, stream, until, write

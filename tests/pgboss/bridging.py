@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import asyncpg
 
-from jobtrail.job import Job
-from jobtrail.pgboss.bridge import Bridge, Wanted
-from jobtrail.pgboss.session import Figures
-from jobtrail.process import child_environment
+from jobtrail.core.job import Job
+from jobtrail.integrations.pgboss.bridge import Bridge, Wanted
+from jobtrail.integrations.pgboss.session import Figures
+from jobtrail.processes.runtime import child_environment
 from jobtrail.settings import Settings
 from tests.e2e.service import command
 from tests.faults.flows import DEADLINE, fold_of, read_log

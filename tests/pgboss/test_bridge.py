@@ -12,14 +12,14 @@ import aiohttp
 import asyncpg
 import pytest
 
-from jobtrail.errors import JobtrailError
-from jobtrail.events import Created, decode
-from jobtrail.job import Job, Verdict, kept_trail, read_trail
-from jobtrail.pgboss.bridge import Bridge, Wanted
-from jobtrail.pgboss.memory import Checkpoint, Memory
-from jobtrail.position import format_position
+from jobtrail.access.tokens import local_secret, make_token
+from jobtrail.core.errors import JobtrailError
+from jobtrail.core.events import Created, decode
+from jobtrail.core.job import Job, Verdict, kept_trail, read_trail
+from jobtrail.core.position import format_position
+from jobtrail.integrations.pgboss.bridge import Bridge, Wanted
+from jobtrail.integrations.pgboss.memory import Checkpoint, Memory
 from jobtrail.settings import Settings
-from jobtrail.tokens import local_secret, make_token
 from tests.conftest import MakeLog, Served
 from tests.e2e.service import get
 from tests.faults.flows import DEADLINE, read_log

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from jobtrail.process import child_environment
+from jobtrail.processes.runtime import child_environment
 from jobtrail.settings import Settings
 from tests.conftest import MakeLog
 from tests.e2e.service import command

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from jobtrail.position import LastRecord
-from projections.reading import Held
-from services.api.buffer import MARKS, UNKNOWN, Buffer
+from jobtrail.core.position import LastRecord
+from projections.ports.read import Held
+from services.api.live.buffer import MARKS, UNKNOWN, Buffer
 
 LIMIT = 5000
 PARTITIONS = (0, 1)

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobtrail.asof import Cut
-from projections.reading import Cursor, Filters
-from services.api.cursors import Cursors
-from services.api.problems import Problem
-from services.api.requests import SearchQuery, SummaryQuery, read_query
+from jobtrail.core.asof import Cut
+from projections.ports.read import Cursor, Filters
+from services.api.http.cursors import Cursors
+from services.api.http.requests import SearchQuery, SummaryQuery, read_query
+from services.api.problems.problems import Problem
 
 #: 2026-11-23T13:00:00Z
 NOON = 1_795_438_800_000_000

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobtrail.errors import EventError
-from jobtrail.events import decode, is_json_type
+from jobtrail.core.errors import EventError
+from jobtrail.core.events import decode, is_json_type
 from services.api.routes.ingest import text_of
 
 EVENT = {

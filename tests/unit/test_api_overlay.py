@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from projections.reading import Caller
-from services.api.buffer import MANY, Buffer, Record
-from services.api.overlay import _SAID_BYTES, Overlay
+from projections.ports.read import Caller
+from services.api.live.buffer import MANY, Buffer, Record
+from services.api.live.overlay import _SAID_BYTES, Overlay
 
 KEY = b"job"
 

@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobtrail.states import State
-from projections.reading import Filters
-from services.api.instants import as_text, first_instant, last_instant
-from services.api.problems import Problem
-from services.api.query import parse_query
-from services.api.requests import (
+from jobtrail.core.states import State
+from projections.ports.read import Filters
+from services.api.http.instants import as_text, first_instant, last_instant
+from services.api.http.query import parse_query
+from services.api.http.requests import (
     BulkQuery,
     NoQuery,
     Query,
@@ -26,6 +25,7 @@ from services.api.requests import (
     read_body,
     read_query,
 )
+from services.api.problems.problems import Problem
 
 ARRAYS = frozenset({"jobType", "state", "tag"})
 #: 2026-11-23T13:00:00Z in microseconds

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import msgspec
 
-from jobtrail.pids import birth_of
-from jobtrail.processes import FILE, Processes, ProcessState
-from services.api.metrics import Metrics
-from services.api.restarts import measure_restarts
+from jobtrail.processes.pids import birth_of
+from jobtrail.processes.process_states import FILE, Processes, ProcessState
+from services.api.metrics.metrics import Metrics
+from services.api.metrics.restarts import measure_restarts
 
 
 def test_restarts_are_counted_while_the_service_runs(tmp_path: Path) -> None:

@@ -16,8 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobtrail.errors import SettingError, UsageError
-from jobtrail.tokens import (
+from jobtrail.access.tokens import (
     AUDIENCE,
     ISSUER,
     LEEWAY,
@@ -30,9 +29,10 @@ from jobtrail.tokens import (
     make_token,
     read_token,
 )
-from projections.reading import Caller
-from services.api.auth import Gate
-from services.api.problems import Problem
+from jobtrail.core.errors import SettingError, UsageError
+from projections.ports.read import Caller
+from services.api.access.auth import Gate
+from services.api.problems.problems import Problem
 
 SECRET = bytes(range(32))
 FAR = 4_000_000_000

@@ -8,9 +8,9 @@ from collections import Counter
 
 import pytest
 
-from services.api.outgoing import LARGE, Outgoing
-from services.api.problems import Problem
-from services.api.turns import Line, Turns
+from services.api.http.outgoing import LARGE, Outgoing
+from services.api.limits.turns import Line, Turns
+from services.api.problems.problems import Problem
 
 
 class Full(Exception):

@@ -7,11 +7,11 @@ from typing import NoReturn
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobtrail.states import ENDED
-from projections.reading import Caller, Held
-from services.api.buffer import Buffer, Record
+from jobtrail.core.states import ENDED
+from projections.ports.read import Caller, Held
+from services.api.live.buffer import Buffer, Record
 from services.api.store import Store
-from services.api.watching import Seen, Wait, Watch
+from services.api.waits.watching import Seen, Wait, Watch
 from tests.contract.store_streams import BASE, event
 
 PARTITIONS = 1

@@ -10,11 +10,11 @@ import pytest_asyncio
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from faust.types import TP
 
-from jobtrail.records import Group, _Fetched
-from projections.app import apply_fetched
-from projections.projector import Projector
-from projections.sqlite.writer import SqliteWriter
-from projections.transport import Fetched
+from jobtrail.log.consumers import Group, _Fetched
+from projections.projector.app import apply_fetched
+from projections.projector.projector import Projector
+from projections.projector.transport import Fetched
+from projections.sqlite.write.writer import SqliteWriter
 from tests.groups import group_of
 from tests.unit.test_projector import PARTITIONS, Line, Record, of_partition
 

@@ -26,34 +26,29 @@ MAY_IMPORT = {
     "services": (
         "jobtrail",
         "services",
-        "projections.meter",
-        "projections.reading",
-        "projections.sqlite.reader",
+        "projections.ports.meter",
+        "projections.ports.read",
+        "projections.sqlite.read.reader",
     ),
 }
 
-# The pure core, and all that it may import: no I/O, no clock, no random number.
-PURE = ("states", "events", "trail", "job", "fold", "position", "readable", "binding", "nesting")
+# All that the pure core may import: no I/O, no clock, no random number.
 PURE_MAY_IMPORT = {
     "__future__",
     "collections.abc",
+    "contextlib",
     "copy",
     "datetime",
     "enum",
     "functools",
     "hashlib",
-    "jobtrail.binding",
-    "jobtrail.errors",
-    "jobtrail.events",
-    "jobtrail.job",
-    "jobtrail.nesting",
-    "jobtrail.readable",
-    "jobtrail.trail",
-    "jobtrail.states",
+    "itertools",
+    "jobtrail.core",
     "json",
     "math",
     "msgspec",
     "numpy",
+    "operator",
     "re",
     "struct",
     "types",
@@ -64,7 +59,7 @@ PURE_MAY_IMPORT = {
 # What prints, and the two modules that may: they show what others wrote so that no terminal obeys.
 PRINTS = {"print", "echo", "secho", "echo_via_pager", "get_binary_stream", "get_text_stream"}
 STREAMS = {"stdout", "stderr", "__stdout__", "__stderr__"}
-PRINTERS = ("jobtrail/terminal.py", "jobtrail/screen.py")
+PRINTERS = ("jobtrail/terminal/text.py", "jobtrail/terminal/tables.py")
 #: Of rich, anybody may draw progress: its words are ours.
 PROGRESS = "rich.progress"
 
@@ -192,22 +187,21 @@ def test_imports_go_one_way(file: str) -> None:
     assert strangers(tree(file), file) == []
 
 
-@pytest.mark.parametrize("name", PURE)
-def test_the_pure_core_has_no_io_no_clock_and_no_random_number(name: str) -> None:
-    file = f"jobtrail/{name}.py"
+@pytest.mark.parametrize("file", files_in("jobtrail/core"))
+def test_the_pure_core_has_no_io_no_clock_and_no_random_number(file: str) -> None:
     assert impurities(tree(file), file) == []
 
 
 @pytest.mark.parametrize("file", files_in(*OURS))
 def test_everybody_reads_the_log_by_the_same_consumer(file: str) -> None:
-    """Committed records only, and never moved by itself: `jobtrail.records.group_reader`."""
+    """Committed records only, and never moved by itself: `jobtrail.log.consumers.group_reader`."""
     made = [f for f in called(tree(file)) if f == "AIOKafkaConsumer"]
-    assert made == (["AIOKafkaConsumer"] if file == "jobtrail/records.py" else [])
+    assert made == (["AIOKafkaConsumer"] if file == "jobtrail/log/consumers.py" else [])
 
 
 @pytest.mark.parametrize("file", files_in(*OURS))
 def test_everything_is_printed_through_one_door(file: str) -> None:
-    """`jobtrail.terminal` and `jobtrail.screen`: they make the text of others safe to show."""
+    """The modules of `jobtrail.terminal`: they make the text of others safe to show."""
     assert prints(tree(file), file) == [] or file in PRINTERS
 
 
@@ -236,7 +230,7 @@ def test_no_work_is_left_over(file: str) -> None:
 
 
 def test_the_folders_are_found() -> None:
-    assert "jobtrail/fold.py" in EVERY
+    assert "jobtrail/core/fold.py" in EVERY
     assert "tests/unit/test_architecture.py" in TESTS
     assert {Path(file).parts[0] for file in EVERY} >= set(OURS)
 
@@ -245,16 +239,20 @@ def test_the_folders_are_found() -> None:
     ("file", "line", "found"),
     [
         ("jobtrail/x.py", "import services.api", ["services.api"]),
-        ("jobtrail/x.py", "from projections import store", ["projections.store"]),
+        ("jobtrail/x.py", "from projections import ports", ["projections.ports"]),
         ("jobtrail/x.py", "def f():\n    import projections", ["projections"]),
         ("projections/x.py", "from services.api import app", ["services.api.app"]),
-        ("projections/sqlite/x.py", "from ..store import Entry", []),
-        ("services/x.py", "from projections.reading import Held", []),
-        ("services/x.py", "from projections.sqlite import reader", []),
-        ("services/x.py", "from projections.sqlite import writer", ["projections.sqlite.writer"]),
+        ("projections/sqlite/x.py", "from ..ports import write", []),
+        ("services/x.py", "from projections.ports.read import Held", []),
+        ("services/x.py", "from projections.sqlite.read import reader", []),
+        (
+            "services/x.py",
+            "from projections.sqlite.write import writer",
+            ["projections.sqlite.write.writer"],
+        ),
         ("services/x.py", "from projections import *", ["projections.*"]),
         ("services/x.py", "import projections.storehouse", ["projections.storehouse"]),
-        ("services/api/x.py", "import jobtrail.fold, services.broker, aiohttp", []),
+        ("services/api/x.py", "import jobtrail.core.fold, services.broker, aiohttp", []),
     ],
 )
 def test_a_wrong_import_is_seen(file: str, line: str, found: list[str]) -> None:
@@ -265,8 +263,8 @@ def test_a_wrong_import_is_seen(file: str, line: str, found: list[str]) -> None:
     "line", ["import time", "import os", "from random import random", "datetime.now()", "open(x)"]
 )
 def test_an_impurity_is_seen(line: str) -> None:
-    assert impurities(ast.parse(line), "jobtrail/fold.py")
-    assert not impurities(ast.parse("import re\nfrom datetime import UTC"), "jobtrail/fold.py")
+    assert impurities(ast.parse(line), "jobtrail/core/fold.py")
+    assert not impurities(ast.parse("import re\nfrom datetime import UTC"), "jobtrail/core/fold.py")
 
 
 @pytest.mark.parametrize(

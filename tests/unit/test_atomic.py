@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from jobtrail.atomic import atomic_write
+from jobtrail.files.atomic import atomic_write
 
 ROOT = Path(__file__).parents[2]
 #: Dies between the last byte and the new name.
 STOPPED = """
 import os, signal, sys
 from pathlib import Path
-import jobtrail.atomic as atomic
+import jobtrail.files.atomic as atomic
 Path.replace = lambda self, target: os.kill(os.getpid(), signal.SIGKILL)
 atomic.atomic_write(Path(sys.argv[1]), b"new")
 """
@@ -109,13 +109,13 @@ def test_a_missing_folder_is_said(tmp_path: Path) -> None:
 
 #: What writes files that are not kept whole: logs, streams of rows, drafts in a folder of `whole`.
 STREAMS = {
-    "jobtrail/atomic.py",
-    "jobtrail/replay/files.py",
-    "jobtrail/replay/archive_store.py",
-    "jobtrail/replay/growing.py",
-    "jobtrail/child_log.py",
+    "jobtrail/files/atomic.py",
+    "jobtrail/replay/export/files.py",
+    "jobtrail/replay/archive/place.py",
+    "jobtrail/replay/export/growing.py",
+    "jobtrail/processes/child_log.py",
     # Moves whole databases, the WAL first; there is no content to write.
-    "projections/sqlite/replacing.py",
+    "projections/sqlite/write/replacing.py",
 }
 #: A file that takes another's place, or text that is written where it lies.
 BY_HAND = re.compile(

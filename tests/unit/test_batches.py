@@ -17,11 +17,11 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobtrail.batches import BYTES, RECORDS, Limits, Unread
-from jobtrail.decoding import accept
-from jobtrail.errors import EventError
-from jobtrail.kafka import Client
-from jobtrail.records import Group, InGroups, fetch_groups
+from jobtrail.core.decoding import accept
+from jobtrail.core.errors import EventError
+from jobtrail.log.batches import BYTES, RECORDS, Limits, Unread
+from jobtrail.log.consumers import Group, InGroups, fetch_groups
+from jobtrail.log.kafka import Client
 from jobtrail.settings import Settings
 from tests.contract.store_streams import event
 from tests.hostile import ZSTD, Case, Odd, all_cases, batch, count_of, packed, with_base, zeros

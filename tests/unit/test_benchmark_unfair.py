@@ -14,7 +14,7 @@ from benchmarks.greedy import Greedy, _Asker
 from benchmarks.load import Load
 from benchmarks.options import QUICK
 from benchmarks.unfair import CROWDED, FOREIGN, _hostile
-from jobtrail.events import Created, decode
+from jobtrail.core.events import Created, decode
 
 
 def test_hostile_events_are_valid() -> None:

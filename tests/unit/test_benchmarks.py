@@ -23,10 +23,10 @@ from benchmarks.report import END as END_RESULTS
 from benchmarks.report import PAGE, main, markdown, rewrite
 from benchmarks.results import Result, Row, as_text, number
 from benchmarks.stats import distribution, latencies, middle, percentile
-from jobtrail.events import Created, decode, microseconds
-from jobtrail.fold import fold
-from jobtrail.job import Job, Place, Verdict
-from jobtrail.states import State
+from jobtrail.core.events import Created, decode, microseconds
+from jobtrail.core.fold import fold
+from jobtrail.core.job import Job, Place, Verdict
+from jobtrail.core.states import State
 
 SMALL = Load(jobs=500, owners=50, under_way=100)
 

@@ -8,7 +8,7 @@ import sys
 #: As a child of Celery's pool is sent SIGTERM while it tells of its end.
 HOLDS_A_SIGNAL_BACK = """
 import asyncio, os, signal
-from jobtrail.blocking import LoopThread
+from jobtrail.processes.loop_thread import LoopThread
 
 thread = LoopThread("behind")
 thread.start()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jobtrail.errors import BrokerError
+from jobtrail.core.errors import BrokerError
 from services.broker.config import SERVER, server_properties
 from services.broker.datadir import PORTS, DataDir, Record, choose_port, is_free, version_key
 from services.broker.process import tail

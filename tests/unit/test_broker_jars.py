@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from jobtrail.errors import BrokerError
+from jobtrail.core.errors import BrokerError
 from services.broker.jars import (
     KAFKA,
     LOCK_FILE,

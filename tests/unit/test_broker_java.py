@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobtrail.errors import BrokerError
+from jobtrail.core.errors import BrokerError
 from services.broker.java import (
     NEEDED_MODULES,
     bundled,

@@ -11,8 +11,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from jobtrail.errors import SettingError
-from jobtrail.kafka import kafka_security
+from jobtrail.core.errors import SettingError
+from jobtrail.log.kafka import kafka_security
 from jobtrail.settings import Settings
 from services.broker.config import server_properties
 from services.broker.topics import dead_topic_configs, topic_configs

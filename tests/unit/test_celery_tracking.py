@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
-from jobtrail.errors import LogUnavailable
+from jobtrail.core.errors import LogUnavailable
 from jobtrail.integrations.celery import Tracker, track
 from jobtrail.integrations.celery_calls import Call, error_of, event_id
-from jobtrail.sync_producer import SyncJobProducer
+from jobtrail.produce.sync_producer import SyncJobProducer
 from tests.e2e.celery_shop import SOURCE, shop
 
 

@@ -14,15 +14,15 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from jobtrail.access.tokens import local_secret, read_token
 from jobtrail.cli import main
 from jobtrail.cli.proof import whom_to_ask
-from jobtrail.errors import NotRunning, UsageError
-from jobtrail.local import FILE, Running
-from jobtrail.pids import birth_of
-from jobtrail.processes import FILE as PROCESSES
-from jobtrail.processes import Processes, ProcessState
+from jobtrail.core.errors import NotRunning, UsageError
+from jobtrail.local.running import FILE, Running
+from jobtrail.processes.pids import birth_of
+from jobtrail.processes.process_states import FILE as PROCESSES
+from jobtrail.processes.process_states import Processes, ProcessState
 from jobtrail.settings import Settings
-from jobtrail.tokens import local_secret, read_token
 
 HERE = "http://127.0.0.1:8040"
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from jobtrail.client.results import Status, decoded
+from jobtrail.contract.results import Status, decoded
 
 
 def status(output: bytes) -> bytes:

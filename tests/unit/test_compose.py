@@ -33,11 +33,11 @@ import yaml
 from docker.utils.build import exclude_paths  # type: ignore[import-untyped]
 from packaging.specifiers import SpecifierSet
 
+from jobtrail.access.tokens import local_secret, read_token
 from jobtrail.cli import command
 from jobtrail.settings import ENV_PREFIX, Settings, load
-from jobtrail.tokens import local_secret, read_token
 from jobtrail.version import __version__
-from projections.sqlite.schema import SCHEMA_VERSION, Layout, create
+from projections.sqlite.files.schema import SCHEMA_VERSION, Layout, create
 from services.broker.config import server_properties
 from services.broker.jars import read_lock
 from services.broker.topics import topic_configs

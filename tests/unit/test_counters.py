@@ -5,12 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobtrail.job import Job
-from jobtrail.states import STATES
-from projections.sqlite import counters
-from projections.sqlite.placed import NONE, Key, Placed
-from projections.sqlite.schema import DAY, EVERYBODY
-from projections.store import Entry
+from jobtrail.core.job import Job
+from jobtrail.core.states import STATES
+from projections.ports.write import Entry
+from projections.sqlite.files.schema import DAY, EVERYBODY
+from projections.sqlite.tables.change_layout import NONE
+from projections.sqlite.write import counters
+from projections.sqlite.write.write_set import Key, Placed
 
 KEYS = st.tuples(
     st.integers(0, 2),

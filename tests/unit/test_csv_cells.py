@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from jobtrail.replay.csv_cells import guarded, guarded_column
-from jobtrail.replay.export import csv_lines, to_csv
+from jobtrail.replay.export.csv_cells import guarded, guarded_column
+from jobtrail.replay.export.export import csv_lines, to_csv
 
 FORMULAS = ("=1+1", "+1", "-1+2", "@SUM(A1)", "\tx", "\rx", "\n=x", '=HYPERLINK("http://x")', "＝1")
 PLAIN = ("a=b", "job-1", "", "'=1", " =1", "é", "1")

@@ -10,14 +10,20 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from jobtrail.batches import Misnamed
-from jobtrail.binding import pack_sources, stamp
-from jobtrail.decoding import DECODED_TOGETHER, accept, decode_clear, event_keys, ids_of
-from jobtrail.errors import EventError
-from jobtrail.events import MAX_NAME_BYTES, MAX_PAYLOAD_BYTES, Event, decode
-from jobtrail.job import event_key, foreign_key
-from jobtrail.nesting import MAX_NESTING, SHALLOW_BYTES
-from jobtrail.partitions import partition_of
+from jobtrail.core.decoding import (
+    DECODED_TOGETHER,
+    InvalidHeader,
+    accept,
+    decode_clear,
+    event_keys,
+    ids_of,
+)
+from jobtrail.core.errors import EventError
+from jobtrail.core.events import MAX_NAME_BYTES, MAX_PAYLOAD_BYTES, Event, decode
+from jobtrail.core.job import event_key, foreign_key
+from jobtrail.core.nesting import MAX_NESTING, SHALLOW_BYTES
+from jobtrail.core.partitions import partition_of
+from jobtrail.core.source_binding import pack_sources, stamp
 from tests.unit.test_fold_properties import wide_events, wire
 
 PARTITIONS = 8
@@ -86,7 +92,7 @@ def test_another_partition_than_the_keys_is_refused(partition: int) -> None:
 
 def test_a_header_whose_name_is_no_utf_8_is_refused_whatever_the_value() -> None:
     for value in (event(), b"{", b""):
-        error = refusal(b"job", Misnamed(value))
+        error = refusal(b"job", InvalidHeader(value))
         assert error.reason == "header-not-utf-8"
         assert "UTF-8" in str(error.expected)
         assert "header" in error.what
@@ -172,7 +178,7 @@ ODD = {
     "an array": b"[" + event() + b"]",
     "half an event": event()[:-1],
     "the other half": event()[1:],
-    "a header's name": Misnamed(event()),
+    "a header's name": InvalidHeader(event()),
 }
 #: These look clear, and are no event, or two.
 WRONG = {

@@ -13,18 +13,18 @@ import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
-from jobtrail.client import results
-from jobtrail.events import EVENT_TYPES, TYPE_NAMES
-from jobtrail.job import Job
-from jobtrail.letters import BATCH, CUT, DETAIL, NONE, PLACE, REASON, RETRIES, RUN
+from jobtrail.contract import results
+from jobtrail.core.events import EVENT_TYPES, TYPE_NAMES
+from jobtrail.core.job import Job
+from jobtrail.core.states import State
+from jobtrail.log.dead_letters import BATCH, CUT, DETAIL, NONE, PLACE, REASON, RETRIES, RUN
 from jobtrail.settings import Settings
-from jobtrail.states import State
 from projections import asyncapi
-from services.api import problems
-from services.api.answers import encode, job_answer, status_answer
+from services.api.http.answers import encode, job_answer, status_answer
 from services.api.openapi import document
 from services.api.openapi.headers import HEADERS
 from services.api.openapi.operations import problem_kinds
+from services.api.problems import problems
 from services.api.routes import ENDPOINTS
 
 ROOT = Path(__file__).parents[2]

@@ -6,8 +6,8 @@ import inspect
 
 import pytest
 
-from jobtrail import errors
-from jobtrail.errors import EventError, FencedError, JobtrailError, LogGapError, StoreError
+from jobtrail.core import errors
+from jobtrail.core.errors import EventError, FencedError, JobtrailError, LogGapError, StoreError
 
 FIELDS = {"expected": "a port", "found": "a dog", "where": "line 7", "mend": "Free the port."}
 TREE = [cls for _, cls in inspect.getmembers(errors, inspect.isclass)]

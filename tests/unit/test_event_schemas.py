@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from jobtrail.event_schemas import event_schemas
-from jobtrail.events import TYPE_NAMES
+from jobtrail.contract.event_schemas import event_schemas
+from jobtrail.core.events import TYPE_NAMES
 
 PUBLISHED = Path(__file__).parents[2] / "docs" / "schemas"
 GOLDEN = Path(__file__).parent / "golden"
@@ -37,7 +37,7 @@ def schema_of(folder: Path, name: str) -> dict[str, Any]:
 def test_a_schema_is_what_the_definitions_make(name: str) -> None:
     made = json.loads(json.dumps(event_schemas()[name]))
     same = schema_of(PUBLISHED, name) == made
-    assert same, "it has changed: python -m jobtrail.event_schemas docs/schemas"
+    assert same, "it has changed: python -m jobtrail.contract.event_schemas docs/schemas"
 
 
 def test_every_type_has_one() -> None:

@@ -9,16 +9,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from jobtrail import events as ev
 from jobtrail.cli.explain import show
 from jobtrail.client import HistoryEntry
 from jobtrail.client import Job as Answer
-from jobtrail.durations import duration
-from jobtrail.explain import Span, tell
-from jobtrail.fold import fold
-from jobtrail.job import Job, Place, Verdict, kept_trail, read_trail
-from jobtrail.screen import Screen
-from jobtrail.states import State
+from jobtrail.client.explain import Span, tell
+from jobtrail.core import events as ev
+from jobtrail.core.durations import duration
+from jobtrail.core.fold import fold
+from jobtrail.core.job import Job, Place, Verdict, kept_trail, read_trail
+from jobtrail.core.states import State
+from jobtrail.terminal.tables import Screen
 
 NOON = datetime(2026, 11, 23, 13, tzinfo=UTC)
 

@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from jobtrail.events import MAX_TAGS, TYPE_NAMES, Event, decode, from_microseconds
-from jobtrail.fold import fold
-from jobtrail.job import Job, Place, Verdict, event_key, read_trail
-from jobtrail.states import STATES, State
+from jobtrail.core.events import MAX_TAGS, TYPE_NAMES, Event, decode, from_microseconds
+from jobtrail.core.fold import fold
+from jobtrail.core.job import Job, Place, Verdict, event_key, read_trail
+from jobtrail.core.states import STATES, State
 
 JOB = "cefb58a0-cd71-11ec-8e29-81c20d280994"
 APPLIED, DUPLICATE = Verdict.APPLIED, Verdict.DUPLICATE

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from jobtrail.fold import fold
-from jobtrail.job import Place, Verdict, event_key
-from jobtrail.states import State
+from jobtrail.core.fold import fold
+from jobtrail.core.job import Place, Verdict, event_key
+from jobtrail.core.states import State
 from tests.unit.test_fold import after, an, in_state, without_trail
 
 APPLIED, DUPLICATE = Verdict.APPLIED, Verdict.DUPLICATE

@@ -16,11 +16,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from jobtrail.errors import EventError
-from jobtrail.events import decode, encode, from_microseconds, microseconds
-from jobtrail.fold import fold
-from jobtrail.job import VERDICTS, Job, Place, kept_trail, read_trail
-from jobtrail.states import STATES
+from jobtrail.core.errors import EventError
+from jobtrail.core.events import decode, encode, from_microseconds, microseconds
+from jobtrail.core.fold import fold
+from jobtrail.core.job import VERDICTS, Job, Place, kept_trail, read_trail
+from jobtrail.core.states import STATES
 
 Body = dict[str, Any]
 

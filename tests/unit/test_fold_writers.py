@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from jobtrail.binding import MAX_SOURCES, pack_sources, stamp, unpack_sources
-from jobtrail.errors import EventError
-from jobtrail.events import Event, decode
-from jobtrail.fold import fold
-from jobtrail.job import Job, Place, Verdict, event_key, foreign_key, read_trail
+from jobtrail.core.errors import EventError
+from jobtrail.core.events import Event, decode
+from jobtrail.core.fold import fold
+from jobtrail.core.job import Job, Place, Verdict, event_key, foreign_key, read_trail
+from jobtrail.core.source_binding import MAX_SOURCES, pack_sources, stamp, unpack_sources
 
 API, WORKER, MALLORY = "//alice/api", "//alice/worker", "//mallory/app"
 APPLIED, DUPLICATE, FOREIGN = Verdict.APPLIED, Verdict.DUPLICATE, Verdict.FOREIGN

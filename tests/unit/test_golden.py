@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from jobtrail import events as ev
-from jobtrail.errors import EventError
-from jobtrail.fold import fold
-from jobtrail.job import VERDICTS, Job, Place, TrailEntry, event_key, read_trail
-from jobtrail.partitions import partition_of
-from jobtrail.states import STATES
+from jobtrail.core import events as ev
+from jobtrail.core.errors import EventError
+from jobtrail.core.fold import fold
+from jobtrail.core.job import VERDICTS, Job, Place, TrailEntry, event_key, read_trail
+from jobtrail.core.partitions import partition_of
+from jobtrail.core.states import STATES
 
 GOLDEN = Path(__file__).parent / "golden"
 LIVE = sorted(path.stem for path in GOLDEN.glob("*.json") if not path.stem.startswith("dead-"))

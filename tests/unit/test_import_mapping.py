@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from jobtrail.errors import UsageError
+from jobtrail.core.errors import UsageError
 from jobtrail.importing.mapping import ALL_FIELDS, FIELDS, Mapping, Part, read_mapping
 
 TOP: Final = 'source = "//s"\n'

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobtrail.events import decode
+from jobtrail.core.events import decode
 from jobtrail.importing.mapping import Mapping, read_mapping
 from jobtrail.importing.rules import Maker
 from jobtrail.importing.values import Fault

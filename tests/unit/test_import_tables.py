@@ -15,8 +15,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from jobtrail.errors import UsageError
-from jobtrail.events import decode
+from jobtrail.core.errors import UsageError
+from jobtrail.core.events import decode
 from jobtrail.importing.opening import MAX_LINE
 from jobtrail.importing.row import Row
 from jobtrail.importing.tables import read

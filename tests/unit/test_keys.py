@@ -13,13 +13,21 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from jobtrail.access.api_keys import (
+    ApiKey,
+    KeysDamaged,
+    add_key,
+    make_key,
+    read_keys,
+    revoke_key,
+    split_key,
+)
+from jobtrail.access.tokens import READ_ALL, WRITE
 from jobtrail.cli import main
-from jobtrail.errors import SettingError, UsageError
-from jobtrail.keys import ApiKey, KeysDamaged, add_key, make_key, read_keys, revoke_key, split_key
-from jobtrail.tokens import READ_ALL, WRITE
-from services.api.auth import Gate
-from services.api.keys import Keys
-from services.api.problems import Problem
+from jobtrail.core.errors import SettingError, UsageError
+from services.api.access.auth import Gate
+from services.api.access.cached_keys import Keys
+from services.api.problems.problems import Problem
 
 NOW = datetime(2026, 11, 23, 13, tzinfo=UTC)
 
@@ -222,10 +230,10 @@ def test_the_file_is_where_the_setting_says(tmp_path: Path) -> None:
 
 
 def test_there_are_not_too_many_keys(tmp_path: Path) -> None:
-    import jobtrail.keys
+    import jobtrail.access.api_keys
 
     path = tmp_path / "keys.json"
-    many = tuple(make_key("alice", at=NOW)[0] for _ in range(jobtrail.keys.MAX_KEYS))
-    jobtrail.keys._write(path, many)
+    many = tuple(make_key("alice", at=NOW)[0] for _ in range(jobtrail.access.api_keys.MAX_KEYS))
+    jobtrail.access.api_keys._write(path, many)
     with pytest.raises(UsageError):
         add_key(path, make_key("alice", at=NOW)[0])

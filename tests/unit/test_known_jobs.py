@@ -6,11 +6,11 @@ import contextlib
 
 import pytest
 
-from jobtrail.events import Event, decode
-from jobtrail.fold import fold
-from jobtrail.job import Job, Place
-from jobtrail.replay.known_jobs import KnownJobs
-from jobtrail.trail import CHUNK_ENTRIES
+from jobtrail.core.events import Event, decode
+from jobtrail.core.fold import fold
+from jobtrail.core.job import Job, Place
+from jobtrail.core.trail import CHUNK_ENTRIES
+from jobtrail.replay.folding.jobs_at_start import KnownJobs
 
 
 def event_of(number: int, kind: str = "progress") -> Event:

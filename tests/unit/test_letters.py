@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from jobtrail.errors import UsageError
-from jobtrail.letters import DETAIL, PLACE, REASON, RETRIES, RUN, letter_in, place_of
+from jobtrail.core.errors import UsageError
+from jobtrail.log.dead_letters import DETAIL, PLACE, REASON, RETRIES, RUN, letter_in, place_of
 
 TOO_MANY = "9" * 5_000
 GREATEST = 2**63 - 1

@@ -10,10 +10,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from jobtrail.errors import NotRunning
-from jobtrail.local import FILE, Running, read_running
-from jobtrail.pids import birth_of
-from jobtrail.processes import End, ProcessState
+from jobtrail.core.errors import NotRunning
+from jobtrail.local.running import FILE, Running, read_running
+from jobtrail.processes.pids import birth_of
+from jobtrail.processes.process_states import End, ProcessState
 
 
 def write_running(folder: Path, running: Running) -> None:

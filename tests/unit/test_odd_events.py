@@ -27,33 +27,33 @@ from pyarrow import parquet
 
 from jobtrail.cli.emit import _lines as emitted
 from jobtrail.cli.explain import show
-from jobtrail.client import results
-from jobtrail.client.results import decoded
+from jobtrail.client.explain import tell
 from jobtrail.client.sse import messages
-from jobtrail.decoding import accept, decode_clear
-from jobtrail.errors import EventError
-from jobtrail.events import Completed, Event, decode, encode
-from jobtrail.explain import tell
-from jobtrail.fold import fold
+from jobtrail.contract import results
+from jobtrail.contract.results import decoded
+from jobtrail.core.decoding import accept, decode_clear
+from jobtrail.core.errors import EventError
+from jobtrail.core.events import Completed, Event, decode, encode
+from jobtrail.core.fold import fold
+from jobtrail.core.job import Job, Place, TrailEntry, read_trail
+from jobtrail.core.partitions import partition_of
 from jobtrail.importing.values import json_reader
 from jobtrail.integrations.celery import Tracker
-from jobtrail.job import Job, Place, TrailEntry, read_trail
-from jobtrail.making import EventMaker
-from jobtrail.partitions import partition_of
-from jobtrail.pgboss.mapping import _due
-from jobtrail.pgboss.session import _valid as bridged
-from jobtrail.replay.database import add_events
-from jobtrail.replay.decode import Decoder
+from jobtrail.integrations.pgboss.mapping import _due
+from jobtrail.integrations.pgboss.session import _valid as bridged
+from jobtrail.produce.event_factory import EventMaker
 from jobtrail.replay.diff import diff_tables
-from jobtrail.replay.export import csv_lines, ndjson, to_parquet, to_parquet_by_day
+from jobtrail.replay.events.decoding import Decoder
+from jobtrail.replay.export.database import add_events
+from jobtrail.replay.export.export import csv_lines, ndjson, to_parquet, to_parquet_by_day
+from jobtrail.replay.export.views import VIEWS
 from jobtrail.replay.report import About, Range, Report
 from jobtrail.replay.schemas import EVENTS, RECORDS
 from jobtrail.replay.tables import spooled
-from jobtrail.replay.views import VIEWS
-from jobtrail.screen import Screen
-from services.api.answers import encode as answered
-from services.api.answers import entry_answer, job_answer, status_answer
-from services.api.changes import Change
+from jobtrail.terminal.tables import Screen
+from services.api.feed.changes import Change
+from services.api.http.answers import encode as answered
+from services.api.http.answers import entry_answer, job_answer, status_answer
 from services.api.routes.ingest import _split
 from tests.unit.test_readable import BIG, HALVES, HELD, NO_HALVES
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from jobtrail.errors import SettingError
-from jobtrail.oidc import ASYMMETRIC, is_safe
+from jobtrail.core.errors import SettingError
+from jobtrail.oidc_settings import ASYMMETRIC, is_safe
 from jobtrail.settings import load
-from services.api.limits import Patience
-from services.api.provider import Provider, claim_at
+from services.api.access.provider import Provider, claim_at
+from services.api.limits.limits import Patience
 
 PAGE = Path(__file__).parents[2] / "docs" / "authentication.md"
 URL = "https://id.example.org/realms/jobs"

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 from aiokafka.partitioner import DefaultPartitioner
 
-from jobtrail.partitions import partition_of
+from jobtrail.core.partitions import partition_of
 
 # From Kafka's own UtilsTest.testMurmur2.
 KAFKA = {

@@ -7,11 +7,11 @@ from typing import Any, Final
 
 import pytest
 
-from jobtrail.events import Event, decode, encode, microseconds
-from jobtrail.fold import fold
-from jobtrail.job import Job, Place, Verdict, read_trail
-from jobtrail.pgboss.mapping import MAX_UNSEEN_RETRIES, Labels, Past, Row, changes
-from jobtrail.states import State
+from jobtrail.core.events import Event, decode, encode, microseconds
+from jobtrail.core.fold import fold
+from jobtrail.core.job import Job, Place, Verdict, read_trail
+from jobtrail.core.states import State
+from jobtrail.integrations.pgboss.mapping import MAX_UNSEEN_RETRIES, Labels, Past, Row, changes
 
 LABELS: Final = Labels("//pg-boss/db/pgboss", "nobody")
 T: Final = 1_790_000_000_000_000

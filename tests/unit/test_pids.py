@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from jobtrail.pids import birth_of, listens
+from jobtrail.processes.pids import birth_of, listens
 
 
 def test_who_listens_on_a_port() -> None:

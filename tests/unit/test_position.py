@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from jobtrail.errors import UsageError
-from jobtrail.position import format_position, holds, join_positions, parse_position
+from jobtrail.core.errors import UsageError
+from jobtrail.core.position import format_position, holds, join_positions, parse_position
 
 positions = st.dictionaries(
     st.integers(0, 9999), st.integers(0, 10**18 - 1), min_size=1, max_size=20

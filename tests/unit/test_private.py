@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from jobtrail.errors import NotRunning
-from jobtrail.local_kafka import login_of, new_login, properties_of, read_login
-from jobtrail.private import OURS, NotPrivate, is_private, narrow, private_folder, wide
-from jobtrail.process import broker_environment
+from jobtrail.core.errors import NotRunning
+from jobtrail.files.private import OURS, NotPrivate, is_private, narrow, private_folder, wide
+from jobtrail.local.kafka_login import login_of, new_login, properties_of, read_login
+from jobtrail.processes.runtime import broker_environment
 from jobtrail.settings import Settings
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobtrail.process import Seldom, broker_environment, child_environment
+from jobtrail.processes.runtime import Seldom, broker_environment, child_environment
 from jobtrail.settings import Settings
 
 
@@ -54,7 +54,7 @@ def test_the_same_thing_is_said_once_in_ten_seconds_and_then_how_often() -> None
 
 def test_our_own_messages_all_pass() -> None:
     seldom = Seldom(clock=Clock())
-    for name in ("projections.projector", "aiokafkaesque", "root"):
+    for name in ("projections.projector.projector", "aiokafkaesque", "root"):
         assert [said(seldom, name, "action=x") for _ in range(3)] == ["action=x"] * 3
 
 

@@ -15,19 +15,19 @@ from typing import NamedTuple
 import pytest
 import pytest_asyncio
 
-from jobtrail.errors import FencedError
-from jobtrail.events import Event, decode
-from jobtrail.fold import fold
-from jobtrail.job import Job, Place, read_trail
-from jobtrail.partitions import partition_of
-from jobtrail.states import STATES, State
-from projections.holding import MAX_HELD, MAX_HELD_BYTES, DeadLetter
-from projections.projector import Projector
-from projections.reading import Caller, Filters
-from projections.sqlite import schema
-from projections.sqlite.reader import SqliteReader
-from projections.sqlite.writer import SqliteWriter
-from projections.store import Batch, Entry
+from jobtrail.core.errors import FencedError
+from jobtrail.core.events import Event, decode
+from jobtrail.core.fold import fold
+from jobtrail.core.job import Job, Place, read_trail
+from jobtrail.core.partitions import partition_of
+from jobtrail.core.states import STATES, State
+from projections.ports.read import Caller, Filters
+from projections.ports.write import Batch, Entry
+from projections.projector.partition_state import MAX_HELD, MAX_HELD_BYTES, DeadLetter
+from projections.projector.projector import Projector
+from projections.sqlite.files import schema
+from projections.sqlite.read.reader import SqliteReader
+from projections.sqlite.write.writer import SqliteWriter
 from tests.groups import MemoryLog, group_of
 
 PARTITIONS = 2

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from jobtrail.errors import EventError
-from jobtrail.readable import (
+from jobtrail.core.errors import EventError
+from jobtrail.core.readable import (
     Unheld,
     big_number,
     check_value,

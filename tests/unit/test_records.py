@@ -14,8 +14,9 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder, _DefaultR
 from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
 
-from jobtrail.batches import Batch, Limits, Misnamed
-from jobtrail.records import GROUP, Group, InGroups, fetch_groups, read_any_header_name
+from jobtrail.core.decoding import InvalidHeader
+from jobtrail.log.batches import Batch, Limits
+from jobtrail.log.consumers import GROUP, Group, InGroups, fetch_groups, read_any_header_name
 
 HEADER = _DefaultRecordBatchPy.HEADER_STRUCT.size
 TP = TopicPartition("log", 0)
@@ -83,7 +84,7 @@ def test_every_record_comes_once_and_in_order(compressed: bool) -> None:
         wanted = [(name.encode().replace(b"??", b"\xff\xfe"), v) for name, v in headers]
         assert names(record) == wanted
         misnamed = value is not None and any("?" in name for name, _ in headers)
-        assert isinstance(record.value, Misnamed) == misnamed
+        assert isinstance(record.value, InvalidHeader) == misnamed
         assert record.timestamp == 1000 + (record.offset - 7) % 6
 
 
@@ -104,7 +105,7 @@ def test_the_parser_in_python_is_helped_as_the_compiled_one_is() -> None:
     data = batch(3)
     found = list(Batch(_DefaultRecordBatchPy(data), memoryview(data)))
     assert [record.offset for record in found] == list(range(3, 9))
-    assert [type(record.value) for record in found[:2]] == [bytes, Misnamed]
+    assert [type(record.value) for record in found[:2]] == [bytes, InvalidHeader]
 
 
 def test_a_broken_batch_is_still_refused() -> None:

@@ -11,10 +11,10 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from jobtrail.errors import LogGapError
-from jobtrail.replay.database import Added, add_events, open_database, position_of
+from jobtrail.core.errors import LogGapError
+from jobtrail.replay.export.database import Added, add_events, open_database, position_of
+from jobtrail.replay.export.views import VIEWS
 from jobtrail.replay.schemas import JOBS, TRANSITIONS
-from jobtrail.replay.views import VIEWS
 from tests.replay_rows import Logged, batch_of, expected
 from tests.unit.test_replay_folding import made_up
 

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from jobtrail import events as ev
-from jobtrail.decoding import accept
-from jobtrail.errors import EventError
-from jobtrail.partitions import partition_of
-from jobtrail.placing import partitions_of, partitions_within
-from jobtrail.replay.decode import Decoder, Record, in_turn
+from jobtrail.core import events as ev
+from jobtrail.core.decoding import accept
+from jobtrail.core.errors import EventError
+from jobtrail.core.partition_columns import partitions_of, partitions_within
+from jobtrail.core.partitions import partition_of
+from jobtrail.replay.events.decoding import Decoder, Record, in_turn
 from jobtrail.replay.schemas import EVENTS, RECORDS
 from tests.replay_rows import Logged, Row, row_of
 from tests.unit.test_fold_properties import Body, bodies, wide_events

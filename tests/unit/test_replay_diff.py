@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobtrail.errors import UsageError
-from jobtrail.events import from_microseconds
+from jobtrail.core.errors import UsageError
+from jobtrail.core.events import from_microseconds
+from jobtrail.core.states import STATES
 from jobtrail.replay.diff import CHANGES, Diff, When, diff_tables
-from jobtrail.replay.folding import Keep
-from jobtrail.states import STATES
+from jobtrail.replay.folding.jobs import Keep
 from tests.replay_rows import Logged, Row, batch_of, expected, row_of
 from tests.unit.test_replay_folding import logs, made_up
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from jobtrail.replay.files import whole
+from jobtrail.replay.export.files import whole
 
 DYING = """
 import os, signal, sys
 from pathlib import Path
-from jobtrail.replay.files import whole
+from jobtrail.replay.export.files import whole
 with whole(Path(sys.argv[1])) as draft:
     draft.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobtrail.events import decode, from_microseconds
-from jobtrail.job import Place
-from jobtrail.replay.folding import Folded, fold_tables
+from jobtrail.core.events import decode, from_microseconds
+from jobtrail.core.job import Place
+from jobtrail.replay.folding.jobs import Folded, fold_tables
 from jobtrail.replay.schemas import EVENTS, JOBS, TRANSITIONS
 from tests.replay_rows import Logged, batch_of, expected, row_of
 from tests.unit.test_fold_properties import Body, attempts, bodies, bodies_of, times, wire

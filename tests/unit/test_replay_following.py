@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from jobtrail.fold import fold
-from jobtrail.job import Job
+from jobtrail.core.fold import fold
+from jobtrail.core.job import Job
 from jobtrail.replay import Filters, Replay
 from jobtrail.replay.following import Following
 from tests.growing_dying import PARTITIONS, JobLog

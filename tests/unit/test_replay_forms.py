@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from jobtrail import events as ev
-from jobtrail.replay.decode import Decoder
-from jobtrail.replay.form_columns import Forms, read
-from jobtrail.replay.forms import form_of
+from jobtrail.core import events as ev
+from jobtrail.replay.events.decoding import Decoder
+from jobtrail.replay.forms.columns import Forms, read
+from jobtrail.replay.forms.learning import form_of
 from tests.replay_rows import Row
 from tests.unit.test_replay_decoding import PARTITIONS, batch_of, record, wanted_of
 

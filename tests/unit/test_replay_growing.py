@@ -11,9 +11,9 @@ from filelock import FileLock
 from pyarrow import parquet
 
 from jobtrail.cli.following import grow
-from jobtrail.errors import UsageError
+from jobtrail.core.errors import UsageError
 from jobtrail.replay import Filters, Replay
-from jobtrail.replay.export import WRITERS, ndjson
+from jobtrail.replay.export.export import WRITERS, ndjson
 from jobtrail.replay.schemas import EVENTS
 from tests.growing_dying import JobLog, export, go_on
 

@@ -13,19 +13,19 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv, parquet
 
-from jobtrail.decoding import accept
-from jobtrail.errors import EventError, UsageError
-from jobtrail.partitions import partition_of
+from jobtrail.core.decoding import accept
+from jobtrail.core.errors import EventError, UsageError
+from jobtrail.core.partitions import partition_of
 from jobtrail.replay import Filters, Replay
-from jobtrail.replay.decode import Decoder
-from jobtrail.replay.export import (
+from jobtrail.replay.events.decoding import Decoder
+from jobtrail.replay.export.export import (
     WRITERS,
     check_ending,
     grow_duckdb,
     to_duckdb,
     to_parquet_by_day,
 )
-from jobtrail.replay.files import whole
+from jobtrail.replay.export.files import whole
 from jobtrail.replay.schemas import EVENTS, JOBS, RECORDS
 from tests.replay_rows import Logged, batch_of, expected
 

@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from jobtrail.errors import UsageError
+from jobtrail.core.errors import UsageError
 from jobtrail.replay.tables import PackageMissing, Spool, Table, package, spooled
 from tests.replay_rows import batch_of
 from tests.unit.test_replay_folding import made_up

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from jobtrail import events as ev
-from jobtrail.errors import UsageError
-from jobtrail.events import microseconds
+from jobtrail.core import events as ev
+from jobtrail.core.errors import UsageError
+from jobtrail.core.events import microseconds
 from jobtrail.replay.report import PLOTS, About, Range, Report
 from jobtrail.replay.report.changes import cut
 from tests.replay_tables import tables_of

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page
 
-from jobtrail.demo import life
+from jobtrail.local.demo import life
 from jobtrail.replay.report import PLOTS, Report
 from tests.unit.test_report import Steps
 

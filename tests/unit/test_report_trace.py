@@ -11,8 +11,8 @@ from typing import Any
 import duckdb
 import pytest
 
-from jobtrail import events as ev
-from jobtrail.events import microseconds
+from jobtrail.core import events as ev
+from jobtrail.core.events import microseconds
 from jobtrail.importing.google_2011 import Trace
 from jobtrail.replay.report import About, Range, Report
 from jobtrail.replay.report.figures import FIGURES

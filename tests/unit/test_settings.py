@@ -17,7 +17,7 @@ import pytest
 from annotated_types import Ge, Le
 from pydantic import SecretStr, ValidationError
 
-from jobtrail.errors import SettingError
+from jobtrail.core.errors import SettingError
 from jobtrail.settings import ENV_PREFIX, Settings, as_environment, default_data_dir, load
 
 ROOT = Path(__file__).parents[2]

@@ -1,11 +1,11 @@
-"""The table and the diagram in docs/states.md are those of `jobtrail.states`."""
+"""The table and the diagram in docs/states.md are those of `jobtrail.core.states`."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from jobtrail.states import ENDED, STATES, TRANSITIONS, Rule
+from jobtrail.core.states import ENDED, STATES, TRANSITIONS, Rule
 
 PAGE = (Path(__file__).parents[2] / "docs" / "states.md").read_text(encoding="utf-8")
 HIGHER = "a higher attempt"

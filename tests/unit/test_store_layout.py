@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from jobtrail.errors import StoreError, StoreNotReady
-from projections.sqlite import schema
-from projections.sqlite.layout import look, recovered_layout, report
-from projections.sqlite.schema import SCHEMA_VERSION, Layout, create, read_layout, shard_path
+from jobtrail.core.errors import StoreError, StoreNotReady
+from projections.sqlite.files import schema
+from projections.sqlite.files.layout import look, recovered_layout, report
+from projections.sqlite.files.schema import SCHEMA_VERSION, Layout, create, read_layout, shard_path
 
 Make = Callable[[int, int], Path]
 

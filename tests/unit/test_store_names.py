@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from projections.sqlite import schema
-from projections.sqlite.numbers import Numbers
-from projections.sqlite.rows import MAX_NAMES, MAX_NAMES_BYTES, Names
+from projections.sqlite.files import schema
+from projections.sqlite.tables.rows import MAX_NAMES, MAX_NAMES_BYTES, Names
+from projections.sqlite.write.surrogate_keys import Numbers
 
 #: An audience as large as one may be, all but its owner.
 VIEWERS = tuple(f"user:{number:0257}" for number in range(256))

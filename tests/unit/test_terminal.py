@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from jobtrail.cli import explain
 from jobtrail.client import HistoryEntry, Job
-from jobtrail.explain import tell
-from jobtrail.screen import Grid, Screen
-from jobtrail.terminal import (
+from jobtrail.client.explain import tell
+from jobtrail.terminal.tables import Grid, Screen
+from jobtrail.terminal.text import (
     VisibleFormatter,
     complain,
     err_part,
@@ -142,7 +142,7 @@ def test_a_job_of_a_hostile_producer_is_explained() -> None:
 
 
 def test_an_error_that_nobody_caught_is_safe_too() -> None:
-    from jobtrail.terminal import _print_uncaught
+    from jobtrail.terminal.text import _print_uncaught
 
     errors = io.StringIO()
     keep, sys.stderr = sys.stderr, errors

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from jobtrail.decoding import event_keys
-from jobtrail.events import Event, decode
-from jobtrail.fold import fold
-from jobtrail.job import (
+from jobtrail.core.decoding import event_keys
+from jobtrail.core.events import Event, decode
+from jobtrail.core.fold import fold
+from jobtrail.core.job import (
     Place,
     TrailEntry,
     Verdict,
@@ -21,8 +21,8 @@ from jobtrail.job import (
     read_trail,
     trail_page,
 )
-from jobtrail.states import State
-from jobtrail.trail import (
+from jobtrail.core.states import State
+from jobtrail.core.trail import (
     CHUNK_ENTRIES,
     ENTRY_BYTES,
     TRAIL_LAYOUT,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobtrail.job import STATES, VERDICTS, TrailEntry, event_key, read_trail
-from jobtrail.trail import ENTRY_BYTES, trail_has
+from jobtrail.core.job import STATES, VERDICTS, TrailEntry, event_key, read_trail
+from jobtrail.core.trail import ENTRY_BYTES, trail_has
 from tests.trails import packed
 
 keys = st.lists(st.sampled_from([0, 1]), min_size=8, max_size=8).map(bytes) | st.binary(

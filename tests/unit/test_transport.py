@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from faust.types import TP
 
-from projections.transport import _NothingRead
+from projections.projector.transport import _NothingRead
 
 
 def test_what_was_read_last_is_not_known() -> None:

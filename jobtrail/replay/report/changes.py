@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 import duckdb
 
-from jobtrail.events import microseconds
+from jobtrail.core.events import microseconds
 
 #: The job types that are named, those with the most jobs; the others are put together.
 NAMED_TYPES: Final = 20

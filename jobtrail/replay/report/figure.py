@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple
 
-from jobtrail.events import from_microseconds
+from jobtrail.core.events import from_microseconds
+from jobtrail.core.states import State
 from jobtrail.replay.report.changes import Changes
-from jobtrail.states import State
 
 Kind = Literal["text", "count", "seconds", "share", "instant"]
 Value = str | int | float | None

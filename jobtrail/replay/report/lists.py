@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from jobtrail.core.states import STATES
 from jobtrail.replay.report.changes import Changes
 from jobtrail.replay.report.figure import (
     END_COLUMNS,
@@ -16,7 +17,6 @@ from jobtrail.replay.report.figure import (
     Figure,
     ask,
 )
-from jobtrail.states import STATES
 
 #: How many jobs and users are listed.
 LISTED: Final = 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from jobtrail.core.states import STATES
 from jobtrail.replay.report.changes import ALL_TYPES, Changes
 from jobtrail.replay.report.figure import (
     END_COLUMNS,
@@ -16,7 +17,6 @@ from jobtrail.replay.report.figure import (
     Figure,
     ask,
 )
-from jobtrail.states import STATES
 
 #: Half the width of the window, in steps of time, that a trend is the rate of.
 TREND_REACH: Final = 3

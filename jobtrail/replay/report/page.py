@@ -10,9 +10,9 @@ from html import escape
 from importlib.resources import files
 from typing import Final
 
-from jobtrail.durations import duration
-from jobtrail.events import from_microseconds
-from jobtrail.position import format_position
+from jobtrail.core.durations import duration
+from jobtrail.core.events import from_microseconds
+from jobtrail.core.position import format_position
 from jobtrail.replay.report import svg
 from jobtrail.replay.report.changes import ALL_TYPES, Bins
 from jobtrail.replay.report.figure import ENDS, Column, Figure, Value

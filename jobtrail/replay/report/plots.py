@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from jobtrail.durations import duration
+from jobtrail.core.durations import duration
+from jobtrail.core.states import STATES, State
 from jobtrail.replay.report.figure import ENDS, Figure
 from jobtrail.replay.report.ridges import ridges
 from jobtrail.replay.report.style import (
@@ -28,7 +29,6 @@ from jobtrail.replay.report.style import (
     short,
     time_axis,
 )
-from jobtrail.states import STATES, State
 
 Figures = Mapping[str, Figure]
 

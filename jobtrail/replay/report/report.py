@@ -10,9 +10,9 @@ from pathlib import Path
 
 import duckdb
 
-from jobtrail.atomic import atomic_write
-from jobtrail.errors import UsageError
-from jobtrail.replay.csv_cells import guarded
+from jobtrail.core.errors import UsageError
+from jobtrail.files.atomic import atomic_write
+from jobtrail.replay.export.csv_cells import guarded
 from jobtrail.replay.report import svg
 from jobtrail.replay.report.changes import Bins, Range, changes
 from jobtrail.replay.report.figure import Figure, plain

@@ -19,8 +19,8 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
-from jobtrail.durations import duration
-from jobtrail.states import State
+from jobtrail.core.durations import duration
+from jobtrail.core.states import State
 
 INK: Final = "#1c2430"
 SOFT: Final = "#5b6675"

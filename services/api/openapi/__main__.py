@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from jobtrail.terminal import out_json
+from jobtrail.terminal.text import out_json
 from services.api.openapi import document
 from services.api.routes import ENDPOINTS
 

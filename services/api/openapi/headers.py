@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from services.api.freshness import Position
+from services.api.reads.freshness import Position
 
 POSITION_SCHEMA: Final = msgspec.json.schema(Position)
 _SECONDS: Final = {"type": "integer", "minimum": 0}

@@ -6,14 +6,14 @@ import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from jobtrail.events import TYPE_NAMES
+from jobtrail.core.events import TYPE_NAMES
 from jobtrail.version import __version__
-from services.api import problems
-from services.api.endpoint import JSON, STREAM, Answer, Endpoint, Link
-from services.api.freshness import POSITION
 from services.api.openapi.headers import HEADERS, POSITION_SCHEMA, reference
 from services.api.openapi.schemas import Schema, Schemas, never_null, query_parameters
-from services.api.problems import Kind
+from services.api.problems import problems
+from services.api.problems.problems import Kind
+from services.api.reads.freshness import POSITION
+from services.api.serving.endpoint import JSON, STREAM, Answer, Endpoint, Link
 
 #: What any request may be refused with: by the server, for its query, or by a mistake.
 _ALWAYS: Final = (

@@ -9,8 +9,8 @@ import msgspec
 from msgspec import Struct, structs
 from pydantic import BaseModel
 
-from jobtrail import events
-from jobtrail.json_schema import describable, is_struct
+from jobtrail.contract.json_schema import describable, is_struct
+from jobtrail.core import events
 
 Schema = dict[str, Any]
 _REF: Final = "#/components/schemas/{name}"

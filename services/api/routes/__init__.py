@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.api.endpoint import Endpoint
 from services.api.routes import bulk, docs, feed, health, ingest, job, search, statuses, summary
+from services.api.serving.endpoint import Endpoint
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     bulk.ENDPOINT,

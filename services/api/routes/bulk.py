@@ -8,20 +8,20 @@ from typing import Any, Final, NamedTuple
 
 from aiohttp import web
 
-from jobtrail.client.results import Status
-from jobtrail.position import holds
-from jobtrail.states import ENDED, STATES
-from projections.meter import TooLong
-from projections.reading import Caller, Cursor, Filters, Held, Line, Part, Snapshot
-from services.api.answers import LongAnswer, Members, encode, stored_status
-from services.api.auth import Deadline, Identity
-from services.api.endpoint import FRESHNESS, LONG_READS, Answer, Endpoint
-from services.api.problems import NOT_FOUND, TOO_MANY_WAITS, not_found
-from services.api.reading import Known, look_again, reach_position, surely
-from services.api.requests import BulkQuery, read_query
+from jobtrail.contract.results import Status
+from jobtrail.core.position import holds
+from jobtrail.core.states import ENDED, STATES
+from projections.ports.meter import TooLong
+from projections.ports.read import Caller, Cursor, Filters, Held, Line, Part, Snapshot
+from services.api.access.auth import Deadline, Identity
+from services.api.http.answers import LongAnswer, Members, encode, stored_status
+from services.api.http.requests import BulkQuery, read_query
+from services.api.problems.problems import NOT_FOUND, TOO_MANY_WAITS, not_found
+from services.api.routes.current_states import AT_ONCE, many_states
+from services.api.routes.reach import Known, look_again, reach_position, surely
 from services.api.service import Service
-from services.api.states import AT_ONCE, many_states
-from services.api.watching import Wait
+from services.api.serving.endpoint import FRESHNESS, LONG_READS, Answer, Endpoint
+from services.api.waits.watching import Wait
 
 #: Jobs that are in memory at a time.
 PAGE: Final = 1000

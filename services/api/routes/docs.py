@@ -15,13 +15,13 @@ from typing import Any, Final, Literal, get_args
 import orjson
 from aiohttp import web
 
-from services.api.answers import BASE_HEADERS
-from services.api.auth import Identity
-from services.api.endpoint import Answer, Endpoint, Parameter
+from services.api.access.auth import Identity
+from services.api.http.answers import BASE_HEADERS
+from services.api.http.requests import NoQuery, read_query
 from services.api.openapi import document
-from services.api.problems import NOT_FOUND, not_found
-from services.api.requests import NoQuery, read_query
+from services.api.problems.problems import NOT_FOUND, not_found
 from services.api.service import Service
+from services.api.serving.endpoint import Answer, Endpoint, Parameter
 
 _PACKAGE: Final = "flask_swagger_ui"
 _OWN: Final = Path(__file__).parent / "docs_page"

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from services.api.auth import Identity
-from services.api.endpoint import Endpoint
-from services.api.problems import method_not_allowed, not_found
-from services.api.requests import NoQuery
+from services.api.access.auth import Identity
+from services.api.http.requests import NoQuery
+from services.api.problems.problems import method_not_allowed, not_found
 from services.api.service import Service
+from services.api.serving.endpoint import Endpoint
 
 
 def nothing_there(path: str) -> Endpoint:

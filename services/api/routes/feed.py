@@ -19,19 +19,19 @@ from typing import Final
 
 from aiohttp import web
 
-from jobtrail.client import results
-from services.api.answers import BASE_HEADERS, until_the_end
-from services.api.auth import Deadline, Identity
-from services.api.changes import Change, Interest
-from services.api.endpoint import FRESHNESS, READS, STREAM, Answer, Endpoint, Parameter
-from services.api.feed import Listener
-from services.api.freshness import Position, marked
-from services.api.outgoing import Room
-from services.api.problems import POSITION_GONE, TOO_MANY_FEEDS, Problem
-from services.api.reading import reach_position
-from services.api.requests import FOREVER, FeedQuery, read_query
+from jobtrail.contract import results
+from services.api.access.auth import Deadline, Identity
+from services.api.feed.changes import Change, Interest
+from services.api.feed.feed import Listener
+from services.api.feed.spans import Span
+from services.api.http.answers import BASE_HEADERS, until_the_end
+from services.api.http.outgoing import Room
+from services.api.http.requests import FOREVER, FeedQuery, read_query
+from services.api.problems.problems import POSITION_GONE, TOO_MANY_FEEDS, Problem
+from services.api.reads.freshness import Position, marked
+from services.api.routes.reach import reach_position
 from services.api.service import Service
-from services.api.spans import Span
+from services.api.serving.endpoint import FRESHNESS, READS, STREAM, Answer, Endpoint, Parameter
 
 LAST_EVENT: Final = "Last-Event-ID"
 _HEADERS: Final = {

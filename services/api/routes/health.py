@@ -7,15 +7,15 @@ from typing import Final
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from jobtrail.errors import StoreError
-from jobtrail.position import format_position
-from services.api.answers import BASE_HEADERS, answer
-from services.api.auth import Identity
-from services.api.endpoint import Answer, Endpoint
-from services.api.problems import NOT_READY, not_ready
-from services.api.requests import NoQuery, read_query
+from jobtrail.core.errors import StoreError
+from jobtrail.core.position import format_position
+from services.api.access.auth import Identity
+from services.api.http.answers import BASE_HEADERS, answer
+from services.api.http.requests import NoQuery, read_query
+from services.api.problems.problems import NOT_READY, not_ready
+from services.api.problems.shapes import Alive, LogHealth, ProjectionsHealth, Readiness, TailHealth
 from services.api.service import Service
-from services.api.shapes import Alive, LogHealth, ProjectionsHealth, Readiness, TailHealth
+from services.api.serving.endpoint import Answer, Endpoint
 
 
 async def healthz(

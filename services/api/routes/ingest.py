@@ -16,19 +16,17 @@ from aiohttp import hdrs, web
 from msgspec import Meta, Struct
 from msgspec.structs import fields, replace
 
-from jobtrail.binding import ATTRIBUTE, pack_sources, stamp
-from jobtrail.client.results import BatchWritten, EventVerdict, Written
-from jobtrail.errors import EventError
-from jobtrail.events import EVENT_TYPES, TYPE_NAMES, Event, decode, is_json_type
-from jobtrail.position import Position, format_position, join_positions
-from jobtrail.readable import check_value, items_of, pointer_of
-from jobtrail.tokens import WRITE
-from services.api import freshness
-from services.api.answers import answer
-from services.api.auth import Identity
-from services.api.endpoint import Answer, Endpoint, Form, Link, Parameter
-from services.api.freshness import POSITION, read_position
-from services.api.problems import (
+from jobtrail.access.tokens import WRITE
+from jobtrail.contract.results import BatchWritten, EventVerdict, Written
+from jobtrail.core.errors import EventError
+from jobtrail.core.events import EVENT_TYPES, TYPE_NAMES, Event, decode, is_json_type
+from jobtrail.core.position import Position, format_position, join_positions
+from jobtrail.core.readable import check_value, items_of, pointer_of
+from jobtrail.core.source_binding import ATTRIBUTE, pack_sources, stamp
+from services.api.access.auth import Identity
+from services.api.http.answers import answer
+from services.api.http.requests import NoQuery, read_query
+from services.api.problems.problems import (
     FOREIGN_SOURCE,
     LOG_UNAVAILABLE,
     TOO_MANY_BYTES,
@@ -37,9 +35,11 @@ from services.api.problems import (
     invalid,
     unsupported_form,
 )
-from services.api.reading import read_all
-from services.api.requests import NoQuery, read_query
+from services.api.reads import freshness
+from services.api.reads.freshness import POSITION, read_position
+from services.api.routes.reach import read_all
 from services.api.service import Service
+from services.api.serving.endpoint import Answer, Endpoint, Form, Link, Parameter
 
 STRUCTURED: Final = "application/cloudevents+json"
 BATCHED: Final = "application/cloudevents-batch+json"

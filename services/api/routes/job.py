@@ -13,18 +13,15 @@ from urllib.parse import quote
 
 from aiohttp import web
 
-from jobtrail.asof import Cut, said_by_both, said_in, was_for_others
-from jobtrail.client import results
-from jobtrail.events import Name
-from jobtrail.job import Job, TrailEntry, kept_trail, place_of, trail_page
-from jobtrail.partitions import partition_of
-from projections.reading import Caller, Cursor, Held, Snapshot, Then
-from services.api.answers import answer, entry_answer, job_answer
-from services.api.auth import Identity
-from services.api.endpoint import FRESHNESS, LONG_READS, READS, Answer, Endpoint, Link, Parameter
-from services.api.problems import NOT_FOUND, PAST_GONE, Problem, not_found
-from services.api.reading import Known, reach_cut, reach_position, surely
-from services.api.requests import (
+from jobtrail.contract import results
+from jobtrail.core.asof import Cut, said_by_both, said_in, was_for_others
+from jobtrail.core.events import Name
+from jobtrail.core.job import Job, TrailEntry, kept_trail, place_of, trail_page
+from jobtrail.core.partitions import partition_of
+from projections.ports.read import Caller, Cursor, Held, Snapshot, Then
+from services.api.access.auth import Identity
+from services.api.http.answers import answer, entry_answer, job_answer
+from services.api.http.requests import (
     HistoryByIdQuery,
     HistoryQuery,
     JobByIdQuery,
@@ -32,7 +29,18 @@ from services.api.requests import (
     page_size,
     read_query,
 )
+from services.api.problems.problems import NOT_FOUND, PAST_GONE, Problem, not_found
+from services.api.routes.reach import Known, reach_cut, reach_position, surely
 from services.api.service import Service
+from services.api.serving.endpoint import (
+    FRESHNESS,
+    LONG_READS,
+    READS,
+    Answer,
+    Endpoint,
+    Link,
+    Parameter,
+)
 from services.api.store import is_recovering
 
 #: Events whose bodies are in memory before their bytes are counted.

@@ -7,18 +7,18 @@ from typing import Final
 
 from aiohttp import web
 
-from jobtrail.asof import Cut
-from jobtrail.client.results import Page
-from projections.meter import TooLong
-from projections.reading import Cursor, Held, Snapshot
-from services.api.answers import answer, encode, job_answer, line_answer, whole
-from services.api.auth import Identity
-from services.api.cursors import Place
-from services.api.endpoint import FRESHNESS, LONG_READS, Answer, Endpoint, Link
-from services.api.problems import PAST_GONE
-from services.api.reading import reach_cut, reach_position
-from services.api.requests import SearchQuery, page_size, read_search
+from jobtrail.contract.results import Page
+from jobtrail.core.asof import Cut
+from projections.ports.meter import TooLong
+from projections.ports.read import Cursor, Held, Snapshot
+from services.api.access.auth import Identity
+from services.api.http.answers import answer, encode, job_answer, line_answer, whole
+from services.api.http.cursors import Place
+from services.api.http.requests import SearchQuery, page_size, read_search
+from services.api.problems.problems import PAST_GONE
+from services.api.routes.reach import reach_cut, reach_position
 from services.api.service import Service
+from services.api.serving.endpoint import FRESHNESS, LONG_READS, Answer, Endpoint, Link
 
 #: No store has more jobs; what lies behind is empty, and so is what lies behind this.
 _FARTHEST: Final = 2**31

@@ -9,20 +9,26 @@ from typing import Final, NamedTuple
 
 from aiohttp import web
 
-from jobtrail.client import results
-from jobtrail.partitions import partition_of
-from projections.meter import TooLong
-from projections.reading import Caller, Held
-from services.api.answers import LongAnswer, Members, answer, status_answer
-from services.api.auth import Identity
-from services.api.endpoint import FRESHNESS, READS, Answer, Endpoint
-from services.api.freshness import Freshness
-from services.api.problems import TOO_MANY_WAITS, Fault, invalid
-from services.api.reading import Known, reach_position, read_all, surely
-from services.api.requests import NoQuery, StatusesBody, read_body, read_query
+from jobtrail.contract import results
+from jobtrail.core.partitions import partition_of
+from projections.ports.meter import TooLong
+from projections.ports.read import Caller, Held
+from services.api.access.auth import Identity
+from services.api.http.answers import LongAnswer, Members, answer, status_answer
+from services.api.http.requests import NoQuery, StatusesBody, read_body, read_query
+from services.api.problems.problems import TOO_MANY_WAITS, Fault, invalid
+from services.api.reads.freshness import Freshness
+from services.api.routes.current_states import (
+    AT_ONCE,
+    Status,
+    check_whole,
+    many_states,
+    states_at_end,
+)
+from services.api.routes.reach import Known, reach_position, read_all, surely
 from services.api.service import Service
-from services.api.states import AT_ONCE, Status, check_whole, many_states, states_at_end
-from services.api.watching import Wait
+from services.api.serving.endpoint import FRESHNESS, READS, Answer, Endpoint
+from services.api.waits.watching import Wait
 
 #: States by their jobs' ids, None for what the caller no longer sees; headers.
 _Found = tuple[dict[str, Status | None], dict[str, str]]

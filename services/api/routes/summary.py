@@ -8,16 +8,16 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from jobtrail.client.results import Summary
-from jobtrail.job import STATE_CODES
-from jobtrail.states import STATES
-from projections.meter import TooLong
-from services.api.answers import answer
-from services.api.auth import Identity
-from services.api.endpoint import FRESHNESS, LONG_READS, Answer, Endpoint, Link
-from services.api.reading import reach_cut, reach_position
-from services.api.requests import SummaryQuery, read_query
+from jobtrail.contract.results import Summary
+from jobtrail.core.job import STATE_CODES
+from jobtrail.core.states import STATES
+from projections.ports.meter import TooLong
+from services.api.access.auth import Identity
+from services.api.http.answers import answer
+from services.api.http.requests import SummaryQuery, read_query
+from services.api.routes.reach import reach_cut, reach_position
 from services.api.service import Service
+from services.api.serving.endpoint import FRESHNESS, LONG_READS, Answer, Endpoint, Link
 
 #: The contract lists them by name.
 _COLUMNS: Final = [(str(state), STATE_CODES[state]) for state in sorted(STATES)]

@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple
 
 import aiohttp
 
+from jobtrail.access.tokens import local_secret, make_token
 from jobtrail.settings import Settings
-from jobtrail.tokens import local_secret, make_token
 from tests.conftest import managed_broker
 from tests.faults.kit import checker, store
 from tests.faults.kit.clients import Clients, Listener, Poller, Waiter

@@ -1,0 +1,1 @@
+"""Who may ask: tokens, API keys, and the settings of an OIDC provider."""

@@ -1,0 +1,1 @@
+"""The shapes of answers and events that the service and its clients share."""

@@ -1,0 +1,165 @@
+"""What a service answers, as types."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from jobtrail.core.events import TYPE_NAMES
+from jobtrail.core.job import Verdict
+from jobtrail.core.readable import readable
+from jobtrail.core.states import State
+
+_T = TypeVar("_T")
+Instant = Annotated[datetime, Meta(tz=True)]
+
+
+class Status(Struct, frozen=True):
+    """The state of a job; None where the job is unknown and that was asked for."""
+
+    id: str
+    state: State | None
+    output: Any
+
+
+class Job(Struct, frozen=True, rename="camel"):
+    """A whole job, as `GET /jobs/search` has it."""
+
+    id: str
+    state: State
+    output: Any
+    job_type: str | None
+    owner: str | None
+    bulk_id: str | None
+    created_at: Instant
+    started_at: Instant | None
+    updated_at: Instant
+    ended_at: Instant | None
+    attempt: int
+    progress: float | None
+    error: Any
+    tags: dict[str, str]
+    viewers: tuple[str, ...]
+
+
+class TypeCount(Struct, frozen=True, rename="camel"):
+    """How many jobs of a type are in each state."""
+
+    job_type: str | None
+    total: int
+    created: int
+    active: int
+    retry: int
+    completed: int
+    failed: int
+    cancelled: int
+    expired: int
+
+
+class Page(Struct, frozen=True):
+    """A page of a search."""
+
+    jobs: list[Job]
+    #: Relative URL of the next page.
+    next: str | None
+
+
+class Summary(Struct, frozen=True, rename="camel"):
+    """The answer of `GET /jobs/summary`."""
+
+    job_type: list[TypeCount]
+
+
+class HistoryEntry(Struct, frozen=True):
+    """One event of a job, and what was made of it."""
+
+    #: A newer service may know more types.
+    type: Annotated[str, Meta(extra_json_schema={"enum": list(TYPE_NAMES)})]
+    #: Of the event, else when the log took it in.
+    time: Instant
+    verdict: Verdict
+    #: The job's state after it.
+    state: State
+    partition: int
+    offset: int
+    #: The CloudEvent as it came; None where the log has lost it.
+    event: Any
+
+
+class History(Struct, frozen=True):
+    """A page of `GET /jobs/{id}/history`."""
+
+    id: str
+    events: list[HistoryEntry]
+    #: Relative URL of the next page.
+    next: str | None
+
+
+class ChangeData(HistoryEntry, frozen=True):
+    """The data of one event of `GET /jobs/events`: what changed a job.
+
+    The verdict is `applied`, or `late` for a `job.created` that came after the fact.
+    """
+
+    #: The job as it is now: at least as new as the event.
+    job: Job
+
+
+class Change(ChangeData, frozen=True):
+    """The same, as `Client.events` gives it."""
+
+    #: Give this to `Client.events` to go on behind it.
+    position: str = ""
+
+
+class Written(Struct, frozen=True):
+    """The answer of `POST /events` to one event."""
+
+    id: str
+    #: Behind the event: what is read at this position holds it.
+    position: str
+
+
+class EventVerdict(Struct, frozen=True):
+    """Whether one event of a batch is in the log."""
+
+    accepted: bool
+    id: str | None = None
+    position: str | None = None
+    #: Why it is not: `invalid`, `not-json`, `not-utf-8`, `no-value`, `too-large`,
+    #: or `foreign-source` for who may write other sources only.
+    reason: str | None = None
+    detail: str | None = None
+
+
+class BatchWritten(Struct, frozen=True):
+    """The answer of `POST /events` to a batch: a verdict on each event, in its order."""
+
+    events: list[EventVerdict]
+    #: Behind the last of them.
+    position: str
+
+
+def decoded(content: bytes, kind: type[_T]) -> _T:
+    """Decode an answer, whatever JSON its jobs have.
+
+    A service or a log of before may hold what no reader does: a number beyond the range of a float
+    is given as a text, half of a surrogate pair as U+FFFD.
+
+    Args:
+        content: What the service answered.
+        kind: The type of it.
+
+    Raises:
+        msgspec.MsgspecError: It is another answer.
+    """
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except msgspec.DecodeError:
+        held = readable(content)
+        if held == content:
+            raise
+        return msgspec.json.decode(held, type=kind)

@@ -1,0 +1,114 @@
+"""What a bridge remembers: how far it has read, and which jobs were cancelled.
+
+The checkpoint is written after Kafka has acknowledged what it speaks of; a cancellation before it
+is sent, since nothing in pg-boss tells a resumed job from one that was never cancelled. Without
+the file everything is read and sent again, which changes no job.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import msgspec
+
+from jobtrail.core.errors import JobtrailError
+from jobtrail.integrations.pgboss.mapping import Past
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS checkpoint (only INTEGER PRIMARY KEY CHECK (only = 1), value BLOB);
+CREATE TABLE IF NOT EXISTS cancelled (job TEXT PRIMARY KEY, past BLOB NOT NULL) WITHOUT ROWID;
+"""
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """A reading that is under way, and where it is."""
+
+    #: Rows that this transaction or a later one wrote are read; None: all rows.
+    since: int | None
+    #: Where the next reading begins.
+    until: int
+    #: The table, and the file that it was in; those with lower numbers are done. 0: none is.
+    table: int = 0
+    file: int = 0
+    #: Behind which row of it: block, row.
+    place: tuple[int, int] = (0, 0)
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """How far a bridge has read."""
+
+    #: The cluster, timeline and database that the numbers are of.
+    origin: str = ""
+    #: The transaction that the next reading begins with; None: all rows.
+    since: int | None = None
+    reading: Reading | None = None
+
+
+class Memory:
+    """The file of one bridge. Use it as a context manager.
+
+    Args:
+        path: The file; it is made where it is absent.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        #: How far it was written.
+        self.checkpoint = Checkpoint()
+
+    def __enter__(self) -> Self:
+        """Open the file.
+
+        Raises:
+            JobtrailError: It can't be used.
+        """
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = sqlite3.connect(self._path, isolation_level=None)
+            self._file.executescript(f"PRAGMA journal_mode=WAL;{_SCHEMA}")
+            found = self._file.execute("SELECT value FROM checkpoint").fetchone()
+            if found:
+                self.checkpoint = msgspec.json.decode(found[0], type=Checkpoint)
+        except (OSError, sqlite3.Error, msgspec.MsgspecError) as error:
+            raise JobtrailError(
+                "The bridge's checkpoint can't be used.",
+                where=str(self._path),
+                found=str(error),
+                mend="Delete the file: everything is sent again, which changes no job.",
+            ) from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def past(self, job: str) -> Past | None:
+        """Return what is remembered of a job's cancellations."""
+        found = self._file.execute("SELECT past FROM cancelled WHERE job = ?", (job,)).fetchone()
+        return msgspec.json.decode(found[0], type=Past) if found else None
+
+    def remember(self, cancelled: Mapping[str, Past]) -> None:
+        """Write down jobs that were cancelled."""
+        if not cancelled:
+            return
+        with self._file:
+            self._file.execute("BEGIN")
+            self._file.executemany(
+                "INSERT OR REPLACE INTO cancelled VALUES (?, ?)",
+                ((job, msgspec.json.encode(past)) for job, past in cancelled.items()),
+            )
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write down how far the bridge is."""
+        value = msgspec.json.encode(checkpoint)
+        self._file.execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?)", (value,))
+        self.checkpoint = checkpoint

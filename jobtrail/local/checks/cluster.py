@@ -1,0 +1,164 @@
+"""A look at the cluster, taken once for all checks that need it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
+from aiokafka.errors import KafkaError
+
+from jobtrail.log.consumers import group_reader
+from jobtrail.log.kafka import Client, stop_client
+from jobtrail.settings import Settings
+
+#: Seconds that the whole look may take.
+_WITHIN: Final = 30.0
+#: Seconds between two tries.
+_PAUSE: Final = 0.2
+#: Seconds by which a record may be of the future: clocks differ a little.
+AHEAD: Final = 60.0
+
+
+class Topic(NamedTuple):
+    """A topic as the cluster describes it."""
+
+    configs: Mapping[str, str]
+    #: Per partition its leader (-1: none), replicas and those of them that are in sync.
+    partitions: Mapping[int, tuple[int, int, int]]
+    begins: Mapping[int, int]
+    ends: Mapping[int, int]
+    #: Per partition the first offset whose timestamp is of the future.
+    ahead: Mapping[int, int]
+
+
+class Member(NamedTuple):
+    """A member of the projectors' group."""
+
+    name: str
+    host: str
+    partitions: frozenset[int]
+
+
+class Cluster(NamedTuple):
+    """What the checks need to know of the cluster."""
+
+    #: Those of the log and of the dead letters that there are, by name.
+    topics: Mapping[str, Topic]
+    #: The group's state in Kafka's word.
+    group_state: str
+    members: tuple[Member, ...]
+
+
+class NoCluster(Exception):
+    """The cluster does not answer; the text says how."""
+
+
+async def look(settings: Settings) -> Cluster:
+    """Look at the cluster of the settings.
+
+    Raises:
+        NoCluster: It does not answer in time, or refuses.
+    """
+    kafka = Client(settings)
+    admin = AIOKafkaAdminClient(client_id="jobtrail-doctor", **kafka)
+    consumer = group_reader(kafka)
+    try:
+        async with asyncio.timeout(_WITHIN):
+            await admin.start()
+            await consumer.start()
+            names = set(await admin.list_topics())
+            topics = {
+                name: await _topic(admin, consumer, name)
+                for name in (settings.topic, settings.dead_topic)
+                if name in names
+            }
+            while True:
+                try:
+                    state, members = await _group(admin, settings)
+                    return Cluster(topics, state, members)
+                except KafkaError as error:
+                    # The first question about any group makes a new cluster's topic of groups.
+                    if not error.retriable:
+                        raise
+                    await asyncio.sleep(_PAUSE)
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise NoCluster(repr(error)) from None
+    finally:
+        await stop_client(consumer)
+        await admin.close()
+
+
+async def ends(settings: Settings) -> dict[int, int]:
+    """Return the log's end per partition now.
+
+    Raises:
+        NoCluster: The cluster does not answer in time.
+    """
+    kafka = Client(settings)
+    consumer = group_reader(kafka)
+    try:
+        async with asyncio.timeout(_WITHIN):
+            await consumer.start()
+            found = [
+                TopicPartition(settings.topic, p)
+                for p in await _partitions(consumer, settings.topic)
+            ]
+            return {tp.partition: end for tp, end in (await consumer.end_offsets(found)).items()}
+    except (KafkaError, OSError, TimeoutError) as error:
+        raise NoCluster(repr(error)) from None
+    finally:
+        await stop_client(consumer)
+
+
+async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
+    consumer.assign([TopicPartition(topic, 0)])
+    while not (found := consumer.partitions_for_topic(topic)):  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+    return set(found)
+
+
+async def _topic(admin: Any, consumer: Any, name: str) -> Topic:
+    (described,) = await admin.describe_topics([name])
+    partitions = {
+        part["partition"]: (part["leader"], len(part["replicas"]), len(part["isr"]))
+        for part in described["partitions"]
+    }
+    (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
+    ((_, _, _, _, entries),) = answer.resources
+    configs = {entry[0]: entry[1] for entry in entries}
+    led = [TopicPartition(name, number) for number, part in partitions.items() if part[0] >= 0]
+    consumer.assign(led)
+    future = int((time.time() + AHEAD) * 1000)
+    begins = await consumer.beginning_offsets(led)
+    last = await consumer.end_offsets(led)
+    later = await consumer.offsets_for_times(dict.fromkeys(led, future))
+    return Topic(
+        configs,
+        partitions,
+        {tp.partition: offset for tp, offset in begins.items()},
+        {tp.partition: offset for tp, offset in last.items()},
+        {tp.partition: found.offset for tp, found in later.items() if found is not None},
+    )
+
+
+async def _group(admin: Any, settings: Settings) -> tuple[str, tuple[Member, ...]]:
+    (answer,) = await admin.describe_consumer_groups([settings.group])
+    (described,) = answer.to_object()["groups"]
+    members = []
+    for member in described["members"]:
+        content = member["member_assignment"]
+        mine: frozenset[int] = frozenset()
+        if content:
+            assignment = ConsumerProtocolMemberAssignment.decode(content)
+            mine = frozenset(
+                tp.partition for tp in assignment.partitions() if tp.topic == settings.topic
+            )
+        name = member.get("group_instance_id") or member["client_id"]
+        members.append(Member(name, member["client_host"], mine))
+    return described["state"], tuple(members)

@@ -1,0 +1,1 @@
+"""Kafka: the clients, the records and batches, and what is asked of the log."""

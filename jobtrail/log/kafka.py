@@ -1,0 +1,158 @@
+"""How every Kafka client of jobtrail speaks to the cluster, made from the settings in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Mapping
+from typing import Any, Final
+
+from aiokafka.errors import TopicAuthorizationFailedError, for_code
+from aiokafka.helpers import create_ssl_context
+
+from jobtrail.core.errors import SettingError
+from jobtrail.log.batches import Limits
+from jobtrail.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: The largest dead letter: a record of the log's largest size, 1 MiB as Kafka has it unless it is
+#: told otherwise, and as much again for its headers and ours.
+DEAD_LETTER_BYTES: Final = 2 * 1024 * 1024
+#: Seconds in which the cluster has to say how a topic is configured.
+_ADMIN_WITHIN: Final = 15.0
+
+
+class Client(dict[str, Any]):
+    """How a client of jobtrail reaches the cluster: keyword arguments for aiokafka.
+
+    Args:
+        settings: Name the cluster, and say what a batch may be unpacked to.
+
+    Raises:
+        SettingError: As `kafka_security`.
+    """
+
+    __slots__ = ("limits",)
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(bootstrap_servers=settings.bootstrap_servers, **kafka_security(settings))
+        self.limits = limits_of(settings)
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Return what a batch may be unpacked to."""
+    return Limits(settings.max_batch_bytes, settings.max_batch_records)
+
+
+def kafka_security(settings: Settings) -> dict[str, Any]:
+    """Return aiokafka's keyword arguments for security; empty for a plain connection.
+
+    Raises:
+        SettingError: The CA file can't be used, or SASL has no user.
+    """
+    protocol = settings.security_protocol
+    if protocol == "PLAINTEXT":
+        return {}
+    arguments: dict[str, Any] = {"security_protocol": protocol}
+    if protocol.endswith("SSL"):
+        arguments["ssl_context"] = _ssl_context(settings)
+    if protocol.startswith("SASL"):
+        if not settings.sasl_username:
+            raise SettingError(
+                "SASL needs a user.",
+                expected="JOBTRAIL_SASL_USERNAME and JOBTRAIL_SASL_PASSWORD",
+                found="no user",
+                where=f"setting security_protocol {protocol}",
+            )
+        arguments |= {
+            "sasl_mechanism": settings.sasl_mechanism,
+            "sasl_plain_username": settings.sasl_username,
+            "sasl_plain_password": settings.sasl_password.get_secret_value(),
+        }
+    return arguments
+
+
+def _ssl_context(settings: Settings) -> ssl.SSLContext:
+    try:
+        context: ssl.SSLContext = create_ssl_context(cafile=settings.ssl_cafile)
+    except OSError as error:  # ssl.SSLError is one
+        raise SettingError(
+            "The CA certificates for Kafka can't be used.",
+            expected="certificates in PEM",
+            found=error.strerror or type(error).__name__,
+            where=f"setting ssl_cafile {settings.ssl_cafile}",
+        ) from error
+    return context
+
+
+async def is_compacted(client_options: Mapping[str, Any], topic: str) -> bool:
+    """Tell whether a topic is compacted: then offsets without a record are no loss.
+
+    Args:
+        client_options: Keyword arguments for aiokafka: servers and security.
+        topic: Which topic.
+
+    Returns:
+        False also where the cluster does not let us see how the topic is configured.
+
+    Raises:
+        KafkaError: The cluster does not answer, or has no such topic.
+        TimeoutError: It does not answer in time.
+    """
+    # Slow to import, and seldom wanted.
+    from aiokafka.admin import AIOKafkaAdminClient
+    from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+    client = AIOKafkaAdminClient(**client_options)
+    try:
+        async with asyncio.timeout(_ADMIN_WITHIN):
+            await client.start()
+            resource = ConfigResource(ConfigResourceType.TOPIC, topic)
+            (answer,) = await client.describe_configs([resource])
+    finally:
+        await client.close()
+    ((code, _text, _kind, _name, entries),) = answer.resources
+    if code:
+        error = for_code(code)
+        if error is TopicAuthorizationFailedError:
+            return False
+        raise error(topic)
+    policies = {entry[0]: entry[1] or "" for entry in entries}.get("cleanup.policy", "")
+    return "compact" in policies.split(",")
+
+
+async def stop_client(client: Any, within: float = 5.0) -> None:
+    """Stop a consumer or producer of aiokafka, and never fail nor wait long.
+
+    Without a broker aiokafka's `stop` has been seen to hang (aiokafka #1101), to swallow a
+    cancellation and to let out one of its own; so it runs in a task of its own.
+
+    Args:
+        client: What to stop.
+        within: Seconds after which it is left alone.
+    """
+    stopping = asyncio.create_task(client.stop())
+    done, _ = await asyncio.wait([stopping], timeout=within)
+    if not done:
+        logger.warning("action=kafka_stop_given_up within=%.0fs", within)
+        stopping.cancel()
+        abandoning = asyncio.create_task(_abandon(client))
+        # That too may wait for the broker.
+        done, _ = await asyncio.wait([abandoning], timeout=within)
+        if not done:
+            abandoning.cancel()
+        elif not abandoning.cancelled() and abandoning.exception() is not None:
+            logger.warning("action=kafka_abandon_failed %r", abandoning.exception())
+    elif not stopping.cancelled() and stopping.exception() is not None:
+        logger.warning("action=kafka_stop_failed %r", stopping.exception())
+
+
+async def _abandon(client: Any) -> None:
+    """End the tasks of a client that would go on trying for ever: aiokafka has no other way."""
+    for name in ("_sender", "_fetcher"):
+        part = getattr(client, name, None)
+        if part is not None:
+            await part.close()
+    await (client.client if hasattr(client, "client") else client._client).close()

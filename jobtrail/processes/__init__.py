@@ -1,0 +1,1 @@
+"""What every process does alike, and the supervisor that keeps processes running."""

@@ -1,0 +1,1 @@
+"""Producers: events made and delivered to the log."""

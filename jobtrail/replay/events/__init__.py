@@ -1,0 +1,1 @@
+"""Records as events: decoded in columns, or followed one by one."""

@@ -1,0 +1,1 @@
+"""Jobs and transitions folded out of a log of any length."""

@@ -1,0 +1,1 @@
+"""Records of known forms, read in columns without parsing each."""

@@ -1,0 +1,1 @@
+"""What replay reads from: the log in Kafka, an archive, or both as one."""

@@ -1,0 +1,1 @@
+"""Text and tables for people, made safe for their terminals."""

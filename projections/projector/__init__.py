@@ -1,0 +1,1 @@
+"""The projector: folds the log, and hands what changes to a store."""

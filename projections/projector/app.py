@@ -1,0 +1,154 @@
+"""The Faust app of a projector, built in a function from the settings."""
+
+from __future__ import annotations
+
+import os
+
+# Before Faust is imported: its Cython fast paths are not used (hazards in their bookkeeping).
+os.environ.setdefault("NO_CYTHON", "1")
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+import faust
+from aiokafka.helpers import create_ssl_context
+from yarl import URL
+
+from jobtrail.core.errors import FencedError
+from jobtrail.log.kafka import limits_of
+from jobtrail.settings import Settings
+from projections.projector.projector import Projector
+from projections.projector.transport import Fetched, RecordBatchTransport
+
+logger = logging.getLogger(__name__)
+
+#: Bytes fetched of one partition at a time: about 6,000 events of 330 bytes.
+FETCH_BYTES: Final = 2 * 1024 * 1024
+#: Milliseconds after which the topic's partitions are asked for again.
+METADATA_MS: Final = 5_000
+#: Fetches that wait for the agent: each is up to FETCH_BYTES of each partition.
+PREFETCHED: Final = 1
+
+
+def build_app(settings: Settings, projector: Projector, worker_name: str) -> faust.App:
+    """Build the app whose one agent hands each record batch to the projector.
+
+    Args:
+        settings: Which Kafka, topic and group.
+        projector: Folds and writes; also knows where each partition starts.
+        worker_name: Stable name of this worker in its group.
+
+    Returns:
+        The app; `await app.start()` runs it.
+    """
+    # Faust insists on a folder of its own for tables, which are not used.
+    folder = settings.data_dir / "faust" / worker_name
+    folder.mkdir(parents=True, exist_ok=True)
+    app = faust.App(
+        settings.group,
+        broker=[URL(f"kafka://{server}") for server in settings.bootstrap_servers.split(",")],
+        broker_credentials=_credentials(settings),
+        store="memory://",
+        datadir=str(folder),
+        processing_guarantee="at_least_once",
+        # Without standbys Faust leaves the assignment to Kafka's round-robin: every other
+        # partition, so that two workers have a shard each. Its own assignor takes a worker whose
+        # host was renamed for another one, and stops consuming.
+        table_standby_replicas=0,
+        topic_partitions=settings.partitions,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        consumer_group_instance_id=worker_name,
+        # A topic that was made again is found within this time; aiokafka looks every five minutes.
+        consumer_metadata_max_age_ms=METADATA_MS,
+        consumer_max_fetch_size=FETCH_BYTES,
+        stream_buffer_maxsize=PREFETCHED,
+        stream_wait_empty=False,
+        broker_session_timeout=30,
+        # A projector hears by its heartbeat's answer that another one joins: until then it folds
+        # what is about to be given away.
+        broker_heartbeat_interval=1,
+        broker_request_timeout=60,
+        broker_rebalance_timeout=60,
+        # One fetch is one batch however many records it holds.
+        broker_max_poll_records=None,
+        producer_threaded=False,
+        web_enabled=False,
+        autodiscover=False,
+    )
+    app.transport = RecordBatchTransport(app.conf.broker_consumer, app, app.loop)
+    app.log_topic = settings.topic
+    app.assignments = projector
+    app.limits = limits_of(settings)
+    _add_agent(app, settings.topic, projector)
+    return app
+
+
+def _add_agent(app: faust.App, name: str, projector: Projector) -> None:
+    topic = app.topic(
+        name, key_type=bytes, value_type=None, key_serializer="raw", value_serializer="raw"
+    )
+
+    async def project(stream: Any) -> None:
+        async for event in stream.events():
+            is_assigned = partial(_is_current, app, event.message.generation_id)
+            try:
+                if not await apply_fetched(projector, event.value, is_assigned):
+                    await app.consumer.fetch_again()
+            except Exception:
+                # Faust would acknowledge the batch and go on. Nothing was applied: the next
+                # start begins at the store's checkpoint.
+                logger.critical("action=projector_failed the process ends", exc_info=True)
+                logging.shutdown()
+                os._exit(1)
+
+    agent = app.agent(topic, concurrency=1, name="jobtrail.project")(project)
+    assert agent.concurrency == 1, "Faust commits past events in flight at concurrency > 1"
+
+
+def _is_current(app: faust.App, generation: int) -> bool:
+    """Tell whether no rebalance has begun since: what Faust asks before it hands on a message."""
+    return bool(app.flow_control.is_active() and app.consumer_generation_id == generation)
+
+
+async def apply_fetched(
+    projector: Projector, fetched: Fetched, is_assigned: Callable[[], bool]
+) -> bool:
+    """Apply what one fetch brought.
+
+    Args:
+        projector: Applies it.
+        fetched: Records of some partitions.
+        is_assigned: Tells whether no rebalance has begun since the fetch. Otherwise the rest is
+            passed over: each rebalance ends with a seek to the checkpoints.
+
+    Returns:
+        Whether nothing has to be fetched again. Where another projector has written one partition,
+        those of the others are applied all the same: who reads on from here goes on behind them.
+    """
+    fenced = False
+    for partition, group, more in fetched.each():
+        if not is_assigned():
+            break
+        try:
+            await projector.apply(partition, group, more=more)
+        except FencedError:
+            fenced = True
+    return not fenced
+
+
+def _credentials(settings: Settings) -> Any:
+    context = None
+    if settings.security_protocol.endswith("SSL"):
+        cafile = str(settings.ssl_cafile) if settings.ssl_cafile else None
+        context = create_ssl_context(cafile=cafile)
+    if settings.security_protocol.startswith("SASL"):
+        return faust.SASLCredentials(
+            username=settings.sasl_username,
+            password=settings.sasl_password.get_secret_value(),
+            mechanism=settings.sasl_mechanism,
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context) if context is not None else None

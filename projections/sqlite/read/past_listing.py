@@ -1,0 +1,271 @@
+"""Listings of the past: jobs in the order of any listing, each looked at as it was at a cut.
+
+Owner, viewers, type and creation hardly ever change, so what a job was is looked for where it is;
+only those that were said anew to be something else are looked for in `incarnations`. A job's state
+at the cut is in its trail. What a trail does not tell is told by the row, where the job has not
+changed since; else its events have to be folded, and this only says where they lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from heapq import merge
+from itertools import islice
+from typing import Final, NamedTuple
+
+import orjson
+
+from jobtrail.core.asof import Cut, Prefix, prefix
+from jobtrail.core.events import MAX_TAGS
+from jobtrail.core.job import Job
+from jobtrail.core.partitions import partition_of
+from projections.ports.read import Cursor, Filters, Looked, Then
+from projections.sqlite.read.listing import Listing, Source, listings
+from projections.sqlite.read.shards import Files, Shard
+from projections.sqlite.tables.rows import COLUMNS
+from projections.sqlite.tables.trails import chunks
+
+#: Jobs that one request looks at, at most: some 10 us each.
+_MOST_LOOKED_AT: Final = 10_000
+#: Events that it has read from the log, at most, unless a single job has more.
+_MOST_EVENTS: Final = 2_000
+#: So many entries of a trail beyond its last ones take as long as another job.
+_AS_ONE: Final = 32
+_CHUNK: Final = 250
+_JOBS: Final = "jobs"
+_INCARNATIONS: Final = "incarnations"
+
+
+class _Stream(NamedTuple):
+    """What one statement lists: jobs, or what jobs have been."""
+
+    files: Files
+    shards: list[Shard]
+    table: str
+    listing: Listing
+
+
+class _At(NamedTuple):
+    """Where something listed lies."""
+
+    created_at: int
+    id: str
+    stream: int
+    source: int
+    row: int
+
+
+class _Known(NamedTuple):
+    """What is known of it: its job's row and trail, and whether it is what the job was then."""
+
+    row: int
+    spilled: int
+    #: The last entries.
+    trail: bytes
+    tags: str | None
+    then: bool
+
+
+#: Shards, and what of each may be listed.
+_Listed = tuple[list[Shard], list[Source]]
+
+
+def streams(
+    files: Files, jobs: _Listed, incarnations: _Listed, filters: Filters, cut: Cut,
+    after: Cursor | None,
+) -> Iterator[_Stream]:  # fmt: skip
+    """Return what lists the jobs of some shards that may have matched.
+
+    Args:
+        files: Their connection.
+        jobs: What of their jobs may be listed.
+        incarnations: What of what jobs have been.
+        filters: What was asked for.
+        cut: Up to where the log counts.
+        after: Where to begin.
+    """
+    # What the order and the rows depend on; the rest is looked at job by job.
+    asked = filters._replace(states=(), tags=(), updated_since=None, owner=None)
+    ever = asked
+    if cut.instant is not None:
+        # Who has always been the same was created by the first event that counts.
+        bounds = [bound for bound in (asked.created_to, cut.instant) if bound is not None]
+        asked = asked._replace(created_to=min(bounds))
+    shards, sources = jobs
+    for listing in listings(sources, asked, after):
+        yield _Stream(files, shards, _JOBS, listing)
+    moved = [
+        (shard, source)
+        for shard, source in zip(*incarnations, strict=True)
+        if files.db.execute(
+            f"SELECT EXISTS(SELECT 1 FROM {shard.name}.incarnations)"  # noqa: S608
+        ).fetchone()[0]
+    ]
+    for listing in listings([source for _shard, source in moved], ever, after):
+        yield _Stream(files, [shard for shard, _source in moved], _INCARNATIONS, listing)
+
+
+class PastListing:
+    """One look into the past.
+
+    Args:
+        asked: From `streams`, of all files.
+        partitions: How many partitions the log has.
+        filters: What was asked for.
+        cut: Up to where the log counts.
+    """
+
+    def __init__(
+        self, asked: Sequence[_Stream], partitions: int, filters: Filters, cut: Cut
+    ) -> None:
+        self._asked = asked
+        self._partitions = partitions
+        self._states = frozenset(filters.states)
+        self._tags = filters.tags
+        self._since = filters.updated_since
+        self._cut = cut
+
+    def look(self, size: int, skip: int) -> Looked:
+        """Return what matched, as far as one request looks."""
+        found: list[tuple[_At, _Known, Prefix]] = []
+        skipped = events = looked_at = 0
+        # All that a job has been may lie at one place: behind a place is behind all of it.
+        here: Cursor | None = None
+        behind: Cursor | None = None
+        for at, known, then in self._candidates():
+            place = Cursor(at.created_at, at.id)
+            if place != here:
+                here, behind = place, here
+                if looked_at >= _MOST_LOOKED_AT:
+                    break
+            looked_at += 1 + known.spilled // _AS_ONE
+            if then is None or not self._matches(known, then):
+                continue
+            if skipped < skip:
+                skipped += 1
+                continue
+            events += 0 if then.whole else len(then.events)
+            if len(found) == size or (found and events > _MOST_EVENTS):
+                break
+            found.append((at, known, then))
+        else:
+            behind = None
+        return Looked(self._whole(found), skipped, behind)
+
+    def _candidates(self) -> Iterator[tuple[_At, _Known, Prefix | None]]:
+        """Yield what is listed and was so at the cut, and places of which nothing is to be said."""
+        places = merge(*(self._places(number) for number in range(len(self._asked))), key=_order)
+        while chunk := list(islice(places, _CHUNK)):
+            known = self._read(chunk)
+            for at in chunk:
+                of = known[at.stream, at.source, at.row]
+                then = None
+                if of.then:
+                    partition = 0
+                    if self._cut.instant is None:
+                        partition = partition_of(at.id, self._partitions)
+                    then = prefix(self._trail(at, of), partition, self._cut)
+                yield at, of, then
+
+    def _trail(self, at: _At, of: _Known) -> Iterator[bytes]:
+        """Yield a trail in pieces: it may be long, and not all of it be wanted."""
+        if of.spilled:
+            stream = self._asked[at.stream]
+            yield from chunks(stream.files.db, of.row, stream.shards[at.source].name)
+        yield of.trail
+
+    def _places(self, number: int) -> Iterator[_At]:
+        stream = self._asked[number]
+        limits = {"limit": 2 * _MOST_LOOKED_AT, "offset": 0}
+        for created_at, job_id, row, source in stream.files.db.execute(
+            stream.listing.text, {**stream.listing.values, **limits}
+        ):
+            yield _At(created_at, job_id, number, source, row)
+
+    def _read(self, chunk: Sequence[_At]) -> dict[tuple[int, int, int], _Known]:
+        by_source: dict[tuple[int, int], list[int]] = {}
+        for at in chunk:
+            by_source.setdefault((at.stream, at.source), []).append(at.row)
+        return {
+            (stream, source, row): known
+            for (stream, source), rows in by_source.items()
+            for row, known in self._read_rows(self._asked[stream], source, rows)
+        }
+
+    def _read_rows(
+        self, stream: _Stream, source: int, rows: Sequence[int]
+    ) -> Iterator[tuple[int, _Known]]:
+        name = stream.shards[source].name
+        if stream.table == _JOBS:
+            # Who has been something else is found among the incarnations.
+            statement = (
+                f"SELECT row, spilled, trail, tags, row, EXISTS("  # noqa: S608
+                f"SELECT 1 FROM {name}.incarnations i WHERE i.job = j.row) "
+                f"FROM {name}.jobs j WHERE row IN (SELECT value FROM json_each(?))"
+            )
+        else:
+            statement = (
+                "SELECT j.row, j.spilled, j.trail, j.tags, i.row, i.id, i.since, i.since_offset, "  # noqa: S608
+                f"i.until, i.until_offset FROM {name}.incarnations i "
+                f"JOIN {name}.jobs j ON j.row = i.job "
+                "WHERE i.row IN (SELECT value FROM json_each(?))"
+            )
+        db = stream.files.db
+        values = (orjson.dumps(rows).decode(),)
+        for row, spilled, trail, tags, listed, *rest in db.execute(statement, values).fetchall():
+            then = not rest[0] if stream.table == _JOBS else self._in_force(*rest)
+            yield listed, _Known(row, spilled, trail, tags, then)
+
+    def _in_force(
+        self, job_id: str, since: int, first: int, until: int | None, end: int | None
+    ) -> bool:
+        """Tell whether the cut lies within the times, or the offsets, of an incarnation."""
+        instant, position = self._cut
+        if instant is not None:
+            return since <= instant and (until is None or until > instant)
+        stop = position.get(partition_of(job_id, self._partitions), 0)
+        return first < stop and (end is None or end >= stop)
+
+    def _matches(self, known: _Known, then: Prefix) -> bool:
+        """Tell whether a job matches, or may: tags are looked at where they are known."""
+        if self._states and then.state not in self._states:
+            return False
+        if self._since is not None and then.updated_at < self._since:
+            return False
+        if not self._tags:
+            return True
+        tags = orjson.loads(known.tags) if known.tags else {}
+        if then.whole:
+            return all(tags.get(key) == value for key, value in self._tags)
+        # Tags are only ever added or changed, as long as there is room for more.
+        return len(tags) >= MAX_TAGS or all(key in tags for key, _value in self._tags)
+
+    def _whole(self, found: Sequence[tuple[_At, _Known, Prefix]]) -> list[Then]:
+        """Return what was found, with the jobs that are as they were."""
+        rows_of: dict[tuple[int, int], list[int]] = {}
+        for at, known, then in found:
+            if then.whole:
+                rows_of.setdefault((at.stream, at.source), []).append(known.row)
+        jobs: dict[str, Job] = {}
+        for (number, source), rows in rows_of.items():
+            stream = self._asked[number]
+            shard = stream.shards[source]
+            for row in stream.files.db.execute(
+                f"SELECT {COLUMNS} FROM {shard.name}.jobs "  # noqa: S608
+                "WHERE row IN (SELECT value FROM json_each(?))",
+                (orjson.dumps(rows).decode(),),
+            ).fetchall():
+                jobs[row[0]] = shard.names.job(row)
+        return [
+            Then(
+                Cursor(at.created_at, at.id),
+                jobs[at.id] if then.whole else None,
+                partition_of(at.id, self._partitions),
+                () if then.whole else then.events,
+            )
+            for at, _known, then in found
+        ]
+
+
+def _order(at: _At) -> tuple[int, str]:
+    return -at.created_at, at.id

@@ -1,0 +1,1 @@
+"""What lies in the tables of a shard, both ways: for the writer and for the reader."""

@@ -1,0 +1,183 @@
+"""The beginnings of long trails, which lie outside of their jobs' rows.
+
+A row has the last entries, fewer than a chunk has, so that an event rewrites no more than those.
+Each chunk before them is written once, under the offset of its first event, with the effective time
+that the job had reached at its end. Beside them stand, for look-ups that read no chunk: of each
+event's key the first offset, by which a duplicate is known whenever it comes; and the offsets of
+the events that may have said what the job is and whose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import repeat
+from struct import Struct as Layout
+from typing import Final
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from jobtrail.core.asof import NEVER, Said, may_describe, said_by_both, said_in
+from jobtrail.core.trail import CHUNK_BYTES, CHUNK_ENTRIES, ENTRY_BYTES
+from projections.sqlite.files.schema import Connection
+
+#: `jobtrail.core.trail.TRAIL_LAYOUT`, with the key as a number.
+TRAIL: Final = np.dtype(
+    [("key", "<i8"), ("offset", "<i8"), ("time", "<i8"), ("state", "u1"), ("code", "u1")]
+)
+assert TRAIL.itemsize == ENTRY_BYTES
+_KEY: Final = Layout("<q")
+_LAST_OFFSET: Final = 2**63 - 1
+_DESCRIBING: Final = [code for code in range(256) if may_describe(code)]
+
+
+def write(db: Connection, spilled: Sequence[tuple[int, int, bytes]]) -> None:
+    """Write chunks that leave their rows, inside the open transaction.
+
+    Args:
+        db: The shard.
+        spilled: Of each job the row, the effective time that it had reached before, and one or more
+            chunks.
+    """
+    chunks: list[tuple[int, int, int, bytes]] = []
+    keys: list[tuple[int, int, int]] = []
+    said: list[tuple[int, int]] = []
+    for row, time, content in sorted(spilled):
+        entries = np.frombuffer(content, TRAIL)
+        offsets = entries["offset"]
+        firsts = offsets[::CHUNK_ENTRIES].tolist()
+        for at, (first, reached) in enumerate(zip(firsts, _reached(entries, time), strict=True)):
+            chunks.append((row, first, reached, content[at * CHUNK_BYTES :][:CHUNK_BYTES]))
+        # In the order of the table: pages that several keys go to are changed once. Of two events
+        # with one key the first one comes first.
+        order = np.argsort(entries["key"], kind="stable")
+        keys.extend(
+            zip(repeat(row), entries["key"][order].tolist(), offsets[order].tolist(), strict=False)
+        )
+        describing = np.isin(entries["code"], _DESCRIBING)
+        if describing.any():
+            said.extend(zip(repeat(row), offsets[describing].tolist(), strict=False))
+    for statement, rows in (
+        ("INSERT INTO trail_chunks VALUES(?, ?, ?, ?)", chunks),
+        ("INSERT OR IGNORE INTO trail_keys VALUES(?, ?, ?)", keys),
+        ("INSERT INTO trail_said VALUES(?, ?)", said),
+    ):
+        if rows:
+            db.executemany(statement, rows)
+
+
+def _reached(entries: NDArray[np.void], time: int) -> list[int]:
+    """Return the effective time that the job has reached at the end of each chunk."""
+    applied = np.where(entries["code"] & 15 == 0, entries["time"], NEVER)
+    found: list[int] = np.maximum(np.maximum.accumulate(applied), time)[
+        CHUNK_ENTRIES - 1 :: CHUNK_ENTRIES
+    ].tolist()
+    return found
+
+
+def reached(db: Connection, row: int) -> int:
+    """Return the effective time that a job with chunks had reached at the end of the last one."""
+    (found,) = db.execute(
+        "SELECT reached FROM trail_chunks WHERE row=? ORDER BY first DESC LIMIT 1", (row,)
+    ).fetchone()
+    time: int = found
+    return time
+
+
+def seen(
+    db: Connection, row: int, keys: Collection[bytes], shard: str = "main"
+) -> dict[bytes, int]:
+    """Return of those of these keys that are in a job's chunks the offset of the first event."""
+    numbers = {_KEY.unpack(key)[0]: key for key in keys}
+    rows = db.execute(
+        f"SELECT key, offset FROM {shard}.trail_keys "  # noqa: S608
+        "WHERE row=? AND key IN (SELECT value FROM json_each(?))",
+        (row, orjson.dumps([*numbers]).decode()),
+    )
+    return {numbers[number]: offset for number, offset in rows}
+
+
+def first_and_last_said(db: Connection, row: int, last: bytes, shard: str = "main") -> Said:
+    """Return the first and the last offset of an event that may describe a job.
+
+    Args:
+        db: Has the shard.
+        row: The job's.
+        last: The trail's last entries.
+        shard: What the shard is called on this connection.
+    """
+    found = db.execute(
+        f"SELECT min(offset), max(offset) FROM {shard}.trail_said WHERE row=?",  # noqa: S608
+        (row,),
+    ).fetchone()
+    return said_by_both(found, said_in(last))
+
+
+def chunks(db: Connection, row: int, shard: str = "main") -> Iterator[bytes]:
+    """Yield a job's chunks, in order."""
+    for (trail,) in db.execute(
+        f"SELECT trail FROM {shard}.trail_chunks WHERE row=? ORDER BY first",  # noqa: S608
+        (row,),
+    ):
+        yield trail
+
+
+def page(db: Connection, row: int, offset: int, size: int, shard: str = "main") -> bytes:
+    """Return consecutive chunks, packed, in which a page of a job's events is, if it is in chunks.
+
+    Args:
+        db: Has the shard.
+        row: The job's.
+        offset: The first offset that is wanted, whether there is an event or not.
+        size: How many events.
+        shard: What the shard is called on this connection.
+    """
+    # The one in which the offset lies has fewer than its entries behind it.
+    count = 2 + size // CHUNK_ENTRIES
+    rows = db.execute(
+        f"SELECT trail FROM {shard}.trail_chunks WHERE row=?1 AND first >= coalesce("  # noqa: S608
+        f"(SELECT max(first) FROM {shard}.trail_chunks WHERE row=?1 AND first<=?2), 0) "
+        "ORDER BY first LIMIT ?3",
+        # No event lies beyond what SQLite's integers hold.
+        (row, min(offset, _LAST_OFFSET), count),
+    )
+    return b"".join(trail for (trail,) in rows)
+
+
+def first_offset_and_time(db: Connection, row: int) -> tuple[int, int]:
+    """Return offset and time of a job's first event, where that is in its chunks."""
+    (trail,) = db.execute(
+        "SELECT trail FROM trail_chunks WHERE row=? ORDER BY first LIMIT 1", (row,)
+    ).fetchone()
+    (first,) = np.frombuffer(trail, TRAIL, 1).tolist()
+    return first[1], first[2]
+
+
+class SqliteTrail:
+    """A job's trail in a snapshot; see `projections.ports.read.Trail`."""
+
+    __slots__ = ("_db", "_last", "_row", "_shard")
+
+    def __init__(self, db: Connection, shard: str, row: int, last: bytes) -> None:
+        self._db = db
+        self._shard = shard
+        self._row = row
+        self._last = last
+
+    def page(self, offset: int, size: int) -> bytes:
+        """Return consecutive entries, packed, among which those of a page are."""
+        return page(self._db, self._row, offset, size, self._shard) + self._last
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield all of it, in order, in packed pieces."""
+        yield from chunks(self._db, self._row, self._shard)
+        yield self._last
+
+    def seen(self, keys: Collection[bytes]) -> Mapping[bytes, int]:
+        """Return of those of these keys that are before its last entries the first offset."""
+        return seen(self._db, self._row, keys, self._shard)
+
+    def said(self) -> Said:
+        """Return the first and the last offset of an event that may describe the job."""
+        return first_and_last_said(self._db, self._row, self._last, self._shard)

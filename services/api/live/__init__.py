@@ -1,0 +1,1 @@
+"""The live end of the log: the tail, and what it knows beyond the projections."""

@@ -1,0 +1,352 @@
+"""The bodies of events, read from the log at their places: a trail keeps only where they lie."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Mapping, Sequence
+from operator import attrgetter
+from typing import Any, Final, NamedTuple, NoReturn
+
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+
+from jobtrail.core.position import mark_of
+from jobtrail.log.consumers import BREAKS, Group, group_reader
+from jobtrail.log.kafka import stop_client
+from services.api.limits.overload import busy
+from services.api.limits.turns import Line
+from services.api.live.buffer import Record
+from services.api.live.witness import Witness, from_within
+from services.api.problems.problems import log_unavailable, position_gone
+
+logger = logging.getLogger(__name__)
+
+#: Events of one job that lie nearer together than this are read in one go.
+_READ_ON: Final = 2_000
+#: Events that are read in one turn of a caller.
+_IN_A_TURN: Final = 100
+#: Reads that may wait for their turn: each is of a request that waits for nothing else.
+_WAITING: Final = 10_000
+#: Fetched groups of which the rest is kept for who goes on: as many requests may go on by turns.
+_RESTS: Final = 8
+_POLL_MS: Final = 1_000
+_WITHIN: Final = 10.0
+_offset: Final = attrgetter("offset")
+
+
+class Scanned(NamedTuple):
+    """Some records, one after the other."""
+
+    #: Key and record of those that have a key.
+    records: list[tuple[bytes, Record]]
+    #: The offset from where to go on.
+    reached: int
+    #: Offset and mark of the last record before that; None where there was none.
+    last: tuple[int, int] | None
+
+
+class Bodies:
+    """Reads records of the log by their offsets, one request at a time, by turns of callers.
+
+    What was read is given out once it is certain that the log is the one that was folded.
+
+    Args:
+        topic: The log.
+        client: Keyword arguments for aiokafka: servers and security.
+        witness: Knows whether the log is the one that it was.
+        within: Seconds for a turn to come, for the log to answer, and for which what was fetched
+            is kept for who goes on.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        client: Mapping[str, Any],
+        witness: Witness,
+        *,
+        within: float = _WITHIN,
+    ) -> None:
+        self._topic = topic
+        self._client = client
+        self._witness = witness
+        self._within = within
+        self._consumer: Any = None
+        self._rests: list[_Rest] = []
+        #: How often the log was asked for one record after the other.
+        self.scans = 0
+        self._line = Line(_WAITING, _WAITING, lambda _own: busy())
+
+    async def read(
+        self, partition: int, keys: Mapping[int, bytes], user: str = ""
+    ) -> dict[int, bytes | None]:
+        """Return the values of records; without those that the log has lost.
+
+        Args:
+            partition: Where they lie.
+            keys: Their keys by their offsets, ascending. A record with another key is none of
+                these: the log is another one than the projections', and the event another job's.
+            user: Who asks for them.
+
+        Raises:
+            Problem: 503 where the log does not answer in time, or is another one.
+        """
+        found: dict[int, bytes | None] = {}
+        others = self._witness.others
+        offsets = list(keys)
+        for at in range(0, len(offsets), _IN_A_TURN):
+            async with self._turn(user):
+                found |= await self._read(partition, offsets[at : at + _IN_A_TURN], keys)
+        await self._witness.still(others)
+        return found
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, user: str) -> AsyncIterator[None]:
+        """Have the log alone for a while, when it is a caller's turn.
+
+        Raises:
+            Problem: 503 where the turn does not come, or the log does not answer in time.
+        """
+        clock = asyncio.get_running_loop().time
+        try:
+            async with asyncio.timeout(self._within):
+                await self._line.enter(user)
+        except TimeoutError:
+            # Somebody else is reading: nothing is wrong with the log, as far as is known.
+            raise busy() from None
+        began = clock()
+        try:
+            async with asyncio.timeout(self._within):
+                try:
+                    yield
+                finally:
+                    self._line.leave(user, clock() - began)
+        except (KafkaError, TimeoutError) as error:
+            await self._fail(error)
+        except asyncio.CancelledError as error:
+            if not from_within():
+                raise
+            await self._fail(error)
+
+    async def _fail(self, error: BaseException) -> NoReturn:
+        """Let go of a connection that failed, before the next one reads.
+
+        Raises:
+            Problem: 503.
+        """
+        await self.close()
+        raise log_unavailable(f"reading events: {error!r}") from None
+
+    async def _read(
+        self, partition: int, offsets: Sequence[int], keys: Mapping[int, bytes]
+    ) -> dict[int, bytes | None]:
+        found: dict[int, bytes | None] = {}
+        while offsets and (rest := self._resume(partition, offsets[0])) is not None:
+            found |= await rest.pick(offsets, keys)
+            self._keep(rest)
+            offsets = offsets[bisect_left(offsets, rest.reached) :]
+        return found | await self._fetch(partition, offsets, keys) if offsets else found
+
+    async def _fetch(
+        self, partition: int, offsets: Sequence[int], keys: Mapping[int, bytes]
+    ) -> dict[int, bytes | None]:
+        consumer = await self._started()
+        tp = TopicPartition(self._topic, partition)
+        consumer.assign([tp])
+        found: dict[int, bytes | None] = {}
+        position = -_READ_ON - 1
+        try:
+            for offset in offsets:
+                if offset < position:
+                    # It was found, or is not there any more.
+                    continue
+                if offset > position + _READ_ON:
+                    consumer.seek(tp, offset)
+                    position = offset
+                while position <= offset:
+                    try:
+                        some = await consumer.getmany(timeout_ms=_POLL_MS, max_records=1)
+                    except OffsetOutOfRangeError:
+                        # The log does not reach back, or on, to there; maybe to the next one.
+                        position = -_READ_ON - 1
+                        break
+                    for group in some.get(tp, ()):
+                        position = group.next_offset
+                        rest = _Rest(partition, group)
+                        wanted = offsets[bisect_left(offsets, group.begin) :]
+                        if wanted and wanted[0] < position:
+                            found |= await rest.pick(wanted, keys)
+                            self._keep(rest)
+        finally:
+            # Or it would go on fetching what nobody asked for.
+            consumer.pause(tp)
+        return found
+
+    def _resume(self, partition: int, offset: int) -> _Rest | None:
+        """Return what was fetched and reaches on from there to an offset; None where nothing is.
+
+        A batch can hold very much: it is not to be unpacked for every few records.
+        """
+        now = asyncio.get_running_loop().time()
+        self._rests = [rest for rest in self._rests if rest.is_sure(now)]
+        for rest in self._rests:
+            if rest.has(partition, offset):
+                self._rests.remove(rest)
+                return rest
+        return None
+
+    def _keep(self, rest: _Rest) -> None:
+        if not rest.is_over:
+            rest.until = asyncio.get_running_loop().time() + self._within
+            self._rests.append(rest)
+            del self._rests[:-_RESTS]
+
+    async def scan(self, partition: int, begin: int, end: int) -> Scanned:
+        """Read some records one after the other.
+
+        Args:
+            partition: Where they lie.
+            begin: The offset of the first one.
+            end: The offset behind the last one that is wanted; after `begin`.
+
+        Returns:
+            Those before `end`, or the first of them: as many as lie in what was fetched at once.
+
+        Raises:
+            Problem: 410 where the log does not hold that offset any more; 503 where it does not
+                answer in time, or is another one.
+        """
+        others = self._witness.others
+        async with self._turn(""):
+            rest = self._resume(partition, begin)
+            if rest is None:
+                tp = TopicPartition(self._topic, partition)
+                try:
+                    rest = _Rest(partition, await self._group(tp, begin))
+                except OffsetOutOfRangeError:
+                    raise position_gone(f"{partition}:{begin}") from None
+            taken = await rest.take(begin, end)
+            self._keep(rest)
+        await self._witness.still(others)
+        last = (taken[-1].offset, mark_of(taken[-1].key, taken[-1].value)) if taken else None
+        records = [
+            (raw.key, (partition, raw.offset, raw.timestamp * 1000, raw.value))
+            for raw in taken
+            if raw.key is not None
+        ]
+        return Scanned(records, min(rest.reached, end), last)
+
+    async def _group(self, tp: TopicPartition, begin: int) -> Group:
+        """Fetch what lies at an offset."""
+        self.scans += 1
+        consumer = await self._started()
+        consumer.assign([tp])
+        consumer.seek(tp, begin)
+        try:
+            groups: Sequence[Group] = ()
+            while not groups:
+                found = await consumer.getmany(timeout_ms=_POLL_MS, max_records=1)
+                groups = found.get(tp, ())
+            return groups[0].check()
+        finally:
+            # Or it would go on fetching what nobody asked for.
+            consumer.pause(tp)
+
+    async def _started(self) -> Any:
+        if self._consumer is None:
+            consumer = group_reader(
+                self._client,
+                max_partition_fetch_bytes=256 * 1024,
+            )
+            # Kept only once it has started: who asked may go away meanwhile.
+            try:
+                await consumer.start()
+            except BaseException:
+                await stop_client(consumer)
+                raise
+            self._consumer = consumer
+        return self._consumer
+
+    async def close(self) -> None:
+        """Let go of the log; the next read connects again."""
+        self._rests.clear()
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await stop_client(consumer)
+
+
+class _Rest:
+    """What was fetched and not given out yet.
+
+    Args:
+        partition: Of which.
+        group: What was fetched.
+    """
+
+    def __init__(self, partition: int, group: Group) -> None:
+        self._partition = partition
+        self._end = group.next_offset
+        self._breaks = BREAKS.count
+        #: Until when it is kept for who goes on, by the loop's clock.
+        self.until = 0.0
+        self._pieces = group.pieces()
+        self._piece: Sequence[Any] = ()
+        #: The offset behind what was given out or passed over.
+        self.reached = group.begin
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left."""
+        return self.reached >= self._end
+
+    def is_sure(self, now: float) -> bool:
+        """Tell whether it is of a log that can't have become another one, and not old."""
+        return self._breaks == BREAKS.count and now < self.until
+
+    def has(self, partition: int, offset: int) -> bool:
+        """Tell whether what lies at an offset is among it, if it lies anywhere."""
+        return partition == self._partition and self.reached <= offset < self._end
+
+    async def take(self, begin: int, end: int) -> list[Any]:
+        """Return the next records between two offsets."""
+        taken: list[Any] = []
+        while (some := await self._next(end)) is not None:
+            taken += some[bisect_left(some, begin, key=_offset) :]
+        return taken
+
+    async def pick(
+        self, offsets: Sequence[int], keys: Mapping[int, bytes]
+    ) -> dict[int, bytes | None]:
+        """Return the values of those records that it has of these, and pass over the others."""
+        found: dict[int, bytes | None] = {}
+        wanted = set(offsets)
+        while (some := await self._next(offsets[-1] + 1)) is not None:
+            found |= {
+                record.offset: record.value
+                for record in some
+                if record.offset in wanted and record.key == keys[record.offset]
+            }
+        return found
+
+    async def _next(self, end: int) -> Sequence[Any] | None:
+        """Return some of the next records before an offset; None where there are no more."""
+        if self.reached >= min(end, self._end):
+            return None
+        if not self._piece:
+            # Others go on while it is taken apart.
+            await asyncio.sleep(0)
+            piece = next(self._pieces, None)
+            if piece is None:
+                self.reached = self._end
+                return None
+            self._piece = piece
+        some = self._piece
+        beyond = bisect_left(some, end, key=_offset)
+        self._piece, some = some[beyond:], some[:beyond]
+        if self._piece:
+            self.reached = end
+        elif some:
+            self.reached = some[-1].offset + 1
+        return some

@@ -1,0 +1,85 @@
+"""Whether the projections get on: since when each partition stands still, and what that means.
+
+A projector writes every few seconds that it lives. One that is gone, hangs or is started again and
+again does not; nor does a partition move whose events nobody applies.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from time import monotonic
+
+from projections.ports.read import Held
+from services.api.live.buffer import Buffer
+
+
+class Standing:
+    """Watches the checkpoints.
+
+    Args:
+        buffer: Knows the end of the log.
+        stalled_after: Seconds of standing still that are too long.
+    """
+
+    def __init__(self, buffer: Buffer, stalled_after: float) -> None:
+        self._buffer = buffer
+        self._stalled_after = stalled_after
+        self._began = monotonic()
+        self._known: Held | None = None
+        self._moved: dict[int, float] = {}
+
+    def note(self, held: Held) -> None:
+        """Take in what the projections hold now."""
+        known, end = self._known, self._buffer.end
+        now = monotonic()
+        for partition, offset in held.position.items():
+            if (
+                known is None
+                or offset >= end(partition)
+                or offset != known.position.get(partition)
+                or partition not in self._moved
+            ):
+                self._moved[partition] = now
+        self._known = held
+
+    def still_for(self, partition: int) -> float:
+        """Return for how many seconds a partition has had events to apply and has not moved."""
+        known = self._known
+        if known is None or known.position.get(partition, 0) >= self._buffer.end(partition):
+            return 0.0
+        return monotonic() - self._moved.get(partition, self._began)
+
+    def silent_for(self, held: Held, partition: int) -> float:
+        """Return for how many seconds no projector has said that it lives; infinite for never."""
+        beat = held.beats.get(partition)
+        return max(0.0, time.time() - beat / 1_000_000) if beat else float("inf")
+
+    def reasons(self, held: Held) -> list[str]:
+        """Return in words what keeps the projections from getting on."""
+        limit, found = self._stalled_after, []
+        by_reason: dict[str, list[int]] = {}
+        for partition, why in held.stopped.items():
+            by_reason.setdefault(why, []).append(partition)
+        found += [f"{_named(some)}: {why}" for why, some in sorted(by_reason.items())]
+        if again := held.recovering - held.stopped.keys():
+            found.append(f"{_named(again)}: being folded again from the log.")
+        silent = {p: self.silent_for(held, p) for p in held.position}
+        unserved = {p: seconds for p, seconds in silent.items() if seconds > limit}
+        if unserved:
+            worst = max(unserved.values())
+            since = "yet" if worst == float("inf") else f"for {worst:.0f} s"
+            found.append(f"{_named(unserved)}: no projector has said {since} that it lives.")
+        still = {
+            p: self.still_for(p)
+            for p in held.position.keys() - held.stopped.keys() - unserved.keys()
+        }
+        if stuck := {p: seconds for p, seconds in still.items() if seconds > limit}:
+            worst = max(stuck.values())
+            found.append(f"{_named(stuck)}: no progress for {worst:.0f} s, with events to apply.")
+        return found
+
+
+def _named(partitions: Iterable[int]) -> str:
+    numbers = sorted(partitions)
+    return f"partition{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"

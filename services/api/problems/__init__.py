@@ -1,0 +1,1 @@
+"""Problems: everything that goes wrong is answered in one form."""

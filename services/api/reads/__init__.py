@@ -1,0 +1,1 @@
+"""How endpoints read the projections, and how fresh their answers are."""

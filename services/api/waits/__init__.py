@@ -1,0 +1,1 @@
+"""Waits for the end of jobs."""
