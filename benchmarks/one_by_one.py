@@ -112,7 +112,7 @@ async def ask(folder: Path) -> dict[str, float]:
         open_reader=lambda: SqliteReader(settings.store_folder),
         kafka={"bootstrap_servers": settings.bootstrap_servers},
     )
-    runner = Runner(make_app(service), service.bounds, service.patience, shutdown_timeout=1)
+    runner = Runner(make_app(service), service.bounds, service.timeouts, shutdown_timeout=1)
     await runner.setup()
     assert runner.server is not None
     protocol, transport = runner.server(), Taker()

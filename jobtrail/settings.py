@@ -334,7 +334,7 @@ def load(**overrides: object) -> Settings:
             faults.append(f"{place}: {fault['msg']} (found {fault['input']!r})")
         raise SettingError(
             "Settings can't be used: " + "; ".join(faults) + ".",
-            mend="The bounds of each setting are in docs/settings.md.",
+            hint="The bounds of each setting are in docs/settings.md.",
         ) from None
 
 

@@ -233,7 +233,7 @@ def _check_settings(settings: Settings, partitions: int) -> None:
             expected=f"{settings.partitions}, as JOBTRAIL_PARTITIONS says",
             found=f"{partitions}",
             where=f"topic {settings.topic}",
-            mend=f"If it was made with {partitions}, set JOBTRAIL_PARTITIONS={partitions}. If some "
+            hint=f"If it was made with {partitions}, set JOBTRAIL_PARTITIONS={partitions}. If some "
             "were added later, copy it: `jobtrail log copy`, see docs/broker.md.",
         )
 

@@ -133,7 +133,7 @@ def _locked(store: Path) -> Iterator[Path]:
                 shutil.rmtree(folder, ignore_errors=True)
     except Timeout:
         raise AlreadyRunning(
-            "Another rebuild of this store runs.", where=str(store), mend="Wait for its end."
+            "Another rebuild of this store runs.", where=str(store), hint="Wait for its end."
         ) from None
 
 
@@ -207,7 +207,7 @@ class _Rebuild:
                     where=f"partition {partition}",
                     expected=f"a log that ends at offset {next_offset} or later",
                     found=f"a log that ends at {ends[partition]}",
-                    mend="A projector that runs notices it, and folds what is there.",
+                    hint="A projector that runs notices it, and folds what is there.",
                 )
         for partition, first in serving.first_offsets().items():
             if first < begins[partition] and not from_what_is_left:
@@ -217,7 +217,7 @@ class _Rebuild:
                     where=f"partition {partition}",
                     expected=f"a log that begins at offset {first} or earlier",
                     found=f"a log that begins at {begins[partition]}",
-                    mend="Leave the shard as it is; or give --from-what-is-left to lose it.",
+                    hint="Leave the shard as it is; or give --from-what-is-left to lose it.",
                 )
         return begins
 
@@ -237,7 +237,7 @@ class _Rebuild:
                     where=f"partition {partition} of {self._path}",
                     expected=f"a checkpoint at offset {self._position[partition]} or later",
                     found=str(next_offset),
-                    mend="Nothing is left to be rebuilt.",
+                    hint="Nothing is left to be rebuilt.",
                 )
         return sum(target.values()) - sum(self._position[partition] for partition in target)
 
@@ -267,7 +267,7 @@ class _Rebuild:
             "The rebuilt shard did not catch up with the old one.",
             where=str(self._path),
             expected=f"the rest in {_LOCKED_WITHIN:.0f} s",
-            mend="Try again when less is written, or on a faster disk; the old one serves on.",
+            hint="Try again when less is written, or on a faster disk; the old one serves on.",
         )
 
     async def _fold_rest(self, projector: Projector, target: dict[int, int]) -> bool:

@@ -112,7 +112,7 @@ def _folder(store: Path) -> Iterator[Path]:
             yield folder
     except Timeout:
         raise AlreadyRunning(
-            "Another verification of this store runs.", where=str(store), mend="Wait for its end."
+            "Another verification of this store runs.", where=str(store), hint="Wait for its end."
         ) from None
 
 

@@ -94,7 +94,7 @@ class ListLog:
                 upto = min(first + self.batch, end[p])
                 for number in range(first, upto):
                     if (p, number) in self.lost:
-                        self.holes.meet(Hole(p, number, number), "Lost.", found="", mend="")
+                        self.holes.meet(Hole(p, number, number), "Lost.", found="", hint="")
                 there = [(p, number) not in gone for number in range(first, upto)]
                 if some := list(compress(self.records[p][first:upto], there)):
                     yield batch_of(some)

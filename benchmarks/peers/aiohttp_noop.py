@@ -13,7 +13,7 @@ from aiohttp import web
 
 from jobtrail.processes.runtime import end_with_parent
 from jobtrail.settings import Settings
-from services.api.limits.limits import Bounds, Patience
+from services.api.limits.limits import Bounds, Timeouts
 from services.api.serving.protocol import Runner
 
 
@@ -26,7 +26,7 @@ async def _run() -> None:
     end_with_parent(stop)
     app = web.Application()
     app.router.add_get("/nothing", _nothing)
-    runner = Runner(app, Bounds.of(Settings()), Patience(), shutdown_timeout=1.0)
+    runner = Runner(app, Bounds.of(Settings()), Timeouts(), shutdown_timeout=1.0)
     await runner.setup()
     try:
         listener = socket.create_server(("127.0.0.1", 0), backlog=128)

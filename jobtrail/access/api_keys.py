@@ -96,7 +96,7 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
             where=str(path),
             expected="mode 0600",
             found=f"mode {mode & 0o777:04o}",
-            mend="Set that mode, and look through the keys: others may have changed them.",
+            hint="Set that mode, and look through the keys: others may have changed them.",
         )
     try:
         held = msgspec.json.decode(content, type=_File)
@@ -105,7 +105,7 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
             "This file holds no API keys.",
             where=str(path),
             found=str(error),
-            mend="Put a copy in its place, or delete it and make new keys.",
+            hint="Put a copy in its place, or delete it and make new keys.",
         ) from None
     return held.keys
 
@@ -149,7 +149,7 @@ def make_key(
             "The key has too many sources.",
             expected=f"at most {MAX_SOURCES}",
             found=str(len(sources)),
-            mend="Make several keys.",
+            hint="Make several keys.",
         )
     if sources and WRITE not in permissions:
         raise UsageError(
@@ -183,7 +183,7 @@ def add_key(path: Path, key: ApiKey) -> None:
             raise UsageError(
                 "There are too many API keys.",
                 expected=f"at most {MAX_KEYS}",
-                mend="Revoke those that are over.",
+                hint="Revoke those that are over.",
             )
         _write(path, (*keys, key))
 
@@ -208,7 +208,7 @@ def revoke_key(path: Path, key_id: str) -> ApiKey:
         "There is no such API key.",
         where=str(path),
         found=repr(key_id[:80]),
-        mend="`jobtrail keys list` shows their ids.",
+        hint="`jobtrail keys list` shows their ids.",
     )
 
 
@@ -225,7 +225,7 @@ def _locked(path: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise SettingError(
-            "Another command is changing the API keys.", where=str(path), mend="Try again."
+            "Another command is changing the API keys.", where=str(path), hint="Try again."
         ) from None
 
 

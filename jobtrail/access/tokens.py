@@ -100,7 +100,7 @@ def local_secret(data_dir: Path) -> bytes:
             where=str(path),
             expected="mode 0600",
             found=f"mode {mode & 0o777:04o}",
-            mend="Delete it, so that a new one is made; tokens issued so far end with it.",
+            hint="Delete it, so that a new one is made; tokens issued so far end with it.",
         )
     try:
         secret = bytes.fromhex(text.decode("ascii").strip())
@@ -111,7 +111,7 @@ def local_secret(data_dir: Path) -> bytes:
             "This file is no secret of a local service.",
             where=str(path),
             expected=f"{_SECRET_BYTES} bytes in hexadecimal",
-            mend="Delete it, so that a new one is made.",
+            hint="Delete it, so that a new one is made.",
         )
     return secret
 

@@ -12,7 +12,7 @@ import orjson
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from jobtrail.cli.common import log_options, log_settings, needed, progress, skipper
+from jobtrail.cli.common import log_options, log_settings, progress, require_extra, skipper
 from jobtrail.core.errors import LogUnavailable
 from jobtrail.files.private import is_private, keep_private
 from jobtrail.log.kafka import kafka_security
@@ -65,7 +65,7 @@ def archive(
     Writes the segments that are closed and not archived yet; running it again, or twice at once,
     changes nothing. Every file is read again and compared before it counts.
     """
-    with needed("replay"):
+    with require_extra("replay"):
         from jobtrail.replay.archive.description import Archive, LogName
         from jobtrail.replay.archive.place import ArchiveStore
         from jobtrail.replay.archive.writing import Archiver, open_for

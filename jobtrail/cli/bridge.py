@@ -81,7 +81,7 @@ def pg_boss(
         raise UsageError(
             "The bridge needs a package that is not installed.",
             expected=str(error.name),
-            mend="Install it: pip install 'jobtrail[pg-boss]'",
+            hint="Install it: pip install 'jobtrail[pg-boss]'",
         ) from None
     wanted = Wanted(
         dsn=dsn,

@@ -115,7 +115,7 @@ def store_settings(
 
 
 @contextlib.contextmanager
-def needed(extra: str) -> Iterator[None]:
+def require_extra(extra: str) -> Iterator[None]:
     """Say what to install where an import inside fails.
 
     It is for commands that read a log. They make millions of objects and no cycles, so the
@@ -136,7 +136,7 @@ def needed(extra: str) -> Iterator[None]:
         raise UsageError(
             "A package that this command needs is not installed.",
             found=str(error),
-            mend=f"Install it: pip install 'jobtrail[{extra}]'",
+            hint=f"Install it: pip install 'jobtrail[{extra}]'",
         ) from None
 
 

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
-from jobtrail.cli.common import ROWS, archive_option, holes_option, log_options, needed, tabular
+from jobtrail.cli.common import (
+    ROWS,
+    archive_option,
+    holes_option,
+    log_options,
+    require_extra,
+    tabular,
+)
 from jobtrail.cli.reading import reading
 from jobtrail.core.states import STATES
 from jobtrail.terminal.tables import Grid, Screen
@@ -45,7 +52,7 @@ def diff(
 
     As JSON, the first line has the counts, each further one a job.
     """
-    with needed("replay"):
+    with require_extra("replay"):
         from jobtrail.replay import Filters
         from jobtrail.replay.diff import diff_tables
         from jobtrail.replay.replay import meant, position_of

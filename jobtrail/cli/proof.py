@@ -87,7 +87,7 @@ def whom_to_ask(
                 where=str(settings.data_dir),
                 expected=f"no --url, or --url {local}" if local else "no --url: none runs here",
                 found=f"--url {asked}",
-                mend="Give a token of that service: JOBTRAIL_TOKEN, or --token-file FILE.",
+                hint="Give a token of that service: JOBTRAIL_TOKEN, or --token-file FILE.",
             )
         if not _is_ours(settings.data_dir, asked):
             raise NotRunning(
@@ -95,7 +95,7 @@ def whom_to_ask(
                 where=asked,
                 expected="one of its processes, which alone get the local administrator's token",
                 found="none of them listens there",
-                mend="Try again; `jobtrail status` says what its processes do.",
+                hint="Try again; `jobtrail status` says what its processes do.",
             )
         token = make_token(local_secret(settings.data_dir), name, (), (READ_ALL,), _LIFETIME)
     return Asked(asked, token)

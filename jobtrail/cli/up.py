@@ -97,7 +97,7 @@ def up(
         raise AlreadyRunning(
             "Another `jobtrail up` is running on this data folder.",
             where=str(settings.data_dir),
-            mend="Use that one, stop it, or choose another folder with --data-dir.",
+            hint="Use that one, stop it, or choose another folder with --data-dir.",
         ) from None
     except OSError as error:
         raise _unusable(settings.data_dir, error) from None
@@ -127,7 +127,7 @@ def _unusable(data_dir: Path, error: OSError) -> JobtrailError:
         "The files of the local service can't be used.",
         where=str(error.filename or data_dir),
         found=error.strerror or repr(error),
-        mend="Make room, give this user the right to write there, or choose another folder with "
+        hint="Make room, give this user the right to write there, or choose another folder with "
         "--data-dir.",
     )
 
@@ -344,7 +344,7 @@ async def _port_is_free(host: str, port: int) -> None:
                         "The API can't listen there.",
                         where=f"{host}:{port}",
                         found=str(error),
-                        mend="Stop what listens there, or choose another port with --port.",
+                        hint="Stop what listens there, or choose another port with --port.",
                     ) from None
             else:
                 return

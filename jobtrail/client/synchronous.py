@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from jobtrail.client.asynchronous import Client
-from jobtrail.processes.loop_thread import SynchronousFace, blocking
+from jobtrail.processes.loop_thread import SyncFacade, blocking
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
@@ -40,7 +40,7 @@ async def _next(found: AsyncGenerator[_T]) -> _T:
     return await anext(found)
 
 
-class SyncClient(SynchronousFace[Client]):
+class SyncClient(SyncFacade[Client]):
     """Asks a jobtrail service from code that is not asynchronous; thread-safe.
 
     Use it as a context manager. The methods are those of `Client`, with the same arguments.

@@ -80,7 +80,7 @@ def accept(key: bytes | None, value: bytes | None, partition: int, partitions: i
             reason="wrong-partition",
             expected=f"partition {expected} of {partitions} (murmur2 of the key)",
             found=f"partition {partition}",
-            mend="Clients on librdkafka set partitioner=murmur2_random.",
+            hint="Clients on librdkafka set partitioner=murmur2_random.",
         )
     return event
 

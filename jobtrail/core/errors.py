@@ -18,7 +18,7 @@ class JobtrailError(Exception):
         expected: What would have been right.
         found: What was there instead.
         where: The file, line, setting, job or place in the log.
-        mend: What to do about it.
+        hint: What to do about it.
     """
 
     #: Whether the same call may succeed later without anybody mending anything.
@@ -31,14 +31,19 @@ class JobtrailError(Exception):
         expected: str | None = None,
         found: str | None = None,
         where: str | None = None,
-        mend: str | None = None,
+        hint: str | None = None,
     ) -> None:
         self.what = what
         self.expected = expected
         self.found = found
         self.where = where
-        self.mend = mend
+        self.hint = hint
         super().__init__(self._text())
+
+    @property
+    def mend(self) -> str | None:
+        """The older name of `hint`."""
+        return self.hint
 
     def _text(self) -> str:
         parts = [self.what]
@@ -48,8 +53,8 @@ class JobtrailError(Exception):
             parts.append(f"Expected: {self.expected}.")
         if self.found:
             parts.append(f"Found: {self.found}.")
-        if self.mend:
-            parts.append(self.mend)
+        if self.hint:
+            parts.append(self.hint)
         return " ".join(parts)
 
 

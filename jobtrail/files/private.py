@@ -73,7 +73,7 @@ def narrow(folder: Path, names: Iterable[str] | None = None) -> int:
             where=str(folder),
             expected=f"one of user {os.geteuid()}",
             found=f"one of user {owner}",
-            mend="Choose another folder, or give this one to the user who runs the service.",
+            hint="Choose another folder, or give this one to the user who runs the service.",
         )
     narrowed = 0
     # From the top: what is below a folder that is closed nobody can exchange any more.
@@ -87,7 +87,7 @@ def narrow(folder: Path, names: Iterable[str] | None = None) -> int:
                 "The rights of other users can't be taken back.",
                 where=str(path),
                 found=error.strerror or repr(error),
-                mend=f"Run: chmod -R go= {folder}",
+                hint=f"Run: chmod -R go= {folder}",
             ) from None
         narrowed += 1
     return narrowed

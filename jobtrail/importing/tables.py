@@ -203,7 +203,7 @@ def _parquet(file: Path, columns: Sequence[str], _options: CsvOptions) -> Iterat
             "Reading Parquet needs PyArrow.",
             expected="PyArrow, which is no part of a plain installation",
             found="none",
-            mend="Install it with `pip install jobtrail[parquet]`.",
+            hint="Install it with `pip install jobtrail[parquet]`.",
         ) from None
     try:
         source = parquet.ParquetFile(file)

@@ -18,7 +18,7 @@ def wrong(where: str, key: str, expected: str, found: str) -> UsageError:
         where=f"{where}, key `{key}`",
         expected=expected,
         found=found[:200],
-        mend="docs/importing.md has every key.",
+        hint="docs/importing.md has every key.",
     )
 
 

@@ -222,7 +222,7 @@ class Tracker:
                 "Nobody owns this task.",
                 reason="invalid",
                 where=f"task {call.name} {call.id}",
-                mend="Let `owner` return a name, or send the header `jobtrail_owner`.",
+                hint="Let `owner` return a name, or send the header `jobtrail_owner`.",
             )
         return found
 

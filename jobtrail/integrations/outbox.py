@@ -11,12 +11,12 @@ from typing import Final
 
 from jobtrail.core.errors import JobtrailError
 from jobtrail.core.events import Event
-from jobtrail.processes.runtime import Seldom
+from jobtrail.processes.runtime import LogRateLimiter
 from jobtrail.produce.sync_producer import SyncJobProducer
 
 logger = logging.getLogger(__name__)
 for _chatty in ("client", "cluster", "conn", "producer.producer", "producer.sender"):
-    logging.getLogger(f"aiokafka.{_chatty}").addFilter(Seldom(("aiokafka",)))
+    logging.getLogger(f"aiokafka.{_chatty}").addFilter(LogRateLimiter(("aiokafka",)))
 
 #: Events that wait for Kafka at a time, in one process; more are dropped. About 20 MiB.
 MAX_WAITING: Final = 10_000

@@ -104,7 +104,7 @@ def login_of(file: Path) -> Login:
             "The password of the local Kafka can't be read.",
             where=str(file),
             found=found,
-            mend="Run this as the user who runs `jobtrail up`; where it is that one, start that "
+            hint="Run this as the user who runs `jobtrail up`; where it is that one, start that "
             "again.",
         )
     return login

@@ -45,14 +45,14 @@ def read_running(data_dir: Path) -> Running:
             "Whether a local service runs can't be seen.",
             where=str(data_dir),
             found=str(error),
-            mend="Run this as the user whose folder it is, or say where a service is with --url.",
+            hint="Run this as the user whose folder it is, or say where a service is with --url.",
         ) from None
     except (OSError, msgspec.MsgspecError):
         pass
     raise NotRunning(
         "No local service is running.",
         where=str(data_dir),
-        mend="Start it with `jobtrail up`, or say where one is with --data-dir, "
+        hint="Start it with `jobtrail up`, or say where one is with --data-dir, "
         "--bootstrap-servers or --url.",
     )
 

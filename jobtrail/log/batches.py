@@ -314,4 +314,4 @@ def unread(
 
 
 def _too_large(what: str, expected: str, found: str) -> EventError:
-    return EventError(what, reason="batch-too-large", expected=expected, found=found, mend=MEND)
+    return EventError(what, reason="batch-too-large", expected=expected, found=found, hint=MEND)

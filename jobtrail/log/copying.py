@@ -176,7 +176,7 @@ class LogCopy:
                 where=f"topic {self._new}",
                 expected=str(self._partitions),
                 found=str(there.partitions),
-                mend="Name another topic, or delete this one.",
+                hint="Name another topic, or delete this one.",
             )
         self._largest = there.largest
         # In this order: a copy that somebody else does at this moment ends before it is looked at.
@@ -214,7 +214,7 @@ class LogCopy:
             raise UsageError(
                 "The new topic is not empty.",
                 where=f"topic {self._new}",
-                mend="Say --resume to go on with the copy that was begun."
+                hint="Say --resume to go on with the copy that was begun."
                 if is_known
                 else "Name another topic, or delete this one.",
             )
@@ -229,7 +229,7 @@ class LogCopy:
                     where=f"topic {tp.topic}, partition {tp.partition}",
                     expected=f"a log that holds offset {copied[tp]}, up to which it is copied",
                     found=f"one from {begins[tp]} to {self._ends[tp]}",
-                    mend="Delete the new topic, and copy again.",
+                    hint="Delete the new topic, and copy again.",
                 )
             self._at[tp] = copied[tp]
         self._consumer.assign([tp for tp in tps if self._is_behind(tp)])
@@ -368,7 +368,7 @@ def _gap(tp: TopicPartition, at: int) -> LogGapError:
         "Records of the log are missing.",
         where=f"topic {tp.topic}, partition {tp.partition}",
         expected=f"every offset from {at} on",
-        mend="Put back the log's files; or copy what is left by `jobtrail archive --skip-holes`, "
+        hint="Put back the log's files; or copy what is left by `jobtrail archive --skip-holes`, "
         "and docs/archive.md.",
     )
 
@@ -381,18 +381,18 @@ async def _answered() -> AsyncIterator[None]:
             yield
     except ProducerFenced:
         raise LogUnavailable(
-            "Another process has taken over this copy.", mend="Let one of them go on."
+            "Another process has taken over this copy.", hint="Let one of them go on."
         ) from None
     except MessageSizeTooLargeError as error:
         # Somebody has changed the topic meanwhile, or Kafka packs there in another way.
         raise UsageError(
             "The new topic does not take a batch that large.",
             found=str(error),
-            mend=f"Give it a larger {LARGEST}, and say --resume to go on.",
+            hint=f"Give it a larger {LARGEST}, and say --resume to go on.",
         ) from None
     except (KafkaError, TimeoutError) as error:
         raise LogUnavailable(
             "Kafka does not answer.",
             found=repr(error),
-            mend="Say --resume to go on; nothing is copied twice.",
+            hint="Say --resume to go on; nothing is copied twice.",
         ) from None

@@ -247,7 +247,7 @@ class DeadTopic:
         except (KafkaError, TimeoutError) as error:
             raise LogUnavailable(
                 "Kafka did not take what was to be written.", found=repr(error),
-                mend="Try again: an event that comes twice changes nothing.",
+                hint="Try again: an event that comes twice changes nothing.",
             ) from None  # fmt: skip
         for place in found:
             if isinstance(place, BaseException) and not isinstance(place, KafkaError):

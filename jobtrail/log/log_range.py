@@ -144,7 +144,7 @@ class LogRange:
                 "The log no longer holds what was asked for.",
                 where=f"topic {self._topic}",
                 found=str(error),
-                mend="Its beginning moves (retention), or it has lost its end. Try again.",
+                hint="Its beginning moves (retention), or it has lost its end. Try again.",
             ) from None
         except KafkaError as error:
             raise self._away(repr(error)) from None
@@ -167,7 +167,7 @@ class LogRange:
             "Records of the log are damaged.",
             where=f"topic {tp.topic}, partition {tp.partition}",
             found=f"a batch with a wrong checksum before offset {end}",
-            mend="Restore the log's segments.",
+            hint="Restore the log's segments.",
         )
 
     def _away(self, found: str) -> LogUnavailable:
@@ -175,5 +175,5 @@ class LogRange:
             "The log does not answer.",
             where=f"topic {self._topic} of {self._settings.bootstrap_servers}",
             found=found,
-            mend="Check that Kafka runs and can be reached; nothing was changed.",
+            hint="Check that Kafka runs and can be reached; nothing was changed.",
         )

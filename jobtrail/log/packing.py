@@ -74,5 +74,5 @@ def check_no_event(record: Any, place: str, partition: int, partitions: int, lar
         where=place,
         expected=f"{largest:,} bytes at most, packed ({LARGEST})",
         found="more",
-        mend=f"Give the new topic a larger {LARGEST}, and say --resume to go on.",
+        hint=f"Give the new topic a larger {LARGEST}, and say --resume to go on.",
     )

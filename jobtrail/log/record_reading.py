@@ -47,7 +47,7 @@ class Head(NamedTuple):
 
 def unreadable(what: str, found: str) -> EventError:
     """Return why a batch can't be read."""
-    return EventError(what, reason="batch-unreadable", found=found, mend=MEND)
+    return EventError(what, reason="batch-unreadable", found=found, hint=MEND)
 
 
 def read_slowly(content: Content, head: Head, done: int) -> Iterator[Any]:
@@ -109,7 +109,7 @@ def check_headers(content: Content, most: int) -> None:
             reason="batch-too-large",
             expected=f"{most:,} at most",
             found=f"{found:,}",
-            mend=MEND,
+            hint=MEND,
         )
 
 

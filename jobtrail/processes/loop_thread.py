@@ -83,7 +83,7 @@ def _run_without_signals(loop: asyncio.AbstractEventLoop) -> None:
     loop.run_forever()
 
 
-class SynchronousFace(ABC, Generic[_A]):
+class SyncFacade(ABC, Generic[_A]):
     """The synchronous face of an asynchronous object, which lives in a thread of its own.
 
     Args:
@@ -104,11 +104,11 @@ class SynchronousFace(ABC, Generic[_A]):
 
 def blocking(
     method: Callable[Concatenate[_A, _P], Coroutine[Any, Any, _T]],
-) -> Callable[Concatenate[SynchronousFace[_A], _P], _T]:
+) -> Callable[Concatenate[SyncFacade[_A], _P], _T]:
     """Return a method of the asynchronous object as one of its face that blocks."""
 
     @functools.wraps(method)
-    def call(self: SynchronousFace[_A], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    def call(self: SyncFacade[_A], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         return self._run(lambda inner: method(inner, *args, **kwargs))
 
     return call

@@ -26,7 +26,7 @@ _SAID_ONCE_IN: Final = 10.0
 _REMEMBERED: Final = 1_000
 
 
-class Seldom(logging.Filter):
+class LogRateLimiter(logging.Filter):
     """Lets chatty packages say a thing once in a while, and then how often they wanted to.
 
     Without a broker aiokafka alone writes some forty lines a second.
@@ -74,7 +74,7 @@ def set_up_logging(settings: Settings) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(VisibleFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     # At the handler: a logger's own filter does not see what its children log.
-    handler.addFilter(Seldom())
+    handler.addFilter(LogRateLimiter())
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
     guard_terminal()
     for chatty in _CHATTY:

@@ -102,7 +102,7 @@ class _Room:
                 future.set_exception(TimeoutError())
 
 
-class _Lane:
+class _PartitionBatcher:
     """Gathers the records of one partition into batches and sends them one after the other.
 
     aiokafka would do that record by record, at three times the cost of each. A batch goes when it
@@ -191,7 +191,7 @@ class Delivery:
         self._room = _Room(MAX_UNDER_WAY)
         self._under_way: deque[_Record] = deque()
         self._producer: Any = None
-        self._lanes: list[_Lane] = []
+        self._lanes: list[_PartitionBatcher] = []
         self._connecting: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._stopping: set[asyncio.Task[None]] = set()
@@ -322,7 +322,7 @@ class Delivery:
             # A broker that is being started anew is there in seconds.
             await asyncio.sleep(_CONNECT_PAUSE)
         self._lanes = [
-            _Lane(producer, self._topic, partition, self._done)
+            _PartitionBatcher(producer, self._topic, partition, self._done)
             for partition in range(len(partitions))
         ]
         self._producer = producer
@@ -368,7 +368,7 @@ class Delivery:
             outcome_unknown=True,
             where=f"{self._settings.bootstrap_servers}, topic {self._topic}",
             found=found,
-            mend="Send it again: an event that is there already changes nothing.",
+            hint="Send it again: an event that is there already changes nothing.",
         )
 
     def not_sent(self, found: str) -> LogUnavailable:
@@ -378,7 +378,7 @@ class Delivery:
             outcome_unknown=False,
             where=f"{self._settings.bootstrap_servers}, topic {self._topic}",
             found=found,
-            mend="Send it again when Kafka is back.",
+            hint="Send it again when Kafka is back.",
         )
 
 

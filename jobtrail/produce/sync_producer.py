@@ -18,13 +18,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from jobtrail.core.events import Event
-from jobtrail.processes.loop_thread import SynchronousFace, blocking
+from jobtrail.processes.loop_thread import SyncFacade, blocking
 from jobtrail.produce.event_factory import EventMaker
 from jobtrail.produce.job_producer import WITHIN, JobProducer, RunningJob
 from jobtrail.settings import Settings
 
 
-class SyncJobProducer(SynchronousFace[JobProducer]):
+class SyncJobProducer(SyncFacade[JobProducer]):
     """Sends job events from code that is not asynchronous; thread-safe.
 
     The methods are those of `JobProducer`, with the same arguments; each blocks until Kafka has the

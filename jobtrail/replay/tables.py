@@ -50,7 +50,7 @@ def package(name: str, extra: str = "replay") -> ModuleType:
         raise PackageMissing(
             f"This needs {name}, which is not installed.",
             found=str(error),
-            mend=f"Install it: pip install '{wanted}'",
+            hint=f"Install it: pip install '{wanted}'",
         ) from None
 
 

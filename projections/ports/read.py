@@ -152,7 +152,7 @@ class Cursor(NamedTuple):
     id: str
 
 
-class Then(NamedTuple):
+class PastJob(NamedTuple):
     """A job as it was, as far as a store knows it."""
 
     place: Cursor
@@ -163,11 +163,11 @@ class Then(NamedTuple):
     events: tuple[Event, ...]
 
 
-class Looked(NamedTuple):
+class PastPage(NamedTuple):
     """What a look into the past has found."""
 
     #: In the order of a listing. Of jobs that have to be folded the tags are not looked at.
-    found: list[Then]
+    found: list[PastJob]
     #: How many were passed over before.
     skipped: int
     #: Behind which job the rest begins; None where there is no more.
@@ -184,7 +184,7 @@ class Part(NamedTuple):
     skip: int
 
 
-class Held(NamedTuple):
+class Watermark(NamedTuple):
     """What a snapshot of a store holds."""
 
     #: Per partition the offset before which everything is applied.
@@ -234,7 +234,7 @@ class Trail(Protocol):
 class Snapshot(Protocol):
     """One consistent view of a store."""
 
-    held: Held
+    held: Watermark
     #: Within it, the questions that say so end where they would take too long.
     meter: Meter
 
@@ -324,7 +324,7 @@ class Snapshot(Protocol):
         size: int,
         after: Cursor | None = None,
         skip: int = 0,
-    ) -> Looked:
+    ) -> PastPage:
         """Look for jobs that matched at a cut, newest first, as all of them were then.
 
         It ends before that where too many had to be looked at, or too many events to be read.

@@ -171,7 +171,7 @@ class Continuity:
             where=f"partition {partition}",
             expected=f"a record, or a reason why there is none, at offset {begin}",
             found=f"{'a wrong checksum' if rotten else 'nothing'} before offset {end}",
-            mend="Only this partition stands still. Restore the log's segments, or go on behind "
+            hint="Only this partition stands still. Restore the log's segments, or go on behind "
             f"the hole with `{SKIP.format(partition, end)}`.",
         )
         self.stopped[partition] = str(error)
@@ -192,7 +192,7 @@ def check_partitions(found: int, expected: int) -> None:
         "one job would lie in several.",
         expected=f"{expected} partitions",
         found=f"{found}",
-        mend="Copy the log into a new topic with the number that you want: `jobtrail log copy "
+        hint="Copy the log into a new topic with the number that you want: `jobtrail log copy "
         "--to-topic NAME --partitions N`; then set JOBTRAIL_TOPIC, JOBTRAIL_PARTITIONS and a new "
         "JOBTRAIL_STORE. See docs/broker.md.",
     )

@@ -49,7 +49,7 @@ def copied(source: Path, folder: Path) -> Iterator[Any]:
             where=str(folder),
             expected=f"{(size + _SPARE) >> 20:,} MiB free",
             found=f"{free >> 20:,} MiB",
-            mend="Free some of the disk and try again; nothing was changed.",
+            hint="Free some of the disk and try again; nothing was changed.",
         )
     target = folder / source.name
     _remove(target)

@@ -70,7 +70,7 @@ async def _serve(settings: Settings, *, with_parent: bool) -> None:
             "The API does not know where the log is.",
             where="JOBTRAIL_BOOTSTRAP_SERVERS",
             expected="host:port[,host:port]",
-            mend="`jobtrail up` sets it.",
+            hint="`jobtrail up` sets it.",
         )
     room = connections_within(settings.max_connections)
     if room < settings.max_connections:
@@ -85,7 +85,7 @@ async def _serve(settings: Settings, *, with_parent: bool) -> None:
     )
     stop = _stop_event(with_parent=with_parent)
     runner = Runner(
-        make_app(service), service.bounds, service.patience, shutdown_timeout=_SHUTDOWN_SECONDS
+        make_app(service), service.bounds, service.timeouts, shutdown_timeout=_SHUTDOWN_SECONDS
     )
     await runner.setup()
     try:
@@ -160,7 +160,7 @@ def _listen(host: str, port: int) -> socket.socket:
             "The API can't listen there.",
             where=f"{host}:{port}",
             found=str(error),
-            mend="Set JOBTRAIL_HOST and JOBTRAIL_PORT.",
+            hint="Set JOBTRAIL_HOST and JOBTRAIL_PORT.",
         ) from None
     listener.setblocking(False)
     return listener

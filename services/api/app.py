@@ -13,7 +13,7 @@ from aiohttp.http import HttpVersion11
 
 from jobtrail.log.questions import Log
 from jobtrail.settings import Settings
-from projections.ports.read import Held, ProjectionReader
+from projections.ports.read import ProjectionReader, Watermark
 from services.api.access.auth import Gate
 from services.api.access.cached_keys import Keys
 from services.api.access.provider import Provider
@@ -25,7 +25,7 @@ from services.api.http.cursors import Cursors
 from services.api.http.outgoing import Outgoing
 from services.api.http.response_encoding import Delivery
 from services.api.ingest import Ingest
-from services.api.limits.limits import Bounds, Patience, Rate
+from services.api.limits.limits import Bounds, Rate, Timeouts
 from services.api.limits.slots import Slots
 from services.api.limits.turns import Turns
 from services.api.live.bodies import Bodies
@@ -61,7 +61,7 @@ def make_service(
     secret: bytes,
     open_reader: Callable[[], ProjectionReader],
     kafka: dict[str, Any],
-    patience: Patience | None = None,
+    timeouts: Timeouts | None = None,
 ) -> Service:
     """Put the parts of a service together.
 
@@ -70,17 +70,17 @@ def make_service(
         secret: Signs tokens and cursors.
         open_reader: Opens the projections; raises StoreError while they can't be.
         kafka: Keyword arguments for aiokafka: servers and security.
-        patience: How long to wait for what; None for what clients rely on.
+        timeouts: How long to wait for what; None for what clients rely on.
     """
-    patience = patience or Patience()
+    timeouts = timeouts or Timeouts()
     watches: dict[bytes, Watch] = {}
-    buffer, witness, pulse, tail, coverage = _make_tail(settings, kafka, watches, patience)
+    buffer, witness, pulse, tail, coverage = _make_tail(settings, kafka, watches, timeouts)
     store = Store(open_reader, witness.judge, brief(settings.max_page_bytes))
     rate = Rate(settings.max_request_rate, settings.max_request_burst)
     reads = Reads(Store(open_reader, witness.judge, long()), ReadLimits.of(settings), rate)
     turns = Turns()
     bodies = Bodies(settings.topic, kafka, witness)
-    waits = Waits(store, buffer, coverage, watches, Limits.of(settings), patience, turns)
+    waits = Waits(store, buffer, coverage, watches, Limits.of(settings), timeouts, turns)
     feed = _make_feed(settings, buffer)
     standing = Standing(buffer, settings.ready_stalled_after)
     service = Service(
@@ -91,7 +91,7 @@ def make_service(
         coverage=coverage,
         overlay=Overlay(buffer, settings.max_events_folded),
         feed=feed,
-        progress=Progress(store, buffer, feed, standing, patience),
+        progress=Progress(store, buffer, feed, standing, timeouts),
         freshness=Freshness(buffer, pulse, tail.has_more),
         waits=waits,
         slots=Slots(settings.max_waits, settings.max_waits_per_caller),
@@ -103,11 +103,11 @@ def make_service(
         past=Past(reads, bodies),
         witness=witness,
         proofs=Proofs(Log(settings.topic, kafka), witness, buffer),
-        gate=_make_gate(settings, secret, patience),
+        gate=_make_gate(settings, secret, timeouts),
         cursors=Cursors(secret),
         delivery=Delivery(secret),
         metrics=Metrics(),
-        patience=patience,
+        timeouts=timeouts,
         bounds=Bounds.of(settings),
         rate=rate,
         turns=turns,
@@ -117,13 +117,13 @@ def make_service(
 
 
 def _make_tail(
-    settings: Settings, kafka: dict[str, Any], watches: dict[bytes, Watch], patience: Patience
+    settings: Settings, kafka: dict[str, Any], watches: dict[bytes, Watch], timeouts: Timeouts
 ) -> tuple[Buffer, Witness, Pulse, Tail, Coverage]:
     """Put together what follows the log."""
     buffer = Buffer(settings.tail_buffer_bytes)
-    witness = Witness(settings.topic, kafka, buffer, patience)
-    pulse = Pulse(patience)
-    tail = Tail(settings.topic, kafka, buffer, watches, pulse, witness, patience)
+    witness = Witness(settings.topic, kafka, buffer, timeouts)
+    pulse = Pulse(timeouts)
+    tail = Tail(settings.topic, kafka, buffer, watches, pulse, witness, timeouts)
     return buffer, witness, pulse, tail, Coverage(buffer, pulse, tail.has_more)
 
 
@@ -152,12 +152,12 @@ def _introduced(service: Service, settings: Settings) -> Service:
     return service
 
 
-def _make_gate(settings: Settings, secret: bytes, patience: Patience) -> Gate:
-    provider = Provider(settings, patience) if settings.oidc_issuer else None
-    return Gate(secret, provider, Keys(settings.keys_path, patience.keys), patience.reverify)
+def _make_gate(settings: Settings, secret: bytes, timeouts: Timeouts) -> Gate:
+    provider = Provider(settings, timeouts) if settings.oidc_issuer else None
+    return Gate(secret, provider, Keys(settings.keys_path, timeouts.keys), timeouts.reverify)
 
 
-def _lose(service: Service, partition: int, held: Held, replaced: bool) -> None:
+def _lose(service: Service, partition: int, held: Watermark, replaced: bool) -> None:
     service.waits.lose(partition, held, replaced=replaced)
     service.feed.lose(partition, replaced=replaced)
     if replaced:

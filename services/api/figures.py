@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from jobtrail.core.errors import StoreError
-from projections.ports.read import Held
+from projections.ports.read import Watermark
 from services.api.service import Service
 
 #: Reads a figure of one partition.
-_Read = Callable[[Held, int], float]
+_Read = Callable[[Watermark, int], float]
 
 
 def measure(service: Service) -> None:

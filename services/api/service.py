@@ -14,7 +14,7 @@ from services.api.http.cursors import Cursors
 from services.api.http.outgoing import Outgoing
 from services.api.http.response_encoding import Delivery
 from services.api.ingest import Ingest
-from services.api.limits.limits import Bounds, Patience, Rate
+from services.api.limits.limits import Bounds, Rate, Timeouts
 from services.api.limits.slots import Slots
 from services.api.limits.turns import Turns
 from services.api.live.bodies import Bodies
@@ -61,7 +61,7 @@ class Service:
     cursors: Cursors
     delivery: Delivery
     metrics: Metrics
-    patience: Patience
+    timeouts: Timeouts
     bounds: Bounds
     rate: Rate
     turns: Turns

@@ -14,7 +14,7 @@ from types import TracebackType
 
 from jobtrail.core.errors import StoreError, StoreNotReady
 from projections.ports.meter import Meter
-from projections.ports.read import Held, ProjectionReader, Snapshot
+from projections.ports.read import ProjectionReader, Snapshot, Watermark
 from services.api.problems.problems import Problem, recovering, store_unavailable
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class Store:
     def __init__(
         self,
         open_reader: Callable[[], ProjectionReader],
-        judge: Callable[[Held], Held] = lambda held: held,
+        judge: Callable[[Watermark], Watermark] = lambda held: held,
         meter: Meter | None = None,
     ) -> None:
         self._open = open_reader
@@ -198,7 +198,7 @@ def as_problem(error: StoreError) -> Problem:
     return store_unavailable(str(error))
 
 
-def is_recovering(held: Held) -> Problem:
+def is_recovering(held: Watermark) -> Problem:
     """Return the answer to what can't be read from these projections yet."""
     said = {held.stopped[p] for p in held.recovering if p in held.stopped}
     if said:

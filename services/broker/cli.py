@@ -144,5 +144,5 @@ def _in_one_sentence(error: OSError) -> BrokerError:
         "The broker's files can't be used.",
         found=error.strerror or type(error).__name__,
         where=str(error.filename) if error.filename else None,
-        mend="Make room or give this user the right to write there, or use another directory.",
+        hint="Make room or give this user the right to write there, or use another directory.",
     )

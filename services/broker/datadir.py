@@ -100,7 +100,7 @@ def choose_port(preferred: int | None = None, taken: Container[int] = ()) -> int
     raise BrokerError(
         "No free port was found for the broker.",
         where=f"{HOST}, ports {PORTS.start} to {PORTS.stop - 1}",
-        mend="Name one with --port.",
+        hint="Name one with --port.",
     )
 
 
@@ -170,7 +170,7 @@ class DataDir:
                 expected='{"kafka_version": "4.4.0", "port": 20000}',
                 found=repr(text[:200]),
                 where=str(self._record_file),
-                mend="Start the broker: it finds out what the file said.",
+                hint="Start the broker: it finds out what the file said.",
             ) from error
         return record
 
@@ -229,7 +229,7 @@ class DataDir:
                 expected=f"Kafka {ours} or older",
                 found=f"Kafka {record.kafka_version}",
                 where=str(self.root),
-                mend="Use the newer jobtrail that wrote it, or another directory.",
+                hint="Use the newer jobtrail that wrote it, or another directory.",
             )
 
     def check_room(self) -> None:
@@ -245,7 +245,7 @@ class DataDir:
                 expected=f"{NEEDED_BYTES >> 20} MiB free",
                 found=f"{free >> 20} MiB",
                 where=str(self.root),
-                mend="Free some space, or use a directory on another disk.",
+                hint="Free some space, or use a directory on another disk.",
             )
 
     def cluster_id(self) -> str | None:
@@ -270,7 +270,7 @@ class DataDir:
             expected="a file with a cluster.id",
             found="one without" if lines else "no such file",
             where=str(file),
-            mend="Restore the directory from a backup, or start with another one.",
+            hint="Restore the directory from a backup, or start with another one.",
         )
 
     def note_java(self, pid: int) -> None:

@@ -93,7 +93,7 @@ def parse_lock(text: str, where: str) -> Lock:
                 expected="`group:artifact:version sha256:HEX`",
                 found=repr(line),
                 where=f"{where}, line {number}",
-                mend="Make it anew with `python -m services.broker.lock VERSION`.",
+                hint="Make it anew with `python -m services.broker.lock VERSION`.",
             )
         jars.append(Jar(*found.groups()))
     kafka = [jar for jar in jars if (jar.group, jar.artifact) == KAFKA]
@@ -103,7 +103,7 @@ def parse_lock(text: str, where: str) -> Lock:
             expected=f"{':'.join(KAFKA)} once, and every file name once",
             found=f"{len(kafka)} times, {len(jars)} jars",
             where=where,
-            mend="Make it anew with `python -m services.broker.lock VERSION`.",
+            hint="Make it anew with `python -m services.broker.lock VERSION`.",
         )
     return Lock(tuple(sorted(jars)))
 
@@ -202,7 +202,7 @@ def _install(
             expected=f"{DOWNLOAD_BYTES >> 20} MiB free",
             found=f"{free >> 20} MiB",
             where=str(folder.parent),
-            mend="Free some space and start again.",
+            hint="Free some space and start again.",
         )
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -237,7 +237,7 @@ def _fetch_all(
                 expected=f"sha256 {jar.sha256}",
                 found=f"sha256 {found}",
                 where=jar.coordinates,
-                mend="Try again; if it stays so, what serves the jars on this network changes "
+                hint="Try again; if it stays so, what serves the jars on this network changes "
                 "them: use another network.",
             )
         advance()

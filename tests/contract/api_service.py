@@ -32,7 +32,7 @@ from projections.sqlite.write.writer import SqliteWriter
 from services.api.app import make_app, make_service
 from services.api.feed.spans import Spans
 from services.api.ingest import Ingest
-from services.api.limits.limits import Patience
+from services.api.limits.limits import Timeouts
 from services.api.live.bodies import Bodies
 from services.api.live.proofs import Asked, Proofs
 from services.api.problems.problems import log_unavailable
@@ -49,7 +49,7 @@ NOON = 1_795_438_800
 NOBODY_LISTENS = "127.0.0.1:1"
 
 #: So that no test ends by a limit that it is not about.
-PATIENT = Patience(unknown=60, position=60, sign_of_life=60)
+PATIENT = Timeouts(unknown=60, position=60, sign_of_life=60)
 #: The content type of every error.
 PROBLEM = "application/problem+json"
 
@@ -127,7 +127,7 @@ class Api:
     def __init__(self, folder: Path, session: aiohttp.ClientSession, **options: Any) -> None:
         #: Whether what is sent to it gets into the log; else Kafka is away.
         writable = options.pop("writable", False)
-        patience = options.pop("patience", Patience(unknown=0.2, position=0.2))
+        timeouts = options.pop("timeouts", Timeouts(unknown=0.2, position=0.2))
         #: Whether histories are read, too, from the log that is a list.
         listed = options.pop("listed", False)
         #: Makes of the records what positions are proven by; else that log is away.
@@ -157,7 +157,7 @@ class Api:
             secret=self.secret,
             open_reader=open_reader,
             kafka={"bootstrap_servers": NOBODY_LISTENS},
-            patience=patience,
+            timeouts=timeouts,
         )
         self.witness = service.witness
         bodies = ListedBodies(self)
@@ -354,7 +354,7 @@ async def running(folder: Path, **options: Any) -> AsyncIterator[Api]:
     async with aiohttp.ClientSession(auto_decompress=auto_decompress) as session:
         api = Api(folder, session, **options)
         made = make_app(api.service)
-        runner = Runner(made, api.service.bounds, api.service.patience, shutdown_timeout=5)
+        runner = Runner(made, api.service.bounds, api.service.timeouts, shutdown_timeout=5)
         api.runner = runner
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", port)

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from services.api.limits.limits import Patience
+from services.api.limits.limits import Timeouts
 from tests.contract.api_service import Answer, Api, running
 from tests.contract.oidc_provider import bearer
 
 #: Fetches whenever there is reason to.
-EAGER = Patience(unknown=0.2, refetch=0)
+EAGER = Timeouts(unknown=0.2, refetch=0)
 
 
 @contextlib.asynccontextmanager

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from jobtrail.core.partitions import partition_of
-from services.api.limits.limits import Patience
+from services.api.limits.limits import Timeouts
 from services.api.problems.problems import BEHIND
 from tests.contract.api_service import PARTITIONS, PATIENT, Answer, Api, held, running
 
@@ -92,8 +92,8 @@ ASKS: dict[str, Ask] = {
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS.keys())
 async def test_what_is_not_known_is_not_answered(tmp_path: Path, ask: Ask, state: str) -> None:
-    patience = Patience(unknown=0.05, position=0.1)
-    async with running(tmp_path, patience=patience, tail_buffer_bytes=1 << 20) as api:
+    timeouts = Timeouts(unknown=0.05, position=0.1)
+    async with running(tmp_path, timeouts=timeouts, tail_buffer_bytes=1 << 20) as api:
         await become(api, state)
         refused = [await ask(api, job) for job in (JOB, FOREIGN, UNKNOWN)]
         for answer in refused:
@@ -113,7 +113,7 @@ async def test_what_is_not_known_is_not_answered(tmp_path: Path, ask: Ask, state
 
 @pytest.mark.parametrize("ask", [_job, _statuses, _wait], ids=["job", "statuses", "wait"])
 async def test_a_read_waits_until_it_is_known(tmp_path: Path, ask: Ask) -> None:
-    async with running(tmp_path, patience=Patience(unknown=0.05, position=60)) as api:
+    async with running(tmp_path, timeouts=Timeouts(unknown=0.05, position=60)) as api:
         await become(api, "tail began ahead")
         found = asyncio.create_task(ask(api, JOB))
         missing = asyncio.create_task(ask(api, UNKNOWN)) if ask is not _wait else None
@@ -129,8 +129,8 @@ async def test_a_read_waits_until_it_is_known(tmp_path: Path, ask: Ask) -> None:
 
 @pytest.mark.parametrize("state", STATES)
 async def test_no_bulk_is_missing_before_the_log_was_looked_at(tmp_path: Path, state: str) -> None:
-    patience = Patience(unknown=0.05, position=0.1)
-    async with running(tmp_path, patience=patience, tail_buffer_bytes=1 << 20) as api:
+    timeouts = Timeouts(unknown=0.05, position=0.1)
+    async with running(tmp_path, timeouts=timeouts, tail_buffer_bytes=1 << 20) as api:
         await become(api, state)
         for path in ("/jobs?bulkId=b", "/jobs?bulkId=b&wait=1", "/jobs?bulkId=none"):
             answer = await api.get(path)
@@ -142,7 +142,7 @@ async def test_no_bulk_is_missing_before_the_log_was_looked_at(tmp_path: Path, s
 
 
 async def test_a_bulk_that_only_the_tail_has_is_waited_for(tmp_path: Path) -> None:
-    async with running(tmp_path, patience=PATIENT) as api:
+    async with running(tmp_path, timeouts=PATIENT) as api:
         await become(api, "log silent")
         api.service.pulse.beat(-1e9)
         api.show()
@@ -159,8 +159,8 @@ async def test_a_bulk_that_only_the_tail_has_is_waited_for(tmp_path: Path) -> No
 @pytest.fixture
 async def behind(tmp_path: Path) -> AsyncIterator[Api]:
     """Return a service whose tail began ahead of the projections."""
-    patience = Patience(unknown=0.01, position=0.2, sign_of_life=0.02)
-    async with running(tmp_path, patience=patience) as api:
+    timeouts = Timeouts(unknown=0.01, position=0.2, sign_of_life=0.02)
+    async with running(tmp_path, timeouts=timeouts) as api:
         await become(api, "tail began ahead")
         yield api
 
@@ -195,7 +195,7 @@ async def test_a_wait_whose_answer_has_begun_is_cut_where_it_is_not_known(behind
 
 
 async def test_who_waits_for_any_is_not_told_that_others_are_not_there(tmp_path: Path) -> None:
-    async with running(tmp_path, patience=Patience(unknown=60, position=0.1)) as api:
+    async with running(tmp_path, timeouts=Timeouts(unknown=60, position=0.1)) as api:
         await become(api, "tail began ahead")
         other = ids_in(1)[0]
         api.emit(other, "completed", owner="alice")
@@ -212,7 +212,7 @@ async def test_who_waits_for_any_is_not_told_that_others_are_not_there(tmp_path:
 
 async def test_a_job_never_goes_back_for_who_waits_for_it(tmp_path: Path) -> None:
     """The tail loses records that the projections don't hold yet."""
-    async with running(tmp_path, patience=PATIENT) as api:
+    async with running(tmp_path, timeouts=PATIENT) as api:
         api.make_store()
         api.follow()
         api.emit(JOB, "created")

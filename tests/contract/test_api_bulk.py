@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from services.api.limits.limits import Patience
+from services.api.limits.limits import Timeouts
 from services.api.routes.bulk import PAGE
 from tests.contract.api_service import PATIENT, Answer, Api, held, running
 
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with running(tmp_path, patience=PATIENT) as api:
+    async with running(tmp_path, timeouts=PATIENT) as api:
         api.make_store()
         api.follow()
         yield api
@@ -138,7 +138,7 @@ async def test_more_unended_jobs_than_a_page_are_waited_for_in_turn(api: Api) ->
 
 
 async def test_a_long_wait_for_a_bulk_shows_that_it_is_alive(tmp_path: Path) -> None:
-    async with running(tmp_path, patience=Patience(sign_of_life=0.01)) as api:
+    async with running(tmp_path, timeouts=Timeouts(sign_of_life=0.01)) as api:
         api.make_store()
         api.follow()
         for n in range(PAGE + 1):

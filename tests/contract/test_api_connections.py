@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from services.api.limits.limits import Patience
+from services.api.limits.limits import Timeouts
 from tests.contract.api_service import Api, running
 
 #: Seconds after which a test gives up waiting for anything.
@@ -23,8 +23,8 @@ SIZE: Final = 6_000_000
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    patience = Patience(answer=0.2)
-    async with running(tmp_path, patience=patience, read_timeout=0.2, idle_timeout=0.2) as api:
+    timeouts = Timeouts(answer=0.2)
+    async with running(tmp_path, timeouts=timeouts, read_timeout=0.2, idle_timeout=0.2) as api:
         api.make_store()
         api.follow()
         yield api

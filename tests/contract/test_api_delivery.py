@@ -11,7 +11,7 @@ import cramjam
 import pytest
 
 from services.api.http.coding import SMALLEST, choose
-from services.api.limits.limits import Patience
+from services.api.limits.limits import Timeouts
 from services.api.routes.bulk import PAGE
 from tests.contract.api_service import Api, running
 
@@ -131,8 +131,8 @@ async def test_a_small_answer_goes_out_as_it_is(api: Api) -> None:
 
 async def test_a_wait_that_has_shown_signs_of_life_is_not_compressed(tmp_path: Path) -> None:
     """Each would hold a compressor as long as it is held."""
-    patience = Patience(unknown=60, sign_of_life=0.01)
-    async with running(tmp_path, patience=patience, auto_decompress=False) as api:
+    timeouts = Timeouts(unknown=60, sign_of_life=0.01)
+    async with running(tmp_path, timeouts=timeouts, auto_decompress=False) as api:
         api.make_store()
         api.follow()
         await some_jobs(api, 20)

@@ -15,7 +15,7 @@ import pytest
 
 from jobtrail.access.tokens import WRITE, make_token
 from projections.ports.read import Filters, ProjectionReader
-from services.api.limits.limits import Patience, Rate
+from services.api.limits.limits import Rate, Timeouts
 from services.api.reads.reads import Limits, Reads
 from services.api.store import Store
 from tests.contract.api_service import PATIENT, PROBLEM, Answer, Api, running, wait_for
@@ -141,7 +141,7 @@ async def test_tags_are_bounded(tmp_path: Path) -> None:
 
 
 async def test_all_is_found_by_one_whom_very_many_let_see_their_jobs(tmp_path: Path) -> None:
-    async with service(tmp_path, 3, patience=PATIENT) as api:
+    async with service(tmp_path, 3, timeouts=PATIENT) as api:
         for number in range(300):
             api.emit(f"seen-{number:03}", "created", owner=f"u{number}", viewers=["user:mallory"])
             if number % 3 == 0:
@@ -166,7 +166,7 @@ async def test_all_is_found_by_one_whom_very_many_let_see_their_jobs(tmp_path: P
 
 async def test_a_large_bulk_is_whole(tmp_path: Path) -> None:
     bounds: dict[str, Any] = {"max_read_rows": 1_000, "max_page_bytes": 1 << 16}
-    async with service(tmp_path, 2_500, patience=PATIENT, **bounds) as api:
+    async with service(tmp_path, 2_500, timeouts=PATIENT, **bounds) as api:
         for caller in (api.bearer("alice"), api.bearer("root", reads_all=True)):
             answer = await api.get("/jobs?bulkId=all", caller)
             assert answer.json.keys() == {f"job-{number:04}" for number in range(2_500)}
@@ -175,7 +175,7 @@ async def test_a_large_bulk_is_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("who", ["bob", "alice"])
 async def test_a_wait_for_a_bulk_looks_seldom(tmp_path: Path, who: str) -> None:
-    async with service(tmp_path, 300, patience=PATIENT) as api:
+    async with service(tmp_path, 300, timeouts=PATIENT) as api:
         asked = 0
         tick = api.service.reads.read
 
@@ -199,9 +199,9 @@ async def test_a_wait_for_a_bulk_that_has_begun_is_answered_whatever_else_is_rea
     tmp_path: Path,
 ) -> None:
     """To refuse it then would cut the connection of who has waited for hours."""
-    patience = Patience(unknown=60, position=60, sign_of_life=0.01)
+    timeouts = Timeouts(unknown=60, position=60, sign_of_life=0.01)
     bounds: dict[str, Any] = {"max_reads_per_caller": 1, "max_page_bytes": 1 << 16}
-    async with service(tmp_path, 1_500, patience=patience, **bounds) as api:
+    async with service(tmp_path, 1_500, timeouts=timeouts, **bounds) as api:
         for number in range(1, 1_500):
             api.emit(f"job-{number:04}", "completed")
         await api.project()
@@ -232,7 +232,7 @@ async def test_a_wait_for_a_bulk_that_has_begun_is_answered_whatever_else_is_rea
 
 
 async def test_watches_are_counted_by_caller(tmp_path: Path) -> None:
-    async with service(tmp_path, 3, patience=PATIENT, max_waits=10, max_waits_per_caller=5) as api:
+    async with service(tmp_path, 3, timeouts=PATIENT, max_waits=10, max_waits_per_caller=5) as api:
         # 160 in all, and half of them for each.
         unknown = [f"unknown-{number}" for number in range(200)]
         held = [await wait_for(api, *unknown[at : at + 40]) for at in (0, 40)]
@@ -245,7 +245,7 @@ async def test_watches_are_counted_by_caller(tmp_path: Path) -> None:
 
 async def test_jobs_of_waits_that_begin_are_counted(tmp_path: Path) -> None:
     """A wait for many jobs begins in several turns of the event loop; others begin in between."""
-    async with service(tmp_path, 3, patience=PATIENT, max_waits=10) as api:
+    async with service(tmp_path, 3, timeouts=PATIENT, max_waits=10) as api:
         # 160 in all; of the first one 100 are watched when the second one comes.
         asking = [
             asyncio.create_task(

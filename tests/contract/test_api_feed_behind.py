@@ -10,7 +10,7 @@ import pytest
 
 from jobtrail.core.position import parse_position
 from services.api.feed.spans import SPAN, Spans
-from services.api.limits.limits import Patience
+from services.api.limits.limits import Timeouts
 from services.api.live.bodies import Bodies, Scanned
 from tests.contract.api_service import FETCHED, PARTITIONS, Api, running
 from tests.contract.feeding import feed, happen
@@ -74,7 +74,7 @@ async def test_listeners_at_different_places_come_together(tmp_path: Path) -> No
 
 
 async def test_who_stands_in_line_is_shown_that_the_stream_lives(tmp_path: Path) -> None:
-    async with running(tmp_path, patience=Patience(sign_of_life=0.05)) as api:
+    async with running(tmp_path, timeouts=Timeouts(sign_of_life=0.05)) as api:
         await filled(api, 30)
         begin = ",".join(f"{p}:0" for p in range(PARTITIONS))
         headers = api.bearer("root", reads_all=True) | {"Last-Event-ID": begin}

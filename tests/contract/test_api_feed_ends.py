@@ -14,7 +14,7 @@ from jobtrail.access.tokens import make_token
 from jobtrail.core.position import parse_position
 from jobtrail.log.consumers import BREAKS
 from services.api.feed.spans import SPAN, Span
-from services.api.limits.limits import Patience
+from services.api.limits.limits import Timeouts
 from services.api.problems.problems import LOG_CHANGED, Problem
 from tests.contract.api_service import PARTITIONS, Api, running
 from tests.contract.feeding import feed, happen
@@ -28,8 +28,8 @@ async def nobody_listens(api: Api) -> None:
 
 
 async def test_a_quiet_stream_says_where_it_is(tmp_path: Path) -> None:
-    patience = Patience(unknown=0.2, position=0.2, sign_of_life=0.02)
-    async with running(tmp_path, patience=patience) as api:
+    timeouts = Timeouts(unknown=0.2, position=0.2, sign_of_life=0.02)
+    async with running(tmp_path, timeouts=timeouts) as api:
         api.make_store()
         api.follow()
         async with feed(api, "?owner=nobody") as reader:
@@ -52,8 +52,8 @@ async def test_a_stream_ends_with_its_token(api: Api) -> None:
 
 
 async def test_a_stream_ends_with_its_key(tmp_path: Path) -> None:
-    patience = Patience(unknown=0.2, position=0.2, sign_of_life=0.02, keys=0.01)
-    async with running(tmp_path, patience=patience) as api:
+    timeouts = Timeouts(unknown=0.2, position=0.2, sign_of_life=0.02, keys=0.01)
+    async with running(tmp_path, timeouts=timeouts) as api:
         api.make_store()
         api.follow()
         key, text = make_key("alice", at=datetime.now(UTC))

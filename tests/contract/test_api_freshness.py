@@ -6,15 +6,15 @@ import time
 
 import pytest
 
-from projections.ports.read import Held
-from services.api.limits.limits import Patience
+from projections.ports.read import Watermark
+from services.api.limits.limits import Timeouts
 from services.api.live.buffer import Buffer
 from services.api.live.coverage import Pulse
 from services.api.reads.freshness import LAG, Freshness
 
 #: By how many seconds what is behind is so at least.
 LAGS = 100
-HELD = Held({0: 5, 1: 7}, {}, frozenset())
+HELD = Watermark({0: 5, 1: 7}, {}, frozenset())
 
 
 class Place:
@@ -22,7 +22,7 @@ class Place:
 
     def __init__(self) -> None:
         self.buffer = Buffer(1 << 20)
-        self.pulse = Pulse(Patience())
+        self.pulse = Pulse(Timeouts())
         #: The partitions of which the tail has not taken in all that arrived.
         self.behind: set[int] = set()
         self.freshness = Freshness(

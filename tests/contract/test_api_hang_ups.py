@@ -18,7 +18,7 @@ from jobtrail.settings import Settings
 from projections.ports.meter import Meter
 from projections.sqlite.read.reader import SqliteReader
 from services.api.access.cached_keys import Keys
-from services.api.limits.limits import Patience
+from services.api.limits.limits import Timeouts
 from services.api.live.bodies import Bodies
 from services.api.live.buffer import Buffer
 from services.api.live.witness import Witness
@@ -58,7 +58,7 @@ async def mute() -> AsyncIterator[Mute]:
 
 def witness() -> Witness:
     """Return one to whom nothing has happened."""
-    return Witness("log", {}, Buffer(1 << 20), Patience())
+    return Witness("log", {}, Buffer(1 << 20), Timeouts())
 
 
 async def test_a_history_that_is_left_in_the_middle_leaves_no_half_started_consumer(
@@ -174,7 +174,7 @@ class Cancelled(Witness):
     """Is cancelled from within at its first look, as a client of Kafka may let it out."""
 
     def __init__(self) -> None:
-        super().__init__("log", {}, Buffer(1 << 20), Patience(reconnect=0))
+        super().__init__("log", {}, Buffer(1 << 20), Timeouts(reconnect=0))
         self.looks = 0
         self.looks_again = asyncio.Event()
 

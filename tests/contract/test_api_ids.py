@@ -14,7 +14,7 @@ import pytest
 
 from jobtrail.access.tokens import WRITE, make_token
 from jobtrail.client import Client
-from services.api.limits.limits import Patience
+from services.api.limits.limits import Timeouts
 from tests.contract.api_service import Api, running
 
 #: What a path can't say, and what one must be written for with care.
@@ -27,8 +27,8 @@ ODD: Final = (
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    patience = Patience(unknown=0.2, position=0.2, sign_of_life=0.05)
-    async with running(tmp_path, patience=patience) as api:
+    timeouts = Timeouts(unknown=0.2, position=0.2, sign_of_life=0.05)
+    async with running(tmp_path, timeouts=timeouts) as api:
         api.make_store()
         api.follow()
         for job in (*UNSAID, *ODD):

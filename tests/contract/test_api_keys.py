@@ -12,7 +12,7 @@ import pytest
 
 from jobtrail.access.api_keys import add_key, make_key, revoke_key
 from jobtrail.access.tokens import READ_ALL, WRITE
-from services.api.limits.limits import Patience
+from services.api.limits.limits import Timeouts
 from tests.contract.api_service import PROBLEM, Answer, Api, running
 
 STRUCTURED = "application/cloudevents+json"
@@ -21,7 +21,7 @@ BATCHED = "application/cloudevents-batch+json"
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with running(tmp_path, patience=Patience(keys=0)) as api:
+    async with running(tmp_path, timeouts=Timeouts(keys=0)) as api:
         api.make_store()
         api.emit("hers", "created", viewers=["group:ops"])
         api.emit("foreign", "created", owner="eve")

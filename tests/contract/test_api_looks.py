@@ -6,8 +6,8 @@ import asyncio
 from collections import Counter
 from pathlib import Path
 
-from projections.ports.read import Held
-from services.api.limits.limits import Patience
+from projections.ports.read import Watermark
+from services.api.limits.limits import Timeouts
 from services.api.problems.problems import BEHIND, TOO_MANY_REQUESTS, TOO_MANY_WAITS
 from services.api.routes.reach import Known, surely
 from tests.contract.api_service import PATIENT, Answer, Api, running
@@ -26,7 +26,7 @@ async def hold(api: Api, user: str, count: int) -> asyncio.Task[Answer]:
 
 async def test_waits_for_an_unknown_bulk_are_counted(tmp_path: Path) -> None:
     bounds = {"max_waits": 3, "max_waits_per_caller": 2}
-    async with running(tmp_path, patience=PATIENT, **bounds) as api:
+    async with running(tmp_path, timeouts=PATIENT, **bounds) as api:
         api.make_store()
         api.follow()
         theirs = [await hold(api, "mallory", count) for count in (1, 2)]
@@ -48,7 +48,7 @@ async def test_waits_for_an_unknown_bulk_are_counted(tmp_path: Path) -> None:
 
 
 async def test_who_goes_away_frees_their_place(tmp_path: Path) -> None:
-    async with running(tmp_path, patience=PATIENT) as api:
+    async with running(tmp_path, timeouts=PATIENT) as api:
         api.make_store()
         api.follow()
         task = await hold(api, "alice", 1)
@@ -59,7 +59,7 @@ async def test_who_goes_away_frees_their_place(tmp_path: Path) -> None:
 
 
 async def test_who_waits_for_the_same_looks_by_turns(tmp_path: Path) -> None:
-    async with running(tmp_path, patience=PATIENT) as api:
+    async with running(tmp_path, timeouts=PATIENT) as api:
         api.make_store()
         api.follow()
         loop = asyncio.get_running_loop()
@@ -73,7 +73,7 @@ async def test_who_waits_for_the_same_looks_by_turns(tmp_path: Path) -> None:
             if len(looks) < 2 * MANY:
                 loop.call_soon(count)
 
-        def known(_held: Held) -> bool:
+        def known(_held: Watermark) -> bool:
             return there
 
         async def ask(user: str) -> None:
@@ -98,8 +98,8 @@ async def test_who_waits_for_the_same_looks_by_turns(tmp_path: Path) -> None:
 
 async def test_each_look_but_the_first_has_its_price(tmp_path: Path) -> None:
     rate = {"max_request_rate": 0.1, "max_request_burst": 4}
-    patience = Patience(unknown=0.05, position=1.2)
-    async with running(tmp_path, patience=patience, **rate) as api:
+    timeouts = Timeouts(unknown=0.05, position=1.2)
+    async with running(tmp_path, timeouts=timeouts, **rate) as api:
         # Nothing is known of the log, so nothing is known not to be there.
         api.make_store()
         answer = await api.get("/jobs/nothing", api.bearer("mallory"))

@@ -14,7 +14,7 @@ import pytest
 
 from jobtrail.access.tokens import LEEWAY, MAX_TOKEN_BYTES, READ_ALL
 from services.api.access.jwks import MAX_DOCUMENT, MAX_KEYS
-from services.api.limits.limits import Patience
+from services.api.limits.limits import Timeouts
 from tests.contract.oidc_provider import (
     AUDIENCE,
     OidcProvider,
@@ -92,7 +92,7 @@ async def test_a_token_without_a_key_id_is_verified_with_the_one_key_that_fits(
 ) -> None:
     one = signer("RS256", None)
     provider.signers = [one]
-    async with service(tmp_path, patience=EAGER, **provider.settings()) as api:
+    async with service(tmp_path, timeouts=EAGER, **provider.settings()) as api:
         assert await seen(api, one.sign(provider.claims())) == ["hers"]
         again = provider.claims(jti="2")
         provider.signers = [one, signer("RS256", "rsa-1")]
@@ -188,7 +188,7 @@ async def test_a_flood_of_unknown_keys_costs_the_provider_one_fetch(
 
 
 async def test_all_who_need_keys_share_a_fetch(tmp_path: Path, provider: OidcProvider) -> None:
-    async with service(tmp_path, patience=EAGER, **provider.settings()) as api:
+    async with service(tmp_path, timeouts=EAGER, **provider.settings()) as api:
         await api.service.gate.prepare()
         provider.asked.clear()
         provider.open.clear()
@@ -214,8 +214,8 @@ async def test_a_new_key_is_taken_up_and_an_old_one_dropped(
 ) -> None:
     old, new = signer("RS256", "rsa-1"), signer("RS256", "rsa-2")
     provider.signers = [old]
-    patience = Patience(refetch=0, reverify=0)
-    async with service(tmp_path, patience=patience, **provider.settings()) as api:
+    timeouts = Timeouts(refetch=0, reverify=0)
+    async with service(tmp_path, timeouts=timeouts, **provider.settings()) as api:
         token = old.sign(provider.claims())
         assert await seen(api, token) == ["hers"]
         provider.signers = [new]
@@ -226,8 +226,8 @@ async def test_a_new_key_is_taken_up_and_an_old_one_dropped(
 async def test_old_keys_are_fetched_anew_beside_the_requests(
     tmp_path: Path, provider: OidcProvider
 ) -> None:
-    patience = Patience(refetch=0, refresh=0, reverify=0)
-    async with service(tmp_path, patience=patience, **provider.settings()) as api:
+    timeouts = Timeouts(refetch=0, refresh=0, reverify=0)
+    async with service(tmp_path, timeouts=timeouts, **provider.settings()) as api:
         await api.service.gate.prepare()
         provider.asked.clear()
         provider.open.clear()
@@ -259,8 +259,8 @@ async def test_old_keys_are_fetched_anew_beside_the_requests(
 async def test_a_provider_that_is_ill_leaves_the_keys_as_they_are(
     tmp_path: Path, provider: OidcProvider, illness: dict[str, Any]
 ) -> None:
-    patience = Patience(refetch=0, provider=0.2)
-    async with service(tmp_path, patience=patience, **provider.settings()) as api:
+    timeouts = Timeouts(refetch=0, provider=0.2)
+    async with service(tmp_path, timeouts=timeouts, **provider.settings()) as api:
         one = signer("RS256", "rsa-1")
         good = provider.claims()
         assert await seen(api, one.sign(good)) == ["hers"]
@@ -278,7 +278,7 @@ async def test_tokens_wait_for_a_provider_that_has_never_answered(
     tmp_path: Path, provider: OidcProvider
 ) -> None:
     provider.status = 503
-    async with service(tmp_path, patience=EAGER, **provider.settings()) as api:
+    async with service(tmp_path, timeouts=EAGER, **provider.settings()) as api:
         token = signer("RS256", "rsa-1").sign(provider.claims())
         answer = await try_to_enter(api, f"Bearer {token}")
         assert (answer.status, answer.json["type"].split(":")[-1]) == (503, "keys-unavailable")

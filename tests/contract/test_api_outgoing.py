@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from services.api.http.outgoing import LARGE
-from services.api.limits.limits import Patience
+from services.api.limits.limits import Timeouts
 from tests.contract.api_service import PATIENT, Answer, Api, running
 
 MOST: Final = 1 << 20
@@ -27,10 +27,10 @@ PATHS: Final = {
 
 
 @contextlib.asynccontextmanager
-async def service(folder: Path, patience: Patience = PATIENT) -> AsyncIterator[Api]:
+async def service(folder: Path, timeouts: Timeouts = PATIENT) -> AsyncIterator[Api]:
     """Run a service that has jobs of alice with large outputs, two of which have not ended."""
     bounds: dict[str, Any] = {"max_outgoing_bytes_per_caller": MOST, "max_page_bytes": MOST // 2}
-    async with running(folder, patience=patience, **bounds) as api:
+    async with running(folder, timeouts=timeouts, **bounds) as api:
         api.make_store()
         for job in JOBS:
             api.emit(job, "created", owner="alice", bulkId="all")
@@ -66,7 +66,7 @@ async def begun_wait(api: Api, job: str) -> aiohttp.ClientResponse:
 
 
 async def test_as_many_bytes_wait_as_may_be_under_way_and_more_are_cut_off(tmp_path: Path) -> None:
-    async with service(tmp_path, Patience(sign_of_life=0.05)) as api, asyncio.timeout(30):
+    async with service(tmp_path, Timeouts(sign_of_life=0.05)) as api, asyncio.timeout(30):
         outgoing = api.service.outgoing
         first, second = [await begun_wait(api, job) for job in ("first", "second")]
         outgoing.take("alice", MOST)

@@ -10,7 +10,7 @@ from typing import Any
 from jobtrail.core.partitions import partition_of
 from jobtrail.core.position import format_position, parse_position
 from jobtrail.core.trail import CHUNK_ENTRIES
-from services.api.limits.limits import Patience
+from services.api.limits.limits import Timeouts
 from tests.contract.api_service import NOON, PARTITIONS, Answer, Api, running
 
 DAY = 86_400
@@ -243,7 +243,7 @@ async def test_answers_about_the_past_are_as_all_others(api: Api) -> None:
 
 
 async def test_a_position_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
-    async with running(tmp_path, patience=Patience(position=60)) as api:
+    async with running(tmp_path, timeouts=Timeouts(position=60)) as api:
         api.make_store()
         api.emit("life", "created", at=NOON)
         await api.project()

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from projections.ports.read import Caller
-from services.api.limits.limits import Patience
+from services.api.limits.limits import Timeouts
 from services.api.problems.problems import BEHIND, LOG_CHANGED, LOG_UNAVAILABLE, Problem
 from services.api.reads.freshness import LAG, POSITION
 from services.api.routes import ENDPOINTS
@@ -74,7 +74,7 @@ CASES = [
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with running(tmp_path, patience=Patience(unknown=0.2, position=0.3)) as api:
+    async with running(tmp_path, timeouts=Timeouts(unknown=0.2, position=0.3)) as api:
         api.make_store()
         api.follow()
         api.emit("old", "created", bulkId="b")
@@ -134,7 +134,7 @@ async def test_no_answer_goes_without_the_write(
 
 @pytest.mark.parametrize(("endpoint", "way"), CASES)
 async def test_a_read_waits_for_its_position(tmp_path: Path, endpoint: Endpoint, way: Way) -> None:
-    async with running(tmp_path, patience=PATIENT) as api:
+    async with running(tmp_path, timeouts=PATIENT) as api:
         api.make_store()
         api.follow()
         api.emit("old", "created", bulkId="b")
@@ -155,7 +155,7 @@ async def test_a_read_waits_for_its_position(tmp_path: Path, endpoint: Endpoint,
 
 
 async def test_a_listener_begins_behind_its_position(tmp_path: Path) -> None:
-    async with running(tmp_path, patience=PATIENT) as api:
+    async with running(tmp_path, timeouts=PATIENT) as api:
         api.make_store()
         api.follow()
         position = api.emit("new", "created")
@@ -177,7 +177,7 @@ async def _first(api: Api, position: str) -> str:
 async def test_no_state_is_older_than_the_position_of_its_answer(tmp_path: Path) -> None:
     """Of many jobs some are read at a time; the tail may lose events in between."""
     ids = [f"job-{number}" for number in range(2 * AT_ONCE)]
-    async with running(tmp_path, patience=PATIENT) as api:
+    async with running(tmp_path, timeouts=PATIENT) as api:
         api.make_store()
         for job in ids:
             api.emit(job, "created")

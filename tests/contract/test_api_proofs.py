@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 
 from jobtrail.core.position import format_position
 from jobtrail.log.consumers import BREAKS
-from services.api.limits.limits import Patience
+from services.api.limits.limits import Timeouts
 from services.api.live.buffer import Buffer
 from services.api.live.witness import Witness
 from services.api.problems.problems import LOG_CHANGED, LOG_UNAVAILABLE, TOO_MANY_READS, Problem
@@ -78,7 +78,7 @@ class Place:
 @pytest.fixture
 async def place(tmp_path: Path) -> AsyncIterator[Place]:
     place = Place()
-    async with running(tmp_path, patience=PATIENT, log=place.make_log) as api:
+    async with running(tmp_path, timeouts=PATIENT, log=place.make_log) as api:
         place.api = api
         api.make_store()
         for number in range(300):
@@ -197,7 +197,7 @@ class Asking(Witness):
     def __init__(self, end: int) -> None:
         buffer = Buffer(1 << 20)
         buffer.begin(0, 1, 0)
-        super().__init__("log", {}, buffer, Patience())
+        super().__init__("log", {}, buffer, Timeouts())
         self._there: Any = MemoryLog({0: [Record(b"j", b"", n, 0) for n in range(end)]})
         self.looks = 0
         #: What is let out once, in the place of an answer.

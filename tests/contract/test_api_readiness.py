@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jobtrail.core.partitions import partition_of
-from projections.ports.read import Held
+from projections.ports.read import Watermark
 from projections.sqlite.files import schema
 from services.api.live.buffer import Buffer
 from services.api.live.standing import Standing
@@ -84,9 +84,9 @@ async def test_metrics_say_how_far_each_partition_is(api: Api) -> None:
     assert await api.metric(f"jobtrail_projection_verified_position{label}") == 0
 
 
-def held(position: int, **more: Any) -> Held:
+def held(position: int, **more: Any) -> Watermark:
     beats = {0: time.time_ns() // 1000 + 10_000_000}
-    return Held({0: position}, {0: 0}, frozenset(), **{"beats": beats, **more})
+    return Watermark({0: position}, {0: 0}, frozenset(), **{"beats": beats, **more})
 
 
 def standing(stalled_after: float) -> Standing:

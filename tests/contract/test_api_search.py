@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from jobtrail.core.partitions import partition_of
-from services.api.limits.limits import Patience
+from services.api.limits.limits import Timeouts
 from tests.contract.api_service import NOON, PARTITIONS, PROBLEM, Api, running
 
 HOUR = 3600
@@ -324,7 +324,7 @@ async def test_a_read_that_names_a_position_waits_for_it(api: Api, path: str) ->
 
 
 async def test_a_read_is_answered_when_its_position_is_reached(tmp_path: Path) -> None:
-    async with running(tmp_path, patience=Patience(position=60)) as api:
+    async with running(tmp_path, timeouts=Timeouts(position=60)) as api:
         api.make_store()
         position = api.emit("j", "created")
         wanted = {**api.bearer("alice"), "Jobtrail-Position": position}

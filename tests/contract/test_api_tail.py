@@ -10,7 +10,7 @@ from aiokafka import TopicPartition
 
 from jobtrail.log.consumers import BREAKS, Group
 from jobtrail.log.questions import Read
-from services.api.limits.limits import Patience
+from services.api.limits.limits import Timeouts
 from services.api.live.buffer import Buffer
 from services.api.live.coverage import Pulse
 from services.api.live.tail import Tail
@@ -52,7 +52,7 @@ class Knowing(Witness):
     """Knows the log by itself."""
 
     def __init__(self, buffer: Buffer, log: MemoryLog) -> None:
-        super().__init__("log", {}, buffer, Patience())
+        super().__init__("log", {}, buffer, Timeouts())
         self._there: Any = log
 
     async def log(self) -> Any:
@@ -67,7 +67,7 @@ class Knowing(Witness):
 async def test_what_was_fetched_of_a_log_before_it_was_replaced_is_not_taken_in(when: str) -> None:
     log = MemoryLog({0: records(0, 20, "old"), 1: records(0, 5, "same")})
     buffer = Buffer(1 << 20)
-    tail = Tail("log", {}, buffer, {}, Pulse(Patience()), Knowing(buffer, log), Patience())
+    tail = Tail("log", {}, buffer, {}, Pulse(Timeouts()), Knowing(buffer, log), Timeouts())
     for partition, end in ((0, 10), (1, 5)):
         tail.begin(partition, end)
         tail.take(partition, [log.records[partition][end - 1]], end)

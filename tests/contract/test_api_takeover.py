@@ -15,7 +15,7 @@ from jobtrail.access.tokens import WRITE
 from jobtrail.core.events import MAX_EVENT_BYTES
 from jobtrail.core.job import read_trail
 from projections.sqlite.read.reader import SqliteReader
-from services.api.limits.limits import Patience
+from services.api.limits.limits import Timeouts
 from tests.contract.api_service import Answer, Api, running
 
 STRUCTURED = "application/cloudevents+json"
@@ -25,7 +25,7 @@ MALLORY = "//mallory/app"
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with running(tmp_path, patience=Patience(keys=0), writable=True) as api:
+    async with running(tmp_path, timeouts=Timeouts(keys=0), writable=True) as api:
         api.make_store()
         api.emit("hers", "created", writers=["//alice/worker"])
         api.emit("begun", "completed", output="secret")

@@ -16,7 +16,7 @@ import pytest
 
 from jobtrail.access.tokens import READ_ALL, WRITE, make_token
 from jobtrail.core.position import holds, parse_position
-from services.api.limits.limits import Patience
+from services.api.limits.limits import Timeouts
 from tests.contract.api_service import Answer, Api, running
 from tests.contract.conformance import DOCUMENT
 from tests.feed_reader import Reader
@@ -142,8 +142,8 @@ def asker(api: Api, caller: str) -> dict[str, str]:
 @pytest.fixture
 async def matrix(tmp_path: Path) -> AsyncIterator[Api]:
     """Run a service with a job of alice's and one of zoe's, both ended: nothing is waited for."""
-    patience = Patience(unknown=0.02, position=0.2, sign_of_life=0.5)
-    async with running(tmp_path, patience=patience) as api:
+    timeouts = Timeouts(unknown=0.02, position=0.2, sign_of_life=0.5)
+    async with running(tmp_path, timeouts=timeouts) as api:
         api.make_store()
         for name, viewers in VIEWERS.items():
             job, kind = f"job-of-{name}", f"type-of-{name}"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jobtrail.core.partitions import partition_of
-from services.api.limits.limits import Patience
+from services.api.limits.limits import Timeouts
 from tests.contract.api_service import PARTITIONS, PATIENT, Api, held, running, wait_for
 
 COMPLETED = {"id": "j", "state": "completed", "output": None}
@@ -17,7 +17,7 @@ COMPLETED = {"id": "j", "state": "completed", "output": None}
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with running(tmp_path, patience=PATIENT, max_waits=6, max_waits_per_caller=3) as api:
+    async with running(tmp_path, timeouts=PATIENT, max_waits=6, max_waits_per_caller=3) as api:
         api.make_store()
         api.follow()
         yield api
@@ -92,7 +92,7 @@ async def test_a_wait_whose_time_is_up_says_how_things_are(api: Api) -> None:
 
 
 async def test_an_unknown_id_is_waited_for_a_while_only(tmp_path: Path) -> None:
-    async with running(tmp_path, patience=Patience(unknown=0.01)) as api:
+    async with running(tmp_path, timeouts=Timeouts(unknown=0.01)) as api:
         api.make_store()
         api.follow()
         api.emit("j", "completed")
@@ -169,7 +169,7 @@ async def test_a_wait_ends_at_the_first_moment_at_which_its_jobs_have_ended(
 
 
 async def test_a_moment_is_seen_by_waits_that_the_tail_catches_up_with(tmp_path: Path) -> None:
-    async with running(tmp_path, patience=PATIENT) as api:
+    async with running(tmp_path, timeouts=PATIENT) as api:
         api.make_store()
         # The tail begins before what is projected, and brings all at once what came since.
         api.follow()
@@ -266,7 +266,7 @@ async def test_a_wait_joins_others_that_know_less(api: Api) -> None:
 
 
 async def test_before_the_tail_is_there_waits_go_by_the_projections(tmp_path: Path) -> None:
-    async with running(tmp_path, patience=PATIENT) as api:
+    async with running(tmp_path, timeouts=PATIENT) as api:
         api.make_store()
         api.emit("j", "created")
         await api.project()
@@ -277,7 +277,7 @@ async def test_before_the_tail_is_there_waits_go_by_the_projections(tmp_path: Pa
 
 
 async def test_a_tail_that_begins_ahead_of_the_projections_misses_nothing(tmp_path: Path) -> None:
-    async with running(tmp_path, patience=PATIENT) as api:
+    async with running(tmp_path, timeouts=PATIENT) as api:
         api.make_store()
         api.emit("j", "created")
         await api.project()
@@ -331,7 +331,7 @@ async def test_the_tail_refuses_what_the_projector_refuses(api: Api) -> None:
 
 
 async def test_more_than_the_buffer_holds_is_answered_as_projected(tmp_path: Path) -> None:
-    async with running(tmp_path, patience=PATIENT, tail_buffer_bytes=1 << 20) as api:
+    async with running(tmp_path, timeouts=PATIENT, tail_buffer_bytes=1 << 20) as api:
         api.make_store()
         api.follow()
         job, other = in_partition(0, 2)

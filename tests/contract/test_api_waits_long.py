@@ -8,15 +8,15 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from services.api.limits.limits import Patience
+from services.api.limits.limits import Timeouts
 from tests.contract.api_service import PATIENT, held, running, wait_for
 
 COMPLETED = {"id": "j", "state": "completed", "output": None}
 
 
 async def test_a_long_wait_shows_that_it_is_alive(tmp_path: Path) -> None:
-    patience = Patience(unknown=60, sign_of_life=0.01)
-    async with running(tmp_path, patience=patience) as api:
+    timeouts = Timeouts(unknown=60, sign_of_life=0.01)
+    async with running(tmp_path, timeouts=timeouts) as api:
         api.make_store()
         api.follow()
         api.emit("j", "created")
@@ -39,7 +39,7 @@ async def test_a_long_wait_shows_that_it_is_alive(tmp_path: Path) -> None:
 
 
 async def test_a_service_that_ends_says_so_to_its_waits(tmp_path: Path) -> None:
-    async with running(tmp_path, patience=PATIENT) as api:
+    async with running(tmp_path, timeouts=PATIENT) as api:
         api.make_store()
         api.follow()
         api.emit("j", "created", bulkId="b")
@@ -62,7 +62,7 @@ async def test_a_service_that_ends_says_so_to_its_waits(tmp_path: Path) -> None:
 async def test_a_wait_that_has_begun_its_answer_is_cut_off(tmp_path: Path, path: str) -> None:
     """A client can tell: the chunked body has no end."""
     body = {"jobIds": ["j"], "wait": -1} if path == "/jobs/statuses" else None
-    async with running(tmp_path, patience=Patience(unknown=60, sign_of_life=0.01)) as api:
+    async with running(tmp_path, timeouts=Timeouts(unknown=60, sign_of_life=0.01)) as api:
         api.make_store()
         api.follow()
         api.emit("j", "created", bulkId="b")

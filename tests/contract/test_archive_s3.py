@@ -117,4 +117,4 @@ def test_a_bucket_that_is_not_there_is_told(address: str) -> None:
     with pytest.raises(ArchiveError, match="NO_SUCH_BUCKET") as told:
         run(location(address, "archive", bucket="nowhere"), ListLog(100))
     assert "secret-word" not in str(told.value)
-    assert told.value.mend
+    assert told.value.hint

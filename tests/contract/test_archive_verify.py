@@ -18,7 +18,7 @@ from jobtrail.replay.archive.place import ArchiveStore
 from jobtrail.replay.archive.segment_files import (
     GROUP_BYTES,
     GROUP_ROWS,
-    Held,
+    FileSummary,
     read_file,
     write_file,
 )
@@ -177,7 +177,7 @@ def test_row_groups_are_bounded_in_rows_and_in_bytes(tmp_path: Path) -> None:
     counts = [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]
     assert counts == [4, 4, GROUP_ROWS, 12]
     assert written.records == sum(counts)
-    held = Held(0, written.records, 0)
+    held = FileSummary(0, written.records, 0)
     assert max(map(len, read_file(store, draft, held, 0, sum(counts)))) == GROUP_ROWS
     (batch,) = read_file(store, draft, held, 9, 10)
     assert batch["offset"].to_pylist() == [9]

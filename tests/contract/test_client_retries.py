@@ -9,13 +9,13 @@ import pytest
 
 from jobtrail.client import Client
 from jobtrail.core.states import State
-from services.api.limits.limits import Patience
+from services.api.limits.limits import Timeouts
 from tests.contract.api_service import held, running
 
 
 @pytest.mark.parametrize("sign_of_life", [60, 0.001], ids=["refused", "cut off"])
 async def test_a_wait_goes_on_with_the_next_service(tmp_path: Path, sign_of_life: float) -> None:
-    async with running(tmp_path, patience=Patience(sign_of_life=sign_of_life)) as api:
+    async with running(tmp_path, timeouts=Timeouts(sign_of_life=sign_of_life)) as api:
         api.make_store()
         api.follow()
         api.emit("j", "created")
@@ -23,7 +23,7 @@ async def test_a_wait_goes_on_with_the_next_service(tmp_path: Path, sign_of_life
         api.show()
         assert api.runner is not None
         port = int(api.url.rpartition(":")[2])
-        async with Client(api.url, api.token("alice"), patience=30) as client:
+        async with Client(api.url, api.token("alice"), timeouts=30) as client:
             task = asyncio.create_task(client.wait(["j"]))
             await held(api, 1)
             for _ in range(50):

@@ -106,7 +106,7 @@ def test_a_store_of_another_version_is_refused_by_name(folder: Path, found: int)
         assert not isinstance(caught.value, StoreNotReady)
         assert caught.value.found == f"schema {found}"
         assert caught.value.expected == f"schema {schema.SCHEMA_VERSION}"
-        assert caught.value.mend
+        assert caught.value.hint
 
 
 @pytest.mark.parametrize(

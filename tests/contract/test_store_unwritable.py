@@ -51,7 +51,7 @@ def test_the_error_says_what_the_matter_is(store: SqliteStore) -> None:
         writer.apply([batch_of(writer, 5, log.records[5])])
     assert "full" in str(caught.value.found)
     assert caught.value.where
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_reads_go_on_while_nothing_can_be_written(store: SqliteStore) -> None:

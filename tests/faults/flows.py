@@ -25,7 +25,7 @@ from jobtrail.core.states import STATES
 from jobtrail.log.kafka import kafka_security
 from jobtrail.log.questions import Log as KafkaLog
 from jobtrail.settings import Settings
-from projections.ports.read import Caller, Filters, Held
+from projections.ports.read import Caller, Filters, Watermark
 from projections.sqlite.read.reader import SqliteReader
 from projections.verify import verify
 from tests.contract.store_checks import check_equal, with_whole_trail
@@ -197,12 +197,12 @@ async def read_log(settings: Settings) -> Log:
     return log
 
 
-def held(settings: Settings) -> Held:
+def held(settings: Settings) -> Watermark:
     """Return what the store holds; nothing, while there is none."""
     try:
         reader = SqliteReader(settings.store_folder)
     except StoreNotReady:
-        return Held({}, {}, frozenset())
+        return Watermark({}, {}, frozenset())
     try:
         with reader.snapshot() as snapshot:
             return snapshot.held

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from jobtrail.core.position import LastRecord
-from projections.ports.read import Held
+from projections.ports.read import Watermark
 from services.api.live.buffer import MARKS, UNKNOWN, Buffer
 
 LIMIT = 5000
@@ -84,7 +84,7 @@ class Model(RuleBasedStateMachine):
 
     @invariant()
     def level_is_said_only_of_what_is_level(self) -> None:
-        held = Held(self.position, dict.fromkeys(PARTITIONS, 1), frozenset())
+        held = Watermark(self.position, dict.fromkeys(PARTITIONS, 1), frozenset())
         since = self.buffer.behind_since(held)
         behind = {p for p in PARTITIONS if self.position[p] < self.ends[p]}
         assert (since is not None) == bool(behind)
@@ -97,8 +97,8 @@ class Model(RuleBasedStateMachine):
 TestBuffer = Model.TestCase
 
 
-def held(checkpoint: int, timestamp: int = 0) -> Held:
-    return Held({0: checkpoint}, {0: timestamp}, frozenset())
+def held(checkpoint: int, timestamp: int = 0) -> Watermark:
+    return Watermark({0: checkpoint}, {0: timestamp}, frozenset())
 
 
 def filled(*keys: Any, start: int = 10) -> Buffer:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobtrail.core.states import ENDED
-from projections.ports.read import Caller, Held
+from projections.ports.read import Caller, Watermark
 from services.api.live.buffer import Buffer, Record
 from services.api.store import Store
 from services.api.waits.watching import Seen, Wait, Watch
@@ -113,4 +113,4 @@ def test_a_log_that_is_another_one_is_looked_at() -> None:
     assert watch.waits[wait] is Seen.PENDING
     watch.begin()
     assert watch.waits[wait] is Seen.UNKNOWN
-    assert watch.read_from == Held({}, {}, frozenset())
+    assert watch.read_from == Watermark({}, {}, frozenset())

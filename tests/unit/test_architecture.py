@@ -243,7 +243,7 @@ def test_the_folders_are_found() -> None:
         ("jobtrail/x.py", "def f():\n    import projections", ["projections"]),
         ("projections/x.py", "from services.api import app", ["services.api.app"]),
         ("projections/sqlite/x.py", "from ..ports import write", []),
-        ("services/x.py", "from projections.ports.read import Held", []),
+        ("services/x.py", "from projections.ports.read import Watermark", []),
         ("services/x.py", "from projections.sqlite.read import reader", []),
         (
             "services/x.py",

@@ -12,8 +12,8 @@ from jobtrail.cli import main
 
 _FOLD = """
 import sys
-from jobtrail.cli.common import needed
-with needed("replay"):
+from jobtrail.cli.common import require_extra
+with require_extra("replay"):
     from jobtrail.replay import export, folding
 import numpy as np
 import polars

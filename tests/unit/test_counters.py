@@ -11,7 +11,7 @@ from projections.ports.write import Entry
 from projections.sqlite.files.schema import DAY, EVERYBODY
 from projections.sqlite.tables.change_layout import NONE
 from projections.sqlite.write import counters
-from projections.sqlite.write.write_set import Key, Placed
+from projections.sqlite.write.write_set import Key, WriteSet
 
 KEYS = st.tuples(
     st.integers(0, 2),
@@ -31,8 +31,8 @@ def a_job(stored: Key | None, key: Key) -> tuple[Entry, Key]:
     return entry, key
 
 
-def placed_of(changes: list[tuple[Entry, Key]]) -> Placed:
-    placed = Placed(0, "", 0)
+def placed_of(changes: list[tuple[Entry, Key]]) -> WriteSet:
+    placed = WriteSet(0, "", 0)
     for number, (entry, key) in enumerate(changes):
         placed.entries.append(entry)
         placed.keys.append(key)

@@ -86,7 +86,7 @@ def test_another_partition_than_the_keys_is_refused(partition: int) -> None:
     assert f"partition {HOME} of {PARTITIONS}" in str(error.expected)
     assert error.found == f"partition {partition}"
     # The reason of most of these, and the way out.
-    assert "partitioner=murmur2_random" in str(error.mend)
+    assert "partitioner=murmur2_random" in str(error.hint)
     assert "partition" in error.what
 
 

@@ -9,7 +9,7 @@ import pytest
 from jobtrail.core import errors
 from jobtrail.core.errors import EventError, FencedError, JobtrailError, LogGapError, StoreError
 
-FIELDS = {"expected": "a port", "found": "a dog", "where": "line 7", "mend": "Free the port."}
+FIELDS = {"expected": "a port", "found": "a dog", "where": "line 7", "hint": "Free the port."}
 TREE = [cls for _, cls in inspect.getmembers(errors, inspect.isclass)]
 # Whether the same call may succeed later without anybody mending anything is decided by hand.
 RETRIABLE = {"LogUnavailable", "StoreNotReady"}

@@ -13,7 +13,7 @@ from jobtrail.core.errors import SettingError
 from jobtrail.oidc_settings import ASYMMETRIC, is_safe
 from jobtrail.settings import load
 from services.api.access.provider import Provider, claim_at
-from services.api.limits.limits import Patience
+from services.api.limits.limits import Timeouts
 
 PAGE = Path(__file__).parents[2] / "docs" / "authentication.md"
 URL = "https://id.example.org/realms/jobs"
@@ -85,14 +85,14 @@ def test_every_example_of_the_page_can_be_used() -> None:
     for block in blocks:
         pairs = (line.split("=", 1) for line in block.splitlines())
         settings = load(**{name.removeprefix("JOBTRAIL_").lower(): text for name, text in pairs})
-        assert Provider(settings, Patience()).issuer == settings.oidc_issuer
+        assert Provider(settings, Timeouts()).issuer == settings.oidc_issuer
 
 
 def test_a_public_key_is_no_secret() -> None:
     pem = "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYI\n-----END PUBLIC KEY-----\n"
     settings = load(**GOOD, oidc_secret=pem)
     with pytest.raises(SettingError) as refused:
-        Provider(settings, Patience())
+        Provider(settings, Timeouts())
     assert refused.value.where == "JOBTRAIL_OIDC_SECRET"
 
 

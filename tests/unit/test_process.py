@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jobtrail.processes.runtime import Seldom, broker_environment, child_environment
+from jobtrail.processes.runtime import LogRateLimiter, broker_environment, child_environment
 from jobtrail.settings import Settings
 
 
@@ -23,7 +23,7 @@ class Clock:
         return self.now
 
 
-def said(seldom: Seldom, name: str, message: str, *arguments: object) -> str | None:
+def said(seldom: LogRateLimiter, name: str, message: str, *arguments: object) -> str | None:
     """Return what is written of a message, None for nothing."""
     record = logging.LogRecord(name, logging.ERROR, __file__, 1, message, arguments, None)
     return record.getMessage() if seldom.filter(record) else None
@@ -31,7 +31,7 @@ def said(seldom: Seldom, name: str, message: str, *arguments: object) -> str | N
 
 def test_the_same_thing_is_said_once_in_ten_seconds_and_then_how_often() -> None:
     clock = Clock()
-    seldom = Seldom(clock=clock)
+    seldom = LogRateLimiter(clock=clock)
     lost = "Failed fetch messages from %s: %s"
     assert said(seldom, "aiokafka.consumer.fetcher", lost, 1, "a") == (
         "Failed fetch messages from 1: a"
@@ -53,13 +53,13 @@ def test_the_same_thing_is_said_once_in_ten_seconds_and_then_how_often() -> None
 
 
 def test_our_own_messages_all_pass() -> None:
-    seldom = Seldom(clock=Clock())
+    seldom = LogRateLimiter(clock=Clock())
     for name in ("projections.projector.projector", "aiokafkaesque", "root"):
         assert [said(seldom, name, "action=x") for _ in range(3)] == ["action=x"] * 3
 
 
 def test_only_so_many_messages_are_remembered() -> None:
-    seldom = Seldom(clock=Clock())
+    seldom = LogRateLimiter(clock=Clock())
     for number in range(5_000):
         assert said(seldom, "mode", f"put together {number}") is not None
     assert len(seldom._said) == 1_000

@@ -217,7 +217,7 @@ def test_every_wrong_setting_is_named_with_where_it_came_from(env: Env) -> None:
         load(shards=0, partitions=2000)
     for part in ("JOBTRAIL_PORT: ", "setting shards: ", "setting partitions: "):
         assert part in str(refused.value)
-    assert refused.value.mend == "The bounds of each setting are in docs/settings.md."
+    assert refused.value.hint == "The bounds of each setting are in docs/settings.md."
     assert not refused.value.retriable
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from projections.sqlite.files import schema
 from projections.sqlite.tables.rows import MAX_NAMES, MAX_NAMES_BYTES, Names
-from projections.sqlite.write.surrogate_keys import Numbers
+from projections.sqlite.write.surrogate_keys import SurrogateKeys
 
 #: An audience as large as one may be, all but its owner.
 VIEWERS = tuple(f"user:{number:0257}" for number in range(256))
@@ -28,7 +28,7 @@ def shard(tmp_path: Path) -> Iterator[schema.Connection]:
 
 
 def test_types_are_no_more_than_names_may_be(shard: schema.Connection) -> None:
-    numbers, names = Numbers(shard), Names(shard)
+    numbers, names = SurrogateKeys(shard), Names(shard)
     shard.execute("BEGIN")
     for number in range(MAX_NAMES + 10):
         assert names.type_name(numbers.type(f"t{number}")) == f"t{number}"
@@ -42,7 +42,7 @@ def test_types_are_no_more_than_names_may_be(shard: schema.Connection) -> None:
 
 
 def test_large_audiences_are_fewer_than_names_may_be(shard: schema.Connection) -> None:
-    numbers, names = Numbers(shard), Names(shard)
+    numbers, names = SurrogateKeys(shard), Names(shard)
     shard.execute("BEGIN")
     numbers.begin()
     given = [numbers.audience(f"o{number}", VIEWERS) for number in range(MANY)]

@@ -78,7 +78,7 @@ class Memory:
                 "The bridge's checkpoint can't be used.",
                 where=str(self._path),
                 found=str(error),
-                mend="Delete the file: everything is sent again, which changes no job.",
+                hint="Delete the file: everything is sent again, which changes no job.",
             ) from error
         return self
 

@@ -222,7 +222,7 @@ class Source:
             where=f"database {self.database}, schema {self._schema}",
             expected="its table `job` as versions 9 to 12 make it",
             found=f"a table with {', '.join(sorted(columns))}" if columns else "none",
-            mend="Name the schema with --schema.",
+            hint="Name the schema with --schema.",
         )
 
     async def _fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
@@ -244,7 +244,7 @@ class Source:
                 f"Grant USAGE on schema {self._schema} and SELECT on all tables in it, "
                 "those of queues to come too: docs/pg-boss.md."
             )
-        return JobtrailError("PostgreSQL refuses.", where=where, found=str(error), mend=mend)
+        return JobtrailError("PostgreSQL refuses.", where=where, found=str(error), hint=mend)
 
     async def moment(self) -> Moment:
         """Return how far the database is now.

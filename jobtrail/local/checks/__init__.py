@@ -46,7 +46,7 @@ async def _examine_log(settings: Settings, found: dict[str, Any] | None) -> list
         try:
             settings = with_log_of(settings, service)
         except NotRunning as error:
-            return [problem("log", f"{error.what} {error.found}", error.mend or "")]
+            return [problem("log", f"{error.what} {error.found}", error.hint or "")]
     if not settings.bootstrap_servers:
         return [
             warning(

@@ -140,7 +140,7 @@ def rights(settings: Settings) -> Iterator[Finding]:
 
 def _refused(check: str, error: SettingError) -> Finding:
     found = f"{error.what} Found: {error.found}. Where: {error.where}"
-    return problem(check, found, error.mend or "Put a copy in its place.")
+    return problem(check, found, error.hint or "Put a copy in its place.")
 
 
 def torn(settings: Settings) -> Iterator[Finding]:

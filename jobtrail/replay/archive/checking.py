@@ -84,7 +84,7 @@ def _gap(archive: Archive, hole: Span) -> ArchiveError:
         "Records are missing in the archive.",
         where=f"{archive.store.location}, partition {hole.partition}, "
         f"offsets {hole.first} to {hole.last}",
-        mend="Put back a copy of the segments, each with its .json; or run `jobtrail archive` "
+        hint="Put back a copy of the segments, each with its .json; or run `jobtrail archive` "
         "while the log still has the records.",
     )
 
@@ -94,7 +94,7 @@ def _overlap(archive: Archive, span: Span) -> ArchiveError:
         "A segment overlaps with another.",
         where=archive.store.place(span.manifest),
         expected="segments that follow one another, or lie within one another",
-        mend="Readers leave this one out. Run `jobtrail archive`, and delete its .json where it "
+        hint="Readers leave this one out. Run `jobtrail archive`, and delete its .json where it "
         "still overlaps.",
     )
 

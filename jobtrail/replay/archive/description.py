@@ -21,7 +21,7 @@ import msgspec
 
 from jobtrail.core.errors import ArchiveError
 from jobtrail.replay.archive.place import ArchiveStore
-from jobtrail.replay.archive.segment_files import Held
+from jobtrail.replay.archive.segment_files import FileSummary
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 DESCRIPTION: Final = "archive.json"
@@ -102,9 +102,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return Span(self.partition, self.first, self.last)
 
     @property
-    def held(self) -> Held:
+    def held(self) -> FileSummary:
         """What is in the file."""
-        return Held(self.first, self.count, self.span.length - self.count)
+        return FileSummary(self.first, self.count, self.span.length - self.count)
 
 
 class Archive:
@@ -137,7 +137,7 @@ class Archive:
                 "There is no archive.",
                 where=store.location,
                 expected=DESCRIPTION,
-                mend="Make one with `jobtrail archive --to`.",
+                hint="Make one with `jobtrail archive --to`.",
             )
         return cls(store, description)
 
@@ -274,7 +274,7 @@ def differing(kept: Mapping[str, object], log: Mapping[str, object], where: str)
             where=where,
             expected=", ".join(f"{name} {kept[name]}" for name in wrong),
             found=", ".join(f"{name} {log[name]}" for name in wrong),
-            mend="Name the log that it is of, or another place for this log's archive.",
+            hint="Name the log that it is of, or another place for this log's archive.",
         )
 
 
@@ -284,7 +284,7 @@ def damaged_json(store: ArchiveStore, name: str, found: str) -> ArchiveError:
         "A file of the archive can't be understood.",
         where=store.place(name),
         found=found,
-        mend="Put back a copy of it, or use a newer jobtrail. A manifest can also be deleted: "
+        hint="Put back a copy of it, or use a newer jobtrail. A manifest can also be deleted: "
         "`jobtrail archive` makes it again while the log still has its records.",
     )
 

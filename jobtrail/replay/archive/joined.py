@@ -95,7 +95,7 @@ class JoinedSource:
                 Hole(partition, at, lost),
                 "Neither the archive nor the log has some of the records.",
                 found=f"a log that begins at offset {log_begins}",
-                mend=f"Read from offset {lost + 1} on, or up to {at}. Archive more often than the "
+                hint=f"Read from offset {lost + 1} on, or up to {at}. Archive more often than the "
                 "log's retention deletes.",
             )
             return _Stretch(partition, lost + 1, archived=None)
@@ -190,6 +190,6 @@ def _another(where: str, expected: str, found: str) -> ArchiveError:
         where=where,
         expected=expected,
         found=found,
-        mend="Name the log that it is of, or another archive. After a loss of the log's end, keep "
+        hint="Name the log that it is of, or another archive. After a loss of the log's end, keep "
         "the archive and begin another one.",
     )

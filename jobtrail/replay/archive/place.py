@@ -178,7 +178,7 @@ def _said(where: str) -> Iterator[None]:
             "The archive can't be used.",
             where=where,
             found=str(error),
-            mend="Is the place there, with leave to read and write, and do the AWS_* variables "
+            hint="Is the place there, with leave to read and write, and do the AWS_* variables "
             "name the right store?"
             if where.startswith("s3://")
             else "Is the folder there, with leave to read and write, and room on the disk?",

@@ -98,7 +98,7 @@ class ArchiveSource:
             "The archive does not hold some of the records.",
             where=f"{self.archive.store.location}, ",
             found="no segment that has them",
-            mend="Run `jobtrail archive` while the log still has them, or read the archive "
+            hint="Run `jobtrail archive` while the log still has them, or read the archive "
             "together with the log.",
         )
 

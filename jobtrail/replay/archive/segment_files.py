@@ -35,7 +35,7 @@ class Written(NamedTuple):
     file_bytes: int
 
 
-class Held(NamedTuple):
+class FileSummary(NamedTuple):
     """What is in a file."""
 
     #: The first offset of its segment.
@@ -141,7 +141,7 @@ def hash_file(store: ArchiveStore, name: str) -> tuple[str, int]:
 
 
 def read_file(
-    store: ArchiveStore, name: str, held: Held, first: int, end: int
+    store: ArchiveStore, name: str, held: FileSummary, first: int, end: int
 ) -> Iterator[pa.RecordBatch]:
     """Read some records of a file, one row group at a time.
 
@@ -188,6 +188,6 @@ def damaged(store: ArchiveStore, name: str, found: str) -> ArchiveError:
         "A file of the archive is damaged.",
         where=store.place(name),
         found=found,
-        mend="Put back a copy of the file. Or delete it and its .json, and run `jobtrail archive` "
+        hint="Put back a copy of the file. Or delete it and its .json, and run `jobtrail archive` "
         "again while the log still has these records.",
     )

@@ -86,7 +86,7 @@ def _made(store: ArchiveStore, description: Description) -> Description:
             "There are files in the way of an archive.",
             where=store.location,
             expected=f"an archive, with its {DESCRIPTION}, or nothing at all",
-            mend="Name another folder, or put back the description.",
+            hint="Name another folder, or put back the description.",
         )
     if found is None:
         write_description(store, description)
@@ -180,7 +180,7 @@ class Archiver:
                 Hole(partition, at, begin - 1),
                 "The log has lost records that the archive does not hold.",
                 found=f"a log that begins at offset {begin}",
-                mend="Archive more often than the log's retention deletes. Whoever reads over the "
+                hint="Archive more often than the log's retention deletes. Whoever reads over the "
                 "hole is told.",
             )
         except LogGapError as error:
@@ -254,7 +254,7 @@ class Archiver:
             raise ArchiveError(
                 "Somebody else made this archive at the same time, in another way.",
                 where=self._archive.store.place(DESCRIPTION),
-                mend="Run it again.",
+                hint="Run it again.",
             )
         span = manifest.span
         try:

@@ -335,5 +335,5 @@ def _no_growth(
         where=str(path),
         expected=expected,
         found=found,
-        mend="Give the same options as when it was begun, or another file.",
+        hint="Give the same options as when it was begun, or another file.",
     )

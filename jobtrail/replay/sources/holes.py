@@ -34,14 +34,14 @@ class Holes:
         #: Those that were passed over.
         self.passed: set[Hole] = set()
 
-    def meet(self, hole: Hole, what: str, *, found: str, mend: str, where: str = "") -> None:
+    def meet(self, hole: Hole, what: str, *, found: str, hint: str, where: str = "") -> None:
         """Pass over a hole.
 
         Args:
             hole: What is missing.
             what: One sentence that says so.
             found: What is there instead.
-            mend: What to do about it, beside passing over.
+            hint: What to do about it, beside passing over.
             where: What else says where, before the partition.
 
         Raises:
@@ -53,7 +53,7 @@ class Holes:
             where=f"{where}partition {partition}, offsets {first} to {last}",
             expected=f"every offset from {first} on",
             found=found,
-            mend=f"{mend} {_SKIP}",
+            hint=f"{hint} {_SKIP}",
         )
         if self._told is None:
             raise error

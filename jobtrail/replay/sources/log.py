@@ -131,7 +131,7 @@ class LogSource:
                         "The log ends before what was asked for.",
                         where=f"partition {tp.partition}",
                         expected=f"a log that goes on at offset {at}",
-                        mend="It lost its end, or is another log: begin again.",
+                        hint="It lost its end, or is another log: begin again.",
                     ) from None
                 if tp not in from_begin:
                     self._lost(tp, at, begin)
@@ -155,7 +155,7 @@ class LogSource:
                 Hole(tp.partition, max(at, log_begin), begin - 1),
                 f"Records of the log are {'damaged' if rotten else 'missing'}.",
                 found=f"offset {begin}",
-                mend="Put back the log's files, or read an archive of it.",
+                hint="Put back the log's files, or read an archive of it.",
             )
 
     def _lost(self, tp: TopicPartition, at: int, begin: int) -> None:
@@ -163,7 +163,7 @@ class LogSource:
             Hole(tp.partition, at, begin - 1),
             "The log no longer holds what was asked for.",
             found=f"a log that begins at offset {begin}",
-            mend="Begin later, or read an archive of the log.",
+            hint="Begin later, or read an archive of the log.",
         )
 
     def close(self) -> None:
@@ -239,7 +239,7 @@ def _away(found: str) -> LogUnavailable:
     return LogUnavailable(
         "The log does not answer.",
         found=found,
-        mend="Check that Kafka runs and can be reached; nothing was changed.",
+        hint="Check that Kafka runs and can be reached; nothing was changed.",
     )
 
 

@@ -185,7 +185,7 @@ def read_layout(folder: Path) -> Layout:
         raise StoreNotReady(
             "There is no projection store yet.",
             where=str(folder),
-            mend="A projector makes it when it starts.",
+            hint="A projector makes it when it starts.",
         ) from None
     except (msgspec.MsgspecError, OSError) as error:
         fault = str(error)
@@ -196,7 +196,7 @@ def read_layout(folder: Path) -> Layout:
             where=str(path),
             expected="how many shards and partitions the store has",
             found=fault,
-            mend="Delete the folder: the store is folded anew from the log.",
+            hint="Delete the folder: the store is folded anew from the log.",
         )
     if layout.schema != SCHEMA_VERSION:
         raise StoreError(
@@ -204,7 +204,7 @@ def read_layout(folder: Path) -> Layout:
             where=str(folder),
             expected=f"schema {SCHEMA_VERSION}",
             found=f"schema {layout.schema}",
-            mend="Delete the folder: the store is folded anew from the log.",
+            hint="Delete the folder: the store is folded anew from the log.",
         )
     return layout
 

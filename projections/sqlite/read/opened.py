@@ -20,7 +20,7 @@ import orjson
 
 from jobtrail.core.errors import StoreError
 from jobtrail.core.position import LastRecord
-from projections.ports.read import Held
+from projections.ports.read import Watermark
 from projections.sqlite.files import schema
 from projections.sqlite.files.shard_files import Identity, identity, suspect_path
 from projections.sqlite.read.shards import TOGETHER, Checkpoint, Files
@@ -201,7 +201,7 @@ def _is_readable(number: int, path: Path) -> bool:
     return True
 
 
-def held_of(rows: Sequence[Checkpoint], partitions: int, lineage: str) -> Held:
+def held_of(rows: Sequence[Checkpoint], partitions: int, lineage: str) -> Watermark:
     """Return what some shards hold.
 
     Args:
@@ -211,7 +211,7 @@ def held_of(rows: Sequence[Checkpoint], partitions: int, lineage: str) -> Held:
     """
     none = dict.fromkeys(range(partitions), 0)
     there = {row[0] for row in rows}
-    return Held(
+    return Watermark(
         position=none | {row[0]: row[1] for row in rows},
         timestamps=none | {row[0]: row[5] for row in rows},
         recovering=frozenset(row[0] for row in rows if row[1] < row[2]) | (none.keys() - there),

@@ -19,7 +19,7 @@ from jobtrail.core.asof import Cut, Prefix, prefix
 from jobtrail.core.events import MAX_TAGS
 from jobtrail.core.job import Job
 from jobtrail.core.partitions import partition_of
-from projections.ports.read import Cursor, Filters, Looked, Then
+from projections.ports.read import Cursor, Filters, PastJob, PastPage
 from projections.sqlite.read.listing import Listing, Source, listings
 from projections.sqlite.read.shards import Files, Shard
 from projections.sqlite.tables.rows import COLUMNS
@@ -125,7 +125,7 @@ class PastListing:
         self._since = filters.updated_since
         self._cut = cut
 
-    def look(self, size: int, skip: int) -> Looked:
+    def look(self, size: int, skip: int) -> PastPage:
         """Return what matched, as far as one request looks."""
         found: list[tuple[_At, _Known, Prefix]] = []
         skipped = events = looked_at = 0
@@ -150,7 +150,7 @@ class PastListing:
             found.append((at, known, then))
         else:
             behind = None
-        return Looked(self._whole(found), skipped, behind)
+        return PastPage(self._whole(found), skipped, behind)
 
     def _candidates(self) -> Iterator[tuple[_At, _Known, Prefix | None]]:
         """Yield what is listed and was so at the cut, and places of which nothing is to be said."""
@@ -240,7 +240,7 @@ class PastListing:
         # Tags are only ever added or changed, as long as there is room for more.
         return len(tags) >= MAX_TAGS or all(key in tags for key, _value in self._tags)
 
-    def _whole(self, found: Sequence[tuple[_At, _Known, Prefix]]) -> list[Then]:
+    def _whole(self, found: Sequence[tuple[_At, _Known, Prefix]]) -> list[PastJob]:
         """Return what was found, with the jobs that are as they were."""
         rows_of: dict[tuple[int, int], list[int]] = {}
         for at, known, then in found:
@@ -257,7 +257,7 @@ class PastListing:
             ).fetchall():
                 jobs[row[0]] = shard.names.job(row)
         return [
-            Then(
+            PastJob(
                 Cursor(at.created_at, at.id),
                 jobs[at.id] if then.whole else None,
                 partition_of(at.id, self._partitions),

@@ -26,12 +26,12 @@ from projections.ports.read import (
     Caller,
     Cursor,
     Filters,
-    Held,
     Line,
-    Looked,
     Part,
+    PastPage,
     Status,
     Trail,
+    Watermark,
 )
 from projections.sqlite.files import schema
 from projections.sqlite.read import counting
@@ -73,7 +73,7 @@ class SqliteReader:
         self._layout = schema.read_layout(folder)
         self._shards = Opened(folder, self._layout.shards)
         self._metered: list[Files] | None = None
-        self._held: Held | None = None
+        self._held: Watermark | None = None
         self._meter = Meter(2**62, rows=2**62, audiences=ALL)
 
     @property
@@ -127,7 +127,7 @@ class SqliteReader:
                 where=str(self._folder),
                 expected=f"{self._layout.partitions} partitions",
                 found=f"partition {beyond[0]}",
-                mend="Start the projector: it says how the two are brought together.",
+                hint="Start the projector: it says how the two are brought together.",
             )
         return [row for number, row in rows if row[0] % self._layout.shards == number]
 
@@ -191,7 +191,9 @@ class SqliteSnapshot:
 
     __slots__ = ("_files", "_partitions", "_total", "held", "meter")
 
-    def __init__(self, files: list[Files], layout: schema.Layout, held: Held, meter: Meter) -> None:
+    def __init__(
+        self, files: list[Files], layout: schema.Layout, held: Watermark, meter: Meter
+    ) -> None:
         self._files = files
         self._partitions = layout.partitions
         self._total = layout.shards
@@ -332,7 +334,7 @@ class SqliteSnapshot:
         size: int,
         after: Cursor | None = None,
         skip: int = 0,
-    ) -> Looked:
+    ) -> PastPage:
         """Look for jobs that matched at a cut, newest first, as all of them were then."""
         asked = [
             stream

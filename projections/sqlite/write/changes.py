@@ -32,8 +32,8 @@ from projections.sqlite.tables.change_layout import (
     Rows,
 )
 from projections.sqlite.tables.trails import TRAIL, first_offset_and_time
-from projections.sqlite.write.surrogate_keys import Numbers
-from projections.sqlite.write.write_set import Columns, Key, Placed, key_of
+from projections.sqlite.write.surrogate_keys import SurrogateKeys
+from projections.sqlite.write.write_set import Columns, Key, WriteSet, key_of
 
 _BLOCK: Final = 1024
 _LARGEST: Final = BLOCKS * _BLOCK
@@ -59,9 +59,9 @@ _OFFSETS_ENTRY: Final = Layout("<iqq")
 def record(
     db: Connection,
     batches: Sequence[Batch],
-    placed: Placed,
+    placed: WriteSet,
     columns: Columns | None,
-    numbers: Numbers,
+    numbers: SurrogateKeys,
 ) -> list[int]:
     """Append how jobs changed, inside the open transaction.
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from jobtrail.core.states import STATES
 from projections.sqlite.files.schema import DAY, EVERYBODY
 from projections.sqlite.tables.change_layout import NONE
-from projections.sqlite.write.write_set import Columns, Key, Placed
+from projections.sqlite.write.write_set import Columns, Key, WriteSet
 
 #: Takes a bucket, and by how much each of its counts moves.
 MOVE: Final = (
@@ -24,7 +24,7 @@ MOVE: Final = (
 _Move = tuple[int, int, int, int, int]
 
 
-def rows(placed: Placed, columns: Columns | None) -> Sequence[Sequence[int]]:
+def rows(placed: WriteSet, columns: Columns | None) -> Sequence[Sequence[int]]:
     """Return what `MOVE` is to be given, in the order of the buckets.
 
     Args:
@@ -47,7 +47,7 @@ def _moves(stored: Key | None, key: Key) -> Iterator[_Move]:
         yield (audience, created // DAY, job_type, before, state)
 
 
-def _one_by_one(placed: Placed) -> list[tuple[int, ...]]:
+def _one_by_one(placed: WriteSet) -> list[tuple[int, ...]]:
     """Return the rows of a few jobs."""
     sums: dict[tuple[int, int, int], list[int]] = {}
     for entry, key in zip(placed.entries, placed.keys, strict=True):
@@ -59,7 +59,7 @@ def _one_by_one(placed: Placed) -> list[tuple[int, ...]]:
     return sorted((*bucket, *counts[:NONE]) for bucket, counts in sums.items() if any(counts))
 
 
-def _together(placed: Placed, columns: Columns) -> list[list[int]]:
+def _together(placed: WriteSet, columns: Columns) -> list[list[int]]:
     """Return the rows of many jobs, of which few are another user's or of another type now."""
     moved = [
         (number, stored, placed.keys[number])

@@ -94,7 +94,7 @@ class Serving:
                 "The shard can't be read.",
                 where=str(self._path),
                 found=schema.said(error),
-                mend="A projector that runs makes it again by itself.",
+                hint="A projector that runs makes it again by itself.",
             ) from error
 
     @contextlib.contextmanager
@@ -157,7 +157,7 @@ class Serving:
                     raise StoreError(
                         "The shard was made again meanwhile.",
                         where=str(self._path),
-                        mend="Start the rebuild once more, if it is still wanted.",
+                        hint="Start the rebuild once more, if it is still wanted.",
                     )
                 draft.replace(self._path)
                 sync(self._path.parent)
@@ -166,7 +166,7 @@ class Serving:
                 "Somebody else keeps the store's files locked.",
                 where=str(error),
                 expected=f"the lock within {_LOCK_WITHIN:.0f} s",
-                mend="Try again.",
+                hint="Try again.",
             ) from None
 
     def _complete(self, built: Path, ends: Mapping[int, int]) -> None:

@@ -26,8 +26,8 @@ from projections.sqlite.tables.rows import Names
 from projections.sqlite.tables.stored_jobs import read_jobs
 from projections.sqlite.tables.totals import Totals
 from projections.sqlite.write import changes, counters
-from projections.sqlite.write.surrogate_keys import Numbers
-from projections.sqlite.write.write_set import Placed
+from projections.sqlite.write.surrogate_keys import SurrogateKeys
+from projections.sqlite.write.write_set import WriteSet
 
 _INSERT: Final = (
     "INSERT INTO jobs(state, updated_at, started_at, ended_at, attempt, progress, tags, error, "
@@ -67,7 +67,7 @@ class Shard:
         self._is_doubtful = False
         self._damaged = ""
         self._names = Names(self.db)
-        self._numbers = Numbers(self.db)
+        self._numbers = SurrogateKeys(self.db)
         self._totals = Totals(self.db)
         self._filling = ""
         self._seed = 0
@@ -100,7 +100,7 @@ class Shard:
                 raise StoreDamaged(
                     "A shard of the projection store was replaced or deleted.",
                     where=str(self.path),
-                    mend="It is opened again, or made again and folded from the log.",
+                    hint="It is opened again, or made again and folded from the log.",
                 )
             yield
         except apsw.Error as error:
@@ -111,7 +111,7 @@ class Shard:
                     "A shard of the projection store is damaged.",
                     where=str(self.path),
                     found=schema.said(error),
-                    mend="It is set aside, and folded again from the log.",
+                    hint="It is set aside, and folded again from the log.",
                 ) from error
             raise self._unwritable(error) from error
 
@@ -209,7 +209,7 @@ class Shard:
             filling = self._current_filling()
             self._numbers.begin()
             (last,) = self.db.execute("SELECT coalesce(max(row), 0) FROM jobs").fetchone()
-            placed = Placed(last, filling, self._seed)
+            placed = WriteSet(last, filling, self._seed)
             for batch in batches:
                 self._move_checkpoint(batch)
                 placed.add(batch, self._numbers)
@@ -244,7 +244,7 @@ class Shard:
             "The projection store can't be written.",
             where=str(self.path),
             found=schema.said(error),
-            mend="Check the disk's free space and health; what failed is tried again.",
+            hint="Check the disk's free space and health; what failed is tried again.",
         )
 
     def _forget(self) -> None:
@@ -274,7 +274,7 @@ class Shard:
                 found=f"offset {found[0]}" if found else "no checkpoint",
             )
 
-    def _write_rows(self, placed: Placed) -> None:
+    def _write_rows(self, placed: WriteSet) -> None:
         placed.updates.sort(key=itemgetter(-1))
         for statement, rows in (
             (_INSERT, placed.inserts),

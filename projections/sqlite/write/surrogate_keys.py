@@ -8,7 +8,7 @@ from projections.sqlite.files.schema import NOBODY, Connection
 from projections.sqlite.tables.rows import MAX_NAMES, MAX_NAMES_BYTES, size_of_names
 
 
-class Numbers:
+class SurrogateKeys:
     """Gives numbers to names, inside of the transaction that first uses them.
 
     Args:

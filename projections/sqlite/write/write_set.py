@@ -20,7 +20,7 @@ from projections.ports.read import pack_tags
 from projections.ports.write import Batch, Entry
 from projections.sqlite.tables.change_layout import NONE
 from projections.sqlite.tables.rows import hash_of, pack_writers
-from projections.sqlite.write.surrogate_keys import Numbers
+from projections.sqlite.write.surrogate_keys import SurrogateKeys
 
 #: (audience, type, creation time, bulk id, state code) of a row.
 Key = tuple[int, int, int, str | None, int]
@@ -43,7 +43,7 @@ class Columns(NamedTuple):
     after: NDArray[np.uint8]
 
 
-class Placed:
+class WriteSet:
     """Jobs that are about to be written, in the order of their batches.
 
     Args:
@@ -72,7 +72,7 @@ class Placed:
         #: What leaves the rows of some: the entry, what it had reached, and whole chunks.
         self._spills: list[tuple[Entry, int, bytes]] = []
 
-    def add(self, batch: Batch, numbers: Numbers) -> None:
+    def add(self, batch: Batch, numbers: SurrogateKeys) -> None:
         """Add the jobs of a batch.
 
         Raises:
@@ -117,7 +117,7 @@ class Placed:
             self.entries.append(entry)
             self.keys.append(key)
 
-    def _insert(self, entry: Entry, changing: _Changing, numbers: Numbers) -> Key:
+    def _insert(self, entry: Entry, changing: _Changing, numbers: SurrogateKeys) -> Key:
         job = entry.job
         self._last_row += 1
         entry.row = self._last_row
@@ -137,7 +137,9 @@ class Placed:
         self.times.append(NEVER)
         return key
 
-    def _update(self, entry: Entry, stored: Key, changing: _Changing, numbers: Numbers) -> Key:
+    def _update(
+        self, entry: Entry, stored: Key, changing: _Changing, numbers: SurrogateKeys
+    ) -> Key:
         job = entry.job
         # Of one that was not said anew nothing but the state can differ from what is stored.
         key = key_of(job, numbers) if entry.former else (*stored[:4], changing[0])
@@ -186,7 +188,7 @@ class Placed:
         )
 
 
-def key_of(job: Job, numbers: Numbers) -> Key:
+def key_of(job: Job, numbers: SurrogateKeys) -> Key:
     """Return the key of a job as it is."""
     return (
         numbers.audience(job.owner, job.viewers),

@@ -1,7 +1,7 @@
 """The public keys of an OIDC provider, fetched beside the requests and kept.
 
 PyJWT's own client blocks the event loop while it fetches. Here one fetch at a time serves all who
-need it, at most one in `Patience.refetch`, so that a flood of tokens with made-up key ids or
+need it, at most one in `Timeouts.refetch`, so that a flood of tokens with made-up key ids or
 signatures costs the provider nothing; and keys that are here stay when a fetch fails.
 """
 
@@ -18,7 +18,7 @@ import jwt
 import orjson
 
 from jobtrail.oidc_settings import is_safe
-from services.api.limits.limits import Patience
+from services.api.limits.limits import Timeouts
 
 logger = logging.getLogger(__name__)
 
@@ -48,16 +48,16 @@ class KeySet:
         issuer: Its name, where its configuration is found.
         url: Where its keys are; empty to ask its configuration.
         algorithms: Those that may sign.
-        patience: How often to fetch, and how long that may take.
+        timeouts: How often to fetch, and how long that may take.
     """
 
     def __init__(
-        self, issuer: str, url: str, algorithms: Sequence[str], patience: Patience
+        self, issuer: str, url: str, algorithms: Sequence[str], timeouts: Timeouts
     ) -> None:
         self._issuer = issuer
         self._url = url
         self._algorithms = tuple(algorithms)
-        self._patience = patience
+        self._patience = timeouts
         self._keys: _Keys = {}
         self._fetched = 0.0
         #: How often keys have been fetched.

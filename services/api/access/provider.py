@@ -20,7 +20,7 @@ from jobtrail.core.errors import SettingError
 from jobtrail.oidc_settings import algorithms_of
 from jobtrail.settings import Settings
 from services.api.access.jwks import KeySet
-from services.api.limits.limits import Patience
+from services.api.limits.limits import Timeouts
 
 
 class Provider:
@@ -28,13 +28,13 @@ class Provider:
 
     Args:
         settings: Of the process; they name an issuer.
-        patience: With the issuer's server.
+        timeouts: With the issuer's server.
 
     Raises:
         SettingError: The secret that is shared with the issuer can't be one.
     """
 
-    def __init__(self, settings: Settings, patience: Patience) -> None:
+    def __init__(self, settings: Settings, timeouts: Timeouts) -> None:
         self.issuer = settings.oidc_issuer
         self._audience = settings.oidc_audience
         self._user = settings.oidc_user_claim
@@ -49,7 +49,7 @@ class Provider:
             _check_secret(self._secret, self._algorithms)
         else:
             url = settings.oidc_jwks_url
-            self.keys = KeySet(self.issuer, url, self._algorithms, patience)
+            self.keys = KeySet(self.issuer, url, self._algorithms, timeouts)
 
     def read(self, token: str, header: dict[str, Any]) -> Claims | None:
         """Verify a token.
@@ -145,5 +145,5 @@ def _check_secret(secret: bytes, algorithms: tuple[str, ...]) -> None:
             "The secret that is shared with the issuer is a public key or a certificate.",
             where="JOBTRAIL_OIDC_SECRET",
             expected="random bytes that nobody else knows",
-            mend="For public keys, set JOBTRAIL_OIDC_JWKS_URL, or neither of the two.",
+            hint="For public keys, set JOBTRAIL_OIDC_JWKS_URL, or neither of the two.",
         ) from None

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from jobtrail.core.decoding import ids_of
 from jobtrail.core.job import Job
 from jobtrail.core.position import Position
-from projections.ports.read import Caller, Held, Snapshot
+from projections.ports.read import Caller, Snapshot, Watermark
 from services.api.feed.changes import Change, changes
 from services.api.live.buffer import Buffer, Record
 from services.api.problems.problems import too_many_feeds
@@ -106,7 +106,7 @@ class Feed:
         """The number of the next change."""
         return self._first + len(self._kept)
 
-    def join(self, caller: Caller, held: Held, wanted: Mapping[int, int]) -> Listener:
+    def join(self, caller: Caller, held: Watermark, wanted: Mapping[int, int]) -> Listener:
         """Let somebody listen. `leave` has to follow, whatever happens.
 
         Args:

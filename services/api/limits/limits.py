@@ -13,7 +13,7 @@ from services.api.problems.problems import too_many_requests
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class Timeouts:
     """Seconds. Not settings: clients rely on these figures. Tests make them shorter."""
 
     #: Between two signs of life of a wait whose answer is not there yet: no proxy cuts it.

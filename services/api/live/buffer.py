@@ -14,7 +14,7 @@ from typing import Final
 
 from jobtrail.core.position import LastRecord
 from jobtrail.log.questions import Read
-from projections.ports.read import Held
+from projections.ports.read import Watermark
 
 #: partition, offset, the log's timestamp in microseconds, value
 Record = tuple[int, int, int, bytes | None]
@@ -295,7 +295,7 @@ class Buffer:
             if record[1] >= begin and key is not None:
                 yield key, record
 
-    def behind_since(self, held: Held) -> int | None:
+    def behind_since(self, held: Watermark) -> int | None:
         """Return since when the projections lag.
 
         Args:

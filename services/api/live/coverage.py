@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from time import monotonic
 
-from projections.ports.read import Held
-from services.api.limits.limits import Patience
+from projections.ports.read import Watermark
+from services.api.limits.limits import Timeouts
 from services.api.live.buffer import Buffer
 
 
@@ -20,14 +20,14 @@ class Pulse:
     """When the log answered the tail last.
 
     Args:
-        patience: For how long that counts.
+        timeouts: For how long that counts.
     """
 
     __slots__ = ("_certain", "_heard", "_silence")
 
-    def __init__(self, patience: Patience) -> None:
-        self._silence = patience.silence
-        self._certain = patience.certain
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._silence = timeouts.silence
+        self._certain = timeouts.certain
         self._heard = float("-inf")
 
     def beat(self, silent: float) -> None:
@@ -71,7 +71,7 @@ class Coverage:
         """Tell whether the buffer has all of a partition that the log is known to have."""
         return self._pulse.is_certain and not self._has_more(partition)
 
-    def knows(self, held: Held, partitions: Iterable[int]) -> bool:
+    def knows(self, held: Watermark, partitions: Iterable[int]) -> bool:
         """Tell whether what is neither in the projections nor in the tail is not there.
 
         Args:
@@ -86,7 +86,7 @@ class Coverage:
             for p in partitions
         )
 
-    def end(self, held: Held) -> dict[int, int] | None:
+    def end(self, held: Watermark) -> dict[int, int] | None:
         """Return the log's end per partition; None where it is not known of all of them."""
         buffer = self._buffer
         if not all(buffer.follows(p) and self.is_level(p) for p in held.position):

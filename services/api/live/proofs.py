@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from jobtrail.core.position import Position, mark_of
 from jobtrail.log.consumers import BREAKS
-from projections.ports.read import Held
+from projections.ports.read import Watermark
 from services.api.limits.overload import busy, too_many_proofs
 from services.api.limits.turns import Line
 from services.api.live.buffer import Buffer
@@ -95,7 +95,7 @@ class Proofs:
         """Return how many requests ask the log or wait for their turn."""
         return len(self._line)
 
-    def doubtful(self, wanted: Mapping[int, int], held: Held) -> dict[int, int]:
+    def doubtful(self, wanted: Mapping[int, int], held: Watermark) -> dict[int, int]:
         """Return which pairs of a position are not proven yet by what is at hand.
 
         Args:
@@ -121,7 +121,7 @@ class Proofs:
                 places[partition] = offset
         return places
 
-    async def prove(self, user: str, wanted: Position, held: Held) -> None:
+    async def prove(self, user: str, wanted: Position, held: Watermark) -> None:
         """Prove those pairs of a position that are in doubt, all of them together.
 
         Args:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 from time import monotonic
 
-from projections.ports.read import Held
+from projections.ports.read import Watermark
 from services.api.live.buffer import Buffer
 
 
@@ -26,10 +26,10 @@ class Standing:
         self._buffer = buffer
         self._stalled_after = stalled_after
         self._began = monotonic()
-        self._known: Held | None = None
+        self._known: Watermark | None = None
         self._moved: dict[int, float] = {}
 
-    def note(self, held: Held) -> None:
+    def note(self, held: Watermark) -> None:
         """Take in what the projections hold now."""
         known, end = self._known, self._buffer.end
         now = monotonic()
@@ -50,12 +50,12 @@ class Standing:
             return 0.0
         return monotonic() - self._moved.get(partition, self._began)
 
-    def silent_for(self, held: Held, partition: int) -> float:
+    def silent_for(self, held: Watermark, partition: int) -> float:
         """Return for how many seconds no projector has said that it lives; infinite for never."""
         beat = held.beats.get(partition)
         return max(0.0, time.time() - beat / 1_000_000) if beat else float("inf")
 
-    def reasons(self, held: Held) -> list[str]:
+    def reasons(self, held: Watermark) -> list[str]:
         """Return in words what keeps the projections from getting on."""
         limit, found = self._stalled_after, []
         by_reason: dict[str, list[int]] = {}

@@ -24,8 +24,8 @@ from jobtrail.core.position import LastRecord, mark_of
 from jobtrail.log.consumers import BREAKS, Group, group_reader
 from jobtrail.log.kafka import stop_client
 from jobtrail.log.questions import Read, last_record
-from projections.ports.read import Held
-from services.api.limits.limits import Patience
+from projections.ports.read import Watermark
+from services.api.limits.limits import Timeouts
 from services.api.live.buffer import Buffer, Record
 from services.api.live.coverage import Pulse
 from services.api.live.witness import FAILURES, Witness, from_within
@@ -58,7 +58,7 @@ class Tail:
         watchers: By key, who else takes its records.
         pulse: Is told when the log answers.
         witness: Tells whether it is the same log.
-        patience: When to try again.
+        timeouts: When to try again.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Tail:
         watchers: Mapping[bytes, Watcher],
         pulse: Pulse,
         witness: Witness,
-        patience: Patience,
+        timeouts: Timeouts,
     ) -> None:
         self._topic = topic
         self._client = client
@@ -77,12 +77,12 @@ class Tail:
         self._watchers = watchers
         self._pulse = pulse
         self._witness = witness
-        self._patience = patience
+        self._patience = timeouts
         self._consumer: Any = None
         self._assigned_at = 0.0
         self._tps: list[TopicPartition] = []
         self._on_records: Callable[[], None] = lambda: None
-        self._on_loss: Callable[[int, Held, bool], None] = lambda *_: None
+        self._on_loss: Callable[[int, Watermark, bool], None] = lambda *_: None
         #: Per partition the leader's epoch of the group that came last; -1 for none.
         self._epochs: dict[int, int] = {}
         #: The breaks at the last proof of all partitions, and when the next one is due.
@@ -90,7 +90,7 @@ class Tail:
         self._prove_at = 0.0
 
     def listen(
-        self, on_records: Callable[[], None], on_loss: Callable[[int, Held, bool], None]
+        self, on_records: Callable[[], None], on_loss: Callable[[int, Watermark, bool], None]
     ) -> None:
         """Be told after each batch, and of a partition of which records were lost or skipped.
 
@@ -187,7 +187,7 @@ class Tail:
             last: The record before it; None where that is not known.
             replaced: Whether the log is another one.
         """
-        had = Held(self._buffer.position, {}, frozenset())
+        had = Watermark(self._buffer.position, {}, frozenset())
         self._buffer.begin(partition, offset, time.time_ns() // 1000)
         self._buffer.reach(partition, offset, last)
         self._on_loss(partition, had, replaced)

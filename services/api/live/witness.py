@@ -17,8 +17,8 @@ from aiokafka.errors import KafkaError
 from jobtrail.core.errors import LogUnavailable, StoreError
 from jobtrail.log.consumers import BREAKS
 from jobtrail.log.questions import Log, Read
-from projections.ports.read import Held
-from services.api.limits.limits import Patience
+from projections.ports.read import Watermark
+from services.api.limits.limits import Timeouts
 from services.api.live.buffer import Buffer
 from services.api.problems.problems import Problem, log_unavailable, recovering
 from services.api.store import Store
@@ -50,22 +50,22 @@ class Witness:
         topic: The log.
         client: Keyword arguments for aiokafka: servers and security.
         buffer: What the tail has.
-        patience: When to try again.
+        timeouts: When to try again.
     """
 
     def __init__(
-        self, topic: str, client: Mapping[str, Any], buffer: Buffer, patience: Patience
+        self, topic: str, client: Mapping[str, Any], buffer: Buffer, timeouts: Timeouts
     ) -> None:
         self._topic = topic
         self._client = client
         self._buffer = buffer
-        self._patience = patience
+        self._patience = timeouts
         self._log: Log | None = None
         self._connected = asyncio.Event()
         self._wanted = asyncio.Event()
         #: Why partitions are not answered for.
         self._reasons: dict[int, str] = {}
-        self._judged: tuple[Held | None, Held | None] = (None, None)
+        self._judged: tuple[Watermark | None, Watermark | None] = (None, None)
         #: After so many breaks the tail's log was the same one.
         self._trusted = BREAKS.count
         self._proving = asyncio.Lock()
@@ -74,7 +74,7 @@ class Witness:
 
     # --- the projections
 
-    def judge(self, held: Held) -> Held:
+    def judge(self, held: Watermark) -> Watermark:
         """Return what projections hold, without what is of another log."""
         if not self._reasons:
             return held

@@ -11,7 +11,7 @@ from msgspec import Meta
 from jobtrail.core import position as parsed
 from jobtrail.core.errors import UsageError
 from jobtrail.core.position import PATTERN, format_position, parse_position
-from projections.ports.read import Held
+from projections.ports.read import Watermark
 from services.api.live.buffer import UNKNOWN, Buffer
 from services.api.live.coverage import Pulse
 from services.api.problems.problems import Fault, invalid
@@ -53,12 +53,16 @@ class Freshness:
         self._look_again = look_again
         self._last: tuple[Mapping[int, int], Mapping[int, Sequence[int]], str] = ({}, {}, "")
         #: What was held, at which of the log's ends, and the same with the tail.
-        self._with_tail: tuple[Held | None, int, Held] = (None, 0, Held({}, {}, frozenset()))
+        self._with_tail: tuple[Watermark | None, int, Watermark] = (
+            None,
+            0,
+            Watermark({}, {}, frozenset()),
+        )
         #: What was level with the log, at which of its ends, until when that is believed, and its
         #: headers.
-        self._level: tuple[Held | None, int, float, dict[str, str]] = (None, 0, 0.0, {})
+        self._level: tuple[Watermark | None, int, float, dict[str, str]] = (None, 0, 0.0, {})
 
-    def headers(self, held: Held) -> dict[str, str]:
+    def headers(self, held: Watermark) -> dict[str, str]:
         """Return the headers of an answer that holds this much of the log."""
         level, turn, until, headers = self._level
         if (
@@ -75,7 +79,7 @@ class Freshness:
             self._level = (held, self._buffer.turn, until, headers.copy())
         return headers
 
-    def lag(self, held: Held) -> float | None:
+    def lag(self, held: Watermark) -> float | None:
         """Return by how many seconds the projections are behind the log.
 
         Of what the tail has not taken in yet nothing is known but that it came after the tail had
@@ -109,7 +113,7 @@ class Freshness:
         # Less than a millisecond is still behind.
         return max(lag, 0.001)
 
-    def with_tail(self, held: Held) -> Held:
+    def with_tail(self, held: Watermark) -> Watermark:
         """Return what an answer holds that was read now and has the tail laid over it."""
         buffer = self._buffer
         known, turn, whole = self._with_tail

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from jobtrail.core.asof import Cut, Event, Prefix, Said, fold_again, prefix, said_by_both, said_in
 from jobtrail.core.job import Job, kept_trail, place_of
 from projections.ports.meter import TooLong
-from projections.ports.read import Caller, Cursor, Filters, Held, Snapshot, Then
+from projections.ports.read import Caller, Cursor, Filters, PastJob, Snapshot, Watermark
 from services.api.live.bodies import Bodies
 from services.api.problems.problems import past_gone
 from services.api.reads.reads import Reads
@@ -34,7 +34,7 @@ class PastPage(NamedTuple):
     reached: Cursor | None
     #: How many matches are to be passed over there.
     skip: int
-    held: Held
+    held: Watermark
 
 
 class Past:
@@ -51,7 +51,7 @@ class Past:
 
     async def summary(
         self, caller: Caller, filters: Filters, cut: Cut
-    ) -> tuple[dict[str | None, list[int]], Held]:
+    ) -> tuple[dict[str | None, list[int]], Watermark]:
         """Count jobs by type and state as they were.
 
         Raises:
@@ -109,7 +109,7 @@ class Past:
             reached = Cursor(jobs[-1].created_at, jobs[-1].id)
         return PastPage(jobs, reached, skip - looked.skipped - passed, held)
 
-    async def _fold_some(self, found: Sequence[Then], user: str) -> tuple[list[Job], bool]:
+    async def _fold_some(self, found: Sequence[PastJob], user: str) -> tuple[list[Job], bool]:
         """Fold jobs until their answers have so many bytes; tell whether all of them were."""
         jobs: list[Job] = []
         left = self._reads.limits.page_bytes
@@ -121,7 +121,7 @@ class Past:
             jobs += folded
         return jobs, True
 
-    async def fold(self, found: Sequence[Then], user: str) -> list[Job]:
+    async def fold(self, found: Sequence[PastJob], user: str) -> list[Job]:
         """Return jobs as they were; the events of all of them are read together.
 
         Args:
@@ -212,9 +212,9 @@ def _before(events: Iterable[Event], is_over: Callable[[], bool]) -> Iterator[Ev
         yield event
 
 
-def _groups(found: Sequence[Then]) -> Iterator[list[Then]]:
+def _groups(found: Sequence[PastJob]) -> Iterator[list[PastJob]]:
     """Yield jobs in groups that have no more events than may be in memory, or are single jobs."""
-    group: list[Then] = []
+    group: list[PastJob] = []
     events = 0
     for then in found:
         events += len(then.events)

@@ -13,9 +13,9 @@ from typing import Final
 
 from jobtrail.core.errors import StoreError
 from jobtrail.core.position import holds
-from projections.ports.read import Held, Snapshot
+from projections.ports.read import Snapshot, Watermark
 from services.api.feed.feed import Feed
-from services.api.limits.limits import Patience
+from services.api.limits.limits import Timeouts
 from services.api.live.buffer import Buffer
 from services.api.live.standing import Standing
 from services.api.problems.problems import stopping
@@ -38,18 +38,18 @@ class Progress:
         buffer: Is trimmed as they move on.
         feed: Is told of them before.
         standing: Is told of them too.
-        patience: How often to look.
+        timeouts: How often to look.
     """
 
     def __init__(
-        self, store: Store, buffer: Buffer, feed: Feed, standing: Standing, patience: Patience
+        self, store: Store, buffer: Buffer, feed: Feed, standing: Standing, timeouts: Timeouts
     ) -> None:
         self._store = store
         self._buffer = buffer
         self._feed = feed
         self._standing = standing
-        self._patience = patience
-        self._waiting: dict[asyncio.Future[None], Callable[[Held], bool]] = {}
+        self._patience = timeouts
+        self._waiting: dict[asyncio.Future[None], Callable[[Watermark], bool]] = {}
         self._closed = False
         self._needed = asyncio.Event()
         self._pausing: asyncio.Future[None] | None = None
@@ -147,7 +147,7 @@ class Progress:
         """
         return await self.until(lambda held: held.position != position, seconds)
 
-    async def until(self, is_there: Callable[[Held], bool], seconds: float) -> bool:
+    async def until(self, is_there: Callable[[Watermark], bool], seconds: float) -> bool:
         """Wait until something is true of what the projections hold.
 
         Args:

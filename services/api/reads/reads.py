@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, TypeVar
 from jobtrail.core.errors import StoreError
 from jobtrail.settings import Settings
 from projections.ports.meter import Meter, TooLong
-from projections.ports.read import Filters, Held, Snapshot
+from projections.ports.read import Filters, Snapshot, Watermark
 from services.api.limits.limits import Rate
 from services.api.limits.overload import busy, read_too_long, too_many_reads
 from services.api.limits.turns import Line
@@ -133,7 +133,7 @@ class Reads:
 
     async def read(
         self, user: str, ask: Callable[[Snapshot], _T], *, begun: bool = False
-    ) -> tuple[_T, Held]:
+    ) -> tuple[_T, Watermark]:
         """Ask the projections something, when it is the caller's turn.
 
         Args:
@@ -183,7 +183,7 @@ class Reads:
             self.refused["deadline"] += 1
             raise read_too_long(self.limits.seconds) from None
 
-    def _ask(self, ask: Callable[[Snapshot], _T], read: _Read) -> tuple[_T, Held]:
+    def _ask(self, ask: Callable[[Snapshot], _T], read: _Read) -> tuple[_T, Watermark]:
         try:
             with self._store.view() as snapshot:
                 if snapshot.held.recovering:

@@ -12,7 +12,7 @@ from jobtrail.contract.results import Status
 from jobtrail.core.position import holds
 from jobtrail.core.states import ENDED, STATES
 from projections.ports.meter import TooLong
-from projections.ports.read import Caller, Cursor, Filters, Held, Line, Part, Snapshot
+from projections.ports.read import Caller, Cursor, Filters, Line, Part, Snapshot, Watermark
 from services.api.access.auth import Deadline, Identity
 from services.api.http.answers import LongAnswer, Members, encode, stored_status
 from services.api.http.requests import BulkQuery, read_query
@@ -41,7 +41,7 @@ class _Page(NamedTuple):
     members: bytes
     #: Where the next page begins; None after the last one.
     end: Cursor | None
-    held: Held
+    held: Watermark
 
 
 async def bulk(service: Service, request: web.Request, identity: Identity) -> web.StreamResponse:
@@ -62,7 +62,7 @@ async def bulk(service: Service, request: web.Request, identity: Identity) -> we
     user = identity.caller.user
     service.outgoing.check(user)
     reader = _Bulk(service, identity.caller, query.filters, live=live)
-    long = LongAnswer(request, service.patience.sign_of_life, reader.headers)
+    long = LongAnswer(request, service.timeouts.sign_of_life, reader.headers)
     if query.wait:
         with service.slots.take(user):
             await reader.hold(long, service.gate.deadline(identity, query.wait))
@@ -91,7 +91,7 @@ class _Bulk:
         self._service = service
         self._caller = caller
         self._filters = filters
-        self._held: Held | None = None
+        self._held: Watermark | None = None
         #: The log's end when the bulk was looked for; None while that is not known.
         self._end: Mapping[int, int] | None = None
         #: When the bulk may be looked through again, by the loop's clock.
@@ -129,7 +129,7 @@ class _Bulk:
         with self._service.store.snapshot() as snapshot:
             return None, None if self._knows(snapshot.held) else self._knows
 
-    def _knows(self, held: Held) -> bool:
+    def _knows(self, held: Watermark) -> bool:
         """Tell whether the projections hold what the log had when the bulk was looked for."""
         if self._end is None:
             self._end = self._service.coverage.end(held)
@@ -206,9 +206,9 @@ class _Bulk:
                 waits.release(wait)
 
     async def _first_job(self, deadline: Deadline) -> None:
-        """Have patience with a bulk whose first event may still be under way."""
+        """Have timeouts with a bulk whose first event may still be under way."""
         now = asyncio.get_running_loop().time
-        until = min(now() + self._service.patience.unknown, deadline())
+        until = min(now() + self._service.timeouts.unknown, deadline())
         pause = _FIRST_PAUSE
         while not (page := await self.page(None)).ids:
             position = page.held.position
@@ -261,7 +261,7 @@ def _has_ended(status: Mapping[str, Any]) -> bool:
     return status["state"] in ENDED
 
 
-def _is_whole(_held: Held, _ids: Sequence[str], _partitions: int) -> None:
+def _is_whole(_held: Watermark, _ids: Sequence[str], _partitions: int) -> None:
     """Take any view: it is whole, or it was refused when it was opened."""
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from jobtrail.core.partitions import partition_of
 from jobtrail.core.position import holds
 from projections.ports.meter import TooLong
-from projections.ports.read import Caller, Held
+from projections.ports.read import Caller, Watermark
 from services.api.http.answers import status_answer, stored_status
 from services.api.problems.problems import behind
 from services.api.routes.reach import surely
@@ -35,9 +35,9 @@ class States(NamedTuple):
     #: By their jobs' ids; None for what the caller no longer sees.
     known: dict[str, Status | None]
     #: What the projections held.
-    held: Held
+    held: Watermark
     #: The same with the tail.
-    fresh: Held
+    fresh: Watermark
 
 
 def states_at_end(service: Service, caller: Caller, ids: Sequence[str]) -> States:
@@ -98,7 +98,7 @@ def _settled(service: Service, caller: Caller, ids: Sequence[str]) -> tuple[Stat
     return states_at_end(service, caller, ids), None
 
 
-def check_whole(held: Held, ids: Sequence[str], partitions: int) -> None:
+def check_whole(held: Watermark, ids: Sequence[str], partitions: int) -> None:
     """Refuse to answer for jobs whose part of the projections is not there.
 
     Raises:

@@ -123,7 +123,7 @@ class _Told:
     async def parts(self) -> AsyncGenerator[bytes]:
         """Yield parts of the stream, at least one in each interval of a sign of life."""
         clock = asyncio.get_running_loop().time
-        interval = self._service.patience.sign_of_life
+        interval = self._service.timeouts.sign_of_life
         feed, listener = self._service.feed, self._listener
         due = clock()
         while not listener.over:

@@ -18,7 +18,7 @@ from jobtrail.core.asof import Cut, said_by_both, said_in, was_for_others
 from jobtrail.core.events import Name
 from jobtrail.core.job import Job, TrailEntry, kept_trail, place_of, trail_page
 from jobtrail.core.partitions import partition_of
-from projections.ports.read import Caller, Cursor, Held, Snapshot, Then
+from projections.ports.read import Caller, Cursor, PastJob, Snapshot, Watermark
 from services.api.access.auth import Identity
 from services.api.http.answers import answer, entry_answer, job_answer
 from services.api.http.requests import (
@@ -162,7 +162,7 @@ async def _job_then(
         place = Cursor(found.created_at, found.id)
         try:
             (found,) = await service.past.fold(
-                [Then(place, None, partition, then.events)], caller.user
+                [PastJob(place, None, partition, then.events)], caller.user
             )
         except Problem:
             if caller.sees(found):
@@ -243,7 +243,7 @@ def _part(snapshot: Snapshot, job: Job, partition: int, page: _Page) -> bytes:
     return beyond if stored is None else stored.page(*page) + beyond
 
 
-def _doubt(service: Service, partition: int, held: Held) -> Known | None:
+def _doubt(service: Service, partition: int, held: Watermark) -> Known | None:
     """Return what tells when it is known what is not in a partition; None where it is."""
     coverage = service.coverage
     if coverage.knows(held, (partition,)):

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from jobtrail.core.asof import Cut
 from jobtrail.core.position import Position, format_position, holds
-from projections.ports.read import Held
+from projections.ports.read import Watermark
 from services.api.live.overlay import Ahead
 from services.api.problems.problems import Problem, behind, log_changed, too_large, unknown_yet
 from services.api.reads.freshness import POSITION, check_partitions, wanted_position
@@ -111,7 +111,7 @@ def _not_reached(service: Service, wanted: Mapping[int, int]) -> Problem:
 
 _T = TypeVar("_T")
 #: Tells what the projections hold whether there is no doubt left.
-Known = Callable[[Held], bool]
+Known = Callable[[Watermark], bool]
 
 
 async def surely(service: Service, user: str, read: Callable[[], tuple[_T, Known | None]]) -> _T:
@@ -127,7 +127,7 @@ async def surely(service: Service, user: str, read: Callable[[], tuple[_T, Known
         Problem: 503 where it stays in doubt; what `read` raises.
     """
     clock = asyncio.get_running_loop().time
-    until = clock() + service.patience.position
+    until = clock() + service.timeouts.position
     while True:
         try:
             found, known = read()

@@ -10,7 +10,7 @@ from aiohttp import web
 from jobtrail.contract.results import Page
 from jobtrail.core.asof import Cut
 from projections.ports.meter import TooLong
-from projections.ports.read import Cursor, Held, Snapshot
+from projections.ports.read import Cursor, Snapshot, Watermark
 from services.api.access.auth import Identity
 from services.api.http.answers import answer, encode, job_answer, line_answer, whole
 from services.api.http.cursors import Place
@@ -117,7 +117,7 @@ async def _search_some(
 
 
 def _headers(
-    service: Service, held: Held, what: str, seconds: float, following: str | None
+    service: Service, held: Watermark, what: str, seconds: float, following: str | None
 ) -> dict[str, str]:
     """Return the headers of a page.
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from jobtrail.contract import results
 from jobtrail.core.partitions import partition_of
 from projections.ports.meter import TooLong
-from projections.ports.read import Caller, Held
+from projections.ports.read import Caller, Watermark
 from services.api.access.auth import Identity
 from services.api.http.answers import LongAnswer, Members, answer, status_answer
 from services.api.http.requests import NoQuery, StatusesBody, read_body, read_query
@@ -88,10 +88,10 @@ async def _many(
 ) -> web.StreamResponse:
     """Answer in steps, between which others are served."""
     service.outgoing.check(caller.user)
-    first: list[Held] = []
+    first: list[Watermark] = []
     long = LongAnswer(
         request,
-        service.patience.sign_of_life,
+        service.timeouts.sign_of_life,
         lambda: service.freshness.headers(first[0]),
     )
     with Members(long, service.reads.limits.page_bytes, service.outgoing, caller.user) as members:
@@ -117,7 +117,7 @@ def _read(service: Service, caller: Caller, ids: Sequence[str]) -> tuple[_Found,
     return (known, headers), _doubt(service, held, [i for i in ids if known.get(i) is None])
 
 
-def _doubt(service: Service, held: Held, missing: Sequence[str]) -> Known | None:
+def _doubt(service: Service, held: Watermark, missing: Sequence[str]) -> Known | None:
     """Return what tells when it is known that these jobs are not there; None where it is."""
     coverage = service.coverage
     if coverage.knows(held, held.position):
@@ -144,7 +144,7 @@ async def _wait(
     )
     try:
         headers = partial(_headers, service.freshness, wait)
-        long = LongAnswer(request, service.patience.sign_of_life, headers)
+        long = LongAnswer(request, service.timeouts.sign_of_life, headers)
         deadline = service.gate.deadline(identity, asked.wait)
         await service.waits.hold(wait, deadline, long.sign_of_life)
         if wait.arrived is not None:

@@ -18,7 +18,7 @@ from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from services.api.http.answers import BASE_HEADERS
-from services.api.limits.limits import Bounds, Patience
+from services.api.limits.limits import Bounds, Timeouts
 from services.api.problems.problems import (
     CONTENT_TYPE,
     Problem,
@@ -45,7 +45,7 @@ _UNSENT: Final = 128 * 1024
 _TCP_NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 #: A connection that is closed sends nothing more.
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
-#: Bytes of an answer that a client has to take within `Patience.answer`: about 2 KiB a second.
+#: Bytes of an answer that a client has to take within `Timeouts.answer`: about 2 KiB a second.
 _TAKEN: Final = 64 * 1024
 
 
@@ -99,15 +99,15 @@ class _Protocol(web.RequestHandler):
 
     Args:
         manager: The server.
-        patience: How long to wait for the client.
+        timeouts: How long to wait for the client.
         **kwargs: Of aiohttp.
     """
 
     __slots__ = ("_look", "_patience")
 
-    def __init__(self, manager: web.Server, patience: Patience, **kwargs: Any) -> None:
+    def __init__(self, manager: web.Server, timeouts: Timeouts, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
-        self._patience = patience
+        self._patience = timeouts
         self._look: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -199,7 +199,7 @@ class _Server(web.Server):
         like: web.Server,
         direct: Mapping[tuple[str, str], _Handler],
         most: int,
-        patience: Patience,
+        timeouts: Timeouts,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -209,7 +209,7 @@ class _Server(web.Server):
             **kwargs,
         )
         self._most = most
-        self._patience = patience
+        self._patience = timeouts
         self._refusing = 0
 
     @property
@@ -258,15 +258,15 @@ class Runner(web.AppRunner):
     Args:
         app: The application.
         bounds: How many connections, and how long they may take to say what they want.
-        patience: How long to wait for clients that do not read.
+        timeouts: How long to wait for clients that do not read.
         shutdown_timeout: Seconds that requests have to end once the service is told to.
     """
 
     def __init__(
-        self, app: web.Application, bounds: Bounds, patience: Patience, *, shutdown_timeout: float
+        self, app: web.Application, bounds: Bounds, timeouts: Timeouts, *, shutdown_timeout: float
     ) -> None:
         self._most = bounds.connections
-        self._patience = patience
+        self._patience = timeouts
         super().__init__(
             app,
             access_log=None,

@@ -16,8 +16,8 @@ from typing import Final, NamedTuple
 
 from jobtrail.core.job import Job
 from jobtrail.settings import Settings
-from projections.ports.read import Caller, Held, Snapshot
-from services.api.limits.limits import Patience
+from projections.ports.read import Caller, Snapshot, Watermark
+from services.api.limits.limits import Timeouts
 from services.api.limits.turns import Turns
 from services.api.live.buffer import Buffer
 from services.api.live.coverage import Coverage
@@ -63,7 +63,7 @@ class Waits:
         coverage: Tells where an unknown job is surely not there.
         watches: Empty; will have the watches by their job's key.
         limits: How many waits are held at most.
-        patience: How long an unknown job holds a wait.
+        timeouts: How long an unknown job holds a wait.
         turns: Let others go on while a wait for many jobs begins.
     """
 
@@ -74,7 +74,7 @@ class Waits:
         coverage: Coverage,
         watches: dict[bytes, Watch],
         limits: Limits,
-        patience: Patience,
+        timeouts: Timeouts,
         turns: Turns,
     ) -> None:
         self._store = store
@@ -82,7 +82,7 @@ class Waits:
         self._buffer = buffer
         self._coverage = coverage
         self._limits = limits
-        self._patience = patience
+        self._patience = timeouts
         self._watches = watches
         self._unsynced: dict[bytes, Watch] = {}
         self._held: dict[Wait, None] = {}
@@ -112,7 +112,7 @@ class Waits:
     async def register(
         self,
         view: Callable[[], AbstractContextManager[Snapshot]],
-        check: Callable[[Held, Sequence[str], int], None],
+        check: Callable[[Watermark, Sequence[str], int], None],
         caller: Caller,
         ids: Sequence[str],
         *,
@@ -322,7 +322,7 @@ class Waits:
         self._unsynced[watch.key] = watch
         self._on_unsynced()
 
-    def lose(self, partition: int, held: Held, *, replaced: bool) -> None:
+    def lose(self, partition: int, held: Watermark, *, replaced: bool) -> None:
         """Take in that the tail does not have all records of a partition any more.
 
         Args:

@@ -16,13 +16,13 @@ from jobtrail.core.job import Job
 from jobtrail.core.partitions import partition_of
 from jobtrail.core.states import ENDED
 from jobtrail.core.trail import MANY, Chunks
-from projections.ports.read import Caller, Held
+from projections.ports.read import Caller, Watermark
 from services.api.live.buffer import Buffer, Record
 from services.api.live.overlay import fold_records, is_long
 from services.api.problems.problems import Problem
 from services.api.store import Store, is_recovering
 
-_NOTHING: Final = Held({}, {}, frozenset())
+_NOTHING: Final = Watermark({}, {}, frozenset())
 
 
 class Seen(IntEnum):
@@ -73,7 +73,7 @@ class Watch:
         self.next_offset = 0
         #: What the projections held that `job` was read from, where the tail's records can't be
         #: folded on as they come; None where they can.
-        self.read_from: Held | None = _NOTHING
+        self.read_from: Watermark | None = _NOTHING
         self.waits: dict[Wait | Claim, Seen] = {}
 
     @property
@@ -109,7 +109,7 @@ class Watch:
 
     def _read_again(self) -> None:
         """Have the job read from the projections at the next look."""
-        self.read_from = Held({self.partition: self.next_offset}, {}, frozenset())
+        self.read_from = Watermark({self.partition: self.next_offset}, {}, frozenset())
         self._on_unsynced(self)
 
     def _fold(self, record: Record) -> Job | None:
@@ -178,7 +178,7 @@ class Wait:
         self.over = False
         #: The jobs that they saw when it was over, and the log's end then.
         self._jobs: dict[str, Job] = {}
-        self._held: tuple[Mapping[int, int], Held | None] | None = None
+        self._held: tuple[Mapping[int, int], Watermark | None] | None = None
         self.future: asyncio.Future[None] | None = None
         #: When the event arrived that ended the wait, by `time.perf_counter`.
         self.arrived: float | None = None
@@ -232,7 +232,7 @@ class Wait:
         if self.future is not None and not self.future.done():
             self.future.set_result(None)
 
-    def held(self) -> tuple[Mapping[int, int], Held | None]:
+    def held(self) -> tuple[Mapping[int, int], Watermark | None]:
         """Return what the answer holds, and the same with the log's times.
 
         The second is None where the tail keeps up with all of its jobs.
@@ -250,7 +250,7 @@ class Wait:
                 if partition == watch.partition or partition not in position:
                     position[partition] = min(offset, position.get(partition, offset))
             timestamps |= watch.read_from.timestamps
-        return position, Held(position, timestamps, frozenset())
+        return position, Watermark(position, timestamps, frozenset())
 
     def doubts(self) -> bool:
         """Tell whether a job counts as unknown that the tail does not follow to the log's end."""
