@@ -125,8 +125,8 @@ def test_both_ways_of_folding_equal_the_pure_fold() -> None:
         with fold_tables(batches, when) as folded:
             assert rows(folded) == expected(log, when)
             assert folded.events == len(log)
-            ways["in columns"] += folded.events - folded.one_by_one
-            ways["event by event"] += folded.one_by_one
+            ways["in columns"] += folded.events > folded.one_by_one
+            ways["event by event"] += folded.one_by_one > 0
 
     check()
     assert min(ways["in columns"], ways["event by event"]) > 200 // 5, ways
