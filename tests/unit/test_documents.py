@@ -338,3 +338,9 @@ def test_a_name_that_is_nowhere_is_seen() -> None:
     assert not is_ours("jobtrail.core.fold.folds")
     assert not is_ours("jobtrail.folding")
     assert not is_ours("services.api.waits.waits.Waits.registers")
+
+
+def test_the_index_names_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    linked = {path for path, _ in LINK.findall(index)}
+    assert {page.name for page in ROOT.glob("docs/*.*")} <= {*linked, "README.md", "size.svg"}
