@@ -12,9 +12,9 @@ from jobtrail.cli import main
 
 _FOLD = """
 import sys
-from jobtrail.cli.common import require_extra
-with require_extra("replay"):
-    from jobtrail.replay import export, folding
+from jobtrail.cli.common import prepare_to_read
+prepare_to_read()
+from jobtrail.replay import export, folding
 import numpy as np
 import polars
 import pyarrow as pa
