@@ -6,7 +6,6 @@ that. `pip install 'jobtrail[server]'` brings the service, the other extras brin
 
 from __future__ import annotations
 
-import sys
 from importlib.util import find_spec
 from typing import Final
 
@@ -44,18 +43,17 @@ BRINGS: Final = {
 }
 
 
+#: How many missing packages a sentence names; it names one more rather than "1 others".
+_NAMED: Final = 2
+
+
 class ExtraMissing(UsageError):
     """Something needs packages that an extra of jobtrail brings."""
 
 
 def missing(extra: str) -> list[str]:
     """Return which packages of an extra are not installed, by their import names."""
-    return [name for name in BRINGS[extra] if not _is_there(name)]
-
-
-def _is_there(name: str) -> bool:
-    # One that is imported, or kept from being, has no need to be looked for.
-    return sys.modules[name] is not None if name in sys.modules else find_spec(name) is not None
+    return [name for name in BRINGS[extra] if find_spec(name) is None]
 
 
 def missing_error(extra: str, what: str) -> ExtraMissing:
@@ -65,9 +63,11 @@ def missing_error(extra: str, what: str) -> ExtraMissing:
         extra: Which.
         what: What needs it, as the beginning of a sentence.
     """
-    names = ", ".join(missing(extra))
+    names = missing(extra)
+    more = f" and {len(names) - _NAMED} others" if len(names) > _NAMED + 1 else ""
+    named = ", ".join(names[:_NAMED] if more else names)
     return ExtraMissing(
-        f"{what} needs packages that are not installed ({names}): "
+        f"{what} needs packages that are not installed ({named}{more}): "
         f"pip install 'jobtrail[{extra}]' brings them."
     )
 
