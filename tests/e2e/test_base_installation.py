@@ -130,6 +130,20 @@ def test_an_event_is_made_and_checked(base: Base) -> None:
     assert base.run("python", "-c", code) == ("job-1\n", "")
 
 
+def test_without_tables_the_answer_is_json_on_a_terminal_too(base: Base) -> None:
+    code = (
+        "import io, sys\n"
+        "from jobtrail.cli.common import progress, tabular\n"
+        "class Terminal(io.StringIO):\n"
+        "    def isatty(self): return True\n"
+        "sys.stdout = sys.stderr = screen = Terminal()\n"
+        "asked = tabular(False)\n"
+        "with progress('reading', 3) as told: told(1)\n"
+        "sys.__stdout__.write(f'{asked} {screen.getvalue()!r}')"
+    )
+    assert base.run("python", "-c", code) == ("False ''", "")
+
+
 def test_no_command_is_missing_here() -> None:
     assert {name: place.extra for name, place in COMMANDS.items()} == EXTRAS
 
