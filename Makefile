@@ -59,9 +59,9 @@ $(VENV)/mutation/.installed: tests/mutation.lock $(VENV)/.installed-dev
 # Needs uv. Hashes pin what is installed; no index address is written down.
 lock:
 	uv pip compile --generate-hashes --no-emit-index-url --no-annotate --universal --python-version 3.11 \
-		pyproject.toml build-requirements.in -o requirements.lock
+		pyproject.toml build-requirements.in --extra server -o requirements.lock
 	uv pip compile --generate-hashes --no-emit-index-url --no-annotate --universal --python-version 3.11 \
-		pyproject.toml build-requirements.in --group dev -c requirements.lock -o requirements-dev.lock
+		pyproject.toml build-requirements.in --extra server --group dev -c requirements.lock -o requirements-dev.lock
 	uv pip compile --generate-hashes --no-emit-index-url --no-annotate --universal --python-version 3.11 \
 		tests/s3-server.in -o tests/s3-server.lock
 	uv pip compile --no-deps --generate-hashes --no-emit-index-url --no-annotate --universal \

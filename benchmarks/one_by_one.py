@@ -23,7 +23,7 @@ from benchmarks.options import Options
 from benchmarks.sending import send_to
 from benchmarks.stage import Stage
 from jobtrail.access.tokens import local_secret
-from jobtrail.settings import Settings
+from jobtrail.settings import Settings, as_environment, load
 from projections.sqlite.read.reader import SqliteReader
 from services.api.__main__ import settle
 from services.api.app import make_app, make_service
@@ -100,12 +100,13 @@ async def make(servers: str, folder: Path) -> None:
         load = asked_load(OPTIONS)
         await send_to(settings, load)
         await fill(stage, settings, load.events)
-        (folder / "settings.json").write_text(settings.model_dump_json())
+        (folder / "settings.json").write_bytes(msgspec.json.encode(as_environment(settings)))
 
 
 async def ask(folder: Path) -> dict[str, float]:
     """Return what a request of each kind costs, in microseconds: of batches the quickest tenth."""
-    settings = Settings.model_validate(msgspec.json.decode((folder / "settings.json").read_bytes()))
+    os.environ.update(msgspec.json.decode((folder / "settings.json").read_bytes()))
+    settings = load()
     service = make_service(
         settings,
         secret=local_secret(settings.data_dir),

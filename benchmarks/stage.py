@@ -17,7 +17,7 @@ import msgspec
 from benchmarks.usage import java_below
 from jobtrail.access.tokens import local_secret, make_token
 from jobtrail.processes.runtime import child_environment
-from jobtrail.settings import Settings
+from jobtrail.settings import Settings, load
 from services.broker.topics import ensure_topics
 from tests.processes import START_WITHIN, Process, module
 
@@ -108,7 +108,7 @@ class Stage:
             "max_request_rate": 1e9,
             "max_request_burst": 10**9,
         }
-        settings = Settings.model_validate({**values, **overrides})
+        settings = load(**{**values, **overrides})
         settings.data_dir.mkdir(parents=True)
         await ensure_topics(settings.bootstrap_servers, settings)
         return settings

@@ -7,19 +7,18 @@ the table in docs/settings.md is tested against this module.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from jobtrail import oidc_settings as oidc
 from jobtrail.core.errors import SettingError
+from jobtrail.setting_fields import Secret, setting, values_of
 
-ENV_PREFIX = "JOBTRAIL_"
-
-_Name = Annotated[str, Field(min_length=1)]
+ENV_PREFIX: Final = "JOBTRAIL_"
 
 
 def default_data_dir() -> Path:
@@ -27,274 +26,309 @@ def default_data_dir() -> Path:
     return Path(platformdirs.user_data_dir("jobtrail", appauthor=False))
 
 
-class Settings(BaseSettings):
-    """What a jobtrail process needs to know, from `JOBTRAIL_*` variables or from its caller.
+def _check_store(value: str) -> None:
+    if value and not value.startswith("sqlite:///"):
+        raise ValueError("expected sqlite:///FOLDER")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a jobtrail process needs to know; `load` reads it from `JOBTRAIL_*` variables.
 
     Raises:
-        pydantic.ValidationError: A value is out of bounds; `load` turns it into a SettingError.
+        SettingError: Values are wrong; every one is named with its bounds.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, frozen=True, extra="forbid", env_ignore_empty=True
-    )
-
-    data_dir: Path = Field(
-        default_factory=default_data_dir,
+    data_dir: Path = setting(
+        made_by=default_data_dir,
         description="Folder of the local service: broker, store, secret, logs.",
     )
-    bootstrap_servers: str = Field(
+    bootstrap_servers: str = setting(
         default="",
         description="Kafka to use, `host:port[,host:port]`. Empty: the local broker that "
         "`jobtrail up` runs.",
     )
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = setting(
         default="PLAINTEXT", description="How to speak to Kafka, in Kafka's own words."
     )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = setting(
         default="SCRAM-SHA-512", description="SASL mechanism, where the protocol has SASL."
     )
-    sasl_username: str = Field(default="", description="SASL user.")
-    sasl_password: SecretStr = Field(default=SecretStr(""), description="SASL password.")
-    ssl_cafile: Path | None = Field(
+    sasl_username: str = setting(default="", description="SASL user.")
+    sasl_password: Secret = setting(default=Secret(""), description="SASL password.")
+    ssl_cafile: Path | None = setting(
         default=None, description="CA certificates in PEM for TLS to Kafka. Unset: the system's."
     )
-    topic: _Name = Field(default="job-events", description="The log.")
-    dead_topic: _Name = Field(
-        default="job-events-dead", description="Where records go that are no valid event."
+    topic: str = setting(bounds=(1, None), default="job-events", description="The log.")
+    dead_topic: str = setting(
+        bounds=(1, None),
+        default="job-events-dead",
+        description="Where records go that are no valid event.",
     )
-    group: _Name = Field(
+    group: str = setting(
+        bounds=(1, None),
         default="jobtrail-projector",
         description="Consumer group of the projectors. It shares out the partitions; the "
         "position is the store's own.",
     )
-    projector_nice: Annotated[int, Field(ge=0, le=19)] = Field(
+    projector_nice: int = setting(
+        bounds=(0, 19),
         default=5,
         description="How far a projector stands back where others want the same processor, as of "
         "`nice`; 0: not at all. So answers come first while very much is written. Where a "
         "processor is free it gains or costs nothing.",
     )
-    partitions: Annotated[int, Field(ge=1, le=1024)] = Field(
+    partitions: int = setting(
+        bounds=(1, 1024),
         default=8,
         description="Partitions of the log when it is created. Fixed for ever: one job is one "
         "partition.",
     )
-    replication: Annotated[int, Field(ge=1, le=9)] = Field(
-        default=1, description="Replicas of a created topic. 1 on one machine, 3 on a cluster."
+    replication: int = setting(
+        bounds=(1, 9),
+        default=1,
+        description="Replicas of a created topic. 1 on one machine, 3 on a cluster.",
     )
-    max_batch_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 30)] = Field(
+    max_batch_bytes: int = setting(
+        bounds=(1 << 20, 1 << 30),
         default=32 << 20,
         description="Bytes that a batch of the log is unpacked to at most; one with more is buried "
         "as it is. A process holds that much for a moment: 13 KB can be 300 MB. The same for all "
         "processes; `jobtrail rebuild` after a change.",
     )
-    max_batch_records: Annotated[int, Field(ge=1_000, le=10_000_000)] = Field(
+    max_batch_records: int = setting(
+        bounds=(1_000, 10_000_000),
         default=50_000,
         description="Records of a batch at most; one with more is buried as it is. 1 MiB can be "
         "hundreds of thousands, and 10 µs each to bury them hold up the others. As above.",
     )
-    store: str = Field(
+    store: str = setting(
         default="",
+        check=_check_store,
         description="Projection store, `sqlite:///FOLDER`. Empty: the folder `store` in the data "
         "folder.",
     )
-    shards: Annotated[int, Field(ge=1, le=64)] = Field(
+    shards: int = setting(
+        bounds=(1, 64),
         default=2,
         description="SQLite files of a new store. One writer each: two use two cores.",
     )
-    host: _Name = Field(default="127.0.0.1", description="Address that the API listens on.")
-    port: Annotated[int, Field(ge=0, le=65535)] = Field(
-        default=8040, description="Port of the API. 0: a free one."
+    host: str = setting(
+        bounds=(1, None), default="127.0.0.1", description="Address that the API listens on."
     )
-    oidc_issuer: str = Field(
+    port: int = setting(
+        bounds=(0, 65535), default=8040, description="Port of the API. 0: a free one."
+    )
+    oidc_issuer: str = setting(
         default="",
         description="Issuer whose tokens count beside the local service's, exactly as in their "
         "`iss`. Empty: none.",
     )
-    oidc_audience: str = Field(
+    oidc_audience: str = setting(
         default="",
         description="What those tokens have to name in `aud`: one made for another service proves "
         "nothing here.",
     )
-    oidc_jwks_url: str = Field(
+    oidc_jwks_url: str = setting(
         default="",
         description="Where the issuer's public keys are. Empty: as "
         "`ISSUER/.well-known/openid-configuration` says.",
     )
-    oidc_secret: SecretStr = Field(
-        default=SecretStr(""),
+    oidc_secret: Secret = setting(
+        default=Secret(""),
         description="Secret shared with the issuer, in place of public keys: 32 bytes or more.",
     )
-    oidc_algorithms: str = Field(
+    oidc_algorithms: str = setting(
         default="",
         description="Algorithms that may sign, separated by commas; never a token's own choice. "
         "Empty: `RS256,ES256`, and `HS256` with a secret.",
     )
-    oidc_user_claim: _Name = Field(
+    oidc_user_claim: str = setting(
+        bounds=(1, None),
         default="sub",
         description="Claim that names the user, as events name owners. Choose one that users "
         "can't change.",
     )
-    oidc_groups_claim: _Name = Field(
+    oidc_groups_claim: str = setting(
+        bounds=(1, None),
         default="groups",
         description="Claim with the groups: a list, or a text, which is one group. Dots lead into "
         "objects, as in `realm_access.roles`.",
     )
-    oidc_groups_separator: Annotated[str, Field(max_length=16)] = Field(
+    oidc_groups_separator: str = setting(
+        bounds=(None, 16),
         default="",
         description="What stands between two groups, where the claim is one text with several. "
         "Empty: a text is one group, whatever is in its name.",
     )
-    oidc_permissions_claim: _Name = Field(
+    oidc_permissions_claim: str = setting(
+        bounds=(1, None),
         default="permissions",
         description="Claim with the permissions: a list, or a text with spaces between, as "
         "`scope`; other words in it are ignored.",
     )
-    keys_file: Path | None = Field(
+    keys_file: Path | None = setting(
         default=None,
         description="File of the API keys. Unset: `keys.json` in the data folder.",
     )
-    max_request_rate: Annotated[float, Field(ge=0.1)] = Field(
+    max_request_rate: float = setting(
+        bounds=(0.1, None),
         default=1_000.0,
         description="Requests a second that one user may send to one API process in the long run; "
         "more get 429. Far above any person, far below what would slow the others.",
     )
-    max_request_burst: Annotated[int, Field(ge=1)] = Field(
-        default=2_000, description="Requests that one user may send at once after a rest."
+    max_request_burst: int = setting(
+        bounds=(1, None),
+        default=2_000,
+        description="Requests that one user may send at once after a rest.",
     )
-    max_connections: Annotated[int, Field(ge=1)] = Field(
+    max_connections: int = setting(
+        bounds=(1, None),
         default=30_000,
         description="Connections that one API process holds; more get 503 and are closed. Every "
         "wait is one, so more than `JOBTRAIL_MAX_WAITS`.",
     )
-    max_body_bytes: Annotated[int, Field(ge=1 << 10, le=16 << 20)] = Field(
+    max_body_bytes: int = setting(
+        bounds=(1 << 10, 16 << 20),
         default=1 << 20,
         description="Bytes of the largest body; a larger one gets 413. It is held in memory whole.",
     )
-    max_ids: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=1000, description="Ids that one call may ask for; the contract has 1,000."
+    max_ids: int = setting(
+        bounds=(1, 1000),
+        default=1000,
+        description="Ids that one call may ask for; the contract has 1,000.",
     )
-    max_page_size: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=1000, description="Jobs or events on a page at most; the contract has 1,000."
+    max_page_size: int = setting(
+        bounds=(1, 1000),
+        default=1000,
+        description="Jobs or events on a page at most; the contract has 1,000.",
     )
-    max_reads: Annotated[int, Field(ge=1)] = Field(
+    max_reads: int = setting(
+        bounds=(1, None),
         default=256,
         description="Long reads (large pages, filters that match little, bulks, the past) that one "
         "API process answers or lets wait at a time; more get 503. They are done one by one, by "
         "turns of callers.",
     )
-    max_reads_per_caller: Annotated[int, Field(ge=1)] = Field(
-        default=32, description="The same for one caller; more get 429."
+    max_reads_per_caller: int = setting(
+        bounds=(1, None), default=32, description="The same for one caller; more get 429."
     )
-    read_deadline: Annotated[float, Field(ge=0.1, le=600)] = Field(
+    read_deadline: float = setting(
+        bounds=(0.1, 600),
         default=10.0,
         description="Seconds after which a long read that has not had its turn gets 503. Clients "
         "give up and ask again after about as long.",
     )
-    max_read_seconds: Annotated[float, Field(ge=0.01, le=600)] = Field(
+    max_read_seconds: float = setting(
+        bounds=(0.01, 600),
         default=2.0,
         description="Seconds that one long read may take without what it waits for; a longer one "
         "gets 503. For so long others may have to wait for theirs.",
     )
-    max_read_rows: Annotated[int, Field(ge=1_000)] = Field(
+    max_read_rows: int = setting(
+        bounds=(1_000, None),
         default=20_000,
         description="Jobs that one request looks at, whether they match or not: some 30 ms. A page "
         "then has fewer jobs than asked for, and `next` goes on.",
     )
-    max_page_bytes: Annotated[int, Field(ge=1 << 16, le=64 << 20)] = Field(
+    max_page_bytes: int = setting(
+        bounds=(1 << 16, 64 << 20),
         default=2 << 20,
         description="Bytes of the jobs or events on a page, which then has fewer and a `next`, and "
         "of a part of a streamed answer; one job or event is always given.",
     )
-    max_outgoing_bytes: Annotated[int, Field(ge=1 << 20)] = Field(
+    max_outgoing_bytes: int = setting(
+        bounds=(1 << 20, None),
         default=256 << 20,
         description="Bytes of answers that one API process holds for clients that have not read "
         "them yet; more get 503, or wait where they have begun.",
     )
-    max_outgoing_bytes_per_caller: Annotated[int, Field(ge=1 << 17)] = Field(
-        default=16 << 20, description="The same for one caller; more get 429."
+    max_outgoing_bytes_per_caller: int = setting(
+        bounds=(1 << 17, None),
+        default=16 << 20,
+        description="The same for one caller; more get 429.",
     )
-    read_timeout: Annotated[float, Field(ge=0.05, le=600)] = Field(
+    read_timeout: float = setting(
+        bounds=(0.05, 600),
         default=10.0,
         description="Seconds in which a body has to arrive; a slower one gets 408.",
     )
-    idle_timeout: Annotated[float, Field(ge=0.05, le=3600)] = Field(
+    idle_timeout: float = setting(
+        bounds=(0.05, 3600),
         default=30.0,
         description="Seconds in which the head of the next request has to arrive, before the "
         "connection is closed.",
     )
-    max_waits: Annotated[int, Field(ge=1)] = Field(
+    max_waits: int = setting(
+        bounds=(1, None),
         default=20_000,
         description="Waits that one API process holds at a time; more get 429. 20,000 take "
         "about 320 MiB. All of them together watch 16 jobs for each at most.",
     )
-    max_waits_per_caller: Annotated[int, Field(ge=1)] = Field(
+    max_waits_per_caller: int = setting(
+        bounds=(1, None),
         default=2_000,
         description="The same for one caller, who watches 16 jobs for each of these at most.",
     )
-    max_feeds: Annotated[int, Field(ge=1)] = Field(
+    max_feeds: int = setting(
+        bounds=(1, None),
         default=500,
         description="Listeners to `GET /jobs/events` that one API process has at a time; more "
         "get 429. Each looks at every event.",
     )
-    max_feeds_per_caller: Annotated[int, Field(ge=1)] = Field(
-        default=50, description="The same for one caller."
+    max_feeds_per_caller: int = setting(
+        bounds=(1, None), default=50, description="The same for one caller."
     )
-    feed_buffer_bytes: Annotated[int, Field(ge=16 << 20)] = Field(
+    feed_buffer_bytes: int = setting(
+        bounds=(16 << 20, None),
         default=32 << 20,
         description="Bytes that an API process keeps of what listeners to `GET /jobs/events` are "
         "told: half of what came last, half of what those who come back read from the log. Each "
         "listener takes up to 128 KiB beside it, and what is kept no more is read again.",
     )
-    tail_buffer_bytes: Annotated[int, Field(ge=1 << 20)] = Field(
+    tail_buffer_bytes: int = setting(
+        bounds=(1 << 20, None),
         default=64 << 20,
         description="Bytes of events beyond the projections that an API process keeps for fresh "
         "statuses. Behind by more, it answers waits as the projections catch up.",
     )
-    max_events_folded: Annotated[int, Field(ge=200)] = Field(
+    max_events_folded: int = setting(
+        bounds=(200, None),
         default=1000,
         description="Events beyond the projections that one request folds at most, some 6 us "
         "each: others wait for it. Where jobs have more, they are folded 200 at a time, once for "
         "all who ask, or the answer is 503.",
     )
-    ready_stalled_after: Annotated[float, Field(ge=6)] = Field(
+    ready_stalled_after: float = setting(
+        bounds=(6, None),
         default=30.0,
         description="Seconds after which `/readyz` is 503 where no projector says that it lives, "
         "or a partition has events to apply and stays where it is. A projector says so every 5 s.",
     )
-    stalled_after: Annotated[float, Field(ge=1)] = Field(
+    stalled_after: float = setting(
+        bounds=(1, None),
         default=60.0,
         description="Seconds without progress, with events to apply, after which a projector "
         "ends itself to be started anew.",
     )
-    hung_after: Annotated[float, Field(ge=3)] = Field(
+    hung_after: float = setting(
+        bounds=(3, None),
         default=30.0,
         description="Seconds without a sign of life after which `jobtrail up` ends a process and "
         "starts it again. Longer than any pause of a machine under load, shorter than clients "
         "wait.",
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = setting(
         default="INFO", description="What the processes write to their logs."
     )
 
-    @field_validator("store")
-    @classmethod
-    def _store_is_known(cls, value: str) -> str:
-        if value and not value.startswith("sqlite:///"):
-            raise ValueError("expected sqlite:///FOLDER")
-        return value
+    def __post_init__(self) -> None:
+        for name, value in _checked({name: getattr(self, name) for name in names()}).items():
+            object.__setattr__(self, name, value)
 
-    @model_validator(mode="after")
-    def _provider_is_whole(self) -> Self:
-        faults = oidc.faults_of(
-            self.oidc_issuer,
-            self.oidc_audience,
-            self.oidc_jwks_url,
-            self.oidc_secret.get_secret_value(),
-            self.oidc_algorithms,
-        )
-        if faults:
-            raise ValueError("; ".join(faults))
-        return self
+    def model_copy(self, *, update: Mapping[str, Any]) -> Self:
+        """Return the same settings with other values; SettingError where these are wrong."""
+        return replace(self, **update)
 
     @property
     def keys_path(self) -> Path:
@@ -309,6 +343,11 @@ class Settings(BaseSettings):
         return self.data_dir / "store"
 
 
+def names() -> list[str]:
+    """Return the names of all settings."""
+    return [field.name for field in fields(Settings)]
+
+
 def load(**overrides: object) -> Settings:
     """Read the settings from the environment, with `overrides` that are not None on top.
 
@@ -318,33 +357,41 @@ def load(**overrides: object) -> Settings:
     Raises:
         SettingError: Values are wrong; every one is named with its bounds and where it came from.
     """
-    try:
-        return Settings(**{k: v for k, v in overrides.items() if v is not None})  # type: ignore[arg-type]
-    except ValidationError as error:
-        faults = []
-        for fault in error.errors(include_url=False):
-            if not fault["loc"]:
-                # About several together: it names them itself, and what was found has secrets.
-                faults.append(fault["msg"])
-                continue
-            name = str(fault["loc"][0])
-            source = f"{ENV_PREFIX}{name.upper()}"
-            from_environment = overrides.get(name) is None and source in os.environ
-            place = source if from_environment else f"setting {name}"
-            faults.append(f"{place}: {fault['msg']} (found {fault['input']!r})")
+    # A variable counts in small letters too; an empty one counts as unset.
+    variables = {name.lower(): name for name, value in os.environ.items() if value}
+    given = {name: value for name, value in overrides.items() if value is not None}
+    places = {
+        name: variables[variable]
+        for name in names()
+        if name not in given and (variable := f"{ENV_PREFIX}{name}".lower()) in variables
+    }
+    read = {name: os.environ[place] for name, place in places.items()}
+    return Settings(**_checked(given | read, places))
+
+
+def _checked(values: Mapping[str, object], places: Mapping[str, str] = {}) -> dict[str, Any]:
+    """Return values as their settings have them; SettingError where some are wrong."""
+    found, faults = values_of(Settings, values, places)
+    # What is wrong about several together does not say what was found: it has secrets.
+    if faults := faults or oidc.faults_of(
+        found.get("oidc_issuer", ""),
+        found.get("oidc_audience", ""),
+        found.get("oidc_jwks_url", ""),
+        found.get("oidc_secret", Secret("")).get_secret_value(),
+        found.get("oidc_algorithms", ""),
+    ):
         raise SettingError(
             "Settings can't be used: " + "; ".join(faults) + ".",
             hint="The bounds of each setting are in docs/settings.md.",
-        ) from None
+        )
+    return found
 
 
 def as_environment(settings: Settings) -> dict[str, str]:
     """Return the variables that give a child process exactly these settings."""
     found: dict[str, str] = {}
-    for name in type(settings).model_fields:
-        value = getattr(settings, name)
-        if isinstance(value, SecretStr):
-            value = value.get_secret_value()
-        if value is not None:
-            found[f"{ENV_PREFIX}{name.upper()}"] = str(value)
+    for name in names():
+        if (value := getattr(settings, name)) is not None:
+            text = value.get_secret_value() if isinstance(value, Secret) else str(value)
+            found[f"{ENV_PREFIX}{name.upper()}"] = text
     return found

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from jobtrail.settings import Settings
+from jobtrail.settings import Settings, load
 from services.broker.jars import read_lock
 from services.broker.topics import ensure_topics
 from tests.processes import Process, api, clean_environment, module, projector
@@ -123,7 +123,7 @@ def make_log(kafka: str, tmp_path: Path) -> MakeLog:
             "group": f"projector-{name}",
             "port": 0,
         }
-        settings = Settings.model_validate({**values, **overrides})
+        settings = load(**{**values, **overrides})
         settings.data_dir.mkdir(mode=0o700, parents=True)
         await ensure_topics(settings.bootstrap_servers, settings)
         return settings

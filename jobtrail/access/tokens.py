@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 import jwt
 import orjson
 
+from jobtrail.access.sizes import MAX_TOKEN_BYTES
 from jobtrail.core.errors import JobtrailError, SettingError, UsageError
 from jobtrail.files.atomic import atomic_write
 from jobtrail.files.private import FILE_MODE, private_folder
@@ -33,8 +34,6 @@ READ_ALL: Final = "jobs:read:all"
 WRITE: Final = "jobs:write"
 PERMISSIONS: Final = (READ_ALL, WRITE)
 
-#: The longest token that is looked at, in characters: a valid one is ASCII.
-MAX_TOKEN_BYTES: Final = 8 * 1024
 #: How far two clocks may differ, in seconds.
 LEEWAY: Final = 10
 

@@ -9,46 +9,162 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import click
 
 from jobtrail.core.errors import JobtrailError, SettingError, UsageError
+from jobtrail.extras import missing, missing_error
 from jobtrail.terminal.text import complain, guard_terminal
 from jobtrail.version import __version__
 
-#: Each command by its name: the module below this one, and what it is called there.
-_WHERE: Final = {
-    "up": ("up", "up"),
-    "token": ("token", "token"),
-    "keys": ("keys", "keys"),
-    "emit": ("emit", "emit"),
-    "import": ("imports", "import_"),
-    "bridge": ("bridge", "bridge"),
-    "status": ("status", "status"),
-    "doctor": ("doctor", "doctor"),
-    "search": ("ask", "search"),
-    "summary": ("ask", "summary"),
-    "get": ("ask", "get"),
-    "wait": ("ask", "wait"),
-    "explain": ("explain", "explain"),
-    "replay": ("replay", "replay"),
-    "report": ("report", "report"),
-    "diff": ("diff", "diff"),
-    "archive": ("archive", "archive"),
-    "verify": ("verify", "verify"),
-    "rebuild": ("rebuild", "rebuild"),
-    "dead": ("dead", "dead"),
-    "skip": ("skip", "skip"),
-    "log": ("log", "log"),
+
+class Place(NamedTuple):
+    """Where a command is, and what may be said of it before it is imported."""
+
+    #: The module below this one, and what the command is called there.
+    module: str
+    called: str
+    #: The extra of jobtrail that brings what it needs; None for the base.
+    extra: str | None
+    #: The first sentence of its help.
+    what: str
+
+
+#: Each command by its name.
+COMMANDS: Final = {
+    "up": Place(
+        "up",
+        "up",
+        "server",
+        "Run everything on this machine, in the foreground, until SIGINT or SIGTERM.",
+    ),
+    "token": Place("token", "token", "server", "Print a token for the local service."),
+    "keys": Place("keys", "keys", "server", "Make, list and revoke API keys."),
+    "emit": Place(
+        "emit",
+        "emit",
+        None,
+        "Append the events of FILE, one CloudEvent in JSON a line, to the log.",
+    ),
+    "import": Place(
+        "imports",
+        "import_",
+        "server",
+        "Import events from elsewhere; importing again changes nothing.",
+    ),
+    "bridge": Place(
+        "bridge", "bridge", "pg-boss", "Follow another system; what it tells twice changes nothing."
+    ),
+    "status": Place(
+        "status",
+        "status",
+        "server",
+        "Show what runs, the lag of each partition, how many jobs are known, and versions.",
+    ),
+    "doctor": Place(
+        "doctor",
+        "doctor",
+        "server",
+        "Look at Java, files, processes, Kafka and store, and say how to mend what is wrong.",
+    ),
+    "search": Place(
+        "ask", "search", None, "List jobs, newest first: as a table, or one JSON object a line."
+    ),
+    "summary": Place("ask", "summary", None, "Count jobs by type and state."),
+    "get": Place(
+        "ask", "get", None, "Show the states of jobs; the exit status is 1 where one is unknown."
+    ),
+    "wait": Place(
+        "ask",
+        "wait",
+        None,
+        "Wait until jobs have ended; the exit status is 1 where they have not in time.",
+    ),
+    "explain": Place(
+        "explain",
+        "explain",
+        None,
+        "Tell what became of JOB: its events, why some did not count, and where time went.",
+    ),
+    "replay": Place(
+        "replay",
+        "replay",
+        "replay",
+        "Read the log again: events, or the jobs and transitions that they make.",
+    ),
+    "report": Place(
+        "report",
+        "report",
+        "replay",
+        "Write what jobs did: arrivals, ends, waiting, running, failures, who and which took "
+        "longest.",
+    ),
+    "diff": Place(
+        "diff",
+        "diff",
+        "replay",
+        "Show which jobs changed between two instants or positions, and the counts before and "
+        "after.",
+    ),
+    "archive": Place(
+        "archive",
+        "archive",
+        "replay",
+        "Archive the log as Parquet, in a folder or a store that speaks S3.",
+    ),
+    "verify": Place(
+        "verify",
+        "verify",
+        "server",
+        "Fold the log once more and compare all that the store says with it, while both go on.",
+    ),
+    "rebuild": Place(
+        "rebuild",
+        "rebuild",
+        "server",
+        "Fold the projections again from the log, beside those that serve, and switch when level.",
+    ),
+    "dead": Place(
+        "dead",
+        "dead",
+        "server",
+        "Look at records of the log that are no valid event, write them back, or drop them.",
+    ),
+    "skip": Place(
+        "skip",
+        "skip",
+        "server",
+        "Go on behind a hole in the log: records that are lost and that nothing accounts for.",
+    ),
+    "log": Place("log", "log", "server", "Copy the log."),
 }
 
 
 def command(name: str) -> click.Command:
-    """Import a command by its name."""
-    module, called = _WHERE[name]
-    found: click.Command = getattr(importlib.import_module(f"{__name__}.{module}"), called)
+    """Import a command by its name; where its extra is missing, return one that says so."""
+    place = COMMANDS[name]
+    if place.extra is not None and missing(place.extra):
+        return _without(name, place.extra, place.what)
+    module = importlib.import_module(f"{__name__}.{place.module}")
+    found: click.Command = getattr(module, place.called)
     return found
+
+
+def _without(name: str, extra: str, what: str) -> click.Command:
+    """Return a command in place of one that can't be imported: it has its name, but no options."""
+    error = missing_error(extra, f"`jobtrail {name}`")
+
+    def refuse(_given: tuple[str, ...]) -> None:
+        raise error
+
+    return click.Command(
+        name,
+        callback=refuse,
+        params=[click.Argument(["_given"], nargs=-1, metavar="...")],
+        help=f"{what}\n\n{error}",
+        context_settings={"ignore_unknown_options": True},
+    )
 
 
 class _Commands(click.Group):
@@ -58,10 +174,14 @@ class _Commands(click.Group):
     """
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
-        return sorted(_WHERE)
+        return sorted(COMMANDS)
 
     def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return command(cmd_name) if cmd_name in _WHERE else None
+        return command(cmd_name) if cmd_name in COMMANDS else None
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name].what) for name in sorted(COMMANDS)])
 
     def invoke(self, ctx: click.Context) -> object:
         try:

@@ -12,7 +12,7 @@ import orjson
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from jobtrail.cli.common import log_options, log_settings, progress, require_extra, skipper
+from jobtrail.cli.common import log_options, log_settings, prepare_to_read, progress, skipper
 from jobtrail.core.errors import LogUnavailable
 from jobtrail.files.private import is_private, keep_private
 from jobtrail.log.kafka import kafka_security
@@ -65,12 +65,13 @@ def archive(
     Writes the segments that are closed and not archived yet; running it again, or twice at once,
     changes nothing. Every file is read again and compared before it counts.
     """
-    with require_extra("replay"):
-        from jobtrail.replay.archive.description import Archive, LogName
-        from jobtrail.replay.archive.place import ArchiveStore
-        from jobtrail.replay.archive.writing import Archiver, open_for
-        from jobtrail.replay.sources.holes import Holes
-        from jobtrail.replay.sources.log import LogSource
+    prepare_to_read()
+    from jobtrail.replay.archive.description import Archive, LogName
+    from jobtrail.replay.archive.place import ArchiveStore
+    from jobtrail.replay.archive.writing import Archiver, open_for
+    from jobtrail.replay.sources.holes import Holes
+    from jobtrail.replay.sources.log import LogSource
+
     if verify:
         _verify(Archive.open(to), as_json)
         return

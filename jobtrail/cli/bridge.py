@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
-import orjson
+import msgspec
 
 from jobtrail.cli.common import log_options, log_settings
 from jobtrail.core.errors import UsageError
@@ -75,14 +75,8 @@ def pg_boss(
 
     It only reads the database. Started again it goes on where it was. See docs/pg-boss.md.
     """
-    try:
-        from jobtrail.integrations.pgboss.bridge import Bridge, Wanted
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            "The bridge needs a package that is not installed.",
-            expected=str(error.name),
-            hint="Install it: pip install 'jobtrail[pg-boss]'",
-        ) from None
+    from jobtrail.integrations.pgboss.bridge import Bridge, Wanted
+
     wanted = Wanted(
         dsn=dsn,
         log=load(bootstrap_servers=bootstrap_servers).bootstrap_servers,
@@ -109,7 +103,7 @@ def pg_boss(
             "outputsLeftOut": figures.left_out,
             "position": position or None,
         }
-        out_json(orjson.dumps(outcome))
+        out_json(msgspec.json.encode(outcome))
     else:
         at = f", position {position}" if position else ""
         out(f"{figures.acknowledged} events acknowledged{at}")

@@ -8,27 +8,20 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import click
-import orjson
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bar
+import msgspec
 
 from jobtrail.cli.arrow import start_arrow
-from jobtrail.core.errors import UsageError
 from jobtrail.core.position import format_position
 from jobtrail.local.running import with_log
-from jobtrail.produce.log_writer import LogWriter
 from jobtrail.settings import Settings, load
-from jobtrail.terminal.tables import progress_console
+from jobtrail.terminal.tables import can_draw, progress_console
 from jobtrail.terminal.text import err, out, out_json
+
+if TYPE_CHECKING:
+    from jobtrail.produce.log_writer import LogWriter
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 #: Rows that a terminal gets unless told otherwise.
@@ -114,30 +107,15 @@ def store_settings(
     return with_log(settings.model_copy(update={"data_dir": settings.data_dir.absolute()}))
 
 
-@contextlib.contextmanager
-def require_extra(extra: str) -> Iterator[None]:
-    """Say what to install where an import inside fails.
+def prepare_to_read() -> None:
+    """Set up the process of a command that reads a log.
 
-    It is for commands that read a log. They make millions of objects and no cycles, so the
-    collector comes seldom from here on: looking for some cost a microsecond for each event, and a
-    tenth of the start. Nothing is frozen: DuckDB would complain of what is left at the end.
-
-    Args:
-        extra: The extra of jobtrail that brings it.
-
-    Raises:
-        UsageError: A package is not installed.
+    Such a command makes millions of objects and no cycles, so the collector comes seldom from here
+    on: looking for some cost a microsecond for each event, and a tenth of the start. Nothing is
+    frozen: DuckDB would complain of what is left at the end.
     """
     gc.set_threshold(100_000, 20, 50)
-    try:
-        start_arrow()
-        yield
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            "A package that this command needs is not installed.",
-            found=str(error),
-            hint=f"Install it: pip install 'jobtrail[{extra}]'",
-        ) from None
+    start_arrow()
 
 
 class Progress(Protocol):
@@ -158,9 +136,18 @@ def progress(what: str, total: int | None = None) -> Iterator[Progress]:
     Yields:
         A function that takes how many steps are done.
     """
-    if not sys.stderr.isatty():
+    if not (sys.stderr.isatty() and can_draw()):
         yield lambda _steps, _total=None, /: None
         return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bar
+
     columns = [
         TextColumn("{task.description}"),
         BarColumn(),
@@ -203,8 +190,11 @@ def tags_of(given: Iterable[str]) -> dict[str, str]:
 
 
 def tabular(as_json: bool) -> bool:
-    """Tell whether to answer with a table: on a terminal, unless JSON was asked for."""
-    return not as_json and sys.stdout.isatty()
+    """Tell whether to answer with a table: on a terminal, unless JSON was asked for.
+
+    Where nothing is installed that draws tables, the answer is JSON there too.
+    """
+    return not as_json and sys.stdout.isatty() and can_draw()
 
 
 def url_option(command: _F) -> _F:
@@ -239,7 +229,7 @@ def report(
             "position": position or None,
             **more,
         }
-        out_json(orjson.dumps(outcome))
+        out_json(msgspec.json.encode(outcome))
     else:
         at = f", position {position}" if position else ""
         out(f"{writer.acknowledged} events acknowledged{held}{at}")

@@ -14,7 +14,7 @@ from jobtrail.cli.common import (
     archive_option,
     holes_option,
     log_options,
-    require_extra,
+    prepare_to_read,
     tabular,
 )
 from jobtrail.cli.reading import reading
@@ -52,10 +52,11 @@ def diff(
 
     As JSON, the first line has the counts, each further one a job.
     """
-    with require_extra("replay"):
-        from jobtrail.replay import Filters
-        from jobtrail.replay.diff import diff_tables
-        from jobtrail.replay.replay import meant, position_of
+    prepare_to_read()
+    from jobtrail.replay import Filters
+    from jobtrail.replay.diff import diff_tables
+    from jobtrail.replay.replay import meant, position_of
+
     filters = Filters(users=users, job_types=job_types)
     with reading(
         "events",

@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 
 import click
 
-from jobtrail.access.tokens import MAX_TOKEN_BYTES, READ_ALL, local_secret, make_token
+from jobtrail.access.sizes import MAX_TOKEN_BYTES
 from jobtrail.core.errors import NotRunning, UsageError
+from jobtrail.extras import require_extra
 from jobtrail.local.running import read_running
 from jobtrail.processes.pids import birth_of, listens
 from jobtrail.processes.process_states import read_processes
@@ -97,6 +98,9 @@ def whom_to_ask(
                 found="none of them listens there",
                 hint="Try again; `jobtrail status` says what its processes do.",
             )
+        require_extra("server", "Asking the local service without a token")
+        from jobtrail.access.tokens import READ_ALL, local_secret, make_token
+
         token = make_token(local_secret(settings.data_dir), name, (), (READ_ALL,), _LIFETIME)
     return Asked(asked, token)
 

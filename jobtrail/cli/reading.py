@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobtrail.cli.common import chosen_data_dir, progress, require_extra, skipper
+from jobtrail.cli.common import chosen_data_dir, prepare_to_read, progress, skipper
 
 if TYPE_CHECKING:
     from jobtrail.replay import Replay
@@ -35,8 +35,9 @@ def reading(
         skip_holes: Whether to go on behind missing records, and name each hole.
         shown: Whether to show progress.
     """
-    with require_extra("replay"):
-        from jobtrail.replay import Replay
+    prepare_to_read()
+    from jobtrail.replay import Replay
+
     with Replay.open(
         bootstrap_servers=bootstrap_servers,
         data_dir=chosen_data_dir(data_dir),

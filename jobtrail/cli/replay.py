@@ -16,8 +16,8 @@ from jobtrail.cli.common import (
     archive_option,
     holes_option,
     log_options,
+    prepare_to_read,
     raw_option,
-    require_extra,
     tabular,
     tags_of,
 )
@@ -141,8 +141,9 @@ def replay(
     if state_at and of_transitions:
         raise click.UsageError("--state-at and --transitions ask for different tables.")
     asked = _Asked(what, to, state_at, since, until, limit, by_day, as_json, follow, raw)
-    with require_extra("replay"):
-        from jobtrail.replay import Filters
+    prepare_to_read()
+    from jobtrail.replay import Filters
+
     filters = Filters(**chosen, tags=tags_of(tags))
     _check(asked)
     _check_growing(asked)

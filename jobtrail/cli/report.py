@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 import click
 import orjson
 
-from jobtrail.cli.common import archive_option, holes_option, log_options, raw_option, require_extra
+from jobtrail.cli.common import (
+    archive_option,
+    holes_option,
+    log_options,
+    prepare_to_read,
+    raw_option,
+)
 from jobtrail.cli.reading import reading
 from jobtrail.core.position import format_position
 from jobtrail.terminal.text import out, out_json
@@ -77,11 +83,12 @@ def report(
         raise click.UsageError("--raw is about cells of CSV: give --csv.")
     if to is None and csv_folder is None and png is None:
         raise click.UsageError("Nothing is to be written: give --to, --csv or --png.")
-    with require_extra("replay"):
-        from jobtrail.replay import Filters
-        from jobtrail.replay.export.database import open_database
-        from jobtrail.replay.replay import instant_of, meant
-        from jobtrail.replay.report import PLOTS, About, Range, Report
+    prepare_to_read()
+    from jobtrail.replay import Filters
+    from jobtrail.replay.export.database import open_database
+    from jobtrail.replay.replay import instant_of, meant
+    from jobtrail.replay.report import PLOTS, About, Range, Report
+
     if plot is not None and plot not in PLOTS:
         raise click.BadParameter(f"expected one of {', '.join(PLOTS)}", param_hint="--plot")
     range_ = Range(meant(since), instant_of(until, last=True))

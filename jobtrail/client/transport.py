@@ -1,4 +1,8 @@
-"""The client's way to the service: connections, refusals as exceptions, and trying again."""
+"""The client's way to the service: connections, refusals as exceptions, and trying again.
+
+aiohttp is imported with the first connection: it takes most of the time that `import
+jobtrail.client` would, and a command that only prints its help opens none.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,16 @@ import contextlib
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import aiohttp
 import msgspec
 from yarl import URL
 
 from jobtrail.client.errors import ApiError, ServiceUnavailable
 from jobtrail.client.sse import Message, messages
+
+if TYPE_CHECKING:
+    import aiohttp
 
 #: What may be answered otherwise the next time: too much to do, not there, recovering.
 _PASSING: Final = frozenset({429, 502, 503, 504})
@@ -78,6 +84,8 @@ class Transport:
 
     def open(self) -> None:
         """Open the connections; an event loop has to run."""
+        import aiohttp
+
         self._session = aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {self._token}"},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=_SILENCE),
@@ -134,6 +142,8 @@ class Transport:
         self, method: str, path: str, headers: Mapping[str, str], body: Any = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send one request; what is not answered 200, or breaks, is raised."""
+        import aiohttp
+
         assert self._session is not None, "use the client as an async context manager"
         url = self._url.join(URL(path, encoded=True))
         try:

@@ -12,6 +12,7 @@ import msgspec
 
 from jobtrail.core.errors import UsageError
 from jobtrail.core.readable import big_number, half_pair, unheld_error
+from jobtrail.extras import require_extra
 from jobtrail.importing.mapping import CsvOptions, Mapping
 from jobtrail.importing.opening import (
     DAMAGED,
@@ -195,16 +196,10 @@ def _at(row: dict[str, Any], column: str, path: Sequence[str]) -> object:
 
 
 def _parquet(file: Path, columns: Sequence[str], _options: CsvOptions) -> Iterator[Record]:
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError:
-        raise UsageError(
-            "Reading Parquet needs PyArrow.",
-            expected="PyArrow, which is no part of a plain installation",
-            found="none",
-            hint="Install it with `pip install jobtrail[parquet]`.",
-        ) from None
+    require_extra("parquet", "Reading Parquet")
+    import pyarrow as pa
+    from pyarrow import parquet
+
     try:
         source = parquet.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:

@@ -13,9 +13,8 @@ import secrets
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from pydantic import SecretStr
-
 from jobtrail.core.errors import NotRunning
+from jobtrail.setting_fields import Secret
 
 #: The broker's folder in the data folder of a local service.
 FOLDER: Final = "broker"
@@ -42,7 +41,7 @@ class Login(NamedTuple):
             "security_protocol": PROTOCOL,
             "sasl_mechanism": MECHANISM,
             "sasl_username": self.username,
-            "sasl_password": SecretStr(self.password),
+            "sasl_password": Secret(self.password),
             "ssl_cafile": None,
         }
 

@@ -16,12 +16,13 @@ import struct
 import sys
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecord, DefaultRecordBatch
 
 from jobtrail.core.errors import EventError
+from jobtrail.log.limits import Limits
 from jobtrail.log.record_reading import (
     COUNT,
     EARLIEST,
@@ -50,14 +51,6 @@ _PIECES: Final = 256
 #: Headers of a batch: of one that is as small as nearly all it is not looked at, for it has less
 #: than two million, which take half a second. More than most producers write in an hour.
 _HEADERS: Final = 200_000
-
-
-class Limits(NamedTuple):
-    """What a batch may be unpacked to: one with more is not read, but buried as it is."""
-
-    #: Bytes.
-    size: int = 32 * 1024 * 1024
-    records: int = 50_000
 
 
 class Unread(bytes):

@@ -12,7 +12,7 @@ from aiokafka.errors import TopicAuthorizationFailedError, for_code
 from aiokafka.helpers import create_ssl_context
 
 from jobtrail.core.errors import SettingError
-from jobtrail.log.batches import Limits
+from jobtrail.log.limits import Limits
 from jobtrail.settings import Settings
 
 logger = logging.getLogger(__name__)

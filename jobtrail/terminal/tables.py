@@ -2,18 +2,25 @@
 
 Rich takes `[...]` in a text for markup: an event could colour a line, spoof a link, or end the
 command by a tag that is not closed.
+
+It is imported when something is drawn: a command that answers in JSON does without.
 """
 
 from __future__ import annotations
 
-from typing import IO, Any, NamedTuple
-
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from importlib.util import find_spec
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from jobtrail.terminal.text import visible
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+
+def can_draw() -> bool:
+    """Tell whether rich is installed, which a light installation does without."""
+    return find_spec("rich") is not None
 
 
 class Styled(NamedTuple):
@@ -36,6 +43,9 @@ class Grid:
     """
 
     def __init__(self, *columns: str, right: bool = False, no_wrap: bool = False) -> None:
+        from rich.box import SIMPLE
+        from rich.table import Table
+
         self.table = Table(box=SIMPLE)
         for number, name in enumerate(columns):
             justify: Any = "right" if right and number else "left"
@@ -67,6 +77,8 @@ class Screen:
     def __init__(
         self, *, wrap: bool = False, file: IO[str] | None = None, width: int | None = None
     ) -> None:
+        from rich.console import Console
+
         colours: Any = "auto" if file is None else None
         self._console = Console(
             file=file, width=width, color_system=colours, soft_wrap=wrap, highlight=False,
@@ -88,6 +100,8 @@ class Screen:
 
 
 def _safe(cell: Cell) -> Text:
+    from rich.text import Text
+
     if isinstance(cell, Styled):
         return Text(visible(cell.text), cell.style)
     return Text(visible(cell))
@@ -95,4 +109,6 @@ def _safe(cell: Cell) -> Text:
 
 def progress_console() -> Console:
     """Return where progress is drawn: standard error."""
+    from rich.console import Console
+
     return Console(stderr=True, markup=False, emoji=False)

@@ -76,4 +76,4 @@ main(["bridge", "pg-boss", "--dsn", {URL!r}])
         [sys.executable, "-c", script], capture_output=True, text=True, env=clean_environment()
     )
     assert found.returncode == 2
-    assert "Expected: asyncpg. Install it: pip install 'jobtrail[pg-boss]'" in found.stderr
+    assert "(asyncpg): pip install 'jobtrail[pg-boss]' brings them." in found.stderr

@@ -119,6 +119,22 @@ def test_where_nothing_runs_nobody_gets_it(tmp_path: Path) -> None:
     assert not (tmp_path / "secret").exists()
 
 
+def test_without_the_means_to_make_one_the_extra_is_named(running: Settings) -> None:
+    code = "import sys; sys.modules['jwt'] = None; from jobtrail.cli import main; main()"
+    found = subprocess.run(
+        [sys.executable, "-c", code, "search", "--data-dir", str(running.data_dir)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr == (
+        "error: Asking the local service without a token needs packages that are not installed "
+        "(jwt): pip install 'jobtrail[server]' brings them.\n"
+    )
+    assert not (running.data_dir / "secret").exists()
+
+
 def test_a_token_comes_from_a_file(running: Settings, tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_bytes(b"from-a-file\r\n")

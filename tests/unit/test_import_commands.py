@@ -181,5 +181,5 @@ def test_without_pyarrow_parquet_says_how_to_get_it(tmp_path: Path, by: Path) ->
         check=False,
     )
     assert (found.returncode, found.stdout) == (2, "")
-    assert "pip install jobtrail[parquet]" in found.stderr
+    assert "(pyarrow): pip install 'jobtrail[parquet]' brings them." in found.stderr
     assert "Traceback" not in found.stderr

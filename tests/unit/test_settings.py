@@ -10,15 +10,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, MutableMapping
+from dataclasses import MISSING, Field, FrozenInstanceError, fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
-from annotated_types import Ge, Le
-from pydantic import SecretStr, ValidationError
 
 from jobtrail.core.errors import SettingError
-from jobtrail.settings import ENV_PREFIX, Settings, as_environment, default_data_dir, load
+from jobtrail.setting_fields import Secret, about
+from jobtrail.settings import ENV_PREFIX, Settings, as_environment, default_data_dir, load, names
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "settings.md"
@@ -74,7 +74,7 @@ OTHERS: dict[str, Any] = {
     "security_protocol": "SASL_SSL",
     "sasl_mechanism": "PLAIN",
     "sasl_username": "me",
-    "sasl_password": SecretStr(SECRET),
+    "sasl_password": Secret(SECRET),
     "ssl_cafile": Path("ca.pem"),
     "topic": "t",
     "dead_topic": "d",
@@ -91,7 +91,7 @@ OTHERS: dict[str, Any] = {
     "oidc_issuer": "https://id.example.org/",
     "oidc_audience": "jobs",
     "oidc_jwks_url": "",
-    "oidc_secret": SecretStr(SECRET * 4),
+    "oidc_secret": Secret(SECRET * 4),
     "oidc_algorithms": "HS384",
     "oidc_user_claim": "email",
     "oidc_groups_claim": "realm_access.roles",
@@ -128,7 +128,7 @@ OTHERS: dict[str, Any] = {
 }
 PUBLIC_KEYS = OTHERS | {
     "oidc_jwks_url": "https://id.example.org/keys",
-    "oidc_secret": SecretStr(""),
+    "oidc_secret": Secret(""),
     "oidc_algorithms": "PS256,EdDSA",
 }
 
@@ -189,10 +189,9 @@ def test_a_number_is_no_word(env: Env, name: str) -> None:
 
 
 def test_no_bound_is_missing_here() -> None:
-    fields = Settings.model_fields.items()
-    numbers = {name for name, field in fields if field.annotation in (int, float)}
-    assert numbers == {name for name, *_ in BOUNDS}
-    assert {n for n, f in fields if get_origin(f.annotation) is Literal} == dict(CHOICES).keys()
+    kinds = get_type_hints(Settings).items()
+    assert {name for name, kind in kinds if kind in (int, float)} == {n for n, *_ in BOUNDS}
+    assert {n for n, kind in kinds if get_origin(kind) is Literal} == dict(CHOICES).keys()
 
 
 @pytest.mark.parametrize("store", ["postgresql://h/d", "sqlite://x", "/folder"])
@@ -252,10 +251,10 @@ def test_an_empty_variable_counts_as_unset(env: Env) -> None:
     assert load().port == 8040
 
 
-@pytest.mark.parametrize("name", Settings.model_fields)
+@pytest.mark.parametrize("name", names())
 def test_settings_are_frozen(name: str) -> None:
     settings = Settings()
-    with pytest.raises(ValidationError, match="frozen"):
+    with pytest.raises(FrozenInstanceError):
         setattr(settings, name, OTHERS[name])
 
 
@@ -263,11 +262,22 @@ def test_the_password_is_not_shown() -> None:
     assert SECRET not in repr(load(**OTHERS))
 
 
+def test_a_variable_counts_in_small_letters_too(env: Env) -> None:
+    env["jobtrail_port"] = "7"
+    assert load().port == 7
+
+
+def test_a_changed_copy_is_checked_too() -> None:
+    assert load(port=1).model_copy(update={"port": 2}) == load(port=2)
+    with pytest.raises(SettingError, match="setting port"):
+        load().model_copy(update={"port": -1})
+
+
 # --- to a child process
 
 
 def test_the_values_here_are_other_than_the_defaults_for_every_setting() -> None:
-    assert list(OTHERS) == list(Settings.model_fields)
+    assert list(OTHERS) == names()
     same = [name for name, value in OTHERS.items() if getattr(Settings(), name) == value]
     # It excludes the secret; `PUBLIC_KEYS` has it.
     assert same == ["oidc_jwks_url"]
@@ -304,25 +314,28 @@ def test_an_empty_name_is_refused_or_kept(env: Env, name: str) -> None:
 def rendered() -> str:
     """Return the table of docs/settings.md, made from the settings."""
     rows = [HEAD, "|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        default = field.get_default()
-        if isinstance(default, SecretStr):
+    for field in fields(Settings):
+        default = None if field.default is MISSING else field.default
+        if isinstance(default, Secret):
             default = default.get_secret_value()
         shown = "empty" if default == "" else "unset" if default is None else f"`{default}`"
         if field.default_factory is default_data_dir:
             shown = "the user's data folder, by platformdirs"
-        what = [field.description or "", *bounds_of(field)]
-        rows.append(f"| `{variable(name)}` | {shown} | {' '.join(what)} |")
+        what = [about(field).description, *bounds_of(field)]
+        rows.append(f"| `{variable(field.name)}` | {shown} | {' '.join(what)} |")
     return "\n".join(rows) + "\n"
 
 
-def bounds_of(field: Any) -> list[str]:
+def bounds_of(field: Field[Any]) -> list[str]:
     """Return a setting's bounds in words."""
-    if get_origin(field.annotation) is Literal:
-        return [f"One of {', '.join(f'`{word}`' for word in get_args(field.annotation))}."]
-    least = [f"{bound.ge}" for bound in field.metadata if isinstance(bound, Ge)]
-    most = [f"{bound.le}" for bound in field.metadata if isinstance(bound, Le)]
-    words = [f"at least {bound}" for bound in least] + [f"at most {bound}" for bound in most]
+    kind = get_type_hints(Settings)[field.name]
+    if get_origin(kind) is Literal:
+        return [f"One of {', '.join(f'`{word}`' for word in get_args(kind))}."]
+    if kind not in (int, float):
+        return []
+    bounds = about(field)
+    words = [f"at least {bounds.least}"] if bounds.least is not None else []
+    words += [f"at most {bounds.most}"] if bounds.most is not None else []
     return [f"{', '.join(words)}.".capitalize()] if words else []
 
 
@@ -332,9 +345,8 @@ def test_the_pages_table_is_that_of_the_settings() -> None:
 
 
 def test_every_setting_is_described() -> None:
-    for name, field in Settings.model_fields.items():
-        assert field.description, name
-        assert field.description.endswith("."), name
+    for field in fields(Settings):
+        assert about(field).description.endswith("."), field.name
 
 
 if __name__ == "__main__":
