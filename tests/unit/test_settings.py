@@ -162,8 +162,9 @@ def test_a_number_has_its_bounds_and_the_error_names_variable_and_bound(
     env[variable(name)] = str(beyond)
     with pytest.raises(SettingError) as refused:
         load()
-    than = "greater than or equal to" if beyond < bound else "less than or equal to"
-    assert f"{variable(name)}: Input should be {than} {bound}" in str(refused.value)
+    kind = get_type_hints(Settings)[name].__name__
+    than = ">=" if beyond < bound else "<="
+    assert f"{variable(name)}: Expected `{kind}` {than} {bound}" in str(refused.value)
     assert f"found '{beyond}'" in str(refused.value)
 
 
