@@ -11,7 +11,7 @@ from projections.ports.read import Watermark
 from services.api.service import Service
 
 #: Reads a figure of one partition.
-_Read = Callable[[Watermark, int], float]
+_PartitionFigure = Callable[[Watermark, int], float]
 
 
 def measure(service: Service) -> None:
@@ -27,12 +27,12 @@ def measure(service: Service) -> None:
     metrics.measure(
         "jobtrail_tail_lag_records",
         "Records of the log that the tail has not taken in yet.",
-        service.tail.records_behind,
+        service.tail.lag_records,
     )
     metrics.measure(
         "jobtrail_tail_silent_seconds",
         "How long the log has not answered the tail.",
-        service.pulse.silent_for,
+        service.liveness.silent_for,
     )
     metrics.measure(
         "jobtrail_tail_buffer_bytes",
@@ -141,42 +141,46 @@ def _measure_feed(service: Service) -> None:
     )
 
 
-def _by_partition(service: Service) -> Iterable[tuple[str, str, _Read]]:
+def _by_partition(service: Service) -> Iterable[tuple[str, str, _PartitionFigure]]:
     """Return what is known of each partition: a metric's name, what it is, and what reads it."""
     return (
         (
             "jobtrail_projection_position",
             "The offset before which the projections hold everything.",
-            lambda held, p: held.position[p],
+            lambda watermark, p: watermark.position[p],
         ),
         (
             "jobtrail_projection_verified_position",
             "The offset before which the log was found to be the one that was folded.",
-            lambda held, p: held.proved.get(p, 0),
+            lambda watermark, p: watermark.proved.get(p, 0),
         ),
         (
             "jobtrail_projection_still_seconds",
             "For how long a partition has had events to apply and has not moved.",
-            lambda _held, p: service.standing.still_for(p),
+            lambda _held, p: service.stalls.still_for(p),
         ),
         (
             "jobtrail_projector_silent_seconds",
             "For how long no projector has said that it lives.",
-            lambda held, p: service.standing.silent_for(held, p),
+            lambda watermark, p: service.stalls.silent_for(watermark, p),
         ),
         (
             "jobtrail_partition_answered",
             "Whether a partition is answered for: 0 while it is folded again or stands at a hole.",
-            lambda held, p: float(p not in held.recovering and p not in held.stopped),
+            lambda watermark, p: float(
+                p not in watermark.recovering and p not in watermark.stopped
+            ),
         ),
     )
 
 
-def _each(service: Service, read: _Read) -> dict[str, float]:
+def _each(service: Service, read: _PartitionFigure) -> dict[str, float]:
     with contextlib.suppress(StoreError), service.store.view() as snapshot:
-        held = snapshot.held
-        service.standing.note(held)
-        return {str(partition): read(held, partition) for partition in sorted(held.position)}
+        watermark = snapshot.held
+        service.stalls.note(watermark)
+        return {
+            str(partition): read(watermark, partition) for partition in sorted(watermark.position)
+        }
     return {}
 
 
@@ -188,9 +192,9 @@ def _verdicts(service: Service) -> dict[str, int]:
 
 def _records_behind(service: Service) -> float:
     with contextlib.suppress(StoreError), service.store.view() as snapshot:
-        held = snapshot.held.position
+        watermark = snapshot.held.position
         ends = service.buffer.position
-        return sum(max(0, end - held.get(partition, 0)) for partition, end in ends.items())
+        return sum(max(0, end - watermark.get(partition, 0)) for partition, end in ends.items())
     return float("nan")
 
 

@@ -36,7 +36,7 @@ class Store:
     def __init__(
         self,
         open_reader: Callable[[], ProjectionReader],
-        judge: Callable[[Watermark], Watermark] = lambda held: held,
+        judge: Callable[[Watermark], Watermark] = lambda watermark: watermark,
         meter: Meter | None = None,
     ) -> None:
         self._open = open_reader
@@ -198,12 +198,12 @@ def as_problem(error: StoreError) -> Problem:
     return store_unavailable(str(error))
 
 
-def is_recovering(held: Watermark) -> Problem:
+def is_recovering(watermark: Watermark) -> Problem:
     """Return the answer to what can't be read from these projections yet."""
-    said = {held.stopped[p] for p in held.recovering if p in held.stopped}
+    said = {watermark.stopped[p] for p in watermark.recovering if p in watermark.stopped}
     if said:
         return recovering(" ".join(sorted(said)))
     return recovering(
-        f"{len(held.recovering)} of {len(held.position)} partitions are being folded anew from "
-        "the log. No partial answer is given."
+        f"{len(watermark.recovering)} of {len(watermark.position)} partitions are being folded "
+        "again from the log. No partial answer is given."
     )

@@ -252,7 +252,7 @@ async def ask(api: Api, way: str, proof: str) -> Answer:
 @pytest.mark.parametrize("way", ["statuses", "bulk"])
 @pytest.mark.parametrize("left", [-2, 1])
 async def test_a_wait_ends_with_its_token(tmp_path: Path, way: str, left: int) -> None:
-    async with service(tmp_path, patience=PATIENT) as api:
+    async with service(tmp_path, timeouts=PATIENT) as api:
         # One that is over by no more than clocks may differ is good still, but not for waiting.
         token = make_token(api.secret, "alice", lifetime=timedelta(seconds=left))
         answer = await ask(api, way, token)
@@ -261,7 +261,7 @@ async def test_a_wait_ends_with_its_token(tmp_path: Path, way: str, left: int) -
 
 
 async def test_a_wait_ends_with_its_key(tmp_path: Path) -> None:
-    async with service(tmp_path, patience=replace(PATIENT, keys=0)) as api:
+    async with service(tmp_path, timeouts=replace(PATIENT, keys_check=0)) as api:
         now = datetime.now(UTC)
         key, text = make_key("alice", at=now, expires_at=now + timedelta(seconds=1))
         add_key(api.settings.keys_path, key)
@@ -271,7 +271,7 @@ async def test_a_wait_ends_with_its_key(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["statuses", "bulk"])
 async def test_a_wait_ends_when_its_key_is_revoked(tmp_path: Path, way: str) -> None:
-    async with service(tmp_path, patience=replace(PATIENT, keys=0, sign_of_life=0.02)) as api:
+    async with service(tmp_path, timeouts=replace(PATIENT, keys_check=0, sign_of_life=0.02)) as api:
         key, text = make_key("alice", at=datetime.now(UTC))
         add_key(api.settings.keys_path, key)
         waiting = asyncio.create_task(ask(api, way, text))
@@ -284,7 +284,7 @@ async def test_a_wait_ends_when_its_key_is_revoked(tmp_path: Path, way: str) -> 
 
 
 async def test_a_wait_whose_proof_outlasts_it_ends_by_itself(tmp_path: Path) -> None:
-    async with service(tmp_path, patience=replace(PATIENT, keys=0)) as api:
+    async with service(tmp_path, timeouts=replace(PATIENT, keys_check=0)) as api:
         key, text = make_key("alice", at=datetime.now(UTC))
         add_key(api.settings.keys_path, key)
         waiting = asyncio.create_task(ask(api, "statuses", text))

@@ -13,7 +13,7 @@ from jobtrail.core.partitions import partition_of
 from projections.ports.read import Watermark
 from projections.sqlite.files import schema
 from services.api.live.buffer import Buffer
-from services.api.live.standing import Standing
+from services.api.live.stalls import Stalls
 from tests.contract.api_service import PARTITIONS, Api, running
 
 NOW = 1_000_000
@@ -89,10 +89,10 @@ def held(position: int, **more: Any) -> Watermark:
     return Watermark({0: position}, {0: 0}, frozenset(), **{"beats": beats, **more})
 
 
-def standing(stalled_after: float) -> Standing:
+def standing(stalled_after: float) -> Stalls:
     buffer = Buffer(1 << 20)
     buffer.begin(0, 5, NOW)
-    return Standing(buffer, stalled_after)
+    return Stalls(buffer, stalled_after)
 
 
 def test_a_partition_that_stands_still_with_events_to_apply_is_stuck() -> None:

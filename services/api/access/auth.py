@@ -22,7 +22,7 @@ from jobtrail.access.tokens import (
     read_token,
 )
 from projections.ports.read import Caller
-from services.api.access.cached_keys import Keys
+from services.api.access.cached_keys import ApiKeys
 from services.api.access.provider import Provider
 from services.api.http.requests import FOREVER
 from services.api.problems.problems import api_keys_unknown, keys_unavailable, unauthorized
@@ -80,7 +80,7 @@ class Gate:
         self,
         secret: bytes,
         provider: Provider | None = None,
-        keys: Keys | None = None,
+        keys: ApiKeys | None = None,
         reverify: float = 600.0,
         room: int = _REMEMBERED_BYTES,
     ) -> None:
@@ -128,15 +128,15 @@ class Gate:
         """
         provider = self._provider
         assert provider is not None
-        assert provider.keys is not None
-        fetches = provider.keys.fetches
-        await provider.keys.fetch()
+        assert provider.key_set is not None
+        fetches = provider.key_set.fetches
+        await provider.key_set.fetch()
         # Without new keys it is as before: a forged token need not be looked at twice.
-        if provider.keys.fetches != fetches:
+        if provider.key_set.fetches != fetches:
             identity = self.identify(authorization)
             if identity is not None:
                 return identity
-        if provider.keys.is_empty:
+        if provider.key_set.is_empty:
             raise keys_unavailable(f"no keys of {provider.issuer}")
         raise unauthorized("no key of the provider has signed the token")
 
@@ -161,13 +161,13 @@ class Gate:
 
     async def prepare(self) -> None:
         """Fetch the provider's keys, so that the first request need not."""
-        if self._provider is not None and self._provider.keys is not None:
-            await self._provider.keys.fetch()
+        if self._provider is not None and self._provider.key_set is not None:
+            await self._provider.key_set.fetch()
 
     async def close(self) -> None:
         """Let go of the provider."""
-        if self._provider is not None and self._provider.keys is not None:
-            await self._provider.keys.close()
+        if self._provider is not None and self._provider.key_set is not None:
+            await self._provider.key_set.close()
 
     def _verify(self, authorization: str) -> Identity | None:
         scheme, _, token = authorization.partition(" ")

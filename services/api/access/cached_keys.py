@@ -15,10 +15,10 @@ from jobtrail.core.errors import SettingError
 
 logger = logging.getLogger(__name__)
 
-_Mark = tuple[int, int, int]
+_FileVersion = tuple[int, int, int]
 
 
-class Keys:
+class ApiKeys:
     """Finds API keys.
 
     Args:
@@ -33,7 +33,7 @@ class Keys:
         self._path = path
         self._interval = interval
         # Before the keys: what is written in between is seen at the next look.
-        self._mark = self._look()
+        self._version = self._file_version()
         #: Whether no keys were ever read, since the file is damaged.
         self.unknown = False
         self._keys: dict[str, ApiKey] = {}
@@ -42,9 +42,9 @@ class Keys:
         except KeysDamaged as error:
             self.unknown = True
             logger.error("action=keys-damaged kept=0 %s", error)
-        self._look_at = monotonic() + interval
+        self._check_at = monotonic() + interval
         #: Of the file that could not be read last.
-        self._refused: _Mark | None = None
+        self._refused: _FileVersion | None = None
 
     def find(self, text: str) -> ApiKey | None:
         """Return what is known of a key, None where it is not one of ours."""
@@ -52,21 +52,21 @@ class Keys:
         if parts is None:
             return None
         key_id, secret = parts
-        key = self._known().get(key_id)
+        key = self._current().get(key_id)
         return key if key is not None and key.is_proved_by(secret) else None
 
     def has(self, key_id: str) -> bool:
         """Tell whether a key has not been revoked."""
-        return key_id in self._known()
+        return key_id in self._current()
 
-    def _known(self) -> dict[str, ApiKey]:
+    def _current(self) -> dict[str, ApiKey]:
         now = monotonic()
-        if now >= self._look_at:
-            self._look_at = now + self._interval
+        if now >= self._check_at:
+            self._check_at = now + self._interval
             self._read_changes()
         return self._keys
 
-    def _look(self) -> _Mark | None:
+    def _file_version(self) -> _FileVersion | None:
         try:
             found = self._path.stat()
         except OSError:
@@ -74,17 +74,17 @@ class Keys:
         return found.st_ino, found.st_mtime_ns, found.st_size
 
     def _read_changes(self) -> None:
-        mark = self._look()
-        if mark == self._mark:
+        version = self._file_version()
+        if version == self._version:
             return
         try:
             keys = {key.id: key for key in read_keys(self._path)}
         except SettingError as error:
             # It is read again at the next look, changed or not: a key may have been revoked.
-            if mark != self._refused:
+            if version != self._refused:
                 logger.error("action=keys-not-read kept=%d %s", len(self._keys), error)
-            self._refused = mark
+            self._refused = version
         else:
-            self._keys, self._mark, self._refused = keys, mark, None
+            self._keys, self._version, self._refused = keys, version, None
             self.unknown = False
             logger.info("action=keys-read keys=%d", len(keys))

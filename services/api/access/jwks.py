@@ -57,7 +57,7 @@ class KeySet:
         self._issuer = issuer
         self._url = url
         self._algorithms = tuple(algorithms)
-        self._patience = timeouts
+        self._timeouts = timeouts
         self._keys: _Keys = {}
         self._fetched = 0.0
         #: How often keys have been fetched.
@@ -78,7 +78,7 @@ class KeySet:
             key_id: The token's `kid`; None stands for the one key that fits.
             algorithm: The token's `alg`, which is one of those allowed.
         """
-        if self._keys and monotonic() >= self._fetched + self._patience.refresh:
+        if self._keys and monotonic() >= self._fetched + self._timeouts.refresh:
             self._begin()
         return self._keys.get((key_id, algorithm), ())
 
@@ -92,12 +92,12 @@ class KeySet:
     def _begin(self) -> None:
         now = monotonic()
         if (self._fetching is None or self._fetching.done()) and now >= self._not_before:
-            self._not_before = now + self._patience.refetch
+            self._not_before = now + self._timeouts.refetch
             self._fetching = asyncio.create_task(self._fetch())
 
     async def _fetch(self) -> None:
         try:
-            async with asyncio.timeout(self._patience.provider):
+            async with asyncio.timeout(self._timeouts.provider):
                 keys = await self._download()
         except Exception as error:
             # Whatever a provider sends: who waits for its keys gets 503 or is judged by old ones.

@@ -44,12 +44,12 @@ class Provider:
         self._secret = settings.oidc_secret.get_secret_value().encode()
         shared = bool(self._secret)
         self._algorithms = algorithms_of(settings.oidc_algorithms, shared=shared)
-        self.keys: KeySet | None = None
+        self.key_set: KeySet | None = None
         if shared:
             _check_secret(self._secret, self._algorithms)
         else:
             url = settings.oidc_jwks_url
-            self.keys = KeySet(self.issuer, url, self._algorithms, timeouts)
+            self.key_set = KeySet(self.issuer, url, self._algorithms, timeouts)
 
     def read(self, token: str, header: dict[str, Any]) -> Claims | None:
         """Verify a token.
@@ -69,14 +69,14 @@ class Provider:
         if algorithm not in self._algorithms:
             raise TokenError("The token's algorithm is not allowed.")
         keys: Sequence[Any] = [self._secret]
-        if self.keys is not None:
+        if self.key_set is not None:
             key_id = header.get("kid")
             if key_id is not None and not isinstance(key_id, str):
                 raise TokenError("The id of the token's key is no text.")
-            keys = self.keys.find(key_id, algorithm)
+            keys = self.key_set.find(key_id, algorithm)
         payload = self._verified(token, keys, algorithm)
         if payload is None:
-            if self.keys is None:
+            if self.key_set is None:
                 raise TokenError("Somebody else has signed the token.")
             return None
         return make_claims(

@@ -32,7 +32,7 @@ class Change:
         self.job = job
         self.value = value
         #: Bytes that it takes in memory, with the text that it will have once somebody is told.
-        self.size = _COST + 2 * len(value) + 2 * _said(job)
+        self.size = _COST + 2 * len(value) + 2 * _text_bytes(job)
         self._text: bytes | None = None
         self._mark: int | None = None
         self._place: bytes | None = None
@@ -67,7 +67,7 @@ class Change:
         return self._text
 
 
-def _said(job: Job) -> int:
+def _text_bytes(job: Job) -> int:
     """Return how long is what a job has of its events: it is a part of each change's text."""
     tags = sum(len(key) + len(value) for key, value in job.tags.items()) if job.tags else 0
     viewers = sum(map(len, job.viewers))

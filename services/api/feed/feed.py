@@ -32,7 +32,7 @@ _KEPT: Final = 4096
 _BEHIND: Final = -1
 
 
-class Limits(NamedTuple):
+class FeedLimits(NamedTuple):
     """How many listeners there may be."""
 
     total: int
@@ -75,7 +75,7 @@ class Feed:
         most: Bytes that are kept for those who are a little behind.
     """
 
-    def __init__(self, buffer: Buffer, limits: Limits, most: int) -> None:
+    def __init__(self, buffer: Buffer, limits: FeedLimits, most: int) -> None:
         self._buffer = buffer
         self._limits = limits
         self._most = most
@@ -106,12 +106,12 @@ class Feed:
         """The number of the next change."""
         return self._first + len(self._kept)
 
-    def join(self, caller: Caller, held: Watermark, wanted: Mapping[int, int]) -> Listener:
+    def join(self, caller: Caller, watermark: Watermark, wanted: Mapping[int, int]) -> Listener:
         """Let somebody listen. `leave` has to follow, whatever happens.
 
         Args:
             caller: Who listens.
-            held: What the projections hold now.
+            watermark: What the projections hold now.
             wanted: From where on they are to be told, per partition; from now on where it says
                 nothing.
 
@@ -123,8 +123,8 @@ class Feed:
         if self._by_user[caller.user] >= self._limits.per_caller:
             raise too_many_feeds(f"You listen as often as you may: {self._limits.per_caller}.")
         if not self._listeners:
-            self.position = dict(held.position)
-            self._last = dict(held.last)
+            self.position = dict(watermark.position)
+            self._last = dict(watermark.last)
         behind = any(offset < self.position.get(p, 0) for p, offset in wanted.items())
         following = _BEHIND if behind else self.following
         marks = wanted.marks if isinstance(wanted, Position) else {}
@@ -284,15 +284,15 @@ class Feed:
                 if listener.concerned and listener.concerned[0] < self._first:
                     _fall_behind(listener)
 
-    def kept(self, held: Mapping[int, int]) -> Mapping[int, int]:
+    def kept(self, watermark: Mapping[int, int]) -> Mapping[int, int]:
         """Return up to where the buffer may be trimmed.
 
         Args:
-            held: What the projections hold.
+            watermark: What the projections hold.
         """
         if not self._listeners:
-            return held
-        return {p: min(offset, self.position.get(p, offset)) for p, offset in held.items()}
+            return watermark
+        return {p: min(offset, self.position.get(p, offset)) for p, offset in watermark.items()}
 
     async def wait(self, listener: Listener, until: float) -> None:
         """Wait until there is news for a listener, or until a time of the loop's clock."""

@@ -17,8 +17,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from services.api.feed.byte_cache import Kept
 from services.api.feed.changes import Change, changes
+from services.api.feed.log_cache import LogCache
 from services.api.live.bodies import Bodies
 from services.api.problems.problems import Problem, internal, log_changed, stopping
 from services.api.store import Store
@@ -56,7 +56,7 @@ class Span(NamedTuple):
     #: Bytes that it takes in memory.
     size: int
 
-    def behind(self, offset: int) -> Sequence[Change]:
+    def from_offset(self, offset: int) -> Sequence[Change]:
         """Return the changes from an offset on."""
         return self.changes[bisect_left(self.changes, offset, key=_offset_of) :]
 
@@ -65,7 +65,7 @@ def _offset_of(change: Change) -> int:
     return change.entry.offset
 
 
-class _Asked(NamedTuple):
+class _SpanRequest(NamedTuple):
     """One who stands in line."""
 
     partition: int
@@ -87,10 +87,10 @@ class Spans:
     def __init__(self, bodies: Bodies, store: Store, most: int) -> None:
         self._bodies = bodies
         self._store = store
-        self._kept = Kept[Span](most, _KEPT_FOR)
+        self._cache = LogCache[Span](most, _KEPT_FOR)
         #: Who stands in line, longest first.
-        self._asked: list[_Asked] = []
-        self._reading: asyncio.Task[None] | None = None
+        self._requests: list[_SpanRequest] = []
+        self._reader: asyncio.Task[None] | None = None
         #: How many turns there were, and which one was a caller's last of those by turns.
         self._turn = 0
         self._turns: dict[str, int] = {}
@@ -108,12 +108,12 @@ class Spans:
     @property
     def size(self) -> int:
         """Bytes of what is kept."""
-        return self._kept.size
+        return self._cache.size
 
     @property
     def dropped(self) -> int:
         """How many spans were dropped early, for want of room."""
-        return self._kept.dropped
+        return self._cache.dropped
 
     async def read(self, partition: int, begin: int, end: int, user: str) -> Span:
         """Return a span in which an offset lies; it may begin before, and end before `end`.
@@ -128,45 +128,45 @@ class Spans:
             Problem: As `Bodies.scan`; 410 where the log became another one meanwhile; 503 where
                 the projections can't be read, or the service is stopped.
         """
-        span = self._kept.find(partition, begin)
+        span = self._cache.find(partition, begin)
         if span is not None:
             return span
         if self._closed:
             raise stopping()
         future: asyncio.Future[Span] = asyncio.get_running_loop().create_future()
-        asked = _Asked(partition, begin, end, user, future)
-        self._asked.append(asked)
-        if self._reading is None:
-            self._reading = asyncio.create_task(self._read_all())
+        asked = _SpanRequest(partition, begin, end, user, future)
+        self._requests.append(asked)
+        if self._reader is None:
+            self._reader = asyncio.create_task(self._read_all())
         try:
             return await future
         finally:
             # Served, or gone away.
-            if asked in self._asked:
-                self._asked.remove(asked)
+            if asked in self._requests:
+                self._requests.remove(asked)
 
     async def _read_all(self) -> None:
         """Read for as long as somebody stands in line."""
         try:
-            while self._asked:
+            while self._requests:
                 await self._read_for(self._next())
                 # So that those who were served look at it before the next is read.
                 await asyncio.sleep(0)
         finally:
-            self._reading = None
+            self._reader = None
 
-    def _next(self) -> _Asked:
+    def _next(self) -> _SpanRequest:
         """Return whose turn it is; of those whose it might be, the one who has waited longest."""
         self._turn += 1
         if self._turn % _FAIR:
-            return max(self._asked, key=_left)
-        turns = {asked.user: self._turns.get(asked.user, 0) for asked in self._asked}
-        first = min(self._asked, key=lambda asked: turns[asked.user])
+            return max(self._requests, key=_left)
+        turns = {asked.user: self._turns.get(asked.user, 0) for asked in self._requests}
+        first = min(self._requests, key=lambda asked: turns[asked.user])
         # Who is not there now has no need of it.
         self._turns = turns | {first.user: self._turn}
         return first
 
-    async def _read_for(self, first: _Asked) -> None:
+    async def _read_for(self, first: _SpanRequest) -> None:
         partition, begin, logs = first.partition, first.begin, self._logs
         # Spans end at the same places, whoever they were read for: so listeners come together.
         end = min(first.end, (begin // SPAN + 1) * SPAN)
@@ -175,14 +175,14 @@ class Spans:
         except Problem as problem:
             # Where the log or the projections can't be read, nobody else has to find that out.
             one = problem.status < 500
-            self._fail(problem, [first] if one else list(self._asked))
+            self._fail(problem, [first] if one else list(self._requests))
         except Exception:
             logger.exception("action=span_failed partition=%d begin=%d", partition, begin)
             self._fail(internal(), [first])
         else:
             # What was read of another log is of use to nobody.
             if logs == self._logs:
-                self._kept.keep(span)
+                self._cache.keep(span)
                 self._serve(span)
 
     async def _read(self, partition: int, begin: int, end: int) -> Span:
@@ -202,35 +202,35 @@ class Spans:
 
     def _serve(self, span: Span) -> None:
         waiting = []
-        for asked in self._asked:
+        for asked in self._requests:
             if asked.partition == span.partition and span.begin <= asked.begin < span.end:
                 if not asked.future.done():
                     asked.future.set_result(span)
             else:
                 waiting.append(asked)
-        self._asked = waiting
+        self._requests = waiting
 
-    def _fail(self, problem: Problem, some: Sequence[_Asked]) -> None:
+    def _fail(self, problem: Problem, some: Sequence[_SpanRequest]) -> None:
         for asked in some:
             if not asked.future.done():
                 asked.future.set_exception(problem)
-        self._asked = [asked for asked in self._asked if not asked.future.done()]
+        self._requests = [asked for asked in self._requests if not asked.future.done()]
 
     def forget(self) -> None:
         """Forget what was read, and tell who stands in line: the log is another one."""
         self._logs += 1
-        self._kept.clear()
-        self._fail(log_changed(), list(self._asked))
+        self._cache.clear()
+        self._fail(log_changed(), list(self._requests))
 
     async def close(self) -> None:
         """Read no more; who stands in line is told so."""
         self._closed = True
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.gather(self._reading, return_exceptions=True)
-        self._fail(stopping(), list(self._asked))
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+        self._fail(stopping(), list(self._requests))
         await self._bodies.close()
 
 
-def _left(asked: _Asked) -> int:
+def _left(asked: _SpanRequest) -> int:
     return asked.end - asked.begin

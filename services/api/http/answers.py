@@ -135,7 +135,7 @@ def _as_it_came(value: bytes | None) -> Raw | None:
     return None if value is None else Raw(value)
 
 
-class Whole(web.Response):
+class CompleteResponse(web.Response):
     """An answer that is whole before any of it goes out, as nearly all are.
 
     aiohttp has eight calls between it and the connection, since it might be anything. Where it is
@@ -268,12 +268,12 @@ def answer(content: Any, headers: Mapping[str, str]) -> web.Response:
         content: What to say: a struct, or what JSON knows.
         headers: Beside those that every answer has.
     """
-    return whole(encode(content), headers)
+    return encoded_answer(encode(content), headers)
 
 
-def whole(body: bytes, headers: Mapping[str, str]) -> web.Response:
+def encoded_answer(body: bytes, headers: Mapping[str, str]) -> web.Response:
     """Return an answer that is JSON already."""
-    return Whole(body=body, headers={**BASE_HEADERS, **headers})
+    return CompleteResponse(body=body, headers={**BASE_HEADERS, **headers})
 
 
 def until_the_end(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
@@ -354,7 +354,7 @@ class LongAnswer:
     async def end(self, rest: bytes) -> web.StreamResponse:
         """Send the rest of the body, which is all of it where none has been sent."""
         if self._response is None:
-            return Whole(body=rest, headers={**BASE_HEADERS, **self._headers()})
+            return CompleteResponse(body=rest, headers={**BASE_HEADERS, **self._headers()})
         await self.write(rest)
         last = b"" if self._coder is None else bytes(self._coder.finish())
         await self._response.write_eof(last if self._request.method != "HEAD" else b"")

@@ -19,7 +19,7 @@ from jobtrail.core.position import format_position
 from projections.ports.read import Cursor, Filters
 from services.api.http.instants import as_text
 from services.api.http.requests import DEFAULT_SIZE, SearchQuery
-from services.api.problems.problems import Fault, invalid, log_changed
+from services.api.problems.problems import RequestFault, invalid, log_changed
 
 _SEAL_BYTES: Final = 16
 _SEARCH: Final = "/jobs/search"
@@ -81,7 +81,9 @@ class Cursors:
         if query.cursor is None:
             return Place(None, query.offset, None)
         if query.offset:
-            raise invalid([Fault("parameter", "offset", "It can't go together with `cursor`.")])
+            raise invalid(
+                [RequestFault("parameter", "offset", "It can't go together with `cursor`.")]
+            )
         try:
             sealed = urlsafe_b64decode(query.cursor.encode("ascii") + b"==")
         except ValueError:
@@ -89,7 +91,11 @@ class Cursors:
         seal, place = sealed[:_SEAL_BYTES], sealed[_SEAL_BYTES:]
         if not hmac.compare_digest(seal, self._seal(_asked(query), place)):
             raise invalid(
-                [Fault("parameter", "cursor", "It was not given out for a search like this one.")]
+                [
+                    RequestFault(
+                        "parameter", "cursor", "It was not given out for a search like this one."
+                    )
+                ]
             )
         created_at, job_id, lineage, skip = orjson.loads(place)
         return Place(Cursor(created_at, job_id), skip, lineage)

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Set
 from urllib.parse import unquote_to_bytes
 
-from services.api.problems.problems import Fault
+from services.api.problems.problems import RequestFault
 
 Parameters = dict[str, str | list[str]]
 
 
-def parse_query(raw: str, arrays: Set[str]) -> tuple[Parameters, list[Fault]]:
+def parse_query(raw: str, arrays: Set[str]) -> tuple[Parameters, list[RequestFault]]:
     """Take a query string apart.
 
     Args:
@@ -27,27 +27,27 @@ def parse_query(raw: str, arrays: Set[str]) -> tuple[Parameters, list[Fault]]:
         scalar that was given twice is a fault and has its first value.
     """
     found: Parameters = {}
-    faults: list[Fault] = []
+    faults: list[RequestFault] = []
     for pair in raw.split("&") if raw else ():
         if not pair:
             continue
         raw_name, _, raw_value = pair.partition("=")
         name = _decode(raw_name)
         if name is None:
-            faults.append(Fault("parameter", raw_name[:80], "The name is not UTF-8."))
+            faults.append(RequestFault("parameter", raw_name[:80], "The name is not UTF-8."))
             continue
         if name.endswith("[]") and name[:-2] in arrays:
             name = name[:-2]
         parts = raw_value.split(",") if name in arrays else [raw_value]
         values = [value for part in parts if (value := _decode(part)) is not None]
         if len(values) != len(parts):
-            faults.append(Fault("parameter", name, "The value is not UTF-8."))
+            faults.append(RequestFault("parameter", name, "The value is not UTF-8."))
         elif name in arrays:
             known = found.setdefault(name, [])
             assert isinstance(known, list)
             known.extend(values)
         elif name in found:
-            faults.append(Fault("parameter", name, "It can be given only once."))
+            faults.append(RequestFault("parameter", name, "It can be given only once."))
         else:
             found[name] = values[0]
     return found, faults

@@ -17,7 +17,7 @@ from jobtrail.core.states import State
 from projections.ports.read import Filters
 from services.api.http.fields import AsOf, End, InJson, InQuery, Name, Start, Tags
 from services.api.http.query import parse_query
-from services.api.problems.problems import Fault, invalid
+from services.api.problems.problems import RequestFault, invalid
 
 #: The most jobs that one request names or gets.
 MAX_SIZE: Final = 1000
@@ -223,7 +223,7 @@ def page_size(query: SearchQuery | HistoryQuery, most: int) -> int:
     """
     if query.size > most and "size" in query.model_fields_set:
         detail = f"Input should be less than or equal to {most}; found {query.size}."
-        raise invalid([Fault("parameter", "size", detail)])
+        raise invalid([RequestFault("parameter", "size", detail)])
     return min(query.size, most)
 
 
@@ -271,14 +271,14 @@ def _read_query(model: type[_Q], raw: str) -> _Q:
     count = raw.count("&") + 1
     if count > MAX_PARAMETERS:
         detail = f"A query has {MAX_PARAMETERS} parameters at most, not {count:,}."
-        raise invalid([Fault("parameter", "", detail)])
+        raise invalid([RequestFault("parameter", "", detail)])
     found, faults = parse_query(raw, model.arrays)
     lists: dict[str, Any] = {k: tuple(v) if type(v) is list else v for k, v in found.items()}
     try:
         query = model.model_validate(lists)
     except ValidationError as error:
         faults += [
-            Fault("parameter", str(fault["loc"][0]), _detail(fault, "parameter"))
+            RequestFault("parameter", str(fault["loc"][0]), _detail(fault, "parameter"))
             for fault in error.errors(include_url=False)
         ]
     if faults:
@@ -295,16 +295,16 @@ def read_body(model: type[_B], body: bytes) -> _B:
     try:
         found = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise invalid([Fault("pointer", "", f"The body is not JSON: {error}.")]) from None
+        raise invalid([RequestFault("pointer", "", f"The body is not JSON: {error}.")]) from None
     if isinstance(found, dict) and len(found) > MAX_MEMBERS:
         detail = f"The body has {MAX_MEMBERS} fields at most, not {len(found):,}."
-        raise invalid([Fault("pointer", "", detail)])
+        raise invalid([RequestFault("pointer", "", detail)])
     try:
         return model.model_validate(found)
     except ValidationError as error:
         raise invalid(
             [
-                Fault("pointer", _pointer(fault["loc"]), _detail(fault, "field"))
+                RequestFault("pointer", _pointer(fault["loc"]), _detail(fault, "field"))
                 for fault in error.errors(include_url=False)
             ]
         ) from None

@@ -9,7 +9,7 @@ from typing import Final
 from aiohttp import hdrs, web
 from xxhash import xxh3_128_hexdigest
 
-from services.api.http.answers import Whole
+from services.api.http.answers import CompleteResponse
 from services.api.http.coding import SMALLEST, Coding, choose, compress
 
 #: Bodies from here on are compressed beside the event loop: it takes more than 2 ms. Bytes.
@@ -18,7 +18,7 @@ _ANY: Final = "*"
 _WITHOUT_CONTENT: Final = frozenset({hdrs.CONTENT_TYPE, hdrs.CONTENT_LENGTH})
 
 
-class Delivery:
+class ResponseEncoder:
     """Sends answers out.
 
     Args:
@@ -30,7 +30,7 @@ class Delivery:
         digest = hmac.digest(secret, b"jobtrail etag", "sha256")
         self._seed = int.from_bytes(digest[:8], "big")
 
-    def deliver(
+    def prepare(
         self, request: web.Request, response: web.StreamResponse
     ) -> tuple[web.StreamResponse, Coding | None]:
         """Return the answer as it goes out, and the content coding that it is still to get.
@@ -46,7 +46,7 @@ class Delivery:
         if response.status != 200 or response.prepared:
             return response, None
         # By its type first: for others than its own instances aiohttp's class asks a long way.
-        if type(response) is not Whole and not isinstance(response, web.Response):
+        if type(response) is not CompleteResponse and not isinstance(response, web.Response):
             return response, None
         body = response.body
         if not isinstance(body, bytes):
@@ -63,7 +63,7 @@ class Delivery:
 
 
 async def compressed(response: web.StreamResponse, coding: Coding) -> web.StreamResponse:
-    """Return an answer that `Delivery.deliver` has named a coding for, in that coding."""
+    """Return an answer that `ResponseEncoder.prepare` has named a coding for, in that coding."""
     assert isinstance(response, web.Response)
     body = response.body
     assert isinstance(body, bytes)

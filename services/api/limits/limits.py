@@ -25,9 +25,9 @@ class Timeouts:
     #: In which time a client has to take a part of its answer that does not fit on the way to it.
     answer: float = 30.0
     #: Between two looks at the projections' checkpoints while somebody needs to know them.
-    look: float = 0.05
+    poll: float = 0.05
     #: The same while a request is waiting for them.
-    eager_look: float = 0.005
+    eager_poll: float = 0.005
     #: Between two attempts to reach the log.
     reconnect: float = 1.0
     #: How long after its last answer the log counts as there; after twice as long, the tail
@@ -47,7 +47,7 @@ class Timeouts:
     #: After how long a provider's token is verified anew: its key may be gone.
     reverify: float = 600.0
     #: Between two looks whether the file of the API keys has changed.
-    keys: float = 1.0
+    keys_check: float = 1.0
 
 
 class Bounds(NamedTuple):

@@ -2,7 +2,7 @@
 
 Requests that arrive together would be answered in the order in which they came, those of one who
 sends many before the one of another. So whatever takes time is done by turns of callers: on the
-event loop (`Turns`), and where only one request at a time can be served (`Line`).
+event loop (`Turns`), and where only one request at a time can be served (`FairQueue`).
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Turns:
             self._schedule()
 
 
-class Line:
+class FairQueue:
     """One thing that a single request at a time can use, by turns of their callers.
 
     The next one is of the caller whose requests have taken least, counted from when they came.
@@ -161,7 +161,7 @@ class Line:
             if future.done() and not future.cancelled():
                 self.leave(user, 0.0)
             else:
-                self._go(user)
+                self._count_out(user)
             raise
 
     def leave(self, user: str, cost: float) -> None:
@@ -172,7 +172,7 @@ class Line:
             cost: Seconds that it took.
         """
         self._taken[user] = max(self._taken.get(user, 0.0), self._now) + cost
-        self._go(user)
+        self._count_out(user)
         while self._waiting:
             self._now, following = min((self._start(name), name) for name in self._waiting)
             futures = self._waiting[following]
@@ -191,7 +191,7 @@ class Line:
     def _start(self, user: str) -> float:
         return max(self._taken.get(user, 0.0), self._now)
 
-    def _go(self, user: str) -> None:
+    def _count_out(self, user: str) -> None:
         self._there[user] -= 1
         if not self._there[user]:
             del self._there[user]

@@ -17,9 +17,9 @@ from jobtrail.core.position import mark_of
 from jobtrail.log.consumers import BREAKS, Group, group_reader
 from jobtrail.log.kafka import stop_client
 from services.api.limits.overload import busy
-from services.api.limits.turns import Line
+from services.api.limits.turns import FairQueue
 from services.api.live.buffer import Record
-from services.api.live.witness import Witness, from_within
+from services.api.live.log_verifier import LogVerifier, is_own_cancellation
 from services.api.problems.problems import log_unavailable, position_gone
 
 logger = logging.getLogger(__name__)
@@ -30,14 +30,14 @@ _READ_ON: Final = 2_000
 _IN_A_TURN: Final = 100
 #: Reads that may wait for their turn: each is of a request that waits for nothing else.
 _WAITING: Final = 10_000
-#: Fetched groups of which the rest is kept for who goes on: as many requests may go on by turns.
-_RESTS: Final = 8
+#: Partly read groups that are cached: so many requests can take turns without fetching again.
+_REMAINDERS: Final = 8
 _POLL_MS: Final = 1_000
 _WITHIN: Final = 10.0
 _offset: Final = attrgetter("offset")
 
 
-class Scanned(NamedTuple):
+class ScannedRecords(NamedTuple):
     """Some records, one after the other."""
 
     #: Key and record of those that have a key.
@@ -56,7 +56,7 @@ class Bodies:
     Args:
         topic: The log.
         client: Keyword arguments for aiokafka: servers and security.
-        witness: Knows whether the log is the one that it was.
+        verifier: Knows whether the log is the one that it was.
         within: Seconds for a turn to come, for the log to answer, and for which what was fetched
             is kept for who goes on.
     """
@@ -65,19 +65,19 @@ class Bodies:
         self,
         topic: str,
         client: Mapping[str, Any],
-        witness: Witness,
+        verifier: LogVerifier,
         *,
         within: float = _WITHIN,
     ) -> None:
         self._topic = topic
         self._client = client
-        self._witness = witness
+        self._verifier = verifier
         self._within = within
         self._consumer: Any = None
-        self._rests: list[_Rest] = []
+        self._remainders: list[_Remainder] = []
         #: How often the log was asked for one record after the other.
         self.scans = 0
-        self._line = Line(_WAITING, _WAITING, lambda _own: busy())
+        self._queue = FairQueue(_WAITING, _WAITING, lambda _own: busy())
 
     async def read(
         self, partition: int, keys: Mapping[int, bytes], user: str = ""
@@ -94,12 +94,12 @@ class Bodies:
             Problem: 503 where the log does not answer in time, or is another one.
         """
         found: dict[int, bytes | None] = {}
-        others = self._witness.others
+        replacements = self._verifier.replacements
         offsets = list(keys)
         for at in range(0, len(offsets), _IN_A_TURN):
             async with self._turn(user):
                 found |= await self._read(partition, offsets[at : at + _IN_A_TURN], keys)
-        await self._witness.still(others)
+        await self._verifier.check_unchanged(replacements)
         return found
 
     @contextlib.asynccontextmanager
@@ -112,7 +112,7 @@ class Bodies:
         clock = asyncio.get_running_loop().time
         try:
             async with asyncio.timeout(self._within):
-                await self._line.enter(user)
+                await self._queue.enter(user)
         except TimeoutError:
             # Somebody else is reading: nothing is wrong with the log, as far as is known.
             raise busy() from None
@@ -122,11 +122,11 @@ class Bodies:
                 try:
                     yield
                 finally:
-                    self._line.leave(user, clock() - began)
+                    self._queue.leave(user, clock() - began)
         except (KafkaError, TimeoutError) as error:
             await self._fail(error)
         except asyncio.CancelledError as error:
-            if not from_within():
+            if not is_own_cancellation():
                 raise
             await self._fail(error)
 
@@ -143,10 +143,10 @@ class Bodies:
         self, partition: int, offsets: Sequence[int], keys: Mapping[int, bytes]
     ) -> dict[int, bytes | None]:
         found: dict[int, bytes | None] = {}
-        while offsets and (rest := self._resume(partition, offsets[0])) is not None:
-            found |= await rest.pick(offsets, keys)
-            self._keep(rest)
-            offsets = offsets[bisect_left(offsets, rest.reached) :]
+        while offsets and (remainder := self._resume(partition, offsets[0])) is not None:
+            found |= await remainder.pick(offsets, keys)
+            self._keep(remainder)
+            offsets = offsets[bisect_left(offsets, remainder.reached) :]
         return found | await self._fetch(partition, offsets, keys) if offsets else found
 
     async def _fetch(
@@ -174,36 +174,36 @@ class Bodies:
                         break
                     for group in some.get(tp, ()):
                         position = group.next_offset
-                        rest = _Rest(partition, group)
+                        remainder = _Remainder(partition, group)
                         wanted = offsets[bisect_left(offsets, group.begin) :]
                         if wanted and wanted[0] < position:
-                            found |= await rest.pick(wanted, keys)
-                            self._keep(rest)
+                            found |= await remainder.pick(wanted, keys)
+                            self._keep(remainder)
         finally:
             # Or it would go on fetching what nobody asked for.
             consumer.pause(tp)
         return found
 
-    def _resume(self, partition: int, offset: int) -> _Rest | None:
+    def _resume(self, partition: int, offset: int) -> _Remainder | None:
         """Return what was fetched and reaches on from there to an offset; None where nothing is.
 
         A batch can hold very much: it is not to be unpacked for every few records.
         """
         now = asyncio.get_running_loop().time()
-        self._rests = [rest for rest in self._rests if rest.is_sure(now)]
-        for rest in self._rests:
-            if rest.has(partition, offset):
-                self._rests.remove(rest)
-                return rest
+        self._remainders = [remainder for remainder in self._remainders if remainder.is_sure(now)]
+        for remainder in self._remainders:
+            if remainder.has(partition, offset):
+                self._remainders.remove(remainder)
+                return remainder
         return None
 
-    def _keep(self, rest: _Rest) -> None:
-        if not rest.is_over:
-            rest.until = asyncio.get_running_loop().time() + self._within
-            self._rests.append(rest)
-            del self._rests[:-_RESTS]
+    def _keep(self, remainder: _Remainder) -> None:
+        if not remainder.is_over:
+            remainder.until = asyncio.get_running_loop().time() + self._within
+            self._remainders.append(remainder)
+            del self._remainders[:-_REMAINDERS]
 
-    async def scan(self, partition: int, begin: int, end: int) -> Scanned:
+    async def scan(self, partition: int, begin: int, end: int) -> ScannedRecords:
         """Read some records one after the other.
 
         Args:
@@ -218,25 +218,25 @@ class Bodies:
             Problem: 410 where the log does not hold that offset any more; 503 where it does not
                 answer in time, or is another one.
         """
-        others = self._witness.others
+        replacements = self._verifier.replacements
         async with self._turn(""):
-            rest = self._resume(partition, begin)
-            if rest is None:
+            remainder = self._resume(partition, begin)
+            if remainder is None:
                 tp = TopicPartition(self._topic, partition)
                 try:
-                    rest = _Rest(partition, await self._group(tp, begin))
+                    remainder = _Remainder(partition, await self._group(tp, begin))
                 except OffsetOutOfRangeError:
                     raise position_gone(f"{partition}:{begin}") from None
-            taken = await rest.take(begin, end)
-            self._keep(rest)
-        await self._witness.still(others)
+            taken = await remainder.take(begin, end)
+            self._keep(remainder)
+        await self._verifier.check_unchanged(replacements)
         last = (taken[-1].offset, mark_of(taken[-1].key, taken[-1].value)) if taken else None
         records = [
             (raw.key, (partition, raw.offset, raw.timestamp * 1000, raw.value))
             for raw in taken
             if raw.key is not None
         ]
-        return Scanned(records, min(rest.reached, end), last)
+        return ScannedRecords(records, min(remainder.reached, end), last)
 
     async def _group(self, tp: TopicPartition, begin: int) -> Group:
         """Fetch what lies at an offset."""
@@ -260,7 +260,7 @@ class Bodies:
                 self._client,
                 max_partition_fetch_bytes=256 * 1024,
             )
-            # Kept only once it has started: who asked may go away meanwhile.
+            # LogCache only once it has started: who asked may go away meanwhile.
             try:
                 await consumer.start()
             except BaseException:
@@ -271,13 +271,13 @@ class Bodies:
 
     async def close(self) -> None:
         """Let go of the log; the next read connects again."""
-        self._rests.clear()
+        self._remainders.clear()
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             await stop_client(consumer)
 
 
-class _Rest:
+class _Remainder:
     """What was fetched and not given out yet.
 
     Args:

@@ -183,7 +183,7 @@ class Buffer:
         queue = self._queues[partition]
         queue.arrivals.append((offset, min(queue.level, now), now))
 
-    def be_level(self, partition: int, now: int) -> None:
+    def note_caught_up(self, partition: int, now: int) -> None:
         """Take in that the tail had all of a partition at that time, in microseconds."""
         queue = self._queues.get(partition)
         if queue is not None:
@@ -295,11 +295,11 @@ class Buffer:
             if record[1] >= begin and key is not None:
                 yield key, record
 
-    def behind_since(self, held: Watermark) -> int | None:
+    def lagging_since(self, watermark: Watermark) -> int | None:
         """Return since when the projections lag.
 
         Args:
-            held: What they hold.
+            watermark: What they hold.
 
         Returns:
             The log's timestamp, in microseconds, of the first record that they do not hold, kept
@@ -309,10 +309,10 @@ class Buffer:
         """
         since: int | None = None
         for partition, queue in self._queues.items():
-            checkpoint = held.position.get(partition, 0)
+            checkpoint = watermark.position.get(partition, 0)
             if checkpoint >= queue.end:
                 continue
-            found = self._since(queue, checkpoint, held.timestamps.get(partition, 0))
+            found = self._since(queue, checkpoint, watermark.timestamps.get(partition, 0))
             if since is None or found < since:
                 since = found
         return since

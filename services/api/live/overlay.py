@@ -42,15 +42,15 @@ _KEPT: Final = 2_000
 #: Bytes of what records say of whose jobs are, of all but the one that was looked at last: a
 #: `job.created` may name 256 viewers, and none of it goes with the records. What an object of it
 #: takes beside its text, and a text of its own.
-_SAID_BYTES: Final = 16 << 20
+_AUDIENCE_BYTES: Final = 16 << 20
 _JOB_BYTES: Final = 500
 _TEXT_BYTES: Final = 60
 #: What a value has in it that is a `job.created`: that, or an escape that may stand for a part.
-_SAYS: Final = (b"job.created", b"\\")
+_CREATED_MARKS: Final = (b"job.created", b"\\")
 _offset: Final = itemgetter(1)
 
 
-class Ahead(Exception):
+class TooManyNewEvents(Exception):
     """Jobs have more events beyond the projections than a request folds.
 
     Args:
@@ -69,7 +69,7 @@ class _Folded(NamedTuple):
     next_offset: int
 
 
-class _Said(NamedTuple):
+class _Audiences(NamedTuple):
     """What the records of a key say of whose the job is."""
 
     begin: int
@@ -179,8 +179,8 @@ class Overlay:
         #: By key; those that were asked for longest ago first.
         self._folded: OrderedDict[bytes, _Folded] = OrderedDict()
         #: By partition and key, with what it takes.
-        self._said: OrderedDict[tuple[int, bytes], tuple[_Said, int]] = OrderedDict()
-        self._said_size = 0
+        self._audiences: OrderedDict[tuple[int, bytes], tuple[_Audiences, int]] = OrderedDict()
+        self._audiences_size = 0
         #: How often a request had to wait until more events were folded.
         self.waited = 0
 
@@ -199,7 +199,8 @@ class Overlay:
             Such jobs as they are at the log's end; None for one that the caller does not see then.
 
         Raises:
-            Ahead: They have more events there than a request folds: `catch_up` is to be awaited.
+            TooManyNewEvents: They have more such events than one request folds. Await `catch_up`,
+                then call this again.
         """
         by_key = self._buffer.by_key
         if not by_key:
@@ -233,7 +234,7 @@ class Overlay:
                     self._keep(key, _Folded(job, records[-1][1] + 1))
             found[job_id] = job if job is not None and caller.sees(job) else None
         if too_many:
-            raise Ahead(too_many)
+            raise TooManyNewEvents(too_many)
         return found
 
     def _begin(self, key: bytes, base: Job | None, checkpoint: int) -> tuple[Job | None, int]:
@@ -258,10 +259,10 @@ class Overlay:
         if caller.reads_all:
             return True
         if len(records) < _WORTH:
-            return any(map(caller.sees, _described(records)[1]))
-        return any(map(caller.sees, self.look_through(key, records).jobs))
+            return any(map(caller.sees, _created_jobs(records)[1]))
+        return any(map(caller.sees, self.index_audiences(key, records).jobs))
 
-    def look_through(self, key: bytes, records: Sequence[Record]) -> _Said:
+    def index_audiences(self, key: bytes, records: Sequence[Record]) -> _Audiences:
         """Look what records say of whose their job is; each is looked at once.
 
         Args:
@@ -270,21 +271,25 @@ class Overlay:
         """
         place = records[0][0], key
         begin, end = records[0][1], records[-1][1] + 1
-        said, size = self._said.pop(place, (None, 0))
-        self._said_size -= size
+        said, size = self._audiences.pop(place, (None, 0))
+        self._audiences_size -= size
         if said is None or begin < said.begin or said.end < begin:
-            said, size = _Said(begin, begin, [], []), 0
-        offsets, jobs = _described(records[bisect_left(records, said.end, key=_offset) :])
+            said, size = _Audiences(begin, begin, [], []), 0
+        offsets, jobs = _created_jobs(records[bisect_left(records, said.end, key=_offset) :])
         gone = bisect_left(said.offsets, begin)
         if gone or offsets or not size:
-            said = _Said(begin, said.end, said.offsets[gone:] + offsets, said.jobs[gone:] + jobs)
+            said = _Audiences(
+                begin, said.end, said.offsets[gone:] + offsets, said.jobs[gone:] + jobs
+            )
             size = said.size
         said = said._replace(begin=begin, end=max(end, said.end))
-        self._said[place] = said, size
-        self._said_size += size
-        while len(self._said) > _KEPT or (self._said_size > _SAID_BYTES and len(self._said) > 1):
-            _place, (_old, size) = self._said.popitem(last=False)
-            self._said_size -= size
+        self._audiences[place] = said, size
+        self._audiences_size += size
+        while len(self._audiences) > _KEPT or (
+            self._audiences_size > _AUDIENCE_BYTES and len(self._audiences) > 1
+        ):
+            _place, (_old, size) = self._audiences.popitem(last=False)
+            self._audiences_size -= size
         return said
 
     async def catch_up(
@@ -336,8 +341,8 @@ class Overlay:
     def forget(self) -> None:
         """Forget what was folded: the log is another one."""
         self._folded.clear()
-        self._said.clear()
-        self._said_size = 0
+        self._audiences.clear()
+        self._audiences_size = 0
 
     def lay_over(
         self,
@@ -357,7 +362,7 @@ class Overlay:
             partitions: How many partitions the log has.
 
         Raises:
-            Ahead: As `newer`.
+            TooManyNewEvents: As `newer`.
         """
         for job_id, job in self.newer(snapshot, caller, ids, partitions).items():
             if job is None:
@@ -366,11 +371,11 @@ class Overlay:
                 found[job_id] = job
 
 
-def _described(records: Iterable[Record]) -> tuple[list[int], list[Job]]:
+def _created_jobs(records: Iterable[Record]) -> tuple[list[int], list[Job]]:
     """Return which records may say whose a job is: their offsets, and such jobs."""
     offsets, jobs = [], []
     for _partition, offset, _timestamp, value in records:
-        if value is None or not any(sign in value for sign in _SAYS):
+        if value is None or not any(sign in value for sign in _CREATED_MARKS):
             continue
         with contextlib.suppress(EventError):
             event = decode(value)

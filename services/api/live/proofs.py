@@ -17,9 +17,9 @@ from jobtrail.core.position import Position, mark_of
 from jobtrail.log.consumers import BREAKS
 from projections.ports.read import Watermark
 from services.api.limits.overload import busy, too_many_proofs
-from services.api.limits.turns import Line
+from services.api.limits.turns import FairQueue
 from services.api.live.buffer import Buffer
-from services.api.live.witness import FAILURES, Witness, from_within
+from services.api.live.log_verifier import FAILURES, LogVerifier, is_own_cancellation
 from services.api.problems.problems import Problem, log_changed, log_unavailable
 
 #: Places whose records are remembered: 1 MiB.
@@ -37,7 +37,7 @@ _ANY: Final = -1
 _NONE: Final = -2
 
 
-class Asked(Protocol):
+class QueryableLog(Protocol):
     """A log that can be asked, as `jobtrail.log.questions.Log`."""
 
     async def begins(self) -> dict[int, int]:
@@ -70,22 +70,22 @@ class Proofs:
 
     Args:
         log: Is asked by nobody else.
-        witness: Knows whether the log is the one that it was.
+        verifier: Knows whether the log is the one that it was.
         buffer: What the tail has.
         within: Seconds for a turn to come, and for the log to answer.
     """
 
     def __init__(
-        self, log: Asked, witness: Witness, buffer: Buffer, *, within: float = _WITHIN
+        self, log: QueryableLog, verifier: LogVerifier, buffer: Buffer, *, within: float = _WITHIN
     ) -> None:
         self._log = log
-        self._witness = witness
+        self._verifier = verifier
         self._buffer = buffer
         self._within = within
-        self._line = Line(_WAITING, _PER_CALLER, _full)
+        self._queue = FairQueue(_WAITING, _PER_CALLER, _full)
         self._found: dict[tuple[int, int], _Found] = {}
-        #: What the witness's `others` was when the first of these was found.
-        self._others = witness.others
+        #: What the verifier's `others` was when the first of these was found.
+        self._replacements = verifier.replacements
         #: By caller, partition and offset what ends when that was asked.
         self._asking: dict[tuple[str, int, int], asyncio.Future[None]] = {}
         #: Whether the log is compacted, and until when that counts.
@@ -93,14 +93,14 @@ class Proofs:
 
     def __len__(self) -> int:
         """Return how many requests ask the log or wait for their turn."""
-        return len(self._line)
+        return len(self._queue)
 
-    def doubtful(self, wanted: Mapping[int, int], held: Watermark) -> dict[int, int]:
+    def unproven(self, wanted: Mapping[int, int], watermark: Watermark) -> dict[int, int]:
         """Return which pairs of a position are not proven yet by what is at hand.
 
         Args:
             wanted: The position; a pair without a mark is taken at its word.
-            held: By the projections.
+            watermark: By the projections.
 
         Returns:
             Per partition the offset of the record whose mark it has.
@@ -108,11 +108,11 @@ class Proofs:
         if not isinstance(wanted, Position) or not wanted.marks:
             return {}
         # After a break what is at hand may be of another log than the one that is there now.
-        sure = self._witness.is_sure
+        sure = self._verifier.is_verified
         places = {}
         for partition, mark in wanted.marks.items():
             offset = wanted[partition] - 1
-            last = held.last.get(partition)
+            last = watermark.last.get(partition)
             if sure and last is not None and (last.offset, last.mark) == (offset, mark):
                 continue
             if sure and self._buffer.mark(partition, offset) == mark:
@@ -121,21 +121,21 @@ class Proofs:
                 places[partition] = offset
         return places
 
-    async def prove(self, user: str, wanted: Position, held: Watermark) -> None:
+    async def prove(self, user: str, wanted: Position, watermark: Watermark) -> None:
         """Prove those pairs of a position that are in doubt, all of them together.
 
         Args:
             user: Who sent it.
             wanted: The position.
-            held: By the projections.
+            watermark: By the projections.
 
         Raises:
             Problem: 410 where another record is there; 429 or 503 where too many wait; 503 where
                 the log does not answer.
         """
         # Most are proven by that, all together, and it is asked once for all who wait.
-        await self._witness.be_sure()
-        places = self.doubtful(wanted, held)
+        await self._verifier.verify()
+        places = self.unproven(wanted, watermark)
         clock = asyncio.get_running_loop().time
         # Of two turns at most: others of the caller may have asked, and had no answer.
         until = clock() + 2 * self._within
@@ -152,11 +152,11 @@ class Proofs:
 
     def _at(self, partition: int, offset: int) -> int | None:
         """Return the mark of the record at a place; None where that is not known any more."""
-        if self._others != self._witness.others:
+        if self._replacements != self._verifier.replacements:
             self._found.clear()
-            self._others = self._witness.others
+            self._replacements = self._verifier.replacements
         found = self._found.get((partition, offset))
-        if found is None or not (self._witness.is_sure or found.breaks == BREAKS.count):
+        if found is None or not (self._verifier.is_verified or found.breaks == BREAKS.count):
             return None
         return found.mark
 
@@ -181,7 +181,7 @@ class Proofs:
         clock = asyncio.get_running_loop().time
         try:
             async with asyncio.timeout(self._within):
-                await self._line.enter(user)
+                await self._queue.enter(user)
         except TimeoutError:
             # Others are asking: nothing is wrong with the log, as far as is known.
             raise busy() from None
@@ -191,20 +191,20 @@ class Proofs:
             if unknown := self._unknown(places):
                 await self._ask(unknown)
         finally:
-            self._line.leave(user, clock() - began)
+            self._queue.leave(user, clock() - began)
 
     async def _ask(self, places: Mapping[int, int]) -> None:
-        breaks, others = BREAKS.count, self._witness.others
+        breaks, replacements = BREAKS.count, self._verifier.replacements
         try:
             async with asyncio.timeout(self._within):
                 marks = await self._marks(places)
         except FAILURES as error:
             raise await self._failed(error) from None
         except asyncio.CancelledError as error:
-            if not from_within():
+            if not is_own_cancellation():
                 raise
             raise await self._failed(error) from None
-        if others != self._witness.others:
+        if replacements != self._verifier.replacements:
             return
         for partition, offset in places.items():
             while len(self._found) >= _REMEMBERED:

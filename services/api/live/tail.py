@@ -26,9 +26,9 @@ from jobtrail.log.kafka import stop_client
 from jobtrail.log.questions import Read, last_record
 from projections.ports.read import Watermark
 from services.api.limits.limits import Timeouts
+from services.api.live.absence import LogLiveness
 from services.api.live.buffer import Buffer, Record
-from services.api.live.coverage import Pulse
-from services.api.live.witness import FAILURES, Witness, from_within
+from services.api.live.log_verifier import FAILURES, LogVerifier, is_own_cancellation
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +56,8 @@ class Tail:
         client: Keyword arguments for aiokafka: servers and security.
         buffer: Takes every record.
         watchers: By key, who else takes its records.
-        pulse: Is told when the log answers.
-        witness: Tells whether it is the same log.
+        liveness: Is told when the log answers.
+        verifier: Tells whether it is the same log.
         timeouts: When to try again.
     """
 
@@ -67,17 +67,17 @@ class Tail:
         client: Mapping[str, Any],
         buffer: Buffer,
         watchers: Mapping[bytes, Watcher],
-        pulse: Pulse,
-        witness: Witness,
+        liveness: LogLiveness,
+        verifier: LogVerifier,
         timeouts: Timeouts,
     ) -> None:
         self._topic = topic
         self._client = client
         self._buffer = buffer
         self._watchers = watchers
-        self._pulse = pulse
-        self._witness = witness
-        self._patience = timeouts
+        self._liveness = liveness
+        self._verifier = verifier
+        self._timeouts = timeouts
         self._consumer: Any = None
         self._assigned_at = 0.0
         self._tps: list[TopicPartition] = []
@@ -112,10 +112,10 @@ class Tail:
             except Exception:
                 logger.exception("action=tail_failed")
             except asyncio.CancelledError:
-                if not from_within():
+                if not is_own_cancellation():
                     raise
                 logger.warning("action=tail_retry cancelled from within")
-            await asyncio.sleep(self._patience.reconnect)
+            await asyncio.sleep(self._timeouts.reconnect)
 
     async def _follow(self) -> None:
         consumer = group_reader(
@@ -132,7 +132,7 @@ class Tail:
         finally:
             if self._consumer is not None:
                 self._consumer = None
-                self._pulse.stop()
+                self._liveness.note_lost()
             await stop_client(consumer)
 
     async def _assign(self, consumer: Any) -> None:
@@ -147,7 +147,7 @@ class Tail:
         self._tps = [TopicPartition(self._topic, partition) for partition in partitions]
         breaks = BREAKS.count
         known = {p: read for p, read in self._buffer.read().items() if p in partitions}
-        changed = await self._witness.changed(known)
+        changed = await self._verifier.changed(known)
         ends = await consumer.end_offsets(self._tps)
         consumer.assign(self._tps)
         for tp in self._tps:
@@ -163,7 +163,7 @@ class Tail:
         """Take up a partition at an offset, and what record lies before it."""
         last = None
         if offset:
-            log = await self._witness.log()
+            log = await self._verifier.log()
             record = None
             # One that has rotted proves nothing, and nothing is read of it.
             with contextlib.suppress(CorruptRecordException):
@@ -211,7 +211,7 @@ class Tail:
             for group in groups:
                 if not await self._take(consumer, tp.partition, group):
                     break
-        self._listen_for_pulse(consumer)
+        self._note_liveness(consumer)
         if not fetched:
             self._check_silence()
             return
@@ -289,8 +289,8 @@ class Tail:
     def _have_proven(self, breaks: int) -> None:
         """Take in that all partitions were proven after so many breaks."""
         self._proved_breaks = breaks
-        self._prove_at = monotonic() + self._patience.prove
-        self._witness.trust(breaks)
+        self._prove_at = monotonic() + self._timeouts.prove
+        self._verifier.note_verified(breaks)
 
     async def _prove(self, consumer: Any, read: Mapping[int, Read]) -> Collection[int]:
         """Prove that the log is the one that was read; begin again where it is not.
@@ -298,7 +298,7 @@ class Tail:
         Returns:
             The partitions of which it is another one.
         """
-        changed = await self._witness.changed(read)
+        changed = await self._verifier.changed(read)
         if changed:
             tps = [TopicPartition(self._topic, partition) for partition in changed]
             ends = await consumer.end_offsets(tps)
@@ -308,22 +308,22 @@ class Tail:
         return changed.keys()
 
     async def _is_compacted(self) -> bool:
-        return await (await self._witness.log()).is_compacted()
+        return await (await self._verifier.log()).is_compacted()
 
     def _check_silence(self) -> None:
         """Begin with a new connection where the log has not answered for long.
 
         aiokafka connects again by itself, but has been seen to be alive and get nothing.
         """
-        silent = min(self._pulse.silent_for(), monotonic() - self._assigned_at)
-        if silent > 2 * self._patience.silence:
+        silent = min(self._liveness.silent_for(), monotonic() - self._assigned_at)
+        if silent > 2 * self._timeouts.silence:
             raise OSError(f"the log has not answered for {silent:.0f} seconds")
 
     async def _begin_again(self, consumer: Any, error: OffsetOutOfRangeError) -> None:
         """Go on at the end of partitions that no longer hold the offset we are at."""
         lost = list(error.args[0])
         read = self._buffer.read()
-        changed = await self._witness.changed({tp.partition: read[tp.partition] for tp in lost})
+        changed = await self._verifier.changed({tp.partition: read[tp.partition] for tp in lost})
         ends = await consumer.end_offsets(lost)
         for tp in lost:
             logger.warning(
@@ -335,25 +335,25 @@ class Tail:
             await self._begin(tp.partition, ends[tp], replaced=tp.partition in changed)
             consumer.seek(tp, ends[tp])
 
-    def _listen_for_pulse(self, consumer: Any) -> None:
+    def _note_liveness(self, consumer: Any) -> None:
         """Take note of when the log answered last, for the partition that is worst off."""
         polls = [consumer.last_poll_timestamp(tp) for tp in self._tps]
         if polls and None not in polls:
             heard = min(polls)
-            self._pulse.beat(max(time.time() - heard / 1000, 0.0))
+            self._liveness.note_answer(max(time.time() - heard / 1000, 0.0))
             for tp in self._tps:
-                if not self._behind(tp):
-                    self._buffer.be_level(tp.partition, heard * 1000)
+                if not self._lag(tp):
+                    self._buffer.note_caught_up(tp.partition, heard * 1000)
 
-    def records_behind(self) -> int:
+    def lag_records(self) -> int:
         """Return how many records the log has that were not taken in yet, as far as is known."""
-        return sum(self._behind(tp) for tp in self._tps)
+        return sum(self._lag(tp) for tp in self._tps)
 
-    def has_more(self, partition: int) -> bool:
+    def has_pending(self, partition: int) -> bool:
         """Tell whether a partition has records that arrived here and were not taken in yet."""
-        return self._behind(TopicPartition(self._topic, partition)) > 0
+        return self._lag(TopicPartition(self._topic, partition)) > 0
 
-    def _behind(self, tp: TopicPartition) -> int:
+    def _lag(self, tp: TopicPartition) -> int:
         # Where a transaction is under way, what lies behind its beginning can't be read yet: that
         # is there all the same.
         end = None if self._consumer is None else self._consumer.highwater(tp)

@@ -78,7 +78,7 @@ LOG_UNAVAILABLE: Final = Kind(503, "log-unavailable", "The log can't be reached.
 _FAULTS: Final = 100
 
 
-class Fault(NamedTuple):
+class RequestFault(NamedTuple):
     """One thing that is wrong with a request."""
 
     #: `parameter` (of the query or a header) or `pointer` (RFC 6901, into the body).
@@ -110,7 +110,7 @@ class Problem(Exception):
         kind: Kind,
         detail: str,
         *,
-        faults: Sequence[Fault] = (),
+        faults: Sequence[RequestFault] = (),
         headers: Mapping[str, str] | None = None,
         reason: str | None = None,
         members: Mapping[str, Any] | None = None,
@@ -145,7 +145,7 @@ class Problem(Exception):
         )
 
 
-def invalid(faults: Sequence[Fault]) -> Problem:
+def invalid(faults: Sequence[RequestFault]) -> Problem:
     """A request with faults, all of them at once; of very many the first."""
     things = "one thing is" if len(faults) == 1 else f"{len(faults):,} things are"
     where = "`errors`" if len(faults) <= _FAULTS else f"`errors` for the first {_FAULTS}"
@@ -183,7 +183,7 @@ def api_keys_unknown() -> Problem:
     )
 
 
-def foreign_source(faults: Sequence[Fault]) -> Problem:
+def foreign_source(faults: Sequence[RequestFault]) -> Problem:
     """An API key that is bound to sources sent events of others."""
     return Problem(
         FOREIGN_SOURCE,

@@ -12,9 +12,9 @@ from jobtrail.core import position as parsed
 from jobtrail.core.errors import UsageError
 from jobtrail.core.position import PATTERN, format_position, parse_position
 from projections.ports.read import Watermark
+from services.api.live.absence import LogLiveness
 from services.api.live.buffer import UNKNOWN, Buffer
-from services.api.live.coverage import Pulse
-from services.api.problems.problems import Fault, invalid
+from services.api.problems.problems import RequestFault, invalid
 
 #: What a position looks like.
 Position = Annotated[str, Meta(pattern=PATTERN, examples=["3:1043"])]
@@ -34,22 +34,22 @@ class Freshness:
 
     Args:
         buffer: Knows the end of the log.
-        pulse: Whether that is so at the moment.
-        has_more: Tells of a partition whether records of it arrived that the buffer has not yet.
+        liveness: Whether that is so at the moment.
+        has_pending: Tells of a partition whether records of it arrived that the buffer has not yet.
         look_again: Seconds for which it is taken to have none, once it had none.
     """
 
     def __init__(
         self,
         buffer: Buffer,
-        pulse: Pulse,
-        has_more: Callable[[int], bool],
+        liveness: LogLiveness,
+        has_pending: Callable[[int], bool],
         *,
         look_again: float = _LOOK_AGAIN,
     ) -> None:
         self._buffer = buffer
-        self._pulse = pulse
-        self._has_more = has_more
+        self._liveness = liveness
+        self._has_more = has_pending
         self._look_again = look_again
         self._last: tuple[Mapping[int, int], Mapping[int, Sequence[int]], str] = ({}, {}, "")
         #: What was held, at which of the log's ends, and the same with the tail.
@@ -62,24 +62,27 @@ class Freshness:
         #: headers.
         self._level: tuple[Watermark | None, int, float, dict[str, str]] = (None, 0, 0.0, {})
 
-    def headers(self, held: Watermark) -> dict[str, str]:
+    def headers(self, watermark: Watermark) -> dict[str, str]:
         """Return the headers of an answer that holds this much of the log."""
         level, turn, until, headers = self._level
         if (
-            held is level
+            watermark is level
             and turn == self._buffer.turn
             and time.monotonic() < until
-            and self._pulse.is_up
+            and self._liveness.is_up
         ):
             return headers.copy()
-        lag = self.lag(held)
-        headers = {POSITION: self._as_text(held.position, held.last), LAG: _in_seconds(lag)}
+        lag = self.lag(watermark)
+        headers = {
+            POSITION: self._as_text(watermark.position, watermark.last),
+            LAG: _in_seconds(lag),
+        }
         if lag == 0:
             until = time.monotonic() + self._look_again
-            self._level = (held, self._buffer.turn, until, headers.copy())
+            self._level = (watermark, self._buffer.turn, until, headers.copy())
         return headers
 
-    def lag(self, held: Watermark) -> float | None:
+    def lag(self, watermark: Watermark) -> float | None:
         """Return by how many seconds the projections are behind the log.
 
         Of what the tail has not taken in yet nothing is known but that it came after the tail had
@@ -89,18 +92,18 @@ class Freshness:
             0 when they are level with it, None while that can't be told: the log has not answered
             for some time, or says impossible times.
         """
-        if not self._buffer.followed or not self._pulse.is_up:
+        if not self._buffer.followed or not self._liveness.is_up:
             return None
-        behind = self._buffer.behind_since(held)
-        instants = self._tail_since(held.position)
+        behind = self._buffer.lagging_since(watermark)
+        instants = self._tail_since(watermark.position)
         if behind is not None:
             instants.append(behind)
         return self._lag_since(instants)
 
     def _tail_since(self, partitions: Iterable[int]) -> list[int]:
         """Return since when the tail itself has not had all, of each partition where it has not."""
-        buffer, has_more = self._buffer, self._has_more
-        return [buffer.level(p) for p in partitions if has_more(p) and buffer.follows(p)]
+        buffer, has_pending = self._buffer, self._has_more
+        return [buffer.level(p) for p in partitions if has_pending(p) and buffer.follows(p)]
 
     def _lag_since(self, instants: Sequence[int]) -> float | None:
         """Return the lag by since when things lag, in microseconds; None where nobody can tell."""
@@ -113,29 +116,29 @@ class Freshness:
         # Less than a millisecond is still behind.
         return max(lag, 0.001)
 
-    def with_tail(self, held: Watermark) -> Watermark:
+    def with_tail(self, watermark: Watermark) -> Watermark:
         """Return what an answer holds that was read now and has the tail laid over it."""
         buffer = self._buffer
         known, turn, whole = self._with_tail
-        if held is known and turn == buffer.turn:
+        if watermark is known and turn == buffer.turn:
             # The same as the answer before: so are its headers.
             return whole
-        position = dict(held.position)
-        last = dict(held.last)
-        for partition, offset in held.position.items():
+        position = dict(watermark.position)
+        last = dict(watermark.last)
+        for partition, offset in watermark.position.items():
             end = buffer.end(partition)
             if end > offset and buffer.covers(partition, offset):
                 position[partition] = end
                 if (record := buffer.last_record(partition)) is not None:
                     last[partition] = record
-        whole = held._replace(position=position, last=last)
-        self._with_tail = (held, buffer.turn, whole)
+        whole = watermark._replace(position=position, last=last)
+        self._with_tail = (watermark, buffer.turn, whole)
         return whole
 
     def at_end(self, position: Mapping[int, int]) -> dict[str, str]:
         """Return the headers of an answer whose jobs the tail has kept up with, up to there."""
         buffer = self._buffer
-        lag = self._lag_since(self._tail_since(position)) if self._pulse.is_up else None
+        lag = self._lag_since(self._tail_since(position)) if self._liveness.is_up else None
         marks = {p: buffer.last(p, end) for p, end in position.items()}
         text = self._as_text(position, {p: found for p, found in marks.items() if found})
         return {POSITION: text, LAG: _in_seconds(lag)}
@@ -202,7 +205,7 @@ def read_position(header: str, name: str = POSITION) -> parsed.Position:
     try:
         return parse_position(header)
     except UsageError as error:
-        raise invalid([Fault("parameter", name, str(error))]) from None
+        raise invalid([RequestFault("parameter", name, str(error))]) from None
 
 
 def check_partitions(position: Mapping[int, int], partitions: int, name: str) -> None:
@@ -214,4 +217,4 @@ def check_partitions(position: Mapping[int, int], partitions: int, name: str) ->
     beyond = [partition for partition in position if partition >= partitions]
     if beyond:
         detail = f"The log has {partitions} partitions; found partition {beyond[0]}."
-        raise invalid([Fault("parameter", name, detail)])
+        raise invalid([RequestFault("parameter", name, detail)])

@@ -34,7 +34,7 @@ class PastPage(NamedTuple):
     reached: Cursor | None
     #: How many matches are to be passed over there.
     skip: int
-    held: Watermark
+    watermark: Watermark
 
 
 class Past:
@@ -87,7 +87,7 @@ class Past:
         """
         # Only a folded job's tags tell whether it counts among those to be passed over.
         later = skip if filters.tags else 0
-        looked, held = await self._reads.read(
+        looked, watermark = await self._reads.read(
             caller.user,
             lambda snapshot: snapshot.search_at(
                 caller,
@@ -107,7 +107,7 @@ class Past:
         if len(jobs) > size:
             jobs = jobs[:size]
             reached = Cursor(jobs[-1].created_at, jobs[-1].id)
-        return PastPage(jobs, reached, skip - looked.skipped - passed, held)
+        return PastPage(jobs, reached, skip - looked.skipped - passed, watermark)
 
     async def _fold_some(self, found: Sequence[PastJob], user: str) -> tuple[list[Job], bool]:
         """Fold jobs until their answers have so many bytes; tell whether all of them were."""

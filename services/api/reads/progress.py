@@ -17,7 +17,7 @@ from projections.ports.read import Snapshot, Watermark
 from services.api.feed.feed import Feed
 from services.api.limits.limits import Timeouts
 from services.api.live.buffer import Buffer
-from services.api.live.standing import Standing
+from services.api.live.stalls import Stalls
 from services.api.problems.problems import stopping
 from services.api.store import Store
 
@@ -37,18 +37,18 @@ class Progress:
         store: The projections.
         buffer: Is trimmed as they move on.
         feed: Is told of them before.
-        standing: Is told of them too.
+        stalls: Is told of them too.
         timeouts: How often to look.
     """
 
     def __init__(
-        self, store: Store, buffer: Buffer, feed: Feed, standing: Standing, timeouts: Timeouts
+        self, store: Store, buffer: Buffer, feed: Feed, stalls: Stalls, timeouts: Timeouts
     ) -> None:
         self._store = store
         self._buffer = buffer
         self._feed = feed
-        self._standing = standing
-        self._patience = timeouts
+        self._stalls = stalls
+        self._timeouts = timeouts
         self._waiting: dict[asyncio.Future[None], Callable[[Watermark], bool]] = {}
         self._closed = False
         self._needed = asyncio.Event()
@@ -76,7 +76,7 @@ class Progress:
         while True:
             await self._needed.wait()
             try:
-                if not self.look():
+                if not self.poll():
                     self._needed.clear()
             except Exception:
                 logger.exception("action=look_failed")
@@ -85,12 +85,12 @@ class Progress:
     def _interval(self) -> float:
         """Return the seconds until the next look."""
         if self._failing:
-            return self._patience.look
+            return self._timeouts.poll
         if self._more:
             # No longer than others need to be served in between.
             return 0.001
         eager = self._waiting or self._feed.listeners
-        return self._patience.eager_look if eager else self._patience.look
+        return self._timeouts.eager_poll if eager else self._timeouts.poll
 
     async def _pause(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -101,18 +101,18 @@ class Progress:
         finally:
             handle.cancel()
 
-    def look(self) -> bool:
+    def poll(self) -> bool:
         """Look once; return whether anybody needs another look."""
         more = False
         try:
             with self._store.view() as snapshot:
-                held = snapshot.held
-                self._standing.note(held)
+                watermark = snapshot.held
+                self._stalls.note(watermark)
                 more = self._feed.publish(snapshot, self._store.partitions)
-                whole = held.position
-                if held.recovering:
+                whole = watermark.position
+                if watermark.recovering:
                     # What is of another log says nothing of how far this one is held.
-                    whole = {p: o for p, o in whole.items() if p not in held.recovering}
+                    whole = {p: o for p, o in whole.items() if p not in watermark.recovering}
                 more = self._buffer.trim(self._feed.kept(whole), _DROPPED) or more
                 self._more = more
                 if self._listener is not None:
@@ -124,7 +124,7 @@ class Progress:
             return True
         self._failing = False
         for future, is_there in self._waiting.items():
-            if is_there(held):
+            if is_there(watermark):
                 _wake(future)
         return more or bool(self._waiting) or bool(self._buffer.size)
 
@@ -137,7 +137,9 @@ class Progress:
         Returns:
             Whether they did in time.
         """
-        return await self.until(lambda held: holds(held.position, wanted), self._patience.position)
+        return await self.until(
+            lambda watermark: holds(watermark.position, wanted), self._timeouts.position
+        )
 
     async def leaves(self, position: Mapping[int, int], seconds: float) -> bool:
         """Wait until the projections hold anything else than at a position.
@@ -145,7 +147,7 @@ class Progress:
         Returns:
             Whether they did in time.
         """
-        return await self.until(lambda held: held.position != position, seconds)
+        return await self.until(lambda watermark: watermark.position != position, seconds)
 
     async def until(self, is_there: Callable[[Watermark], bool], seconds: float) -> bool:
         """Wait until something is true of what the projections hold.

@@ -21,13 +21,13 @@ from projections.ports.meter import Meter, TooLong
 from projections.ports.read import Filters, Snapshot, Watermark
 from services.api.limits.limits import Rate
 from services.api.limits.overload import busy, read_too_long, too_many_reads
-from services.api.limits.turns import Line
+from services.api.limits.turns import FairQueue
 from services.api.problems.problems import Problem
 from services.api.store import Store, as_problem, is_recovering
 
 _T = TypeVar("_T")
 #: A caller, and which filters a search has.
-_Kind = tuple[str | bool, ...]
+_SearchKind = tuple[str | bool, ...]
 
 #: Steps of SQLite's that a read on the event loop may take, and seconds: a page of 20 takes a tenth
 #: of either.
@@ -46,7 +46,7 @@ _TRY: Final = 0.001
 _REMEMBERED: Final = 1_024
 
 
-def brief(page_bytes: int) -> Meter:
+def brief_meter(page_bytes: int) -> Meter:
     """Return the bound of reads on the event loop.
 
     Args:
@@ -56,12 +56,12 @@ def brief(page_bytes: int) -> Meter:
     return Meter(_BRIEF_STEPS, rows=rows, audiences=_BRIEF_AUDIENCES, seconds=_BRIEF_SECONDS)
 
 
-def long() -> Meter:
+def long_meter() -> Meter:
     """Return the bound of reads beside it: that of time alone, looked at each half millisecond."""
     return Meter(2**62, rows=2**62, audiences=2**61, every=20_000)
 
 
-class Limits(NamedTuple):
+class ReadLimits(NamedTuple):
     """How much may be read beside the event loop."""
 
     total: int
@@ -74,7 +74,7 @@ class Limits(NamedTuple):
     page_bytes: int
 
     @classmethod
-    def of(cls, settings: Settings) -> Limits:
+    def of(cls, settings: Settings) -> ReadLimits:
         """Return the bounds of a process."""
         return cls(
             settings.max_reads,
@@ -86,20 +86,20 @@ class Limits(NamedTuple):
         )
 
 
-class _Read:
+class _RunningRead:
     """One read: until when it may go on, and what it took."""
 
-    __slots__ = ("cost", "left", "until")
+    __slots__ = ("abandoned", "cost", "until")
 
     def __init__(self, until: float) -> None:
         self.until = until
         #: Nobody waits for it any more.
-        self.left = False
+        self.abandoned = False
         #: Seconds of a processor.
         self.cost = 0.0
 
     def is_over(self) -> bool:
-        return self.left or time.monotonic() > self.until
+        return self.abandoned or time.monotonic() > self.until
 
 
 class Reads:
@@ -111,21 +111,21 @@ class Reads:
         rate: Is charged for what reads take.
     """
 
-    def __init__(self, store: Store, limits: Limits, rate: Rate) -> None:
+    def __init__(self, store: Store, limits: ReadLimits, rate: Rate) -> None:
         self._store = store
         self.limits = limits
         self._rate = rate
-        self._line = Line(limits.total, limits.per_caller, self._full)
+        self._queue = FairQueue(limits.total, limits.per_caller, self._full)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reads")
         #: Until when what is not tried on the event loop.
-        self._too_long: dict[_Kind, float] = {}
+        self._too_long: dict[_SearchKind, float] = {}
         #: How many reads were refused or ended, by the reason; seconds of a processor.
         self.refused: Counter[str] = Counter(caller=0, process=0, deadline=0)
         self.seconds = 0.0
 
     def __len__(self) -> int:
         """Return how many reads are under way or wait for their turn."""
-        return len(self._line)
+        return len(self._queue)
 
     def _full(self, own: bool) -> Problem:
         self.refused["caller" if own else "process"] += 1
@@ -162,28 +162,30 @@ class Reads:
         """
         return await self._in_turn(user, lambda read: work(read.is_over))
 
-    async def _in_turn(self, user: str, work: Callable[[_Read], _T], *, begun: bool = False) -> _T:
+    async def _in_turn(
+        self, user: str, work: Callable[[_RunningRead], _T], *, begun: bool = False
+    ) -> _T:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(None if begun else self.limits.deadline):
-                await self._line.enter(user, begun=begun)
+                await self._queue.enter(user, begun=begun)
         except TimeoutError:
             self.refused["deadline"] += 1
             raise busy() from None
-        read = _Read(time.monotonic() + self.limits.seconds)
+        read = _RunningRead(time.monotonic() + self.limits.seconds)
         future = loop.run_in_executor(self._thread, _measured, read, work)
         # The thread is not free before it has ended, whoever may have gone away.
         future.add_done_callback(partial(self._done, user, read))
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            read.left = True
+            read.abandoned = True
             raise
         except TooLong:
             self.refused["deadline"] += 1
             raise read_too_long(self.limits.seconds) from None
 
-    def _ask(self, ask: Callable[[Snapshot], _T], read: _Read) -> tuple[_T, Watermark]:
+    def _ask(self, ask: Callable[[Snapshot], _T], read: _RunningRead) -> tuple[_T, Watermark]:
         try:
             with self._store.view() as snapshot:
                 if snapshot.held.recovering:
@@ -194,12 +196,12 @@ class Reads:
         except StoreError as error:
             raise as_problem(error) from error
 
-    def _done(self, user: str, read: _Read, future: asyncio.Future[object]) -> None:
+    def _done(self, user: str, read: _RunningRead, future: asyncio.Future[object]) -> None:
         if not future.cancelled():
             future.exception()
         self.seconds += read.cost
         self._rate.charge(user, read.cost / _PRICE)
-        self._line.leave(user, read.cost)
+        self._queue.leave(user, read.cost)
 
     def is_brief(self, user: str, filters: Filters, skip: int) -> bool:
         """Tell whether a search is worth a try on the event loop.
@@ -233,12 +235,12 @@ class Reads:
         self._store.close()
 
 
-def _kind(user: str, filters: Filters, skip: int) -> _Kind:
+def _kind(user: str, filters: Filters, skip: int) -> _SearchKind:
     """Return what searches of a caller have in common that take about as long."""
     return user, skip > 0, *(value is not None and value != () for value in filters)
 
 
-def _measured(read: _Read, work: Callable[[_Read], _T]) -> _T:
+def _measured(read: _RunningRead, work: Callable[[_RunningRead], _T]) -> _T:
     began = time.thread_time()
     try:
         return work(read)

@@ -18,7 +18,12 @@ from services.api.http.answers import LongAnswer, Members, encode, stored_status
 from services.api.http.requests import BulkQuery, read_query
 from services.api.problems.problems import NOT_FOUND, TOO_MANY_WAITS, not_found
 from services.api.routes.current_states import AT_ONCE, many_states
-from services.api.routes.reach import Known, look_again, reach_position, surely
+from services.api.routes.reach import (
+    IsCertain,
+    pause_before_retry,
+    reach_position,
+    read_until_certain,
+)
 from services.api.service import Service
 from services.api.serving.endpoint import FRESHNESS, LONG_READS, Answer, Endpoint
 from services.api.waits.watching import Wait
@@ -26,14 +31,14 @@ from services.api.waits.watching import Wait
 #: Jobs that are in memory at a time.
 PAGE: Final = 1000
 #: Seconds between two looks whether a job has joined while the projections are behind, at most.
-_LOOK_AGAIN: Final = 0.25
+_RETRY_AFTER: Final = 0.25
 _FIRST_PAUSE: Final = 0.005
 #: For how many times as long as it took to look through a bulk it is not looked through again.
-_SPARED: Final = 4.0
+_PAUSE_FACTOR: Final = 4.0
 _UNENDED: Final = tuple(state for state in STATES if state not in ENDED)
 
 
-class _Page(NamedTuple):
+class _BulkPage(NamedTuple):
     """Some jobs of a bulk, and what the projections hold that they were read from."""
 
     ids: list[str]
@@ -41,7 +46,7 @@ class _Page(NamedTuple):
     members: bytes
     #: Where the next page begins; None after the last one.
     end: Cursor | None
-    held: Watermark
+    watermark: Watermark
 
 
 async def bulk(service: Service, request: web.Request, identity: Identity) -> web.StreamResponse:
@@ -108,7 +113,7 @@ class _Bulk:
         assert self._held is not None
         return self._service.freshness.headers(self._held)
 
-    async def first_page(self, *, begun: bool) -> _Page:
+    async def first_page(self, *, begun: bool) -> _BulkPage:
         """Read the first jobs; where there are none, once that is certain.
 
         Args:
@@ -119,36 +124,40 @@ class _Bulk:
         """
         page = await self.page(None, begun=begun)
         # Before it is looked at again: what is certain then was there to be read.
-        while not page.ids and not self._knows(page.held):
-            await surely(self._service, self._caller.user, self._known)
-            await look_again(self._service, self._caller.user)
+        while not page.ids and not self._holds_log_end(page.watermark):
+            await read_until_certain(self._service, self._caller.user, self._read_nothing)
+            await pause_before_retry(self._service, self._caller.user)
             page = await self.page(None, begun=begun)
         return page
 
-    def _known(self) -> tuple[None, Known | None]:
+    def _read_nothing(self) -> tuple[None, IsCertain | None]:
         with self._service.store.snapshot() as snapshot:
-            return None, None if self._knows(snapshot.held) else self._knows
+            return None, None if self._holds_log_end(snapshot.held) else self._holds_log_end
 
-    def _knows(self, held: Watermark) -> bool:
+    def _holds_log_end(self, watermark: Watermark) -> bool:
         """Tell whether the projections hold what the log had when the bulk was looked for."""
         if self._end is None:
-            self._end = self._service.coverage.end(held)
-        return self._end is not None and not held.recovering and holds(held.position, self._end)
+            self._end = self._service.absence.end(watermark)
+        return (
+            self._end is not None
+            and not watermark.recovering
+            and holds(watermark.position, self._end)
+        )
 
     async def page(
         self, after: Cursor | None, filters: Filters | None = None, *, begun: bool = False
-    ) -> _Page:
+    ) -> _BulkPage:
         """Read the next jobs that there are; those of a large bulk beside the event loop."""
         asked = filters or self._filters
         page = self._small(asked) if after is None else None
         if page is None:
             page = await self._large(after, asked, begun=begun)
         if after is None:
-            held = page.held
-            self._held = self._service.freshness.with_tail(held) if self._live else held
+            watermark = page.watermark
+            self._held = self._service.freshness.with_tail(watermark) if self._live else watermark
         return page
 
-    async def _large(self, after: Cursor | None, asked: Filters, *, begun: bool) -> _Page:
+    async def _large(self, after: Cursor | None, asked: Filters, *, begun: bool) -> _BulkPage:
         limits = self._service.reads.limits
 
         def read(snapshot: Snapshot) -> tuple[Part, bytes]:
@@ -163,24 +172,24 @@ class _Bulk:
             return part, _members(part.lines)
 
         while True:
-            (part, members), held = await self._service.reads.read(
+            (part, members), watermark = await self._service.reads.read(
                 self._caller.user, read, begun=begun
             )
             after = part.reached
             if part.lines or after is None:
-                return _Page(_ids(part.lines), members, after, held)
+                return _BulkPage(_ids(part.lines), members, after, watermark)
 
-    def _small(self, filters: Filters) -> _Page | None:
+    def _small(self, filters: Filters) -> _BulkPage | None:
         """Read a bulk that has few jobs on the event loop; None where it has more."""
         try:
             with self._service.store.snapshot() as snapshot, snapshot.meter:
-                held = snapshot.held
+                watermark = snapshot.held
                 lines = snapshot.search(self._caller, filters, size=AT_ONCE + 1)
         except TooLong:
             return None
         if len(lines) > AT_ONCE:
             return None
-        return _Page(_ids(lines), _members(lines), None, held)
+        return _BulkPage(_ids(lines), _members(lines), None, watermark)
 
     async def hold(self, long: LongAnswer, deadline: Deadline) -> None:
         """Wait until every job has ended, those that join meanwhile too, or the time is up."""
@@ -188,7 +197,7 @@ class _Bulk:
         waits = self._service.waits
         over = True
         while over:
-            known = self._knows_all()
+            known = self._has_all()
             wait = await self._register(deadline)
             if wait is None:
                 left = deadline() - asyncio.get_running_loop().time()
@@ -196,8 +205,8 @@ class _Bulk:
                     return
                 # A job may have joined that the projections do not hold yet.
                 await long.sign_of_life()
-                await self._service.progress.until(self._knows, min(left, _LOOK_AGAIN))
-                await look_again(self._service, self._caller.user)
+                await self._service.progress.until(self._holds_log_end, min(left, _RETRY_AFTER))
+                await pause_before_retry(self._service, self._caller.user)
                 continue
             try:
                 await waits.hold(wait, deadline, long.sign_of_life)
@@ -211,19 +220,19 @@ class _Bulk:
         until = min(now() + self._service.timeouts.unknown, deadline())
         pause = _FIRST_PAUSE
         while not (page := await self.page(None)).ids:
-            position = page.held.position
+            position = page.watermark.position
             left = until - now()
             if left <= 0 or not await self._service.progress.leaves(position, left):
                 return
             # Not with each event of others.
             await asyncio.sleep(min(pause, max(0.0, until - now())))
-            pause = min(2 * pause, _LOOK_AGAIN)
-            await look_again(self._service, self._caller.user)
+            pause = min(2 * pause, _RETRY_AFTER)
+            await pause_before_retry(self._service, self._caller.user)
 
-    def _knows_all(self) -> bool:
+    def _has_all(self) -> bool:
         """Tell whether what is read now has all that the log had when the bulk was looked for."""
         with self._service.store.snapshot() as snapshot:
-            return self._knows(snapshot.held)
+            return self._holds_log_end(snapshot.held)
 
     async def _register(self, deadline: Deadline) -> Wait | None:
         """Watch some jobs that have not ended; None where there are none."""
@@ -236,7 +245,7 @@ class _Bulk:
             return await self._watch_some()
         finally:
             ended = clock()
-            self._again_at = ended + _SPARED * (ended - began)
+            self._again_at = ended + _PAUSE_FACTOR * (ended - began)
 
     async def _watch_some(self) -> Wait | None:
         service = self._service

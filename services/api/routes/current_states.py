@@ -16,7 +16,7 @@ from projections.ports.meter import TooLong
 from projections.ports.read import Caller, Watermark
 from services.api.http.answers import status_answer, stored_status
 from services.api.problems.problems import behind
-from services.api.routes.reach import surely
+from services.api.routes.reach import read_until_certain
 from services.api.service import Service
 from services.api.store import is_recovering
 
@@ -35,7 +35,7 @@ class States(NamedTuple):
     #: By their jobs' ids; None for what the caller no longer sees.
     known: dict[str, Status | None]
     #: What the projections held.
-    held: Watermark
+    watermark: Watermark
     #: The same with the tail.
     fresh: Watermark
 
@@ -44,21 +44,21 @@ def states_at_end(service: Service, caller: Caller, ids: Sequence[str]) -> State
     """Read the states of a few jobs.
 
     Raises:
-        Ahead: They have more events beyond the projections than are folded in one step.
+        TooManyNewEvents: They have more events beyond the projections than are folded in one step.
         Problem: 503 where their part of the projections is not there.
         TooLong: They are too large.
     """
     with service.store.some() as snapshot:
         partitions = service.store.partitions
-        held = snapshot.held
-        check_whole(held, ids, partitions)
+        watermark = snapshot.held
+        check_whole(watermark, ids, partitions)
         with snapshot.meter:
             found = snapshot.states(caller, ids)
         known: dict[str, Status | None] = {status[0]: stored_status(*status) for status in found}
         newer = service.overlay.newer(snapshot, caller, ids, partitions)
     for job_id, job in newer.items():
         known[job_id] = None if job is None else status_answer(job)
-    return States(known, held, service.freshness.with_tail(held))
+    return States(known, watermark, service.freshness.with_tail(watermark))
 
 
 async def many_states(
@@ -80,7 +80,9 @@ async def many_states(
     while at < len(ids):
         some = ids[at : at + size]
         try:
-            found = await surely(service, caller.user, partial(_settled, service, caller, some))
+            found = await read_until_certain(
+                service, caller.user, partial(_settled, service, caller, some)
+            )
         except TooLong:
             if size == 1:
                 raise
@@ -98,13 +100,13 @@ def _settled(service: Service, caller: Caller, ids: Sequence[str]) -> tuple[Stat
     return states_at_end(service, caller, ids), None
 
 
-def check_whole(held: Watermark, ids: Sequence[str], partitions: int) -> None:
+def check_whole(watermark: Watermark, ids: Sequence[str], partitions: int) -> None:
     """Refuse to answer for jobs whose part of the projections is not there.
 
     Raises:
         Problem: 503.
     """
-    if held.recovering and not held.recovering.isdisjoint(
+    if watermark.recovering and not watermark.recovering.isdisjoint(
         partition_of(job_id, partitions) for job_id in ids
     ):
-        raise is_recovering(held)
+        raise is_recovering(watermark)

@@ -62,13 +62,13 @@ async def feed(service: Service, request: web.Request, identity: Identity) -> we
     await reach_position(service, request)
     wanted = await reach_position(service, request, name=LAST_EVENT)
     with service.store.snapshot() as snapshot:
-        held = snapshot.held
-    listener = service.feed.join(identity.caller, held, wanted)
+        watermark = snapshot.held
+    listener = service.feed.join(identity.caller, watermark, wanted)
     try:
-        fresh = service.freshness.headers(held)
-        told = _Told(service, listener, Interest.of(identity.caller, query.filters))
-        async with contextlib.aclosing(told.parts()) as parts:
-            begin = told.mark()
+        fresh = service.freshness.headers(watermark)
+        stream = _FeedStream(service, listener, Interest.of(identity.caller, query.filters))
+        async with contextlib.aclosing(stream.parts()) as parts:
+            begin = stream.mark()
             # What can't be told from there on is refused before the answer begins.
             first = await anext(parts, begin)
             response = until_the_end(request, web.StreamResponse(headers={**_HEADERS, **fresh}))
@@ -101,7 +101,7 @@ async def _tell(
     await response.write_eof()
 
 
-class _Told:
+class _FeedStream:
     """What one listener is told.
 
     Args:
@@ -162,24 +162,24 @@ class _Told:
                 rest = True
                 while rest:
                     begin, end = listener.at[partition], target[partition]
-                    reading = asyncio.create_task(service.spans.read(partition, begin, end, user))
+                    pending = asyncio.create_task(service.spans.read(partition, begin, end, user))
                     try:
-                        while not (await asyncio.wait({reading}, timeout=interval))[0]:
+                        while not (await asyncio.wait({pending}, timeout=interval))[0]:
                             yield self.mark()
                         if listener.over:
                             # The log may be another one: where it ends for them was said before.
-                            reading.exception()
+                            pending.exception()
                             return
                         # The span is not kept for as long as it takes them to take their part.
-                        part, rest = self._part_of(reading.result())
+                        part, rest = self._part_of(pending.result())
                     finally:
-                        reading.cancel()
-                        del reading
+                        pending.cancel()
+                        del pending
                     yield part
 
     def _part_of(self, span: Span) -> tuple[bytes, bool]:
         """Return what they are told of a span, or of the first of it, and whether there is more."""
-        left = span.behind(self._listener.at[span.partition])
+        left = span.from_offset(self._listener.at[span.partition])
         part, looked_at = self._as_text(left)
         if looked_at == len(left):
             self._reach(span.partition, span.end, span.last)

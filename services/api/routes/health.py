@@ -48,38 +48,38 @@ async def readyz(service: Service, request: web.Request, _identity: Identity) ->
 
 
 def _log(service: Service) -> LogHealth:
-    silent = service.pulse.silent_for()
-    return LogHealth(service.pulse.is_up, round(silent, 3) if silent != float("inf") else None)
+    silent = service.liveness.silent_for()
+    return LogHealth(service.liveness.is_up, round(silent, 3) if silent != float("inf") else None)
 
 
 def _projections(service: Service) -> tuple[ProjectionsHealth, list[str]]:
     try:
         with service.store.view() as snapshot:
-            held = snapshot.held
+            watermark = snapshot.held
     except StoreError as error:
         return ProjectionsHealth(up=False, detail=error.what), [error.what]
-    lag = service.freshness.lag(held)
-    standing = service.standing
-    standing.note(held)
-    silent = max((standing.silent_for(held, p) for p in held.position), default=0.0)
+    lag = service.freshness.lag(watermark)
+    stalls = service.stalls
+    stalls.note(watermark)
+    silent = max((stalls.silent_for(watermark, p) for p in watermark.position), default=0.0)
     health = ProjectionsHealth(
-        up=not held.recovering,
-        recovering=tuple(sorted(held.recovering)),
-        position=format_position(held.position),
+        up=not watermark.recovering,
+        recovering=tuple(sorted(watermark.recovering)),
+        position=format_position(watermark.position),
         lag_seconds=round(lag, 3) if lag is not None else None,
-        proven=format_position(held.proved),
-        still_seconds=round(max(map(standing.still_for, held.position), default=0.0), 3),
+        proven=format_position(watermark.proved),
+        still_seconds=round(max(map(stalls.still_for, watermark.position), default=0.0), 3),
         silent_seconds=round(silent, 3) if silent != float("inf") else None,
     )
-    return health, standing.reasons(held)
+    return health, stalls.reasons(watermark)
 
 
 def _tail(service: Service) -> TailHealth:
     buffer = service.buffer
     return TailHealth(
-        up=buffer.followed > 0 and service.pulse.is_up,
+        up=buffer.followed > 0 and service.liveness.is_up,
         position=format_position(buffer.position),
-        lag_records=service.tail.records_behind(),
+        lag_records=service.tail.lag_records(),
         buffered_bytes=buffer.size,
     )
 

@@ -30,7 +30,7 @@ from services.api.problems.problems import (
     FOREIGN_SOURCE,
     LOG_UNAVAILABLE,
     TOO_MANY_BYTES,
-    Fault,
+    RequestFault,
     foreign_source,
     invalid,
     unsupported_form,
@@ -83,13 +83,13 @@ async def ingest(service: Service, request: web.Request, identity: Identity) -> 
     except EventError as error:
         # In binary mode the body is the data alone.
         path = error.path[1:] if form == BINARY and error.path[:1] == ("data",) else error.path
-        raise invalid([Fault("pointer", pointer_of(path), str(error))]) from None
+        raise invalid([RequestFault("pointer", pointer_of(path), str(error))]) from None
     if not identity.may_write(event.source):
-        raise foreign_source([Fault("pointer", "/source", _FOREIGN_DETAIL)])
+        raise foreign_source([RequestFault("pointer", "/source", _FOREIGN_DETAIL)])
     try:
         value = _bound(value, identity)
     except EventError as error:
-        raise invalid([Fault("pointer", "", str(error))]) from None
+        raise invalid([RequestFault("pointer", "", str(error))]) from None
     (position,) = await service.ingest.write([(event.subject, value)])
     reached = format_position(join_positions((before, position)))
     return answer(Written(event.id, format_position(position)), {POSITION: reached})
@@ -120,12 +120,12 @@ async def _write_batch(
                 verdicts.append(EventVerdict(False, reason=_FOREIGN, detail=_FOREIGN_DETAIL))
     if not accepted:
         faults = [
-            Fault("pointer", place, str(verdict.detail))
+            RequestFault("pointer", place, str(verdict.detail))
             for place, verdict in zip(places, verdicts, strict=True)
         ]
         if faults and all(verdict.reason == _FOREIGN for verdict in verdicts):
             raise foreign_source(faults)
-        raise invalid(faults or [Fault("pointer", "", "The batch has no events.")])
+        raise invalid(faults or [RequestFault("pointer", "", "The batch has no events.")])
     positions = await service.ingest.write(accepted)
     written = join_positions(positions)
     each = map(format_position, positions)
@@ -161,11 +161,11 @@ def _split(body: bytes) -> list[bytes]:
         found = items_of(body)
         if found is None:
             detail = f"Expected a JSON array of events: {error}"
-            raise invalid([Fault("pointer", "", detail)]) from None
+            raise invalid([RequestFault("pointer", "", detail)]) from None
         values = found
     if len(values) > MAX_BATCH:
         detail = f"A batch has {MAX_BATCH} events at most; found {len(values)}."
-        raise invalid([Fault("pointer", "", detail)])
+        raise invalid([RequestFault("pointer", "", detail)])
     return values
 
 
@@ -200,13 +200,13 @@ def _from_binary(request: web.Request, body: bytes) -> bytes:
                 raise ValueError("an event's data is the body")
             event[attribute] = text_of(value)
         except ValueError as error:
-            faults.append(Fault("parameter", name, f"This is no attribute: {error}."))
+            faults.append(RequestFault("parameter", name, f"This is no attribute: {error}."))
     content_type = request.headers[hdrs.CONTENT_TYPE]
     try:
         # Its parameters may have anything between their quotes.
         content_type.encode()
     except UnicodeEncodeError:
-        faults.append(Fault("parameter", "content-type", "It is not UTF-8."))
+        faults.append(RequestFault("parameter", "content-type", "It is not UTF-8."))
     if faults:
         raise invalid(faults)
     event["datacontenttype"] = content_type

@@ -30,7 +30,7 @@ from services.api.http.requests import (
     read_query,
 )
 from services.api.problems.problems import NOT_FOUND, PAST_GONE, Problem, not_found
-from services.api.routes.reach import Known, reach_cut, reach_position, surely
+from services.api.routes.reach import IsCertain, reach_cut, reach_position, read_until_certain
 from services.api.service import Service
 from services.api.serving.endpoint import (
     FRESHNESS,
@@ -190,10 +190,12 @@ def _was_for_others(service: Service, job: Job, partition: int) -> bool:
 #: A job, its partition, the headers of an answer about it, and a part of its trail, packed.
 _Found = tuple[Job, int, dict[str, str], bytes]
 #: From which offset on, and how many events.
-_Page = tuple[int, int]
+_HistoryRange = tuple[int, int]
 
 
-async def _find(service: Service, caller: Caller, job_id: str, page: _Page | None = None) -> _Found:
+async def _find(
+    service: Service, caller: Caller, job_id: str, page: _HistoryRange | None = None
+) -> _Found:
     """Return a job.
 
     Args:
@@ -205,35 +207,37 @@ async def _find(service: Service, caller: Caller, job_id: str, page: _Page | Non
     Raises:
         Problem: 404 where the caller sees no such job; 503 while that is not certain.
     """
-    found = await surely(service, caller.user, lambda: _look(service, caller, job_id, page))
+    found = await read_until_certain(
+        service, caller.user, lambda: _read(service, caller, job_id, page)
+    )
     if found is None:
         raise not_found(_UNSEEN)
     return found
 
 
-def _look(
-    service: Service, caller: Caller, job_id: str, page: _Page | None
-) -> tuple[_Found | None, Known | None]:
+def _read(
+    service: Service, caller: Caller, job_id: str, page: _HistoryRange | None
+) -> tuple[_Found | None, IsCertain | None]:
     with service.store.some() as snapshot:
         partitions = service.store.partitions
         partition = partition_of(job_id, partitions)
-        held = snapshot.held
-        if partition in held.recovering:
-            raise is_recovering(held)
+        watermark = snapshot.held
+        if partition in watermark.recovering:
+            raise is_recovering(watermark)
         # Whether they see it before anything of it is read: one of somebody else takes as long as
         # one that is not there.
         seen = caller.reads_all or snapshot.states(caller, [job_id])
         jobs = snapshot.watched([job_id]) if seen else {}
         service.overlay.lay_over(snapshot, caller, [job_id], jobs, partitions)
-        headers = service.freshness.headers(service.freshness.with_tail(held))
+        headers = service.freshness.headers(service.freshness.with_tail(watermark))
         if job_id in jobs:
             found = jobs[job_id]
             trail = b"" if page is None else _part(snapshot, found, partition, page)
             return (found, partition, headers, trail), None
-    return None, _doubt(service, partition, held)
+    return None, _certainty(service, partition, watermark)
 
 
-def _part(snapshot: Snapshot, job: Job, partition: int, page: _Page) -> bytes:
+def _part(snapshot: Snapshot, job: Job, partition: int, page: _HistoryRange) -> bytes:
     """Return entries among which those of a page are: of a long trail not all is read."""
     beyond = kept_trail(job)
     if job.earlier is None:
@@ -243,12 +247,12 @@ def _part(snapshot: Snapshot, job: Job, partition: int, page: _Page) -> bytes:
     return beyond if stored is None else stored.page(*page) + beyond
 
 
-def _doubt(service: Service, partition: int, held: Watermark) -> Known | None:
+def _certainty(service: Service, partition: int, watermark: Watermark) -> IsCertain | None:
     """Return what tells when it is known what is not in a partition; None where it is."""
-    coverage = service.coverage
-    if coverage.knows(held, (partition,)):
+    absence = service.absence
+    if absence.is_certain(watermark, (partition,)):
         return None
-    return lambda later: coverage.knows(later, (partition,))
+    return lambda later: absence.is_certain(later, (partition,))
 
 
 async def _unseen(service: Service, user: str, partition: int) -> Problem:
@@ -258,11 +262,11 @@ async def _unseen(service: Service, user: str, partition: int) -> Problem:
         Problem: 503 while one that is not there is answered so.
     """
 
-    def look() -> tuple[None, Known | None]:
+    def look() -> tuple[None, IsCertain | None]:
         with service.store.some() as snapshot:
-            return None, _doubt(service, partition, snapshot.held)
+            return None, _certainty(service, partition, snapshot.held)
 
-    await surely(service, user, look)
+    await read_until_certain(service, user, look)
     return not_found(_UNSEEN)
 
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from jobtrail.core.asof import Cut
 from jobtrail.core.position import Position, format_position, holds
 from projections.ports.read import Watermark
-from services.api.live.overlay import Ahead
+from services.api.live.overlay import TooManyNewEvents
 from services.api.problems.problems import Problem, behind, log_changed, too_large, unknown_yet
 from services.api.reads.freshness import POSITION, check_partitions, wanted_position
 from services.api.service import Service
@@ -86,16 +86,16 @@ async def _reach(
     proven = False
     while True:
         with service.store.some() as snapshot:
-            held = snapshot.held
-        holding = service.freshness.with_tail(held) if live else held
+            watermark = snapshot.held
+        holding = service.freshness.with_tail(watermark) if live else watermark
         if not holds(holding.position, wanted):
             if await service.progress.reaches(wanted):
                 continue
             raise _not_reached(service, wanted)
-        if proven or not service.proofs.doubtful(wanted, held):
+        if proven or not service.proofs.unproven(wanted, watermark):
             return
         assert isinstance(wanted, Position)
-        await service.proofs.prove(user(), wanted, held)
+        await service.proofs.prove(user(), wanted, watermark)
         proven = True
 
 
@@ -103,7 +103,7 @@ def _not_reached(service: Service, wanted: Mapping[int, int]) -> Problem:
     """Return the answer to who wants a position that was not reached in time."""
     end = service.buffer.end
     for partition, offset in wanted.items():
-        if service.coverage.is_level(partition) and end(partition) < offset:
+        if service.absence.has_all_of(partition) and end(partition) < offset:
             # Whoever wrote it was told so when the log had it.
             return log_changed()
     return behind(f"The projections did not reach {format_position(wanted, {})} in time.")
@@ -111,10 +111,12 @@ def _not_reached(service: Service, wanted: Mapping[int, int]) -> Problem:
 
 _T = TypeVar("_T")
 #: Tells what the projections hold whether there is no doubt left.
-Known = Callable[[Watermark], bool]
+IsCertain = Callable[[Watermark], bool]
 
 
-async def surely(service: Service, user: str, read: Callable[[], tuple[_T, Known | None]]) -> _T:
+async def read_until_certain(
+    service: Service, user: str, read: Callable[[], tuple[_T, IsCertain | None]]
+) -> _T:
     """Read until nothing that was not found may be there all the same.
 
     Args:
@@ -131,7 +133,7 @@ async def surely(service: Service, user: str, read: Callable[[], tuple[_T, Known
     while True:
         try:
             found, known = read()
-        except Ahead as ahead:
+        except TooManyNewEvents as ahead:
             await service.overlay.catch_up(
                 service.store, ahead.ids, until, partial(service.turns.pause, user)
             )
@@ -143,10 +145,10 @@ async def surely(service: Service, user: str, read: Callable[[], tuple[_T, Known
             raise unknown_yet()
         # It may be found before the doubt is over, so it is looked for from time to time.
         await service.progress.until(known, min(left, _LOOK_AGAIN))
-        await look_again(service, user)
+        await pause_before_retry(service, user)
 
 
-async def look_again(service: Service, user: str) -> None:
+async def pause_before_retry(service: Service, user: str) -> None:
     """Wait until a request may look once more for what it did not find.
 
     All who wait for the same are woken together, so they go on by turns of callers; and each pays

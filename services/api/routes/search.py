@@ -12,7 +12,7 @@ from jobtrail.core.asof import Cut
 from projections.ports.meter import TooLong
 from projections.ports.read import Cursor, Snapshot, Watermark
 from services.api.access.auth import Identity
-from services.api.http.answers import answer, encode, job_answer, line_answer, whole
+from services.api.http.answers import answer, encode, encoded_answer, job_answer, line_answer
 from services.api.http.cursors import Place
 from services.api.http.requests import SearchQuery, page_size, read_search
 from services.api.problems.problems import PAST_GONE
@@ -66,8 +66,8 @@ def _search_at_once(
     """
     began = perf_counter()
     with service.store.snapshot() as snapshot, snapshot.meter:
-        held = snapshot.held
-        place.check(held.lineage)
+        watermark = snapshot.held
+        place.check(watermark.lineage)
         lines = snapshot.search(
             identity.caller,
             query.filters,
@@ -80,8 +80,8 @@ def _search_at_once(
     if len(lines) > size:
         del lines[size:]
         last = lines[-1][0]
-        following = service.cursors.next_page(query, Cursor(last[2], last[0]), held.lineage)
-    headers = _headers(service, held, "store", read, following)
+        following = service.cursors.next_page(query, Cursor(last[2], last[0]), watermark.lineage)
+    headers = _headers(service, watermark, "store", read, following)
     return answer({"jobs": [line_answer(*line) for line in lines], "next": following}, headers)
 
 
@@ -112,23 +112,25 @@ async def _search_some(
         jobs = [line_answer(*line) for line in part.lines]
         return encode({"jobs": jobs, "next": following}), following
 
-    (body, following), held = await service.reads.read(caller.user, read)
-    return whole(body, _headers(service, held, "store", perf_counter() - began, following))
+    (body, following), watermark = await service.reads.read(caller.user, read)
+    return encoded_answer(
+        body, _headers(service, watermark, "store", perf_counter() - began, following)
+    )
 
 
 def _headers(
-    service: Service, held: Watermark, what: str, seconds: float, following: str | None
+    service: Service, watermark: Watermark, what: str, seconds: float, following: str | None
 ) -> dict[str, str]:
     """Return the headers of a page.
 
     Args:
         service: The service.
-        held: By the projections that were read.
+        watermark: By the projections that were read.
         what: Was read.
         seconds: That it took.
         following: Where the next page is; None where there is none.
     """
-    headers = service.freshness.headers(held)
+    headers = service.freshness.headers(watermark)
     headers["Server-Timing"] = f"{what};dur={seconds * 1000:.3f}"
     if following is not None:
         headers["Link"] = f'<{following}>; rel="next"'
@@ -152,12 +154,14 @@ async def _search_past(
         after=place.after,
         skip=min(place.skip, _FARTHEST),
     )
-    place.check(page.held.lineage)
+    place.check(page.watermark.lineage)
     read = perf_counter() - began
     following = None
     if page.reached is not None:
-        following = service.cursors.next_page(query, page.reached, page.held.lineage, page.skip)
-    headers = _headers(service, page.held, "past", read, following)
+        following = service.cursors.next_page(
+            query, page.reached, page.watermark.lineage, page.skip
+        )
+    headers = _headers(service, page.watermark, "past", read, following)
     return answer({"jobs": [job_answer(job) for job in page.jobs], "next": following}, headers)
 
 

@@ -16,7 +16,7 @@ from projections.ports.read import Caller, Watermark
 from services.api.access.auth import Identity
 from services.api.http.answers import LongAnswer, Members, answer, status_answer
 from services.api.http.requests import NoQuery, StatusesBody, read_body, read_query
-from services.api.problems.problems import TOO_MANY_WAITS, Fault, invalid
+from services.api.problems.problems import TOO_MANY_WAITS, RequestFault, invalid
 from services.api.reads.freshness import Freshness
 from services.api.routes.current_states import (
     AT_ONCE,
@@ -25,7 +25,7 @@ from services.api.routes.current_states import (
     many_states,
     states_at_end,
 )
-from services.api.routes.reach import Known, reach_position, read_all, surely
+from services.api.routes.reach import IsCertain, reach_position, read_all, read_until_certain
 from services.api.service import Service
 from services.api.serving.endpoint import FRESHNESS, READS, Answer, Endpoint
 from services.api.waits.watching import Wait
@@ -34,7 +34,7 @@ from services.api.waits.watching import Wait
 _Found = tuple[dict[str, Status | None], dict[str, str]]
 
 
-class _Asked(NamedTuple):
+class _StatusesRequest(NamedTuple):
     """What a held wait keeps of its request."""
 
     ids: tuple[str, ...]
@@ -78,13 +78,15 @@ async def statuses(
     return await _many(service, request, identity.caller, asked)
 
 
-async def _few(service: Service, caller: Caller, asked: _Asked) -> web.StreamResponse:
-    known, headers = await surely(service, caller.user, lambda: _read(service, caller, asked.ids))
+async def _few(service: Service, caller: Caller, asked: _StatusesRequest) -> web.StreamResponse:
+    known, headers = await read_until_certain(
+        service, caller.user, lambda: _read(service, caller, asked.ids)
+    )
     return answer(_content(asked, asked.ids, known), headers)
 
 
 async def _many(
-    service: Service, request: web.Request, caller: Caller, asked: _Asked
+    service: Service, request: web.Request, caller: Caller, asked: _StatusesRequest
 ) -> web.StreamResponse:
     """Answer in steps, between which others are served."""
     service.outgoing.check(caller.user)
@@ -99,44 +101,50 @@ async def _many(
             known = states.known
             first.append(states.fresh)
             missing = [job_id for job_id in ids if known.get(job_id) is None]
-            if missing and _doubt(service, states.held, missing) is not None:
-                more = await surely(service, caller.user, partial(_read, service, caller, missing))
+            if missing and _certainty(service, states.watermark, missing) is not None:
+                more = await read_until_certain(
+                    service, caller.user, partial(_read, service, caller, missing)
+                )
                 known |= more[0]
             await members.add(_content(asked, ids, known))
         return await members.end()
 
 
-def _read(service: Service, caller: Caller, ids: Sequence[str]) -> tuple[_Found, Known | None]:
+def _read(service: Service, caller: Caller, ids: Sequence[str]) -> tuple[_Found, IsCertain | None]:
     """Read the states of a few jobs at the log's end, and the headers of the answer."""
     began = perf_counter()
-    known, held, fresh = states_at_end(service, caller, ids)
+    known, watermark, fresh = states_at_end(service, caller, ids)
     headers = service.freshness.headers(fresh)
     headers["Server-Timing"] = f"store;dur={(perf_counter() - began) * 1000:.3f}"
     if len(known) == len(ids) and None not in known.values():
         return (known, headers), None
-    return (known, headers), _doubt(service, held, [i for i in ids if known.get(i) is None])
+    return (known, headers), _certainty(
+        service, watermark, [i for i in ids if known.get(i) is None]
+    )
 
 
-def _doubt(service: Service, held: Watermark, missing: Sequence[str]) -> Known | None:
+def _certainty(service: Service, watermark: Watermark, missing: Sequence[str]) -> IsCertain | None:
     """Return what tells when it is known that these jobs are not there; None where it is."""
-    coverage = service.coverage
-    if coverage.knows(held, held.position):
+    absence = service.absence
+    if absence.is_certain(watermark, watermark.position):
         return None
     where = {partition_of(job_id, service.store.partitions) for job_id in missing}
-    return None if coverage.knows(held, where) else lambda later: coverage.knows(later, where)
+    if absence.is_certain(watermark, where):
+        return None
+    return lambda later: absence.is_certain(later, where)
 
 
-def _asked(raw: bytes, most: int) -> _Asked:
+def _asked(raw: bytes, most: int) -> _StatusesRequest:
     body = read_body(StatusesBody, raw)
     if len(body.job_ids) > most:
         detail = f"List should have at most {most} items, not {len(body.job_ids)}."
-        raise invalid([Fault("pointer", "/jobIds", detail)])
+        raise invalid([RequestFault("pointer", "/jobIds", detail)])
     ids = tuple(dict.fromkeys(body.job_ids))
-    return _Asked(ids, body.wait, body.until == "any", body.include_unknown)
+    return _StatusesRequest(ids, body.wait, body.until == "any", body.include_unknown)
 
 
 async def _wait(
-    service: Service, request: web.Request, identity: Identity, asked: _Asked
+    service: Service, request: web.Request, identity: Identity, asked: _StatusesRequest
 ) -> web.StreamResponse:
     user = identity.caller.user
     wait = await service.waits.register(
@@ -163,12 +171,12 @@ async def _wait(
 
 
 def _headers(freshness: Freshness, wait: Wait) -> dict[str, str]:
-    position, held = wait.held()
-    return freshness.at_end(position) if held is None else freshness.headers(held)
+    position, watermark = wait.position()
+    return freshness.at_end(position) if watermark is None else freshness.headers(watermark)
 
 
 def _content(
-    asked: _Asked, ids: Sequence[str], known: Mapping[str, Status | None]
+    asked: _StatusesRequest, ids: Sequence[str], known: Mapping[str, Status | None]
 ) -> dict[str, Status]:
     content = {}
     for job_id in ids:

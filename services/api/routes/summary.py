@@ -34,16 +34,16 @@ async def summary(service: Service, request: web.Request, identity: Identity) ->
         await reach_cut(service, query.as_of, user=identity.caller.user)
     began = perf_counter()
     if query.as_of is not None:
-        counts, held = await service.past.summary(identity.caller, query.filters, query.as_of)
+        counts, watermark = await service.past.summary(identity.caller, query.filters, query.as_of)
     else:
         try:
             with service.store.snapshot() as snapshot, snapshot.meter:
                 counts = snapshot.summary(identity.caller, query.filters)
-                held = snapshot.held
+                watermark = snapshot.held
         except TooLong:
             count = methodcaller("summary", identity.caller, query.filters)
-            counts, held = await service.reads.read(identity.caller.user, count)
-    headers = service.freshness.headers(held)
+            counts, watermark = await service.reads.read(identity.caller.user, count)
+    headers = service.freshness.headers(watermark)
     headers["Server-Timing"] = f"store;dur={(perf_counter() - began) * 1000:.3f}"
     return answer({"jobType": [_entry(name, of) for name, of in counts.items()]}, headers)
 

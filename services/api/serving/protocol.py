@@ -103,11 +103,11 @@ class _Protocol(web.RequestHandler):
         **kwargs: Of aiohttp.
     """
 
-    __slots__ = ("_look", "_patience")
+    __slots__ = ("_look", "_timeouts")
 
     def __init__(self, manager: web.Server, timeouts: Timeouts, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
-        self._patience = timeouts
+        self._timeouts = timeouts
         self._look: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -145,7 +145,7 @@ class _Protocol(web.RequestHandler):
     def _look_later(self, transport: asyncio.Transport) -> None:
         left = transport.get_write_buffer_size()
         self._look = self._loop.call_later(
-            self._patience.answer, self._has_taken_enough, transport, left
+            self._timeouts.answer, self._has_taken_enough, transport, left
         )
 
     def _has_taken_enough(self, transport: asyncio.Transport, before: int) -> None:
@@ -209,7 +209,7 @@ class _Server(web.Server):
             **kwargs,
         )
         self._most = most
-        self._patience = timeouts
+        self._timeouts = timeouts
         self._refusing = 0
 
     @property
@@ -229,7 +229,7 @@ class _Server(web.Server):
         self._refusing -= 1
 
     def __call__(self) -> web.RequestHandler:
-        return _Protocol(self, self._patience, loop=self._loop, **self._kwargs)
+        return _Protocol(self, self._timeouts, loop=self._loop, **self._kwargs)
 
 
 def _directed(direct: Mapping[tuple[str, str], _Handler], otherwise: Any) -> Any:
@@ -266,7 +266,7 @@ class Runner(web.AppRunner):
         self, app: web.Application, bounds: Bounds, timeouts: Timeouts, *, shutdown_timeout: float
     ) -> None:
         self._most = bounds.connections
-        self._patience = timeouts
+        self._timeouts = timeouts
         super().__init__(
             app,
             access_log=None,
@@ -284,4 +284,4 @@ class Runner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
         direct = self.app.get(DIRECT, {})
-        return _Server(made, direct, self._most, self._patience, **made._kwargs)
+        return _Server(made, direct, self._most, self._timeouts, **made._kwargs)

@@ -17,7 +17,7 @@ from jobtrail.access.tokens import WRITE
 from jobtrail.core.errors import StoreError
 from projections.ports.meter import TooLong
 from services.api.access.auth import NOBODY
-from services.api.http.answers import BASE_HEADERS, Whole
+from services.api.http.answers import BASE_HEADERS, CompleteResponse
 from services.api.http.outgoing import LARGE
 from services.api.http.response_encoding import compressed
 from services.api.limits.overload import busy
@@ -41,7 +41,7 @@ def serving(
     name, handle, public = endpoint.name, endpoint.handle, endpoint.public
     permission = endpoint.permission
     identify, prove, take = service.gate.identify, service.gate.prove, service.rate.take
-    answered, deliver = service.metrics.answered, service.delivery.deliver
+    answered, prepare = service.metrics.answered, service.encoder.prepare
     enter, outgoing = service.turns.enter, service.outgoing
 
     async def serve(request: web.Request) -> web.StreamResponse:
@@ -59,12 +59,12 @@ def serving(
                 take(identity.caller.user)
                 if permission is not None and permission not in identity.permissions:
                     raise forbidden(permission)
-            response, coding = deliver(request, await handle(service, request, identity))
+            response, coding = prepare(request, await handle(service, request, identity))
             if coding is not None:
                 response = await compressed(response, coding)
             if (
                 not public
-                and type(response) is Whole
+                and type(response) is CompleteResponse
                 and (length := len(response.content)) >= LARGE
             ):
                 outgoing.take(identity.caller.user, length, written=permission == WRITE)

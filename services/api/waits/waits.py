@@ -19,8 +19,8 @@ from jobtrail.settings import Settings
 from projections.ports.read import Caller, Snapshot, Watermark
 from services.api.limits.limits import Timeouts
 from services.api.limits.turns import Turns
+from services.api.live.absence import AbsenceCheck
 from services.api.live.buffer import Buffer
-from services.api.live.coverage import Coverage
 from services.api.live.overlay import fold_each
 from services.api.problems.problems import stopping, too_many_waits, unknown_yet
 from services.api.store import Store
@@ -39,7 +39,7 @@ _JOINS_WITHIN: Final = 2.0
 _JOINS_AGAIN: Final = 0.005
 
 
-class Limits(NamedTuple):
+class WaitLimits(NamedTuple):
     """How many waits are held."""
 
     total: int
@@ -49,7 +49,7 @@ class Limits(NamedTuple):
     events: int
 
     @classmethod
-    def of(cls, settings: Settings) -> Limits:
+    def of(cls, settings: Settings) -> WaitLimits:
         """Return the bounds of a process."""
         return cls(settings.max_waits, settings.max_waits_per_caller, settings.max_events_folded)
 
@@ -60,7 +60,7 @@ class Waits:
     Args:
         store: The projections.
         buffer: What the tail knows beyond them.
-        coverage: Tells where an unknown job is surely not there.
+        absence: Tells where an unknown job is read_until_certain not there.
         watches: Empty; will have the watches by their job's key.
         limits: How many waits are held at most.
         timeouts: How long an unknown job holds a wait.
@@ -71,18 +71,18 @@ class Waits:
         self,
         store: Store,
         buffer: Buffer,
-        coverage: Coverage,
+        absence: AbsenceCheck,
         watches: dict[bytes, Watch],
-        limits: Limits,
+        limits: WaitLimits,
         timeouts: Timeouts,
         turns: Turns,
     ) -> None:
         self._store = store
         self._turns = turns
         self._buffer = buffer
-        self._coverage = coverage
+        self._absence = absence
         self._limits = limits
-        self._patience = timeouts
+        self._timeouts = timeouts
         self._watches = watches
         self._unsynced: dict[bytes, Watch] = {}
         self._held: dict[Wait, None] = {}
@@ -90,8 +90,8 @@ class Waits:
         #: Each job counts as often as it is waited for.
         self._jobs_by_user: Counter[str] = Counter()
         #: How many waits have begun and are not held yet, and their jobs that are not watched yet.
-        self._beginning = 0
-        self._coming = 0
+        self._starting = 0
+        self._jobs_starting = 0
         self._closed = False
         self._on_unsynced: Callable[[], None] = lambda: None
 
@@ -133,8 +133,8 @@ class Waits:
         """
         self._check_limits(caller, ids)
         self._count(caller.user, len(ids))
-        self._beginning += 1
-        self._coming += len(ids)
+        self._starting += 1
+        self._jobs_starting += len(ids)
         claim = Claim()
         watches: list[Watch] = []
         try:
@@ -147,15 +147,15 @@ class Waits:
                     partitions = len(snapshot.held.position)
                     check(snapshot.held, some, partitions)
                     watches += self._watch(snapshot, some, partitions, claim)
-                    self._coming -= len(some)
+                    self._jobs_starting -= len(some)
             wait = Wait(caller, watches, self._buffer, until_any=until_any)
         except BaseException:
             self._count(caller.user, -len(ids))
             raise
         finally:
-            self._beginning -= 1
-            self._coming -= len(ids) - len(watches)
-            self._let_go(watches, claim)
+            self._starting -= 1
+            self._jobs_starting -= len(ids) - len(watches)
+            self._drop_watches(watches, claim)
         if self._unsynced:
             self._on_unsynced()
         self._held[wait] = None
@@ -194,14 +194,14 @@ class Waits:
             claim: Keeps them.
         """
         found = snapshot.watched(list(ids))
-        held = snapshot.held
+        watermark = snapshot.held
         watches = []
         left = self._limits.events
         for job_id in ids:
             watch = self._watches.get(job_id.encode())
             if watch is None:
                 watch = Watch(job_id, self._store, partitions, self._is_unsynced)
-            behind = self._buffer.end(watch.partition) < held.position[watch.partition]
+            behind = self._buffer.end(watch.partition) < watermark.position[watch.partition]
             if behind or not watch.synced:
                 left -= self._sync(watch, found.get(job_id), snapshot, left)
             watches.append(watch)
@@ -219,9 +219,9 @@ class Waits:
             return
         del self._held[wait]
         self._count(wait.caller.user, -len(wait.watches))
-        self._let_go(wait.watches, wait)
+        self._drop_watches(wait.watches, wait)
 
-    def _let_go(self, watches: Iterable[Watch], by: Wait | Claim) -> None:
+    def _drop_watches(self, watches: Iterable[Watch], by: Wait | Claim) -> None:
         for watch in watches:
             del watch.waits[by]
             if not watch.waits:
@@ -237,8 +237,8 @@ class Waits:
 
     def _check_limits(self, caller: Caller, ids: Sequence[str]) -> None:
         total, per_caller, _events = self._limits
-        waits = len(self._held) + self._beginning
-        jobs = len(self._watches) + self._coming + len(ids)
+        waits = len(self._held) + self._starting
+        jobs = len(self._watches) + self._jobs_starting + len(ids)
         if waits >= total or jobs > total * _JOBS_PER_WAIT:
             raise too_many_waits("This process holds as many waits as it may.")
         if self._by_user[caller.user] >= per_caller:
@@ -266,31 +266,31 @@ class Waits:
                 whether a job is there.
         """
         loop = asyncio.get_running_loop()
-        patient_until = loop.time() + self._patience.unknown
+        unknown_until = loop.time() + self._timeouts.unknown
         while not wait.over:
-            self._go_on()
+            self._check_open()
             now = loop.time()
             end = deadline()
             if now >= end:
                 break
             until = min(await sign_of_life(), end)
-            if wait.unknown and not wait.impatient:
-                if now >= patient_until:
-                    if not self._in_doubt(wait):
+            if wait.unknown and not wait.ignores_unknown:
+                if now >= unknown_until:
+                    if not self._may_be_there(wait):
                         wait.ignore_unknown()
                         continue
-                    patient_until = now + _LOOK_AGAIN
-                until = min(until, patient_until)
+                    unknown_until = now + _LOOK_AGAIN
+                until = min(until, unknown_until)
             await self._sleep(wait, until)
         # Who waited for any may be told of it although others are not known.
-        limit = loop.time() + (self._patience.position if wait.over else 0.0)
-        while wait.unknown and self._in_doubt(wait):
-            self._go_on()
+        limit = loop.time() + (self._timeouts.position if wait.over else 0.0)
+        while wait.unknown and self._may_be_there(wait):
+            self._check_open()
             if loop.time() >= limit:
                 raise unknown_yet()
             await asyncio.sleep(_LOOK_AGAIN)
 
-    def _go_on(self) -> None:
+    def _check_open(self) -> None:
         if self._closed:
             raise stopping()
 
@@ -308,9 +308,11 @@ class Waits:
             timer.cancel()
             wait.future = None
 
-    def _in_doubt(self, wait: Wait) -> bool:
+    def _may_be_there(self, wait: Wait) -> bool:
         """Tell whether a job that counts as unknown may be there all the same."""
-        return wait.doubts() or not all(map(self._coverage.is_level, wait.unknown_partitions()))
+        return wait.may_miss_jobs() or not all(
+            map(self._absence.has_all_of, wait.unknown_partitions())
+        )
 
     def close(self) -> None:
         """Let no wait be held any longer: those that are not over are refused, or cut off."""
@@ -322,12 +324,12 @@ class Waits:
         self._unsynced[watch.key] = watch
         self._on_unsynced()
 
-    def lose(self, partition: int, held: Watermark, *, replaced: bool) -> None:
+    def lose(self, partition: int, watermark: Watermark, *, replaced: bool) -> None:
         """Take in that the tail does not have all records of a partition any more.
 
         Args:
             partition: Which.
-            held: Up to where the tail had them.
+            watermark: Up to where the tail had them.
             replaced: Whether the log is another one: what is known of its jobs is not true of it.
         """
         for watch in self._watches.values():
@@ -336,7 +338,7 @@ class Waits:
             if replaced:
                 watch.begin()
             elif watch.synced:
-                watch.read_from = held
+                watch.read_from = watermark
             self._unsynced[watch.key] = watch
         if self._unsynced:
             self._on_unsynced()
@@ -347,8 +349,8 @@ class Waits:
         Returns:
             Whether any are left.
         """
-        held = snapshot.held
-        ready = (w for w in self._unsynced.values() if w.partition not in held.recovering)
+        watermark = snapshot.held
+        ready = (w for w in self._unsynced.values() if w.partition not in watermark.recovering)
         some = list(islice(ready, _RESYNC_AT_ONCE))
         if some:
             found = snapshot.watched([watch.id for watch in some])
@@ -371,15 +373,15 @@ class Waits:
         Returns:
             How many were folded.
         """
-        held = snapshot.held
-        checkpoint = held.position[watch.partition]
+        watermark = snapshot.held
+        checkpoint = watermark.position[watch.partition]
         records = self._buffer.beyond(watch.key, watch.partition, checkpoint, most + 1)
         covered = len(records) <= most and self._buffer.covers(watch.partition, checkpoint)
         reached = watch.next_offset
         if covered:
             watch.read_from = None
         elif checkpoint >= reached:
-            watch.read_from = held
+            watch.read_from = watermark
         if checkpoint >= reached:
             watch.next_offset = checkpoint
             watch.become(job)

@@ -39,7 +39,7 @@ class Claim:
 
     __slots__ = ()
 
-    def look(self, watch: Watch, arrived: float | None = None) -> None:
+    def update(self, watch: Watch, arrived: float | None = None) -> None:
         """Take no notice: the wait looks at all of them when it begins."""
 
 
@@ -131,7 +131,7 @@ class Watch:
         # A job that many wait for may be told of very often, with nothing that concerns them.
         if job is not before and _decisive(job) != _decisive(before):
             for wait in self.waits:
-                wait.look(self, arrived)
+                wait.update(self, arrived)
 
 
 def _decisive(job: Job | None) -> tuple[bool, str | None, tuple[str, ...]] | None:
@@ -148,12 +148,12 @@ class Wait:
 
     __slots__ = (
         "_buffer",
-        "_held",
         "_jobs",
+        "_position",
         "arrived",
         "caller",
         "future",
-        "impatient",
+        "ignores_unknown",
         "over",
         "pending",
         "unknown",
@@ -173,12 +173,12 @@ class Wait:
         #: How many jobs are not there, or not for them.
         self.unknown = len(self.watches)
         #: Whether unknown jobs no longer count.
-        self.impatient = False
+        self.ignores_unknown = False
         #: Whether there is nothing more to wait for.
         self.over = False
         #: The jobs that they saw when it was over, and the log's end then.
         self._jobs: dict[str, Job] = {}
-        self._held: tuple[Mapping[int, int], Watermark | None] | None = None
+        self._position: tuple[Mapping[int, int], Watermark | None] | None = None
         self.future: asyncio.Future[None] | None = None
         #: When the event arrived that ended the wait, by `time.perf_counter`.
         self.arrived: float | None = None
@@ -188,7 +188,7 @@ class Wait:
             self._count(watch)
         self._check(None)
 
-    def look(self, watch: Watch, arrived: float | None = None) -> None:
+    def update(self, watch: Watch, arrived: float | None = None) -> None:
         """Take in how a job is now."""
         if self._count(watch):
             self._check(arrived)
@@ -214,17 +214,17 @@ class Wait:
             return
         if self.until_any and self.pending + self.unknown < len(self.watches):
             pass
-        elif self.pending or (self.unknown and not self.impatient):
+        elif self.pending or (self.unknown and not self.ignores_unknown):
             return
         self.over = True
         self.arrived = arrived
         self._jobs = self._now()
-        self._held = self.held()
+        self._position = self.position()
         self.wake()
 
     def ignore_unknown(self) -> None:
         """Wait no longer for jobs that are not there."""
-        self.impatient = True
+        self.ignores_unknown = True
         self._check(None)
 
     def wake(self) -> None:
@@ -232,13 +232,13 @@ class Wait:
         if self.future is not None and not self.future.done():
             self.future.set_result(None)
 
-    def held(self) -> tuple[Mapping[int, int], Watermark | None]:
+    def position(self) -> tuple[Mapping[int, int], Watermark | None]:
         """Return what the answer holds, and the same with the log's times.
 
         The second is None where the tail keeps up with all of its jobs.
         """
-        if self._held is not None:
-            return self._held
+        if self._position is not None:
+            return self._position
         position = self._buffer.position
         behind = [watch for watch in self.watches if watch.read_from is not None]
         if not behind:
@@ -252,7 +252,7 @@ class Wait:
             timestamps |= watch.read_from.timestamps
         return position, Watermark(position, timestamps, frozenset())
 
-    def doubts(self) -> bool:
+    def may_miss_jobs(self) -> bool:
         """Tell whether a job counts as unknown that the tail does not follow to the log's end."""
         return any(
             seen is Seen.UNKNOWN

@@ -14,7 +14,7 @@ from projections.ports.read import Watermark
 from services.api.live.buffer import Buffer
 
 
-class Standing:
+class Stalls:
     """Watches the checkpoints.
 
     Args:
@@ -29,11 +29,11 @@ class Standing:
         self._known: Watermark | None = None
         self._moved: dict[int, float] = {}
 
-    def note(self, held: Watermark) -> None:
+    def note(self, watermark: Watermark) -> None:
         """Take in what the projections hold now."""
         known, end = self._known, self._buffer.end
         now = monotonic()
-        for partition, offset in held.position.items():
+        for partition, offset in watermark.position.items():
             if (
                 known is None
                 or offset >= end(partition)
@@ -41,7 +41,7 @@ class Standing:
                 or partition not in self._moved
             ):
                 self._moved[partition] = now
-        self._known = held
+        self._known = watermark
 
     def still_for(self, partition: int) -> float:
         """Return for how many seconds a partition has had events to apply and has not moved."""
@@ -50,21 +50,21 @@ class Standing:
             return 0.0
         return monotonic() - self._moved.get(partition, self._began)
 
-    def silent_for(self, held: Watermark, partition: int) -> float:
+    def silent_for(self, watermark: Watermark, partition: int) -> float:
         """Return for how many seconds no projector has said that it lives; infinite for never."""
-        beat = held.beats.get(partition)
+        beat = watermark.beats.get(partition)
         return max(0.0, time.time() - beat / 1_000_000) if beat else float("inf")
 
-    def reasons(self, held: Watermark) -> list[str]:
+    def reasons(self, watermark: Watermark) -> list[str]:
         """Return in words what keeps the projections from getting on."""
         limit, found = self._stalled_after, []
         by_reason: dict[str, list[int]] = {}
-        for partition, why in held.stopped.items():
+        for partition, why in watermark.stopped.items():
             by_reason.setdefault(why, []).append(partition)
         found += [f"{_named(some)}: {why}" for why, some in sorted(by_reason.items())]
-        if again := held.recovering - held.stopped.keys():
+        if again := watermark.recovering - watermark.stopped.keys():
             found.append(f"{_named(again)}: being folded again from the log.")
-        silent = {p: self.silent_for(held, p) for p in held.position}
+        silent = {p: self.silent_for(watermark, p) for p in watermark.position}
         unserved = {p: seconds for p, seconds in silent.items() if seconds > limit}
         if unserved:
             worst = max(unserved.values())
@@ -72,7 +72,7 @@ class Standing:
             found.append(f"{_named(unserved)}: no projector has said {since} that it lives.")
         still = {
             p: self.still_for(p)
-            for p in held.position.keys() - held.stopped.keys() - unserved.keys()
+            for p in watermark.position.keys() - watermark.stopped.keys() - unserved.keys()
         }
         if stuck := {p: seconds for p, seconds in still.items() if seconds > limit}:
             worst = max(stuck.values())

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from typing import Generic, Protocol, TypeVar
 
 
-class Stretch(Protocol):
+class OffsetRange(Protocol):
     """Consecutive offsets of a partition, and what is known of them."""
 
     @property
@@ -27,10 +27,10 @@ class Stretch(Protocol):
         """Bytes that it takes in memory."""
 
 
-_S = TypeVar("_S", bound=Stretch)
+_S = TypeVar("_S", bound=OffsetRange)
 
 
-class Kept(Generic[_S]):
+class LogCache(Generic[_S]):
     """Keeps stretches of the log.
 
     Args:

@@ -37,13 +37,13 @@ _FOREIGN: Final = (
 )
 
 
-def from_within() -> bool:
+def is_own_cancellation() -> bool:
     """Tell whether a cancellation that was caught is one of aiokafka's own, which it lets out."""
     task = asyncio.current_task()
     return task is not None and not task.cancelling()
 
 
-class Witness:
+class LogVerifier:
     """Compares what was read with the log.
 
     Args:
@@ -59,32 +59,32 @@ class Witness:
         self._topic = topic
         self._client = client
         self._buffer = buffer
-        self._patience = timeouts
+        self._timeouts = timeouts
         self._log: Log | None = None
         self._connected = asyncio.Event()
         self._wanted = asyncio.Event()
         #: Why partitions are not answered for.
         self._reasons: dict[int, str] = {}
-        self._judged: tuple[Watermark | None, Watermark | None] = (None, None)
+        self._foreign_excluded: tuple[Watermark | None, Watermark | None] = (None, None)
         #: After so many breaks the tail's log was the same one.
-        self._trusted = BREAKS.count
-        self._proving = asyncio.Lock()
+        self._verified = BREAKS.count
+        self._verifying = asyncio.Lock()
         #: How often the tail has found another log than the one that it had read.
-        self.others = 0
+        self.replacements = 0
 
     # --- the projections
 
-    def judge(self, held: Watermark) -> Watermark:
+    def exclude_foreign(self, watermark: Watermark) -> Watermark:
         """Return what projections hold, without what is of another log."""
         if not self._reasons:
-            return held
-        known, judged = self._judged
-        if known is not held or judged is None:
-            judged = held._replace(
-                recovering=held.recovering | self._reasons.keys(),
-                stopped={**held.stopped, **self._reasons},
+            return watermark
+        known, judged = self._foreign_excluded
+        if known is not watermark or judged is None:
+            judged = watermark._replace(
+                recovering=watermark.recovering | self._reasons.keys(),
+                stopped={**watermark.stopped, **self._reasons},
             )
-            self._judged = (held, judged)
+            self._foreign_excluded = (watermark, judged)
         return judged
 
     async def run(self, store: Store) -> None:
@@ -97,10 +97,10 @@ class Witness:
             except Exception:
                 logger.exception("action=witness_failed")
             except asyncio.CancelledError:
-                if not from_within():
+                if not is_own_cancellation():
                     raise
                 logger.warning("action=witness_retry cancelled from within")
-            await asyncio.sleep(self._patience.reconnect)
+            await asyncio.sleep(self._timeouts.reconnect)
 
     async def _watch(self, store: Store) -> None:
         """Look as long as one connection lasts."""
@@ -109,7 +109,7 @@ class Witness:
                 self._log = log
                 self._connected.set()
                 while True:
-                    await self._look(log, store)
+                    await self._check(log, store)
                     await self._pause()
         finally:
             self._log = None
@@ -123,14 +123,14 @@ class Witness:
         except TimeoutError:
             pass
 
-    def look_soon(self) -> None:
+    def check_soon(self) -> None:
         """Say that the log may be another one."""
         self._wanted.set()
 
-    async def _look(self, log: Log, store: Store) -> None:
+    async def _check(self, log: Log, store: Store) -> None:
         try:
             with store.view(judged=False) as snapshot:
-                held, partitions = snapshot.held, store.partitions
+                watermark, partitions = snapshot.held, store.partitions
         except StoreError:
             return
         if log.partitions != partitions:
@@ -138,9 +138,9 @@ class Witness:
                 f"The log has {log.partitions} partitions and the projections were folded over "
                 f"{partitions}: the projector says how the two are brought together."
             )
-            self._set(dict.fromkeys(held.position, sentence))
+            self._set(dict.fromkeys(watermark.position, sentence))
             return
-        read = {p: Read(offset, held.last.get(p)) for p, offset in held.position.items()}
+        read = {p: Read(offset, watermark.last.get(p)) for p, offset in watermark.position.items()}
         found = await log.differences(read)
         for partition, difference in found.items():
             if partition not in self._reasons:
@@ -150,7 +150,7 @@ class Witness:
     def _set(self, reasons: dict[int, str]) -> None:
         if reasons != self._reasons:
             self._reasons = reasons
-            self._judged = (None, None)
+            self._foreign_excluded = (None, None)
 
     # --- the tail
 
@@ -180,35 +180,35 @@ class Witness:
         for partition, difference in found.items():
             logger.error("action=tail_other_log partition=%d The log: %s", partition, difference)
         if found:
-            self.others += 1
-            self.look_soon()
+            self.replacements += 1
+            self.check_soon()
         return found
 
-    def trust(self, breaks: int) -> None:
+    def note_verified(self, breaks: int) -> None:
         """Take in that the tail's log was the same one after so many breaks."""
-        self._trusted = max(self._trusted, breaks)
+        self._verified = max(self._verified, breaks)
 
     @property
-    def is_sure(self) -> bool:
+    def is_verified(self) -> bool:
         """Whether nothing has happened since the log was found to be the one that was read."""
-        return self._trusted == BREAKS.count
+        return self._verified == BREAKS.count
 
     # --- what is read of it by its offsets
 
-    async def still(self, others: int) -> None:
+    async def check_unchanged(self, replacements: int) -> None:
         """Make sure that the log is the one that it was: by the tail's last proof, or another one.
 
         Args:
-            others: What `others` was when somebody began to read it.
+            replacements: What `replacements` was when somebody began to read it.
 
         Raises:
             Problem: 503 where it is another one, or where nobody can tell in time.
         """
-        await self.be_sure()
-        if others != self.others:
+        await self.verify()
+        if replacements != self.replacements:
             raise recovering("The log became another one while it was read.")
 
-    async def be_sure(self) -> None:
+    async def verify(self) -> None:
         """Ask whether the log is the one that was read, where that is in doubt.
 
         Afterwards it may be in doubt still: where it is another one, until the tail has begun with
@@ -217,26 +217,26 @@ class Witness:
         Raises:
             Problem: 503 where the log does not answer in time.
         """
-        if self.is_sure:
+        if self.is_verified:
             return
-        others = self.others
+        replacements = self.replacements
         try:
             # Once for all who ask, and each of them waits no longer than for one answer.
-            async with asyncio.timeout(_WITHIN), self._proving:
-                if others == self.others:
-                    await self._prove_now()
+            async with asyncio.timeout(_WITHIN), self._verifying:
+                if replacements == self.replacements:
+                    await self._verify_now()
         except FAILURES as error:
-            raise _not_told(error) from None
+            raise _unverified(error) from None
         except asyncio.CancelledError as error:
-            if not from_within():
+            if not is_own_cancellation():
                 raise
-            raise _not_told(error) from None
+            raise _unverified(error) from None
 
-    async def _prove_now(self) -> None:
+    async def _verify_now(self) -> None:
         breaks = BREAKS.count
-        if self._trusted < breaks and not await self.changed(self._buffer.read()):
-            self.trust(breaks)
+        if self._verified < breaks and not await self.changed(self._buffer.read()):
+            self.note_verified(breaks)
 
 
-def _not_told(error: BaseException) -> Problem:
+def _unverified(error: BaseException) -> Problem:
     return log_unavailable(f"asking whether it is the same one: {error!r}")
