@@ -170,12 +170,6 @@ class Settings(BaseSettings):
         default=1 << 20,
         description="Bytes of the largest body; a larger one gets 413. It is held in memory whole.",
     )
-    max_ids: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=1000, description="Ids that one call may ask for; the contract has 1,000."
-    )
-    max_page_size: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=1000, description="Jobs or events on a page at most; the contract has 1,000."
-    )
     max_reads: Annotated[int, Field(ge=1)] = Field(
         default=256,
         description="Long reads (large pages, filters that match little, bulks, the past) that one "

@@ -211,22 +211,6 @@ class StatusesBody(Request):
     )
 
 
-def page_size(query: SearchQuery | HistoryQuery, most: int) -> int:
-    """Return how much to answer with.
-
-    Args:
-        query: What was asked for; without a size, the default or less.
-        most: The bound of this service, at most `MAX_SIZE`.
-
-    Raises:
-        Problem: 400 where more was asked for.
-    """
-    if query.size > most and "size" in query.model_fields_set:
-        detail = f"Input should be less than or equal to {most}; found {query.size}."
-        raise invalid([RequestFault("parameter", "size", detail)])
-    return min(query.size, most)
-
-
 _Q = TypeVar("_Q", bound=Query)
 _B = TypeVar("_B", bound=Request)
 

@@ -53,8 +53,6 @@ class Timeouts:
 class Bounds(NamedTuple):
     """How large requests may be and how long they may take, from the settings."""
 
-    ids: int
-    page: int
     #: Bytes.
     body: int
     #: Seconds for a body to arrive.
@@ -67,8 +65,6 @@ class Bounds(NamedTuple):
     def of(cls, settings: Settings) -> Bounds:
         """Return the bounds of a process."""
         return cls(
-            settings.max_ids,
-            settings.max_page_size,
             settings.max_body_bytes,
             settings.read_timeout,
             settings.idle_timeout,

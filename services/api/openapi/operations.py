@@ -47,8 +47,8 @@ Job events go into an append-only log; these operations answer from views folded
   the methods that it has in `Allow`.
 - An event has 192 KiB at most, its `output` and `error` 64 KiB each, and nests 256 deep at most.
   Its whole numbers are written without a fraction, its `time` is in the years 2 to 9998.
-- A request has 1 MiB of body at most, 16 KiB of request line and 12 KiB in one header. Whoever runs
-  the service may have set lower bounds, also for ids and pages; a refusal names the bound.
+- A request has 1 MiB of body at most, 16 KiB of request line and 12 KiB in one header. The operator
+  of the service may have set another bound for bodies; a refusal names it.
 - A body of 1 KiB or more comes in zstd or gzip where `Accept-Encoding` asks for it.
 """
 

@@ -26,7 +26,6 @@ from services.api.http.requests import (
     HistoryQuery,
     JobByIdQuery,
     JobQuery,
-    page_size,
     read_query,
 )
 from services.api.problems.problems import NOT_FOUND, PAST_GONE, Problem, not_found
@@ -105,7 +104,7 @@ async def _history(
     path: str,
 ) -> web.StreamResponse:
     """Answer with a page of a job's events; the next one is asked for at `path`."""
-    size = page_size(query, service.bounds.page)
+    size = query.size
     await reach_position(service, request, live=True)
     asked = (query.from_offset, size + 1)
     found, partition, headers, trail = await _find(service, identity.caller, job_id, asked)

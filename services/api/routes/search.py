@@ -14,7 +14,7 @@ from projections.ports.read import Cursor, Snapshot, Watermark
 from services.api.access.auth import Identity
 from services.api.http.answers import answer, encode, encoded_answer, job_answer, line_answer
 from services.api.http.cursors import Place
-from services.api.http.requests import SearchQuery, page_size, read_search
+from services.api.http.requests import SearchQuery, read_search
 from services.api.problems.problems import PAST_GONE
 from services.api.routes.reach import reach_cut, reach_position
 from services.api.service import Service
@@ -40,7 +40,7 @@ async def search(service: Service, request: web.Request, identity: Identity) -> 
     against. One request then looks at 10,000 jobs at most.
     """
     query = read_search(request.rel_url.raw_query_string)
-    size = page_size(query, service.bounds.page)
+    size = query.size
     place = service.cursors.place(query)
     await reach_position(service, request)
     if query.as_of is not None:

@@ -16,7 +16,7 @@ from projections.ports.read import Caller, Watermark
 from services.api.access.auth import Identity
 from services.api.http.answers import LongAnswer, Members, answer, status_answer
 from services.api.http.requests import NoQuery, StatusesBody, read_body, read_query
-from services.api.problems.problems import TOO_MANY_WAITS, RequestFault, invalid
+from services.api.problems.problems import TOO_MANY_WAITS
 from services.api.reads.freshness import Freshness
 from services.api.routes.current_states import (
     AT_ONCE,
@@ -65,7 +65,7 @@ async def statuses(
     The body is read as JSON whatever content type it is sent with.
     """
     read_query(NoQuery, request.rel_url.raw_query_string)
-    asked = _asked(await read_all(service, request), service.bounds.ids)
+    asked = _asked(await read_all(service, request))
     await reach_position(service, request, live=True)
     if asked.wait:
         return await _wait(service, request, identity, asked)
@@ -134,11 +134,8 @@ def _certainty(service: Service, watermark: Watermark, missing: Sequence[str]) -
     return lambda later: absence.is_certain(later, where)
 
 
-def _asked(raw: bytes, most: int) -> _StatusesRequest:
+def _asked(raw: bytes) -> _StatusesRequest:
     body = read_body(StatusesBody, raw)
-    if len(body.job_ids) > most:
-        detail = f"List should have at most {most} items, not {len(body.job_ids)}."
-        raise invalid([RequestFault("pointer", "/jobIds", detail)])
     ids = tuple(dict.fromkeys(body.job_ids))
     return _StatusesRequest(ids, body.wait, body.until == "any", body.include_unknown)
 
