@@ -1,4 +1,4 @@
-"""Puts a service together: the only place that knows all of its parts."""
+"""Builds a service from its parts; no other module depends on all of them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,6 @@ from services.api.routes import ENDPOINTS
 from services.api.routes.fallback import nothing_there, other_method
 from services.api.service import SERVICE, Service
 from services.api.serving.endpoint import Endpoint
-from services.api.serving.protocol import DIRECT
 from services.api.serving.serving import serving
 from services.api.store import Store
 from services.api.waits.waits import WaitLimits, Waits
@@ -61,14 +60,14 @@ def make_service(
     kafka: dict[str, Any],
     timeouts: Timeouts | None = None,
 ) -> Service:
-    """Put the parts of a service together.
+    """Build a service.
 
     Args:
-        settings: Of the process.
+        settings: The settings of the process.
         secret: Signs tokens and cursors.
         open_reader: Opens the projections; raises StoreError while they can't be.
         kafka: Keyword arguments for aiokafka: servers and security.
-        timeouts: How long to wait for what; None for what clients rely on.
+        timeouts: Set by tests; None for those that clients rely on.
     """
     timeouts = timeouts or Timeouts()
     watches: dict[bytes, Watch] = {}
@@ -118,7 +117,7 @@ def make_service(
 def _make_tail(
     settings: Settings, kafka: dict[str, Any], watches: dict[bytes, Watch], timeouts: Timeouts
 ) -> tuple[Buffer, LogVerifier, LogLiveness, Tail, AbsenceCheck]:
-    """Put together what follows the log."""
+    """Build the parts that follow the log."""
     buffer = Buffer(settings.tail_buffer_bytes)
     verifier = LogVerifier(settings.topic, kafka, buffer, timeouts)
     liveness = LogLiveness(timeouts)
@@ -134,16 +133,13 @@ def _make_feed(settings: Settings, buffer: Buffer) -> Feed:
 def _make_spans(
     settings: Settings, store: Store, kafka: dict[str, Any], verifier: LogVerifier
 ) -> Spans:
-    # With a consumer of their own: histories do not wait for listeners, nor the other way round.
+    # A consumer of their own, so that histories and listeners do not wait for each other.
     bodies = Bodies(settings.topic, kafka, verifier)
     return Spans(bodies, store, settings.feed_buffer_bytes // 2)
 
 
 def _connected(service: Service, settings: Settings) -> Service:
-    """Let those parts of a service hear of each other that were made before they could.
-
-    And let its metrics hear of all of them.
-    """
+    """Connect the parts that call each other, and register the metrics of all of them."""
     service.progress.listen(service.waits.resync)
     service.tail.listen(service.progress.need, partial(_on_loss, service))
     service.waits.listen(service.progress.need)
@@ -169,18 +165,15 @@ def _on_loss(service: Service, partition: int, watermark: Watermark, replaced: b
 
 
 def make_app(service: Service) -> web.Application:
-    """Return the application of a service; it follows the log while it runs."""
+    """Return the application of a service. It follows the log while it runs."""
     app = web.Application(client_max_size=service.bounds.body)
     app[SERVICE] = service
-    direct = app[DIRECT] = {}
     for endpoint in ENDPOINTS:
         resource = app.router.add_resource(_pattern(endpoint.path), name=endpoint.name)
         methods = ("GET", "HEAD") if endpoint.method == "GET" else (endpoint.method,)
         serve = serving(service, endpoint)
         for method in methods:
             resource.add_route(method, serve, expect_handler=_expect)
-            if not endpoint.places:
-                direct[method, endpoint.path] = serve
         _add_fallback(resource, service, other_method(endpoint.path, methods))
     _add_fallback(app.router.add_resource("/{path:.*}"), service, nothing_there("/{path:.*}"))
     app.cleanup_ctx.append(_follow_log)
@@ -189,7 +182,7 @@ def make_app(service: Service) -> web.Application:
 
 
 def _pattern(path: str) -> str:
-    """Return a path as aiohttp matches it: what stands for a name in it may hold braces too."""
+    """Return a path as aiohttp matches it: a value in it may contain braces."""
     return re.sub(r"\{(\w+)\}", r"{\1:[^/]+}", path)
 
 
@@ -198,12 +191,12 @@ def _add_fallback(resource: web.Resource, service: Service, endpoint: Endpoint) 
 
 
 async def _expect(request: web.Request) -> web.StreamResponse | None:
-    """Let a client go on that asks first; refuse anything else that is expected."""
+    """Answer `Expect: 100-continue` with 100, and any other expectation with 417."""
     if request.version == HttpVersion11:
         if request.headers[hdrs.EXPECT].lower() != "100-continue":
             return unreadable(417).response()
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        # The answer itself has not begun.
+        # Those bytes are not a part of the answer.
         request.writer.output_size = 0
     return None
 

@@ -1,4 +1,4 @@
-"""What a service is made of, put together in one place and handed to the endpoints."""
+"""The parts of a service, which every endpoint receives."""
 
 from __future__ import annotations
 
