@@ -269,13 +269,13 @@ async def test_long_reads_of_a_caller_are_bounded(tmp_path: Path) -> None:
         alice, path = api.bearer("alice"), "/jobs/search?size=1000"
         line = api.service.reads._queue
         for _ in range(2):
-            line._there["alice"] += 1
+            line._requests["alice"] += 1
         refused(await api.get(path, alice), 429, "too-many-reads")
         assert (await api.get("/jobs/search?size=20", alice)).status == 200
         assert (await api.get(path, api.bearer("bob"))).status == 200
-        line._there["carol"] += 1
+        line._requests["carol"] += 1
         refused(await api.get(path, api.bearer("bob")), 503, "busy")
-        line._there.clear()
+        line._requests.clear()
         assert (await api.get(path, alice)).status == 200
         assert 'jobtrail_long_reads_refused_total{bound="caller"} 1.0' in await metrics(api)
 
