@@ -157,7 +157,7 @@ async def test_what_is_told_of_the_live_log_is_bounded_in_bytes_of_memory(
             await happen(api)
             api.service.progress.poll()
             assert 0 < api.service.feed.size <= 8 << 20
-            size = sum(len(change.text) for change in api.service.feed._kept)
+            size = sum(len(change.text) for change in api.service.feed._cached)
             assert size < api.service.feed.size
             assert len(await reader.changes(events + 1)) == events + 1
 

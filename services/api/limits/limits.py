@@ -14,7 +14,7 @@ from services.api.problems.problems import too_many_requests
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Timeouts and intervals in seconds. No settings, since clients rely on them; tests shorten some."""
+    """Timeouts and intervals in seconds. No settings, since clients rely on them."""
 
     #: Between two line feeds that an open wait sends, so that no proxy closes its connection.
     sign_of_life: float = 15.0

@@ -1,4 +1,4 @@
-"""The bodies of events, read from the log at their places: a trail keeps only where they lie."""
+"""Reads events from the log by their offsets: a job's trail has only these."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from services.api.problems.problems import log_unavailable, position_gone
 
 logger = logging.getLogger(__name__)
 
-#: Events of one job that lie nearer together than this are read in one go.
+#: Events of one job that are fewer offsets apart than this are read without a seek between them.
 _READ_ON: Final = 2_000
 #: Events that are read in one turn of a caller.
 _IN_A_TURN: Final = 100
-#: Reads that may wait for their turn: each is of a request that waits for nothing else.
+#: Reads that may wait for their turn: at most one of each request.
 _WAITING: Final = 10_000
 #: Partly read groups that are cached: so many requests can take turns without fetching again.
 _REMAINDERS: Final = 8
@@ -38,27 +38,27 @@ _offset: Final = attrgetter("offset")
 
 
 class ScannedRecords(NamedTuple):
-    """Some records, one after the other."""
+    """Consecutive records."""
 
     #: Key and record of those that have a key.
     records: list[tuple[bytes, Record]]
-    #: The offset from where to go on.
+    #: The offset at which the next scan begins.
     reached: int
     #: Offset and mark of the last record before that; None where there was none.
     last: tuple[int, int] | None
 
 
 class Bodies:
-    """Reads records of the log by their offsets, one request at a time, by turns of callers.
+    """Reads records of the log by their offsets, one request at a time; callers take turns.
 
-    What was read is given out once it is certain that the log is the one that was folded.
+    Records are returned once it is certain that the log is the one that was folded.
 
     Args:
-        topic: The log.
+        topic: The topic of the log.
         client: Keyword arguments for aiokafka: servers and security.
-        verifier: Knows whether the log is the one that it was.
-        within: Seconds for a turn to come, for the log to answer, and for which what was fetched
-            is kept for who goes on.
+        verifier: Tells whether the log was replaced.
+        within: Seconds until the turn has to come, and until the log has to answer; also the
+            seconds for which a partly read group is cached.
     """
 
     def __init__(
@@ -75,23 +75,23 @@ class Bodies:
         self._within = within
         self._consumer: Any = None
         self._remainders: list[_Remainder] = []
-        #: How often the log was asked for one record after the other.
+        #: How many scans fetched from the log.
         self.scans = 0
         self._queue = FairQueue(_WAITING, _WAITING, lambda _own: busy())
 
     async def read(
         self, partition: int, keys: Mapping[int, bytes], user: str = ""
     ) -> dict[int, bytes | None]:
-        """Return the values of records; without those that the log has lost.
+        """Return the values of records by offset; without those that the log no longer has.
 
         Args:
-            partition: Where they lie.
-            keys: Their keys by their offsets, ascending. A record with another key is none of
-                these: the log is another one than the projections', and the event another job's.
-            user: Who asks for them.
+            partition: Of the records.
+            keys: Their keys by offset, ascending. A record with another key is left out: it is of
+                another log than the projections.
+            user: Who asks.
 
         Raises:
-            Problem: 503 where the log does not answer in time, or is another one.
+            Problem: 503 where the log does not answer in time, or was replaced.
         """
         found: dict[int, bytes | None] = {}
         replacements = self._verifier.replacements
@@ -104,7 +104,7 @@ class Bodies:
 
     @contextlib.asynccontextmanager
     async def _turn(self, user: str) -> AsyncIterator[None]:
-        """Have the log alone for a while, when it is a caller's turn.
+        """Give exclusive use of the consumer, when it is the caller's turn.
 
         Raises:
             Problem: 503 where the turn does not come, or the log does not answer in time.
@@ -114,7 +114,7 @@ class Bodies:
             async with asyncio.timeout(self._within):
                 await self._queue.enter(user)
         except TimeoutError:
-            # Somebody else is reading: nothing is wrong with the log, as far as is known.
+            # Another request is reading, so this says nothing about the log.
             raise busy() from None
         began = clock()
         try:
@@ -131,7 +131,7 @@ class Bodies:
             await self._fail(error)
 
     async def _fail(self, error: BaseException) -> NoReturn:
-        """Let go of a connection that failed, before the next one reads.
+        """Close a connection that failed, before the next request reads.
 
         Raises:
             Problem: 503.
@@ -160,7 +160,7 @@ class Bodies:
         try:
             for offset in offsets:
                 if offset < position:
-                    # It was found, or is not there any more.
+                    # It was read with the group before, or the log no longer has it.
                     continue
                 if offset > position + _READ_ON:
                     consumer.seek(tp, offset)
@@ -169,7 +169,7 @@ class Bodies:
                     try:
                         some = await consumer.getmany(timeout_ms=_POLL_MS, max_records=1)
                     except OffsetOutOfRangeError:
-                        # The log does not reach back, or on, to there; maybe to the next one.
+                        # The log has no record there; it may have the next one.
                         position = -_READ_ON - 1
                         break
                     for group in some.get(tp, ()):
@@ -180,14 +180,14 @@ class Bodies:
                             found |= await remainder.pick(wanted, keys)
                             self._keep(remainder)
         finally:
-            # Or it would go on fetching what nobody asked for.
+            # Else it would go on fetching records that nobody asked for.
             consumer.pause(tp)
         return found
 
     def _resume(self, partition: int, offset: int) -> _Remainder | None:
-        """Return what was fetched and reaches on from there to an offset; None where nothing is.
+        """Return a cached group that has the record at an offset still unread, or None.
 
-        A batch can hold very much: it is not to be unpacked for every few records.
+        A record batch can be very large, so it is not unpacked again for every few records.
         """
         now = asyncio.get_running_loop().time()
         self._remainders = [remainder for remainder in self._remainders if remainder.is_sure(now)]
@@ -204,19 +204,19 @@ class Bodies:
             del self._remainders[:-_REMAINDERS]
 
     async def scan(self, partition: int, begin: int, end: int) -> ScannedRecords:
-        """Read some records one after the other.
+        """Read consecutive records.
 
         Args:
-            partition: Where they lie.
+            partition: Which.
             begin: The offset of the first one.
-            end: The offset behind the last one that is wanted; after `begin`.
+            end: The offset after the last one that is wanted; greater than `begin`.
 
         Returns:
-            Those before `end`, or the first of them: as many as lie in what was fetched at once.
+            Those before `end` that are in the first fetched group.
 
         Raises:
-            Problem: 410 where the log does not hold that offset any more; 503 where it does not
-                answer in time, or is another one.
+            Problem: 410 where the log no longer has that offset; 503 where it does not answer in
+                time, or was replaced.
         """
         replacements = self._verifier.replacements
         async with self._turn(""):
@@ -239,7 +239,7 @@ class Bodies:
         return ScannedRecords(records, min(remainder.reached, end), last)
 
     async def _group(self, tp: TopicPartition, begin: int) -> Group:
-        """Fetch what lies at an offset."""
+        """Fetch the group of records at an offset."""
         self.scans += 1
         consumer = await self._started()
         consumer.assign([tp])
@@ -251,7 +251,7 @@ class Bodies:
                 groups = found.get(tp, ())
             return groups[0].check()
         finally:
-            # Or it would go on fetching what nobody asked for.
+            # Else it would go on fetching records that nobody asked for.
             consumer.pause(tp)
 
     async def _started(self) -> Any:
@@ -270,7 +270,7 @@ class Bodies:
         return self._consumer
 
     async def close(self) -> None:
-        """Let go of the log; the next read connects again."""
+        """Close the connection to Kafka; the next read connects again."""
         self._remainders.clear()
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
@@ -278,22 +278,22 @@ class Bodies:
 
 
 class _Remainder:
-    """What was fetched and not given out yet.
+    """The unread part of a fetched group.
 
     Args:
-        partition: Of which.
-        group: What was fetched.
+        partition: Of the records.
+        group: As it was fetched.
     """
 
     def __init__(self, partition: int, group: Group) -> None:
         self._partition = partition
         self._end = group.next_offset
         self._breaks = BREAKS.count
-        #: Until when it is kept for who goes on, by the loop's clock.
+        #: Until when it is cached, by the loop's clock.
         self.until = 0.0
         self._pieces = group.pieces()
         self._piece: Sequence[Any] = ()
-        #: The offset behind what was given out or passed over.
+        #: The offset after the last record that was returned or skipped.
         self.reached = group.begin
 
     @property
@@ -302,11 +302,11 @@ class _Remainder:
         return self.reached >= self._end
 
     def is_sure(self, now: float) -> bool:
-        """Tell whether it is of a log that can't have become another one, and not old."""
+        """Tell whether it is recent, and no connection has broken since it was fetched."""
         return self._breaks == BREAKS.count and now < self.until
 
     def has(self, partition: int, offset: int) -> bool:
-        """Tell whether what lies at an offset is among it, if it lies anywhere."""
+        """Tell whether it would contain the record at an offset."""
         return partition == self._partition and self.reached <= offset < self._end
 
     async def take(self, begin: int, end: int) -> list[Any]:
@@ -319,7 +319,7 @@ class _Remainder:
     async def pick(
         self, offsets: Sequence[int], keys: Mapping[int, bytes]
     ) -> dict[int, bytes | None]:
-        """Return the values of those records that it has of these, and pass over the others."""
+        """Return the values of the records at some offsets, and skip the others before them."""
         found: dict[int, bytes | None] = {}
         wanted = set(offsets)
         while (some := await self._next(offsets[-1] + 1)) is not None:
@@ -335,7 +335,7 @@ class _Remainder:
         if self.reached >= min(end, self._end):
             return None
         if not self._piece:
-            # Others go on while it is taken apart.
+            # Other requests are served while it is unpacked.
             await asyncio.sleep(0)
             piece = next(self._pieces, None)
             if piece is None:

@@ -1,8 +1,9 @@
-"""Whether the log is the one that was read: by the projections, by the tail, by who has a position.
+"""Verifies that the log is still the one that the projections and the tail have read.
 
-A log may lose its end and be filled again, be made again, or be restored from a copy. Then offsets
-name other records, and what was read of it is of no use: partitions whose projections hold another
-log are not answered for until they were folded again, and a position in another log is refused.
+A log can lose its end and grow again, be created again, or be restored from a backup. Then its
+offsets name other records, and what was read before does not apply to it. Partitions that were
+folded from a replaced log count as recovering until they are folded again, and positions of a
+replaced log are refused.
 """
 
 from __future__ import annotations
@@ -25,32 +26,33 @@ from services.api.store import Store
 
 logger = logging.getLogger(__name__)
 
-#: What may go wrong when the log is asked.
+#: The errors that a question to the log may raise.
 FAILURES: Final = (KafkaError, LogUnavailable, OSError, TimeoutError)
-#: Seconds between two looks where nothing has happened, and while projections hold another log.
+#: Seconds between two checks of the projections: normally, and while they are of another log.
 _EVERY: Final = 5.0
 _SOON: Final = 0.25
-#: Seconds in which the log has to answer a request that has to know.
+#: Seconds in which the log has to answer while a request waits.
 _WITHIN: Final = 5.0
 _FOREIGN: Final = (
-    "The projections hold another log than the one that is there; they are being folded again."
+    "The projections were folded from another log than the present one; they are being folded "
+    "again."
 )
 
 
 def is_own_cancellation() -> bool:
-    """Tell whether a cancellation that was caught is one of aiokafka's own, which it lets out."""
+    """Tell whether a caught CancelledError is aiokafka's own: nobody cancelled this task."""
     task = asyncio.current_task()
     return task is not None and not task.cancelling()
 
 
 class LogVerifier:
-    """Compares what was read with the log.
+    """Compares the log with what was read of it.
 
     Args:
-        topic: The log.
+        topic: The topic of the log.
         client: Keyword arguments for aiokafka: servers and security.
-        buffer: What the tail has.
-        timeouts: When to try again.
+        buffer: The records that the tail has read.
+        timeouts: When to reconnect.
     """
 
     def __init__(
@@ -63,19 +65,19 @@ class LogVerifier:
         self._log: Log | None = None
         self._connected = asyncio.Event()
         self._wanted = asyncio.Event()
-        #: Why partitions are not answered for.
+        #: By partition, why its projections are not of this log.
         self._reasons: dict[int, str] = {}
         self._foreign_excluded: tuple[Watermark | None, Watermark | None] = (None, None)
-        #: After so many breaks the tail's log was the same one.
+        #: `BREAKS.count` before the last proof that the log is the one that the tail has read.
         self._verified = BREAKS.count
         self._verifying = asyncio.Lock()
-        #: How often the tail has found another log than the one that it had read.
+        #: How often the tail found that the log was replaced.
         self.replacements = 0
 
     # --- the projections
 
     def exclude_foreign(self, watermark: Watermark) -> Watermark:
-        """Return what projections hold, without what is of another log."""
+        """Return a watermark in which partitions of another log count as recovering."""
         if not self._reasons:
             return watermark
         known, judged = self._foreign_excluded
@@ -88,7 +90,7 @@ class LogVerifier:
         return judged
 
     async def run(self, store: Store) -> None:
-        """Look every now and then, and whenever somebody says that it may be another log."""
+        """Check the projections from time to time, and after each call of `check_soon`."""
         while True:
             try:
                 await self._watch(store)
@@ -103,7 +105,7 @@ class LogVerifier:
             await asyncio.sleep(self._timeouts.reconnect)
 
     async def _watch(self, store: Store) -> None:
-        """Look as long as one connection lasts."""
+        """Check for as long as one connection lasts."""
         try:
             async with Log(self._topic, self._client) as log:
                 self._log = log
@@ -124,7 +126,7 @@ class LogVerifier:
             pass
 
     def check_soon(self) -> None:
-        """Say that the log may be another one."""
+        """Ask for a check soon: the log may have been replaced."""
         self._wanted.set()
 
     async def _check(self, log: Log, store: Store) -> None:
@@ -136,7 +138,7 @@ class LogVerifier:
         if log.partitions != partitions:
             sentence = (
                 f"The log has {log.partitions} partitions and the projections were folded over "
-                f"{partitions}: the projector says how the two are brought together."
+                f"{partitions}: the projector's messages say what to do."
             )
             self._set(dict.fromkeys(watermark.position, sentence))
             return
@@ -155,7 +157,7 @@ class LogVerifier:
     # --- the tail
 
     async def log(self) -> Log:
-        """Return the log to ask.
+        """Return the connection by which questions are asked.
 
         Raises:
             OSError: It can't be reached now.
@@ -171,7 +173,7 @@ class LogVerifier:
         return log
 
     async def changed(self, read: Mapping[int, Read]) -> dict[int, str]:
-        """Tell of which partitions the log is not the one that the tail has read.
+        """Return the partitions whose log is not the one that the tail has read, with the reason.
 
         Raises:
             KafkaError: The log does not answer; likewise the others of `FAILURES`.
@@ -185,34 +187,33 @@ class LogVerifier:
         return found
 
     def note_verified(self, breaks: int) -> None:
-        """Take in that the tail's log was the same one after so many breaks."""
+        """Note that the tail's log was still the same after `breaks` connections had broken."""
         self._verified = max(self._verified, breaks)
 
     @property
     def is_verified(self) -> bool:
-        """Whether nothing has happened since the log was found to be the one that was read."""
+        """Whether no connection has broken since the log was last verified."""
         return self._verified == BREAKS.count
 
-    # --- what is read of it by its offsets
+    # --- reads by offset
 
     async def check_unchanged(self, replacements: int) -> None:
-        """Make sure that the log is the one that it was: by the tail's last proof, or another one.
+        """Check that the log was not replaced while it was read.
 
         Args:
-            replacements: What `replacements` was when somebody began to read it.
+            replacements: The value of `replacements` before the read.
 
         Raises:
-            Problem: 503 where it is another one, or where nobody can tell in time.
+            Problem: 503 where it was replaced, or that can't be told in time.
         """
         await self.verify()
         if replacements != self.replacements:
-            raise recovering("The log became another one while it was read.")
+            raise recovering("The log was replaced while it was read.")
 
     async def verify(self) -> None:
-        """Ask whether the log is the one that was read, where that is in doubt.
+        """Verify the log, unless it is verified already.
 
-        Afterwards it may be in doubt still: where it is another one, until the tail has begun with
-        that.
+        If it was replaced, `is_verified` is still false afterwards, until the tail has begun again.
 
         Raises:
             Problem: 503 where the log does not answer in time.
@@ -221,7 +222,7 @@ class LogVerifier:
             return
         replacements = self.replacements
         try:
-            # Once for all who ask, and each of them waits no longer than for one answer.
+            # Once for all requests; each waits for at most one answer.
             async with asyncio.timeout(_WITHIN), self._verifying:
                 if replacements == self.replacements:
                     await self._verify_now()

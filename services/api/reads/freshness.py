@@ -67,7 +67,7 @@ class Freshness:
         level, turn, until, headers = self._level
         if (
             watermark is level
-            and turn == self._buffer.turn
+            and turn == self._buffer.version
             and time.monotonic() < until
             and self._liveness.is_up
         ):
@@ -79,7 +79,7 @@ class Freshness:
         }
         if lag == 0:
             until = time.monotonic() + self._look_again
-            self._level = (watermark, self._buffer.turn, until, headers.copy())
+            self._level = (watermark, self._buffer.version, until, headers.copy())
         return headers
 
     def lag(self, watermark: Watermark) -> float | None:
@@ -103,7 +103,7 @@ class Freshness:
     def _tail_since(self, partitions: Iterable[int]) -> list[int]:
         """Return since when the tail itself has not had all, of each partition where it has not."""
         buffer, has_pending = self._buffer, self._has_more
-        return [buffer.level(p) for p in partitions if has_pending(p) and buffer.follows(p)]
+        return [buffer.caught_up_at(p) for p in partitions if has_pending(p) and buffer.follows(p)]
 
     def _lag_since(self, instants: Sequence[int]) -> float | None:
         """Return the lag by since when things lag, in microseconds; None where nobody can tell."""
@@ -120,7 +120,7 @@ class Freshness:
         """Return what an answer holds that was read now and has the tail laid over it."""
         buffer = self._buffer
         known, turn, whole = self._with_tail
-        if watermark is known and turn == buffer.turn:
+        if watermark is known and turn == buffer.version:
             # The same as the answer before: so are its headers.
             return whole
         position = dict(watermark.position)
@@ -132,7 +132,7 @@ class Freshness:
                 if (record := buffer.last_record(partition)) is not None:
                     last[partition] = record
         whole = watermark._replace(position=position, last=last)
-        self._with_tail = (watermark, buffer.turn, whole)
+        self._with_tail = (watermark, buffer.version, whole)
         return whole
 
     def at_end(self, position: Mapping[int, int]) -> dict[str, str]:

@@ -113,7 +113,7 @@ class Progress:
                 if watermark.recovering:
                     # What is of another log says nothing of how far this one is held.
                     whole = {p: o for p, o in whole.items() if p not in watermark.recovering}
-                more = self._buffer.trim(self._feed.kept(whole), _DROPPED) or more
+                more = self._buffer.trim(self._feed.trim_position(whole), _DROPPED) or more
                 self._more = more
                 if self._listener is not None:
                     more = self._listener(snapshot) or more
