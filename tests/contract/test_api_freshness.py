@@ -25,9 +25,7 @@ class Place:
         self.liveness = LogLiveness(Timeouts())
         #: The partitions of which the tail has not taken in all that arrived.
         self.behind: set[int] = set()
-        self.freshness = Freshness(
-            self.buffer, self.liveness, self.behind.__contains__, look_again=0.0
-        )
+        self.freshness = Freshness(self.buffer, self.liveness, self.behind.__contains__, reuse=0.0)
         self.liveness.note_answer(0.0)
         now = time.time_ns() // 1000
         for partition, offset in HELD.position.items():
