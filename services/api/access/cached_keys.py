@@ -1,7 +1,7 @@
-"""The API keys as a process knows them: its file is read again when it has changed.
+"""The API keys of a process, read again when their file has changed.
 
-A file that is damaged is no reason not to serve those who come without a key. It stays as it is,
-since somebody may want to mend it, and until then nobody can say whether a key is one of ours.
+With a damaged file, requests with tokens are served all the same. The file is left as it is for the
+operator to repair; until then no key can be verified.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ class ApiKeys:
 
     Args:
         path: Their file.
-        interval: Seconds between two looks whether it has changed.
+        interval: Seconds between two checks whether it has changed.
 
     Raises:
-        SettingError: Others can reach the file, or it can't be read.
+        SettingError: Other users can access the file, or it can't be read.
     """
 
     def __init__(self, path: Path, interval: float) -> None:
         self._path = path
         self._interval = interval
-        # Before the keys: what is written in between is seen at the next look.
+        # Before the keys are read: a change in between is found at the next check.
         self._version = self._file_version()
-        #: Whether no keys were ever read, since the file is damaged.
+        #: Whether the file is damaged, and no keys were ever read from it.
         self.unknown = False
         self._keys: dict[str, ApiKey] = {}
         try:
@@ -43,11 +43,11 @@ class ApiKeys:
             self.unknown = True
             logger.error("action=keys-damaged kept=0 %s", error)
         self._check_at = monotonic() + interval
-        #: Of the file that could not be read last.
+        #: The version of the file that last could not be read.
         self._refused: _FileVersion | None = None
 
     def find(self, text: str) -> ApiKey | None:
-        """Return what is known of a key, None where it is not one of ours."""
+        """Return the API key that a text is, or None."""
         parts = split_key(text)
         if parts is None:
             return None
@@ -56,7 +56,7 @@ class ApiKeys:
         return key if key is not None and key.is_proved_by(secret) else None
 
     def has(self, key_id: str) -> bool:
-        """Tell whether a key has not been revoked."""
+        """Tell whether a key exists and has not been revoked."""
         return key_id in self._current()
 
     def _current(self) -> dict[str, ApiKey]:
@@ -80,7 +80,7 @@ class ApiKeys:
         try:
             keys = {key.id: key for key in read_keys(self._path)}
         except SettingError as error:
-            # It is read again at the next look, changed or not: a key may have been revoked.
+            # Tried again at the next check, even if unchanged: a key may have been revoked.
             if version != self._refused:
                 logger.error("action=keys-not-read kept=%d %s", len(self._keys), error)
             self._refused = version

@@ -1,8 +1,8 @@
 """The query string, in every form that clients of this API use for arrays.
 
 An array is repeated (`jobType=a&jobType=b`), separated by commas (`jobType=a,b`) or marked
-(`jobType[]=a`). Commas are looked for before percent-decoding, so that `%2C` is always data, and
-only in arrays, so that a comma in a scalar is data too.
+(`jobType[]=a`). Values are split at commas before percent-decoding, so that `%2C` is always data,
+and only in arrays, so that a comma in a scalar is data too.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ Parameters = dict[str, str | list[str]]
 
 
 def parse_query(raw: str, arrays: Set[str]) -> tuple[Parameters, list[RequestFault]]:
-    """Take a query string apart.
+    """Parse a query string.
 
     Args:
-        raw: As it came, without the question mark.
+        raw: As it was sent, without the question mark.
         arrays: The names of the parameters that are arrays.
 
     Returns:
-        Each parameter once, an array as a list; and what is wrong with the query's form. A
-        scalar that was given twice is a fault and has its first value.
+        Each parameter once, arrays as lists; and the faults of the query's form. A scalar that is
+        given twice is a fault, and has its first value.
     """
     found: Parameters = {}
     faults: list[RequestFault] = []
@@ -43,9 +43,9 @@ def parse_query(raw: str, arrays: Set[str]) -> tuple[Parameters, list[RequestFau
         if len(values) != len(parts):
             faults.append(RequestFault("parameter", name, "The value is not UTF-8."))
         elif name in arrays:
-            known = found.setdefault(name, [])
-            assert isinstance(known, list)
-            known.extend(values)
+            earlier = found.setdefault(name, [])
+            assert isinstance(earlier, list)
+            earlier.extend(values)
         elif name in found:
             faults.append(RequestFault("parameter", name, "It can be given only once."))
         else:
@@ -54,11 +54,11 @@ def parse_query(raw: str, arrays: Set[str]) -> tuple[Parameters, list[RequestFau
 
 
 def _decode(text: str) -> str | None:
-    """Undo the percent- and plus-coding of a form; None where that gives no UTF-8."""
+    """Decode percent- and plus-coding; return None if the result is not UTF-8."""
     if text.isascii() and "%" not in text:
         return text.replace("+", " ") if "+" in text else text
     try:
-        # The HTTP parser hands on bytes that are no UTF-8 as surrogates.
+        # The HTTP parser decodes bytes that are not UTF-8 as surrogates.
         raw = text.replace("+", " ").encode("utf-8", "surrogateescape")
         return unquote_to_bytes(raw).decode()
     except UnicodeError:
