@@ -70,18 +70,18 @@ async def test_as_many_bytes_wait_as_may_be_under_way_and_more_are_cut_off(tmp_p
         outgoing = api.service.outgoing
         first, second = [await begun_wait(api, job) for job in ("first", "second")]
         outgoing.take("alice", MOST)
-        outgoing._held_back["alice"] += MOST - 1
+        outgoing._waiting_bytes["alice"] += MOST - 1
         api.emit("first", "completed", output=LARGE_OUTPUT)
         api.show()
         with pytest.raises(aiohttp.ClientPayloadError):
             await first.read()
-        outgoing._held_back["alice"] -= MOST - 1
+        outgoing._waiting_bytes["alice"] -= MOST - 1
         api.emit("second", "completed", output=LARGE_OUTPUT)
         api.show()
-        while not outgoing._held_back["alice"]:
+        while not outgoing._waiting_bytes["alice"]:
             await asyncio.sleep(0.01)
         outgoing.free("alice", MOST)
         assert (await second.json())["second"]["state"] == "completed"
         while outgoing.size:
             await asyncio.sleep(0.01)
-        assert outgoing._held_back.total() == 0
+        assert outgoing._waiting_bytes.total() == 0

@@ -1,7 +1,7 @@
-"""States of jobs at the log's end, of many jobs a few at a time so that others are served between.
+"""Reads states of jobs at the log's end; of many jobs a few at a time.
 
-What the tail knows beyond the projections is laid over them in the same step of the event loop, so
-this can't be read beside it.
+The tail's records are folded onto the projections in the same step of the event loop, so that this
+can't be a long read in the thread. Other requests are served between the steps.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _NOWHERE: Final[Mapping[int, int]] = {}
 class States(NamedTuple):
     """The states of some jobs."""
 
-    #: By their jobs' ids; None for what the caller no longer sees.
+    #: By id of the job; None for a job that the caller may no longer see.
     known: dict[str, Status | None]
-    #: What the projections held.
+    #: Of the projections.
     watermark: Watermark
-    #: The same with the tail.
+    #: The same, with the tail's records.
     fresh: Watermark
 
 
@@ -45,8 +45,8 @@ def states_at_end(service: Service, caller: Caller, ids: Sequence[str]) -> State
 
     Raises:
         TooManyNewEvents: They have more events beyond the projections than are folded in one step.
-        Problem: 503 where their part of the projections is not there.
-        TooLong: They are too large.
+        Problem: 503 where their partitions are recovering.
+        TooLong: Their outputs are too large.
     """
     with service.store.some() as snapshot:
         partitions = service.store.partitions
@@ -62,19 +62,19 @@ def states_at_end(service: Service, caller: Caller, ids: Sequence[str]) -> State
 
 
 async def many_states(
-    service: Service, caller: Caller, ids: Sequence[str], said: Mapping[int, int] = _NOWHERE
+    service: Service, caller: Caller, ids: Sequence[str], position: Mapping[int, int] = _NOWHERE
 ) -> AsyncIterator[tuple[Sequence[str], States]]:
-    """Yield the states of any number of jobs, with the ids that were asked for.
+    """Yield the states of any number of jobs, with the ids of each step.
 
     Args:
         service: The service.
         caller: Who asks.
         ids: Of the jobs.
-        said: The position that the answer is said to have; what is yielded has it too.
+        position: The position in the headers of the answer, which each step must have reached.
 
     Raises:
         Problem: As above; 503 where more events than one step folds are not folded in time, or the
-            tail has lost events meanwhile: the answer would be older than it says.
+            tail has lost events since: the answer would be older than its headers say.
     """
     at, size = 0, AT_ONCE
     while at < len(ids):
@@ -88,9 +88,9 @@ async def many_states(
                 raise
             size = max(1, size // 4)
             continue
-        if not holds(found.fresh.position, said):
+        if not holds(found.fresh.position, position):
             raise behind("The live tail has lost events while the answer was made. Ask again.")
-        said = found.fresh.position
+        position = found.fresh.position
         yield some, found
         at += len(some)
         await service.turns.pause(caller.user)
@@ -101,7 +101,7 @@ def _settled(service: Service, caller: Caller, ids: Sequence[str]) -> tuple[Stat
 
 
 def check_whole(watermark: Watermark, ids: Sequence[str], partitions: int) -> None:
-    """Refuse to answer for jobs whose part of the projections is not there.
+    """Refuse to answer for jobs whose partitions are recovering.
 
     Raises:
         Problem: 503.
