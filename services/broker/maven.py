@@ -92,7 +92,7 @@ class Maven:
             raise _unreachable(coordinates, error) from error
         except RuntimeError as error:
             raise BrokerError(
-                "The dependencies of a jar are not served whole.", where=coordinates
+                "Some dependencies of a jar are not served.", where=coordinates
             ) from error
         return [_plain(found) for found in (*roots, *needed)]
 

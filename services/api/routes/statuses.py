@@ -30,12 +30,12 @@ from services.api.service import Service
 from services.api.serving.endpoint import FRESHNESS, READS, Answer, Endpoint
 from services.api.waits.watching import Wait
 
-#: States by their jobs' ids, None for what the caller no longer sees; headers.
+#: States by id of the job, None for a job that the caller may no longer see; headers.
 _Found = tuple[dict[str, Status | None], dict[str, str]]
 
 
 class _StatusesRequest(NamedTuple):
-    """What a held wait keeps of its request."""
+    """What an open wait keeps of its request."""
 
     ids: tuple[str, ...]
     wait: int
@@ -46,23 +46,23 @@ class _StatusesRequest(NamedTuple):
 async def statuses(
     service: Service, request: web.Request, identity: Identity
 ) -> web.StreamResponse:
-    """Answer with the states of jobs, once they have ended where that is wanted.
+    """Answer with the states of jobs; with `wait`, once they have ended.
 
-    The states are those at the end of the log. A job that the caller does not see is left out as
-    one that is unknown is; while it is not known whether there is such a job, because this process
-    does not know the log to its end, there is no answer: after 5 s 503.
+    The states are those at the end of the log. A job that the caller may not see is left out, as an
+    unknown one is. While it is not certain whether a job exists, because this process has not read
+    the log to its end, there is no answer; after 5 s it is 503.
 
     With `wait` the answer comes as soon as the jobs have ended, or when the time is up, with the
-    states as they then are; a line feed may come every 15 s before it, so that no proxy cuts the
-    connection. Events are looked at one by one, in their order in the log from where the wait
-    begins: it ends at the first at which all (or any) of the jobs have ended, and answers with the
-    states right after that event, whatever comes next. Only while a process is too far behind the
-    log to have all of its events, or a job has more of them beyond the projections than are folded
-    at one go, does it see the states every now and then. A job that is unknown holds a wait for
-    5 s from when that is certain. A service that is stopped answers 503, or cuts
-    the connection where a line feed has been sent: such an answer has no end, ask again.
+    states at that time; a line feed may come every 15 s before it, so that no proxy closes the
+    connection. The wait follows the events one by one, in their order in the log from where it
+    begins: it ends with the first event after which all (or any) of the jobs have ended, and
+    answers with the states right after that event, whatever comes next. Only while a process lags
+    too far to have all events, or a job has more of them beyond the projections than are folded in
+    one step, it sees the states from time to time. An unknown job keeps a wait open for 5 s from
+    when it is certain that it does not exist. A service that stops answers 503, or closes the
+    connection if a line feed has been sent: such an answer has no end, ask again.
 
-    The body is read as JSON whatever content type it is sent with.
+    The body is parsed as JSON, whatever content type it is sent with.
     """
     read_query(NoQuery, request.rel_url.raw_query_string)
     asked = _asked(await read_all(service, request))
@@ -88,7 +88,7 @@ async def _few(service: Service, caller: Caller, asked: _StatusesRequest) -> web
 async def _many(
     service: Service, request: web.Request, caller: Caller, asked: _StatusesRequest
 ) -> web.StreamResponse:
-    """Answer in steps, between which others are served."""
+    """Answer in steps, with other requests served in between."""
     service.outgoing.check(caller.user)
     first: list[Watermark] = []
     long = LongAnswer(
@@ -124,7 +124,7 @@ def _read(service: Service, caller: Caller, ids: Sequence[str]) -> tuple[_Found,
 
 
 def _certainty(service: Service, watermark: Watermark, missing: Sequence[str]) -> IsCertain | None:
-    """Return what tells when it is known that these jobs are not there; None where it is."""
+    """Return what tells when absence of jobs is certain; None if it is certain now."""
     absence = service.absence
     if absence.is_certain(watermark, watermark.position):
         return None

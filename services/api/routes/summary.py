@@ -24,9 +24,9 @@ _COLUMNS: Final = [(str(state), STATE_CODES[state]) for state in sorted(STATES)]
 
 
 async def summary(service: Service, request: web.Request, identity: Identity) -> web.StreamResponse:
-    """Count jobs by type and state: those that the caller sees, each once.
+    """Count the jobs that the caller may see, by type and state.
 
-    With `asOf`, those that the caller saw then, as they were.
+    With `asOf`, those that the caller could see then, as they were.
     """
     query = read_query(SummaryQuery, request.rel_url.raw_query_string)
     await reach_position(service, request)
