@@ -112,9 +112,9 @@ def server_properties(
 def _guarded(passwords: OneStart) -> dict[str, str]:
     """Return the configuration by which both listeners authenticate clients.
 
-    Clients prove that they know their password (SCRAM), which Kafka keeps as a hash among its
-    metadata. What must work before those are read, the broker's own connections and whoever puts
-    the clients' password there, has another password, which ends with this process.
+    Clients authenticate with SCRAM; Kafka has a hash of their password in its metadata. Connections
+    that must work before those are read, of the broker itself and of the request that sets the
+    clients' password, use another password, which ends with this process.
     """
     clients, controller = (
         "org.apache.kafka.common.security.plain.PlainLoginModule required "

@@ -94,7 +94,7 @@ def _ask(program: Path) -> int | None:
 
 
 def inspect(program: Path) -> Java | None:
-    """Return the Java behind `program`, or None if it can't run Kafka."""
+    """Return the Java that `program` starts, or None if it can't run Kafka."""
     try:
         real = program.resolve()
         if not real.is_file():

@@ -47,7 +47,7 @@ def with_binding(
         raise BrokerError(
             "Kafka no longer names log4j.",
             expected=":".join(LOG4J),
-            hint="Look which logging it ships now and change services/broker/lock.py.",
+            hint="Find out which logging it ships now and change services/broker/lock.py.",
         )
     return sorted({*resolved, (*BINDING, log4j[0])})
 

@@ -247,8 +247,8 @@ async def _serve_on(kit: _Kit, port: int, cluster: str, ready: Callable[[str], N
 
 
 def _died_at_start(status: int, home: DataDir) -> Exception:
-    said = process.tail(home.logs / "broker.log", 200)
-    if any("Address already in use" in line for line in said):
+    lines = process.tail(home.logs / "broker.log", 200)
+    if any("Address already in use" in line for line in lines):
         return _PortLost()
     return process.ended("Kafka could not start", status, home)
 

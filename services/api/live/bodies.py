@@ -260,7 +260,7 @@ class Bodies:
                 self._client,
                 max_partition_fetch_bytes=256 * 1024,
             )
-            # LogCache only once it has started: who asked may go away meanwhile.
+            # Stored only once it has started: the request may be cancelled before.
             try:
                 await consumer.start()
             except BaseException:

@@ -80,14 +80,14 @@ class LogVerifier:
         """Return a watermark in which partitions of another log count as recovering."""
         if not self._reasons:
             return watermark
-        known, judged = self._foreign_excluded
-        if known is not watermark or judged is None:
-            judged = watermark._replace(
+        before, result = self._foreign_excluded
+        if before is not watermark or result is None:
+            result = watermark._replace(
                 recovering=watermark.recovering | self._reasons.keys(),
                 stopped={**watermark.stopped, **self._reasons},
             )
-            self._foreign_excluded = (watermark, judged)
-        return judged
+            self._foreign_excluded = (watermark, result)
+        return result
 
     async def run(self, store: Store) -> None:
         """Check the projections from time to time, and after each call of `check_soon`."""

@@ -69,7 +69,7 @@ class Stalls:
         if unserved:
             worst = max(unserved.values())
             since = "yet" if worst == float("inf") else f"for {worst:.0f} s"
-            found.append(f"{_named(unserved)}: no projector has said {since} that it lives.")
+            found.append(f"{_named(unserved)}: no heartbeat of a projector {since}.")
         still = {
             p: self.still_for(p)
             for p in watermark.position.keys() - watermark.stopped.keys() - unserved.keys()

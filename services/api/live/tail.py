@@ -146,8 +146,8 @@ class Tail:
             raise OSError(f"there is no topic {self._topic} yet")
         self._tps = [TopicPartition(self._topic, partition) for partition in partitions]
         breaks = BREAKS.count
-        known = {p: read for p, read in self._buffer.read().items() if p in partitions}
-        changed = await self._verifier.changed(known)
+        followed = {p: read for p, read in self._buffer.read().items() if p in partitions}
+        changed = await self._verifier.changed(followed)
         ends = await consumer.end_offsets(self._tps)
         consumer.assign(self._tps)
         for tp in self._tps:

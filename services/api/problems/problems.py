@@ -253,20 +253,12 @@ def too_large(limit: int) -> Problem:
 
 def too_many_waits(detail: str) -> Problem:
     """A bound of open waits is met."""
-    return Problem(
-        TOO_MANY_WAITS,
-        detail,
-        headers={"Retry-After": "1"},
-    )
+    return Problem(TOO_MANY_WAITS, detail, headers={"Retry-After": "1"})
 
 
 def too_many_feeds(detail: str) -> Problem:
     """A bound of listeners is met."""
-    return Problem(
-        TOO_MANY_FEEDS,
-        detail,
-        headers={"Retry-After": "5"},
-    )
+    return Problem(TOO_MANY_FEEDS, detail, headers={"Retry-After": "5"})
 
 
 def position_gone(position: str) -> Problem:
@@ -308,11 +300,7 @@ def recovering(detail: str, reason: str | None = None) -> Problem:
 
 def behind(detail: str) -> Problem:
     """The projections did not reach a position in time."""
-    return Problem(
-        BEHIND,
-        detail,
-        headers={"Retry-After": "1"},
-    )
+    return Problem(BEHIND, detail, headers={"Retry-After": "1"})
 
 
 def unknown_yet() -> Problem:

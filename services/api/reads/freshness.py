@@ -94,10 +94,10 @@ class Freshness:
         """
         if not self._buffer.followed or not self._liveness.is_up:
             return None
-        behind = self._buffer.lagging_since(watermark)
+        since = self._buffer.lagging_since(watermark)
         instants = self._tail_since(watermark.position)
-        if behind is not None:
-            instants.append(behind)
+        if since is not None:
+            instants.append(since)
         return self._lag_since(instants)
 
     def _tail_since(self, partitions: Iterable[int]) -> list[int]:
@@ -168,9 +168,9 @@ def marked(position: Mapping[int, int], last: Mapping[int, Sequence[int]]) -> st
     places: dict[int, int] = {}
     marks: dict[int, int] = {}
     for partition, offset in position.items():
-        known = last.get(partition)
-        if known is not None and known[0] < offset:
-            places[partition], marks[partition] = known[0] + 1, known[1]
+        record = last.get(partition)
+        if record is not None and record[0] < offset:
+            places[partition], marks[partition] = record[0] + 1, record[1]
         else:
             places[partition] = offset
     return format_position(places, marks)

@@ -79,8 +79,8 @@ async def bulk(service: Service, request: web.Request, identity: Identity) -> we
             if live:
                 position = reader.position
                 async for ids, states in many_states(service, identity.caller, page.ids, position):
-                    known = ((job_id, states.known.get(job_id)) for job_id in ids)
-                    await members.add({job_id: status for job_id, status in known if status})
+                    found = ((job_id, states.by_id.get(job_id)) for job_id in ids)
+                    await members.add({job_id: status for job_id, status in found if status})
             else:
                 await members.add_encoded(page.members)
             if page.end is None:
@@ -197,11 +197,11 @@ class _Bulk:
         waits = self._service.waits
         over = True
         while over:
-            known = self._has_all()
+            complete = self._has_all()
             wait = await self._register(deadline)
             if wait is None:
                 left = deadline() - asyncio.get_running_loop().time()
-                if known or left <= 0:
+                if complete or left <= 0:
                     return
                 # A job may have joined that the projections have not applied yet.
                 await long.sign_of_life()
@@ -255,8 +255,8 @@ class _Bulk:
             page = await self.page(after, unended, begun=True)
             ids = []
             async for some, states in many_states(service, self._caller, page.ids):
-                known = ((job_id, states.known.get(job_id)) for job_id in some)
-                ids += [job_id for job_id, status in known if status and not _has_ended(status)]
+                found = ((job_id, states.by_id.get(job_id)) for job_id in some)
+                ids += [job_id for job_id, status in found if status and not _has_ended(status)]
             if ids:
                 return await service.waits.register(
                     service.store.snapshot, _accept_any, self._caller, ids

@@ -33,7 +33,7 @@ class States(NamedTuple):
     """The states of some jobs."""
 
     #: By id of the job; None for a job that the caller may no longer see.
-    known: dict[str, Status | None]
+    by_id: dict[str, Status | None]
     #: Of the projections.
     watermark: Watermark
     #: The same, with the tail's records.
@@ -54,11 +54,11 @@ def states_at_end(service: Service, caller: Caller, ids: Sequence[str]) -> State
         check_whole(watermark, ids, partitions)
         with snapshot.meter:
             found = snapshot.states(caller, ids)
-        known: dict[str, Status | None] = {status[0]: stored_status(*status) for status in found}
+        by_id: dict[str, Status | None] = {status[0]: stored_status(*status) for status in found}
         newer = service.overlay.newer(snapshot, caller, ids, partitions)
     for job_id, job in newer.items():
-        known[job_id] = None if job is None else status_answer(job)
-    return States(known, watermark, service.freshness.with_tail(watermark))
+        by_id[job_id] = None if job is None else status_answer(job)
+    return States(by_id, watermark, service.freshness.with_tail(watermark))
 
 
 async def many_states(

@@ -79,10 +79,10 @@ async def statuses(
 
 
 async def _few(service: Service, caller: Caller, asked: _StatusesRequest) -> web.StreamResponse:
-    known, headers = await read_until_certain(
+    by_id, headers = await read_until_certain(
         service, caller.user, lambda: _read(service, caller, asked.ids)
     )
-    return answer(_content(asked, asked.ids, known), headers)
+    return answer(_content(asked, asked.ids, by_id), headers)
 
 
 async def _many(
@@ -98,28 +98,28 @@ async def _many(
     )
     with Members(long, service.reads.limits.page_bytes, service.outgoing, caller.user) as members:
         async for ids, states in many_states(service, caller, asked.ids):
-            known = states.known
+            by_id = states.by_id
             first.append(states.fresh)
-            missing = [job_id for job_id in ids if known.get(job_id) is None]
+            missing = [job_id for job_id in ids if by_id.get(job_id) is None]
             if missing and _certainty(service, states.watermark, missing) is not None:
                 more = await read_until_certain(
                     service, caller.user, partial(_read, service, caller, missing)
                 )
-                known |= more[0]
-            await members.add(_content(asked, ids, known))
+                by_id |= more[0]
+            await members.add(_content(asked, ids, by_id))
         return await members.end()
 
 
 def _read(service: Service, caller: Caller, ids: Sequence[str]) -> tuple[_Found, IsCertain | None]:
     """Read the states of a few jobs at the log's end, and the headers of the answer."""
     began = perf_counter()
-    known, watermark, fresh = states_at_end(service, caller, ids)
+    by_id, watermark, fresh = states_at_end(service, caller, ids)
     headers = service.freshness.headers(fresh)
     headers["Server-Timing"] = f"store;dur={(perf_counter() - began) * 1000:.3f}"
-    if len(known) == len(ids) and None not in known.values():
-        return (known, headers), None
-    return (known, headers), _certainty(
-        service, watermark, [i for i in ids if known.get(i) is None]
+    if len(by_id) == len(ids) and None not in by_id.values():
+        return (by_id, headers), None
+    return (by_id, headers), _certainty(
+        service, watermark, [i for i in ids if by_id.get(i) is None]
     )
 
 
@@ -160,8 +160,8 @@ async def _wait(
                 if at:
                     await service.turns.pause(user)
                 ids = asked.ids[at : at + AT_ONCE]
-                known = {job_id: status_answer(jobs[job_id]) for job_id in ids if job_id in jobs}
-                await members.add(_content(asked, ids, known))
+                by_id = {job_id: status_answer(jobs[job_id]) for job_id in ids if job_id in jobs}
+                await members.add(_content(asked, ids, by_id))
             return await members.end()
     finally:
         service.waits.release(wait)
@@ -173,11 +173,11 @@ def _headers(freshness: Freshness, wait: Wait) -> dict[str, str]:
 
 
 def _content(
-    asked: _StatusesRequest, ids: Sequence[str], known: Mapping[str, Status | None]
+    asked: _StatusesRequest, ids: Sequence[str], by_id: Mapping[str, Status | None]
 ) -> dict[str, Status]:
     content = {}
     for job_id in ids:
-        status = known.get(job_id)
+        status = by_id.get(job_id)
         if status is not None:
             content[job_id] = status
         elif asked.include_unknown:

@@ -172,8 +172,8 @@ class Waits:
         clock = asyncio.get_running_loop().time
         until = clock() + _JOIN_WITHIN
         while True:
-            known = (self._watches.get(job_id.encode()) for job_id in ids)
-            shared = {watch.partition for watch in known if watch is not None and watch.synced}
+            watches = (self._watches.get(job_id.encode()) for job_id in ids)
+            shared = {watch.partition for watch in watches if watch is not None and watch.synced}
             if not shared or clock() >= until:
                 return
             with view() as snapshot:
@@ -201,8 +201,8 @@ class Waits:
             watch = self._watches.get(job_id.encode())
             if watch is None:
                 watch = Watch(job_id, self._store, partitions, self._is_unsynced)
-            behind = self._buffer.end(watch.partition) < watermark.position[watch.partition]
-            if behind or not watch.synced:
+            lags = self._buffer.end(watch.partition) < watermark.position[watch.partition]
+            if lags or not watch.synced:
                 left -= self._sync(watch, found.get(job_id), snapshot, left)
             watches.append(watch)
         # Stored only once all of it has succeeded: nothing would remove it after an error.
