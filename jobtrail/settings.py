@@ -193,16 +193,6 @@ class Settings:
         default=1 << 20,
         description="Bytes of the largest body; a larger one gets 413. It is held in memory whole.",
     )
-    max_ids: int = setting(
-        bounds=(1, 1000),
-        default=1000,
-        description="Ids that one call may ask for; the contract has 1,000.",
-    )
-    max_page_size: int = setting(
-        bounds=(1, 1000),
-        default=1000,
-        description="Jobs or events on a page at most; the contract has 1,000.",
-    )
     max_reads: int = setting(
         bounds=(1, None),
         default=256,

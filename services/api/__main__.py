@@ -1,7 +1,6 @@
 """`python -m services.api`: one process of the service.
 
-Several processes share a port: each listens on it by itself, and the kernel shares out the
-connections.
+Several processes can listen on the same port: the kernel distributes the connections among them.
 """
 
 from __future__ import annotations
@@ -31,18 +30,19 @@ from services.api.serving.protocol import Runner
 
 logger = logging.getLogger(__name__)
 
-#: Connections that the kernel holds until they are taken up.
+#: Connections that the kernel queues until the process accepts them.
 _BACKLOG = 4096
-#: Files that are open beside connections: the store's, Kafka's, the loop's, those being refused.
+#: Open files beside connections: of the store, of Kafka, of the event loop, refused connections.
 _OTHER_FILES = 1_200
-#: Objects that have come and not gone before the collector looks at them, and after how many looks
-#: it looks at older ones, and at all. A look at 20,000 took 9 ms, one at ten times as many 60, in
-#: which nobody was answered; with these 1 to 9 ms, and one at all of 40 ms in a minute at most.
+#: Thresholds of the cyclic garbage collector: new objects before generation 0 is collected, such
+#: collections before generation 1 is, and of that before generation 2. A collection of 20,000
+#: objects took 9 ms and one of 200,000 took 60 ms, during which no request is answered. With these
+#: thresholds one takes 1 to 9 ms, and a full one 40 ms, at most once a minute.
 _COLLECTED_AFTER = (2_000, 5, 500)
-#: Seconds after which a thread lets another one have the interpreter. Python's own 5 ms are ten
-#: pages of 20.
+#: Seconds after which a thread passes the interpreter on to another one. Python's default of 5 ms
+#: is as long as ten pages of 20 jobs take.
 _SWITCH_SECONDS = 0.000_5
-#: Seconds that requests have to end once the process is told to.
+#: Seconds that running requests have to finish when the process stops.
 _SHUTDOWN_SECONDS = 5.0
 
 
@@ -102,13 +102,13 @@ async def _serve(settings: Settings, *, with_parent: bool) -> None:
 
 
 def connections_within(most: int) -> int:
-    """Return how many connections the process can hold, each an open file.
+    """Return how many connections the process can have, each an open file.
 
-    The bound on open files is raised as far as the process itself may: a shell's 1,024 would cut
-    connections off without an answer.
+    The limit on open files is raised as far as the process itself may: with a shell's 1,024
+    connections would be closed without an answer.
 
     Args:
-        most: How many it should hold.
+        most: How many it should have.
     """
     wanted = most + _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -120,12 +120,12 @@ def connections_within(most: int) -> int:
 
 
 def settle() -> None:
-    """Let the collector of cycles pass over what is there from the start, and come less often.
+    """Exempt the objects of the start from garbage collection, and collect others less often.
 
-    And let the event loop wait for the thread of long reads no longer than a page takes.
+    Also bound the time that the event loop waits for the thread of long reads.
 
-    A request leaves no cycle behind, so looking for some after every 700 objects finds none; what
-    an odd one leaves is a few MiB.
+    Requests create no reference cycles, so that a collection after every 700 objects, Python's
+    default, finds nothing; rare cycles add up to a few MiB before they are collected.
     """
     gc.collect()
     gc.freeze()
@@ -134,7 +134,7 @@ def settle() -> None:
 
 
 def _stop_event(*, with_parent: bool) -> asyncio.Event:
-    """Return what is set when a signal, or the end of standard input, ends the process."""
+    """Return an event that is set by a signal, or by the end of standard input."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):

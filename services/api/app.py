@@ -1,4 +1,4 @@
-"""Puts a service together: the only place that knows all of its parts."""
+"""Builds a service from its parts; no other module depends on all of them."""
 
 from __future__ import annotations
 
@@ -15,43 +15,40 @@ from jobtrail.log.questions import Log
 from jobtrail.settings import Settings
 from projections.ports.read import ProjectionReader, Watermark
 from services.api.access.auth import Gate
-from services.api.access.cached_keys import Keys
+from services.api.access.cached_keys import ApiKeys
 from services.api.access.provider import Provider
-from services.api.feed.feed import Feed
-from services.api.feed.feed import Limits as FeedLimits
+from services.api.feed.feed import Feed, FeedLimits
 from services.api.feed.spans import Spans
 from services.api.figures import measure
 from services.api.http.cursors import Cursors
 from services.api.http.outgoing import Outgoing
-from services.api.http.response_encoding import Delivery
+from services.api.http.response_encoding import ResponseEncoder
 from services.api.ingest import Ingest
 from services.api.limits.limits import Bounds, Rate, Timeouts
 from services.api.limits.slots import Slots
 from services.api.limits.turns import Turns
+from services.api.live.absence import AbsenceCheck, LogLiveness
 from services.api.live.bodies import Bodies
 from services.api.live.buffer import Buffer
-from services.api.live.coverage import Coverage, Pulse
+from services.api.live.log_verifier import LogVerifier
 from services.api.live.overlay import Overlay
 from services.api.live.proofs import Proofs
-from services.api.live.standing import Standing
+from services.api.live.stalls import Stalls
 from services.api.live.tail import Tail
-from services.api.live.witness import Witness
 from services.api.metrics.metrics import Metrics
 from services.api.metrics.restarts import measure_restarts
 from services.api.problems.problems import unreadable
 from services.api.reads.freshness import Freshness
 from services.api.reads.past import Past
 from services.api.reads.progress import Progress
-from services.api.reads.reads import Limits as ReadLimits
-from services.api.reads.reads import Reads, brief, long
+from services.api.reads.reads import ReadLimits, Reads, brief_meter, long_meter
 from services.api.routes import ENDPOINTS
 from services.api.routes.fallback import nothing_there, other_method
 from services.api.service import SERVICE, Service
 from services.api.serving.endpoint import Endpoint
-from services.api.serving.protocol import DIRECT
 from services.api.serving.serving import serving
 from services.api.store import Store
-from services.api.waits.waits import Limits, Waits
+from services.api.waits.waits import WaitLimits, Waits
 from services.api.waits.watching import Watch
 
 
@@ -63,49 +60,50 @@ def make_service(
     kafka: dict[str, Any],
     timeouts: Timeouts | None = None,
 ) -> Service:
-    """Put the parts of a service together.
+    """Build a service.
 
     Args:
-        settings: Of the process.
+        settings: The settings of the process.
         secret: Signs tokens and cursors.
         open_reader: Opens the projections; raises StoreError while they can't be.
         kafka: Keyword arguments for aiokafka: servers and security.
-        timeouts: How long to wait for what; None for what clients rely on.
+        timeouts: Set by tests; None for those that clients rely on.
     """
     timeouts = timeouts or Timeouts()
     watches: dict[bytes, Watch] = {}
-    buffer, witness, pulse, tail, coverage = _make_tail(settings, kafka, watches, timeouts)
-    store = Store(open_reader, witness.judge, brief(settings.max_page_bytes))
+    buffer, verifier, liveness, tail, absence = _make_tail(settings, kafka, watches, timeouts)
+    checked = verifier.exclude_foreign
+    store = Store(open_reader, checked, brief_meter(settings.max_page_bytes))
     rate = Rate(settings.max_request_rate, settings.max_request_burst)
-    reads = Reads(Store(open_reader, witness.judge, long()), ReadLimits.of(settings), rate)
+    reads = Reads(Store(open_reader, checked, long_meter()), ReadLimits.of(settings), rate)
     turns = Turns()
-    bodies = Bodies(settings.topic, kafka, witness)
-    waits = Waits(store, buffer, coverage, watches, Limits.of(settings), timeouts, turns)
+    bodies = Bodies(settings.topic, kafka, verifier)
+    waits = Waits(store, buffer, absence, watches, WaitLimits.of(settings), timeouts, turns)
     feed = _make_feed(settings, buffer)
-    standing = Standing(buffer, settings.ready_stalled_after)
+    stalls = Stalls(buffer, settings.ready_stalled_after)
     service = Service(
         store=store,
-        standing=standing,
+        stalls=stalls,
         buffer=buffer,
-        pulse=pulse,
-        coverage=coverage,
+        liveness=liveness,
+        absence=absence,
         overlay=Overlay(buffer, settings.max_events_folded),
         feed=feed,
-        progress=Progress(store, buffer, feed, standing, timeouts),
-        freshness=Freshness(buffer, pulse, tail.has_more),
+        progress=Progress(store, buffer, feed, stalls, timeouts),
+        freshness=Freshness(buffer, liveness, tail.has_pending),
         waits=waits,
         slots=Slots(settings.max_waits, settings.max_waits_per_caller),
         tail=tail,
         ingest=Ingest(settings),
         bodies=bodies,
-        spans=_make_spans(settings, store, kafka, witness),
+        spans=_make_spans(settings, store, kafka, verifier),
         reads=reads,
         past=Past(reads, bodies),
-        witness=witness,
-        proofs=Proofs(Log(settings.topic, kafka), witness, buffer),
+        verifier=verifier,
+        proofs=Proofs(Log(settings.topic, kafka), verifier, buffer),
         gate=_make_gate(settings, secret, timeouts),
         cursors=Cursors(secret),
-        delivery=Delivery(secret),
+        encoder=ResponseEncoder(secret),
         metrics=Metrics(),
         timeouts=timeouts,
         bounds=Bounds.of(settings),
@@ -113,18 +111,18 @@ def make_service(
         turns=turns,
         outgoing=Outgoing(settings.max_outgoing_bytes, settings.max_outgoing_bytes_per_caller),
     )
-    return _introduced(service, settings)
+    return _connected(service, settings)
 
 
 def _make_tail(
     settings: Settings, kafka: dict[str, Any], watches: dict[bytes, Watch], timeouts: Timeouts
-) -> tuple[Buffer, Witness, Pulse, Tail, Coverage]:
-    """Put together what follows the log."""
+) -> tuple[Buffer, LogVerifier, LogLiveness, Tail, AbsenceCheck]:
+    """Build the parts that follow the log."""
     buffer = Buffer(settings.tail_buffer_bytes)
-    witness = Witness(settings.topic, kafka, buffer, timeouts)
-    pulse = Pulse(timeouts)
-    tail = Tail(settings.topic, kafka, buffer, watches, pulse, witness, timeouts)
-    return buffer, witness, pulse, tail, Coverage(buffer, pulse, tail.has_more)
+    verifier = LogVerifier(settings.topic, kafka, buffer, timeouts)
+    liveness = LogLiveness(timeouts)
+    tail = Tail(settings.topic, kafka, buffer, watches, liveness, verifier, timeouts)
+    return buffer, verifier, liveness, tail, AbsenceCheck(buffer, liveness, tail.has_pending)
 
 
 def _make_feed(settings: Settings, buffer: Buffer) -> Feed:
@@ -132,21 +130,20 @@ def _make_feed(settings: Settings, buffer: Buffer) -> Feed:
     return Feed(buffer, limits, settings.feed_buffer_bytes // 2)
 
 
-def _make_spans(settings: Settings, store: Store, kafka: dict[str, Any], witness: Witness) -> Spans:
-    # With a consumer of their own: histories do not wait for listeners, nor the other way round.
-    bodies = Bodies(settings.topic, kafka, witness)
+def _make_spans(
+    settings: Settings, store: Store, kafka: dict[str, Any], verifier: LogVerifier
+) -> Spans:
+    # A consumer of their own, so that histories and listeners do not wait for each other.
+    bodies = Bodies(settings.topic, kafka, verifier)
     return Spans(bodies, store, settings.feed_buffer_bytes // 2)
 
 
-def _introduced(service: Service, settings: Settings) -> Service:
-    """Let those parts of a service hear of each other that were made before they could.
-
-    And let its metrics hear of all of them.
-    """
+def _connected(service: Service, settings: Settings) -> Service:
+    """Connect the parts that call each other, and register the metrics of all of them."""
     service.progress.listen(service.waits.resync)
-    service.tail.listen(service.progress.need, partial(_lose, service))
+    service.tail.listen(service.progress.need, partial(_on_loss, service))
     service.waits.listen(service.progress.need)
-    service.buffer.listen(service.overlay.look_through)
+    service.buffer.listen(service.overlay.index_audiences)
     measure(service)
     measure_restarts(service.metrics, settings.data_dir)
     return service
@@ -154,11 +151,13 @@ def _introduced(service: Service, settings: Settings) -> Service:
 
 def _make_gate(settings: Settings, secret: bytes, timeouts: Timeouts) -> Gate:
     provider = Provider(settings, timeouts) if settings.oidc_issuer else None
-    return Gate(secret, provider, Keys(settings.keys_path, timeouts.keys), timeouts.reverify)
+    return Gate(
+        secret, provider, ApiKeys(settings.keys_path, timeouts.keys_check), timeouts.reverify
+    )
 
 
-def _lose(service: Service, partition: int, held: Watermark, replaced: bool) -> None:
-    service.waits.lose(partition, held, replaced=replaced)
+def _on_loss(service: Service, partition: int, watermark: Watermark, replaced: bool) -> None:
+    service.waits.lose(partition, watermark, replaced=replaced)
     service.feed.lose(partition, replaced=replaced)
     if replaced:
         service.spans.forget()
@@ -166,27 +165,24 @@ def _lose(service: Service, partition: int, held: Watermark, replaced: bool) -> 
 
 
 def make_app(service: Service) -> web.Application:
-    """Return the application of a service; it follows the log while it runs."""
+    """Return the application of a service. It follows the log while it runs."""
     app = web.Application(client_max_size=service.bounds.body)
     app[SERVICE] = service
-    direct = app[DIRECT] = {}
     for endpoint in ENDPOINTS:
         resource = app.router.add_resource(_pattern(endpoint.path), name=endpoint.name)
         methods = ("GET", "HEAD") if endpoint.method == "GET" else (endpoint.method,)
         serve = serving(service, endpoint)
         for method in methods:
             resource.add_route(method, serve, expect_handler=_expect)
-            if not endpoint.places:
-                direct[method, endpoint.path] = serve
         _add_fallback(resource, service, other_method(endpoint.path, methods))
     _add_fallback(app.router.add_resource("/{path:.*}"), service, nothing_there("/{path:.*}"))
     app.cleanup_ctx.append(_follow_log)
-    app.on_shutdown.append(_let_go)
+    app.on_shutdown.append(_end_waits)
     return app
 
 
 def _pattern(path: str) -> str:
-    """Return a path as aiohttp matches it: what stands for a name in it may hold braces too."""
+    """Return a path as aiohttp matches it: a value in it may contain braces."""
     return re.sub(r"\{(\w+)\}", r"{\1:[^/]+}", path)
 
 
@@ -195,12 +191,12 @@ def _add_fallback(resource: web.Resource, service: Service, endpoint: Endpoint) 
 
 
 async def _expect(request: web.Request) -> web.StreamResponse | None:
-    """Let a client go on that asks first; refuse anything else that is expected."""
+    """Answer `Expect: 100-continue` with 100, and any other expectation with 417."""
     if request.version == HttpVersion11:
         if request.headers[hdrs.EXPECT].lower() != "100-continue":
             return unreadable(417).response()
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        # The answer itself has not begun.
+        # Those bytes are not a part of the answer.
         request.writer.output_size = 0
     return None
 
@@ -210,7 +206,7 @@ async def _follow_log(app: web.Application) -> AsyncIterator[None]:
     running = (
         service.tail.run(),
         service.progress.run(),
-        service.witness.run(service.store),
+        service.verifier.run(service.store),
         service.gate.prepare(),
     )
     tasks = [asyncio.create_task(each) for each in running]
@@ -227,7 +223,7 @@ async def _follow_log(app: web.Application) -> AsyncIterator[None]:
     service.store.close()
 
 
-async def _let_go(app: web.Application) -> None:
+async def _end_waits(app: web.Application) -> None:
     app[SERVICE].waits.close()
     app[SERVICE].progress.close()
     app[SERVICE].feed.close()

@@ -1,4 +1,4 @@
-"""The figures of a service that its parts know: read from them when Prometheus asks."""
+"""The metrics of a service that are read from its parts when Prometheus asks."""
 
 from __future__ import annotations
 
@@ -10,54 +10,54 @@ from jobtrail.core.errors import StoreError
 from projections.ports.read import Watermark
 from services.api.service import Service
 
-#: Reads a figure of one partition.
-_Read = Callable[[Watermark, int], float]
+#: Returns a figure of one partition.
+_PartitionFigure = Callable[[Watermark, int], float]
 
 
 def measure(service: Service) -> None:
-    """Add to the metrics of a service what its parts know of themselves."""
+    """Register the metrics that the parts of a service can tell."""
     metrics = service.metrics
-    metrics.measure("jobtrail_waits_held", "Waits that are held now.", lambda: service.waits.held)
+    metrics.measure("jobtrail_waits_held", "Waits that are open.", lambda: service.waits.held)
     metrics.measure(
         "jobtrail_watched_jobs",
-        "Jobs that held waits look at; every job counts once.",
+        "Jobs that open waits watch; every job counts once.",
         lambda: len(service.waits.watches),
     )
     _measure_feed(service)
     metrics.measure(
         "jobtrail_tail_lag_records",
-        "Records of the log that the tail has not taken in yet.",
-        service.tail.records_behind,
+        "Records of the log that the tail has not read yet.",
+        service.tail.lag_records,
     )
     metrics.measure(
         "jobtrail_tail_silent_seconds",
-        "How long the log has not answered the tail.",
-        service.pulse.silent_for,
+        "Seconds since the log last answered the tail.",
+        service.liveness.silent_for,
     )
     metrics.measure(
         "jobtrail_tail_buffer_bytes",
-        "Bytes of records that the projections do not hold yet.",
+        "Bytes of records that the projections have not applied yet.",
         lambda: service.buffer.size,
     )
     metrics.measure(
         "jobtrail_tail_dropped_records",
-        "Records that were dropped since the projections were too far behind.",
+        "Records that were dropped because the projections lagged too far.",
         lambda: service.buffer.dropped,
     )
     metrics.measure(
         "jobtrail_folds_waited",
-        "Requests that waited since jobs had more events beyond the projections than one folds.",
+        "Requests that waited because jobs had more events beyond the projections than one folds.",
         lambda: service.overlay.waited,
     )
     metrics.measure(
         "jobtrail_projection_lag_seconds",
-        "By how much the projections are behind the log; NaN while that is not known.",
+        "By how many seconds the projections lag the log; NaN while that is unknown.",
         lambda: _lag(service),
     )
 
     metrics.measure(
         "jobtrail_projection_lag_records",
-        "Records that the tail has seen and the projections do not hold.",
+        "Records that the tail has read and the projections have not applied.",
         lambda: _records_behind(service),
     )
     _measure_shares(service)
@@ -65,7 +65,7 @@ def measure(service: Service) -> None:
         metrics.figures(name, text, "partition", partial(_each, service, read))
     metrics.count(
         "jobtrail_projected_records",
-        "Records that the projections hold, by what the fold made of them; `dead` went to the "
+        "Records that the projections have applied, by the fold's verdict; `dead` went to the "
         "dead-letter topic. The same in every process that reads these projections.",
         "verdict",
         partial(_verdicts, service),
@@ -73,16 +73,16 @@ def measure(service: Service) -> None:
 
 
 def _measure_shares(service: Service) -> None:
-    """Add what callers share: how much of it is taken, and how often there was none left."""
+    """Register the use of what callers share, and how often a bound was met."""
     metrics = service.metrics
     metrics.measure(
         "jobtrail_long_reads",
-        "Long reads that are under way or wait for their turn.",
+        "Long reads that run or wait for their turn.",
         lambda: len(service.reads),
     )
     metrics.measure(
         "jobtrail_long_read_seconds",
-        "Seconds of a processor that long reads have taken.",
+        "Seconds of processor time that long reads have taken.",
         lambda: service.reads.seconds,
     )
     metrics.count(
@@ -99,22 +99,22 @@ def _measure_shares(service: Service) -> None:
     )
     metrics.measure(
         "jobtrail_positions_proving",
-        "Requests whose positions are looked up in the log, or wait for their turn.",
+        "Requests whose positions are being proven by the log, or wait for their turn.",
         lambda: len(service.proofs),
     )
     metrics.measure(
         "jobtrail_bulk_waits_held",
-        "Requests that are held for a bulk, whether they wait for jobs of it yet or not.",
+        "Requests that wait for a bulk, whether they watch jobs of it yet or not.",
         lambda: len(service.slots),
     )
     metrics.measure(
         "jobtrail_outgoing_bytes",
-        "Bytes of large answers that their clients have not taken yet.",
+        "Bytes of large answers that their clients have not read yet.",
         lambda: service.outgoing.size,
     )
     metrics.count(
         "jobtrail_outgoing_refused",
-        "Answers that were refused since too many bytes were under way, by the bound: of the "
+        "Answers that were refused because too many bytes were unread, by the bound: of the "
         "`caller` or of the `process`.",
         "bound",
         lambda: service.outgoing.refused,
@@ -123,60 +123,64 @@ def _measure_shares(service: Service) -> None:
 
 def _measure_feed(service: Service) -> None:
     metrics = service.metrics
-    metrics.measure("jobtrail_feeds", "Who listens now.", lambda: service.feed.listeners)
+    metrics.measure("jobtrail_feeds", "Listeners to the feed.", lambda: service.feed.listeners)
     metrics.measure(
         "jobtrail_feed_buffer_bytes",
-        "Bytes kept of what listeners are told.",
+        "Bytes of changes that are cached for listeners.",
         lambda: service.feed.size + service.spans.size,
     )
     metrics.measure(
         "jobtrail_feed_log_reads",
-        "How often the log was read for listeners who are behind.",
+        "How often the log was read for listeners that lag.",
         lambda: service.spans.scans,
     )
     metrics.measure(
         "jobtrail_feed_dropped_spans",
-        "How often something that was read for them was dropped early, for want of room.",
+        "How often a span that was read for them was dropped early, because the cache was full.",
         lambda: service.spans.dropped,
     )
 
 
-def _by_partition(service: Service) -> Iterable[tuple[str, str, _Read]]:
-    """Return what is known of each partition: a metric's name, what it is, and what reads it."""
+def _by_partition(service: Service) -> Iterable[tuple[str, str, _PartitionFigure]]:
+    """Return the metrics of each partition: name, description, and what reads the figure."""
     return (
         (
             "jobtrail_projection_position",
-            "The offset before which the projections hold everything.",
-            lambda held, p: held.position[p],
+            "The offset before which the projections have applied every record.",
+            lambda watermark, p: watermark.position[p],
         ),
         (
             "jobtrail_projection_verified_position",
-            "The offset before which the log was found to be the one that was folded.",
-            lambda held, p: held.proved.get(p, 0),
+            "The offset before which the log was verified to be the one that was folded.",
+            lambda watermark, p: watermark.proved.get(p, 0),
         ),
         (
             "jobtrail_projection_still_seconds",
-            "For how long a partition has had events to apply and has not moved.",
-            lambda _held, p: service.standing.still_for(p),
+            "Seconds for which a partition has events to apply and its checkpoint does not move.",
+            lambda _held, p: service.stalls.still_for(p),
         ),
         (
             "jobtrail_projector_silent_seconds",
-            "For how long no projector has said that it lives.",
-            lambda held, p: service.standing.silent_for(held, p),
+            "Seconds since a projector last wrote its heartbeat.",
+            lambda watermark, p: service.stalls.silent_for(watermark, p),
         ),
         (
             "jobtrail_partition_answered",
-            "Whether a partition is answered for: 0 while it is folded again or stands at a hole.",
-            lambda held, p: float(p not in held.recovering and p not in held.stopped),
+            "1 if a partition is answered for; 0 while it is folded again or stopped at a gap.",
+            lambda watermark, p: float(
+                p not in watermark.recovering and p not in watermark.stopped
+            ),
         ),
     )
 
 
-def _each(service: Service, read: _Read) -> dict[str, float]:
+def _each(service: Service, read: _PartitionFigure) -> dict[str, float]:
     with contextlib.suppress(StoreError), service.store.view() as snapshot:
-        held = snapshot.held
-        service.standing.note(held)
-        return {str(partition): read(held, partition) for partition in sorted(held.position)}
+        watermark = snapshot.held
+        service.stalls.note(watermark)
+        return {
+            str(partition): read(watermark, partition) for partition in sorted(watermark.position)
+        }
     return {}
 
 
@@ -188,9 +192,9 @@ def _verdicts(service: Service) -> dict[str, int]:
 
 def _records_behind(service: Service) -> float:
     with contextlib.suppress(StoreError), service.store.view() as snapshot:
-        held = snapshot.held.position
+        watermark = snapshot.held.position
         ends = service.buffer.position
-        return sum(max(0, end - held.get(partition, 0)) for partition, end in ends.items())
+        return sum(max(0, end - watermark.get(partition, 0)) for partition, end in ends.items())
     return float("nan")
 
 

@@ -1,4 +1,4 @@
-"""Events that come over HTTP, on their way into the log."""
+"""Writes events that arrive over HTTP to the log."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from jobtrail.produce.delivery import Delivery
 from jobtrail.settings import Settings
 from services.api.problems.problems import perhaps_written
 
-#: Seconds in which a write is acknowledged or refused.
+#: Seconds after which a write that Kafka has not acknowledged fails.
 WITHIN: Final = 4.5
 
 
 class Ingest:
-    """Writes to the log, and answers when it has been acknowledged.
+    """Writes to the log, and returns when Kafka has acknowledged it.
 
     Args:
-        settings: Which Kafka, which topic.
+        settings: Name the brokers and the topic.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -30,18 +30,18 @@ class Ingest:
         """Append events.
 
         Args:
-            events: Of each the job's id and the encoded event.
+            events: Pairs of the job's id and the encoded event.
 
         Returns:
-            The position behind each.
+            The position after each event.
 
         Raises:
-            Problem: 503 where the log does not acknowledge all of them in time. Some may be in
-                it: writing them again changes nothing.
+            Problem: 503 if Kafka does not acknowledge all of them in time. Some may be in the log;
+                writing them again changes nothing.
         """
         try:
             sent = [await self._delivery.send(job_id, value) for job_id, value in events]
-            # Not gather: what was given up must not be cancelled, it may be under way.
+            # Not gather, which would cancel the other sends at the first error.
             await asyncio.wait(sent)
             places = [future.result() for future in sent]
         except LogUnavailable as error:
@@ -55,5 +55,5 @@ class Ingest:
         ]
 
     async def close(self) -> None:
-        """Let go of the log."""
+        """Close the connection to Kafka."""
         await self._delivery.close()

@@ -1,4 +1,4 @@
-"""What a service is made of, put together in one place and handed to the endpoints."""
+"""The parts of a service, which every endpoint receives."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from services.api.feed.feed import Feed
 from services.api.feed.spans import Spans
 from services.api.http.cursors import Cursors
 from services.api.http.outgoing import Outgoing
-from services.api.http.response_encoding import Delivery
+from services.api.http.response_encoding import ResponseEncoder
 from services.api.ingest import Ingest
 from services.api.limits.limits import Bounds, Rate, Timeouts
 from services.api.limits.slots import Slots
 from services.api.limits.turns import Turns
+from services.api.live.absence import AbsenceCheck, LogLiveness
 from services.api.live.bodies import Bodies
 from services.api.live.buffer import Buffer
-from services.api.live.coverage import Coverage, Pulse
+from services.api.live.log_verifier import LogVerifier
 from services.api.live.overlay import Overlay
 from services.api.live.proofs import Proofs
-from services.api.live.standing import Standing
+from services.api.live.stalls import Stalls
 from services.api.live.tail import Tail
-from services.api.live.witness import Witness
 from services.api.metrics.metrics import Metrics
 from services.api.reads.freshness import Freshness
 from services.api.reads.past import Past
@@ -39,17 +39,17 @@ class Service:
     """The parts of one API process."""
 
     store: Store
-    standing: Standing
+    stalls: Stalls
     buffer: Buffer
-    pulse: Pulse
-    coverage: Coverage
+    liveness: LogLiveness
+    absence: AbsenceCheck
     overlay: Overlay
     feed: Feed
     progress: Progress
     freshness: Freshness
     waits: Waits
     slots: Slots
-    witness: Witness
+    verifier: LogVerifier
     proofs: Proofs
     tail: Tail
     ingest: Ingest
@@ -59,7 +59,7 @@ class Service:
     spans: Spans
     gate: Gate
     cursors: Cursors
-    delivery: Delivery
+    encoder: ResponseEncoder
     metrics: Metrics
     timeouts: Timeouts
     bounds: Bounds

@@ -1,7 +1,7 @@
-"""The service's one way to the projections: opened when they are there, and never read untruly.
+"""The service's access to the projections.
 
-A service may start before its first projector has made a store, and outlive a store that was
-replaced; so the reader is opened at the first read, and anew after one that failed.
+A service may start before the first projector has made a store, and outlive a store that is
+replaced. So the reader is opened at the first read, and again after a read that failed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Store:
-    """Reads the projections. A snapshot must not be held over an await.
+    """Reads the projections. A snapshot must not be kept over an await.
 
     All requests of one turn of the event loop are answered from one snapshot: opening and closing
     one takes a tenth of a small answer's time. It is as fresh as one of their own: what they ask
@@ -29,14 +29,14 @@ class Store:
 
     Args:
         open_reader: Opens the store; raises StoreError while it can't be.
-        judge: Takes out of what it holds what is not of the log that is there.
+        judge: Returns a watermark in which partitions of another log count as recovering.
         meter: Bounds what is read; None: nothing does.
     """
 
     def __init__(
         self,
         open_reader: Callable[[], ProjectionReader],
-        judge: Callable[[Watermark], Watermark] = lambda held: held,
+        judge: Callable[[Watermark], Watermark] = lambda watermark: watermark,
         meter: Meter | None = None,
     ) -> None:
         self._open = open_reader
@@ -50,7 +50,7 @@ class Store:
 
     @property
     def partitions(self) -> int:
-        """How many partitions the folded log has. Known once a snapshot was opened."""
+        """How many partitions the folded log has; a snapshot must have been opened before."""
         assert self._reader is not None, "no snapshot was opened yet"
         return self._reader.partitions
 
@@ -127,14 +127,14 @@ class Store:
             self.close()
 
     def close(self) -> None:
-        """Let go of the store; the next read opens it again."""
+        """Close the store; the next read opens it again."""
         self._turn = None
         if self._reader is not None:
             self._reader.close()
             self._reader = None
 
     def _ready_reader(self) -> ProjectionReader:
-        """Return the projections, opened anew where they were let go of."""
+        """Return the reader, opened again if it was closed."""
         if self._reader is None:
             self._reader = self._open()
             if self._meter is not None:
@@ -198,12 +198,12 @@ def as_problem(error: StoreError) -> Problem:
     return store_unavailable(str(error))
 
 
-def is_recovering(held: Watermark) -> Problem:
+def is_recovering(watermark: Watermark) -> Problem:
     """Return the answer to what can't be read from these projections yet."""
-    said = {held.stopped[p] for p in held.recovering if p in held.stopped}
-    if said:
-        return recovering(" ".join(sorted(said)))
+    reasons = {watermark.stopped[p] for p in watermark.recovering if p in watermark.stopped}
+    if reasons:
+        return recovering(" ".join(sorted(reasons)))
     return recovering(
-        f"{len(held.recovering)} of {len(held.position)} partitions are being folded anew from "
-        "the log. No partial answer is given."
+        f"{len(watermark.recovering)} of {len(watermark.position)} partitions are being folded "
+        "again from the log. No partial answer is given."
     )

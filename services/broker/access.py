@@ -1,9 +1,9 @@
-"""Puts the clients' password into a Kafka that has just been started.
+"""Sets the clients' password in a Kafka that has just started.
 
-Kafka keeps what tells a right password (RFC 5802: salt, rounds and the salted hash) among its
-metadata. Its own tool could put it there while it formats them, but takes it as an argument,
-which every user of the machine can read; and a log of an earlier version is formatted already. So
-it is put there by a request, of the one user that the configuration names for this start.
+Kafka stores what verifies a password (RFC 5802: salt, rounds and the salted hash) in its metadata.
+Its own tool could store it when it formats them, but takes it as an argument, which every user of
+the machine can read; and a log of an earlier version is formatted already. So it is set by a
+request of the one user that the configuration names for this start.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from jobtrail.core.errors import BrokerError
 from jobtrail.local.kafka_login import MECHANISM, PROTOCOL, Login
 from services.broker.config import BROKER_USER
 
-#: The least that Kafka takes. More would not help: the password has 256 random bits.
+#: The minimum that Kafka accepts. More would not help: the password has 256 random bits.
 _ROUNDS: Final = 4096
 _SALT_BYTES: Final = 32
 #: SCRAM-SHA-512, as KIP-554 numbers the mechanisms.
@@ -89,7 +89,7 @@ class _AlterStruct(RequestStruct):  # type: ignore[misc]
 
 
 class _AlterScramCredentials(Request[_AlterStruct]):  # type: ignore[misc]
-    """Sets what tells the right password of a user."""
+    """Sets the SCRAM credentials of a user."""
 
     API_KEY = 51
 
@@ -106,7 +106,7 @@ class _AlterScramCredentials(Request[_AlterStruct]):  # type: ignore[misc]
         )
 
     def build(self, request_struct_class: type[_AlterStruct]) -> _AlterStruct:
-        """Return the request as it is sent."""
+        """Return the request in the form that is sent."""
         return request_struct_class([], [self._upsertion], {})
 
 
@@ -129,7 +129,7 @@ async def _connected(address: str, mechanism: str, login: Login) -> AsyncIterato
 
 
 async def lets_in(address: str, login: Login) -> bool:
-    """Tell whether Kafka knows a client's password.
+    """Tell whether Kafka accepts a client's password.
 
     Args:
         address: Where it listens, `host:port`.
@@ -147,7 +147,7 @@ async def lets_in(address: str, login: Login) -> bool:
 
 
 async def put_password(address: str, login: Login, password: str) -> None:
-    """Have Kafka know a client's password.
+    """Set a client's password in Kafka.
 
     Args:
         address: Where it listens, `host:port`.

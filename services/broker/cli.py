@@ -1,8 +1,8 @@
-"""The broker's command line: what it says and how it ends.
+"""The broker's command line: its output and its exit status.
 
-Standard output gets one line, `ready HOST:PORT`, when the broker serves; with a parent that watches
-it also `alive`, as long as Kafka answers. An error is a sentence
-on standard error and exit status 1 (2: wrong usage).
+Standard output gets one line, `ready HOST:PORT`, when the broker serves; with a parent process that
+watches it also lines with `alive`, as long as Kafka answers. An error is a sentence on standard
+error and exit status 1 (2: wrong usage).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--with-parent",
         action="store_true",
-        help="end when standard input does: its other end is held by whoever started this",
+        help="end when standard input ends, whose other end the parent process has",
     )
     parser.add_argument(
         "--open",
@@ -85,7 +85,7 @@ def _check_input() -> None:
     if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(0)):
         raise UsageError(
             "--with-parent can't watch standard input.",
-            expected="a pipe whose other end the parent holds",
+            expected="a pipe whose other end the parent has",
             found="something else",
         )
 
@@ -100,9 +100,9 @@ async def _end_of_input() -> None:
 
 
 class _Heart:
-    """Tells the parent that the broker is alive: not this process alone, but Java too.
+    """Tells the parent process that the broker is alive: this process, and Java too.
 
-    Until Java has served, the start's own bounds hold.
+    Until Java serves, the bounds of the start apply instead.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
-"""What Kafka, its log and its Java are told.
+"""The configuration of Kafka, its logging and its Java.
 
-Java runs with the data directory as its working directory, and every path in here is relative
-to it: so a directory can be moved, and no character in its name can break Kafka's files.
+Java runs with the data directory as its working directory, and every path here is relative to it.
+So the directory can be moved, and no character in its name can break Kafka's files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ HOST = "127.0.0.1"
 
 #: Folder of the log in the data directory.
 LOG_FOLDER = "kafka"
-#: Folder of what the broker has to say.
+#: Folder of the broker's own log files.
 LOGS_FOLDER = "logs"
 PROPERTIES = "server.properties"
 LOG4J = "log4j2.properties"
@@ -32,7 +32,7 @@ _FIXED = {
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
     "auto.create.topics.enable": "false",
-    # Nothing is thrown away: the log is the truth that all else is rebuilt from.
+    # Nothing is deleted: everything else is rebuilt from the log.
     "log.retention.ms": "-1",
     "log.retention.bytes": "-1",
     # After a kill Kafka reads the last segment of each partition again: small ones keep
@@ -56,7 +56,7 @@ _FIXED = {
     # Controller and broker are one process here, so a short one costs nothing.
     "broker.session.timeout.ms": "1500",
     "broker.heartbeat.interval.ms": "300",
-    # Else the controller writes to the disk twice a second for ever.
+    # Else the controller writes to the disk twice a second.
     "metadata.max.idle.interval.ms": "0",
     "num.network.threads": "2",
     "num.io.threads": "4",
@@ -68,7 +68,7 @@ _FIXED = {
 }
 
 
-#: Who Kafka itself is, to its own listeners.
+#: The user as which Kafka connects to its own listeners.
 BROKER_USER = "broker"
 
 
@@ -77,8 +77,8 @@ class OneStart(NamedTuple):
 
     #: At the listener of the clients.
     clients: str
-    #: At the controller's. Another one: the first goes out before it is certain that it is our
-    #: Kafka that listens.
+    #: At the listener of the controller. Another one, since the first is sent before it is certain
+    #: that our Kafka listens.
     controller: str
 
 
@@ -110,11 +110,11 @@ def server_properties(
 
 
 def _guarded(passwords: OneStart) -> dict[str, str]:
-    """Return what has both listeners ask who connects.
+    """Return the configuration by which both listeners authenticate clients.
 
-    Clients prove that they know their password (SCRAM), which Kafka keeps as a hash among its
-    metadata. What must work before those are read, the broker's own connections and whoever puts
-    the clients' password there, has another password, which ends with this process.
+    Clients authenticate with SCRAM; Kafka has a hash of their password in its metadata. Connections
+    that must work before those are read, of the broker itself and of the request that sets the
+    clients' password, use another password, which ends with this process.
     """
     clients, controller = (
         "org.apache.kafka.common.security.plain.PlainLoginModule required "

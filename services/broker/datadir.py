@@ -1,14 +1,14 @@
-"""The broker's data directory: what lies where, what is remembered, and who may use it.
+"""The broker's data directory: its files, and who may use it.
 
 DIR/broker.json         Kafka's version at the format, and the port of the last start
-DIR/broker.lock         held by the one broker that runs here
+DIR/broker.lock         locked by the one broker that runs here
 DIR/broker.pid          the Java that runs here
 DIR/kafka/              Kafka's own files: the log
-DIR/logs/               what Kafka and Java have to say
+DIR/logs/               the log files of Kafka and Java
 DIR/server.properties   written at every start, like log4j2.properties
-DIR/client.properties   how clients get in: the password is made at the first start
+DIR/client.properties   how clients connect: the password is made at the first start
 
-All of it is its user's alone.
+No other user can access any of it.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from jobtrail.local.kafka_login import FILE as CLIENT_PROPERTIES
 from jobtrail.local.kafka_login import Login, new_login, properties_of, read_login
 from services.broker.config import HOST, LOG_FOLDER, LOGS_FOLDER, PROPERTIES, SERVER
 
-#: Free space that a start asks for.
+#: Free space that a start requires. Bytes.
 NEEDED_BYTES = 300 << 20
 #: Where ports are chosen from: below those that systems give to outgoing connections. A client
-#: that keeps dialling a dead broker's port out of that range can end up connected to itself and
-#: so hold the port when the broker wants it back.
+#: that keeps connecting to a dead broker's port out of that range can end up connected to itself,
+#: and so use the port when the broker needs it again.
 PORTS = range(20_000, 30_000)
-#: Seconds that a Java left over has to stop.
+#: Seconds that a leftover Java process has to stop.
 STOP_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a data directory remembers.
+    """The content of broker.json.
 
     Attributes:
         kafka_version: The version of Kafka that formatted it.
@@ -54,7 +54,7 @@ class Record:
 
 
 def version_key(version: str) -> tuple[int, ...]:
-    """Return what orders versions of Kafka: its numbers.
+    """Return the numbers of a version of Kafka, by which versions are ordered.
 
     Raises:
         ValueError: It does not begin with a number.
@@ -121,7 +121,7 @@ class DataDir:
         self._pid_file = self.root / "broker.pid"
 
     def make(self) -> None:
-        """Make the folders that a start needs, and take from others the rights to what is there.
+        """Make the folders that a start needs, and take other users' rights to existing files away.
 
         Raises:
             NotPrivate: The directory is another user's.
@@ -135,19 +135,19 @@ class DataDir:
         atomic_write(self.root / name, text.encode(), mode=FILE_MODE)
 
     def login(self) -> tuple[Login, bool]:
-        """Return who clients are, and whether that is new: made since no file said it."""
+        """Return the login of clients, and whether it was made now, since no file had one."""
         found = read_login(self.root / CLIENT_PROPERTIES)
         return (new_login(), True) if found is None else (found, False)
 
     def write_login(self, login: Login, servers: str) -> None:
-        """Write down for clients how they get in; what says the same is left as it is."""
+        """Write the file by which clients connect, unless it has that content already."""
         text = properties_of(login, servers)
         file = self.root / CLIENT_PROPERTIES
         if not file.exists() or file.read_text(encoding="utf-8", errors="replace") != text:
             self.write(CLIENT_PROPERTIES, text)
 
     def record(self) -> Record | None:
-        """Return what is remembered; None before the first start.
+        """Return the content of broker.json; None before the first start.
 
         Raises:
             BrokerError: The file holds something else.
@@ -175,11 +175,10 @@ class DataDir:
         return record
 
     def mend_record(self, ours: str) -> str | None:
-        """Find out what a damaged or missing broker.json of a formatted log said.
+        """Restore a damaged or missing broker.json of a formatted log.
 
-        The port is in Kafka's own configuration of the last start, and what is left of the file
-        may name the version. Where it does not, ours is taken: Kafka itself refuses a log that
-        is too new for it.
+        The port is in Kafka's own configuration of the last start, and the rest of the file may
+        name the version. If not, ours is assumed: Kafka itself refuses a log that is too new.
 
         Args:
             ours: The version of our Kafka.
@@ -213,7 +212,7 @@ class DataDir:
         return port if 0 < port < 65536 else None
 
     def remember(self, record: Record) -> None:
-        """Write down what the next start shall know."""
+        """Write broker.json for the next start."""
         self.write(self._record_file.name, json.dumps(asdict(record)) + "\n")
 
     def check_version(self, ours: str) -> None:
@@ -233,7 +232,7 @@ class DataDir:
             )
 
     def check_room(self) -> None:
-        """Refuse to start on a disk that is all but full.
+        """Refuse to start on a disk that is nearly full.
 
         Raises:
             BrokerError: There is too little room.
@@ -252,7 +251,7 @@ class DataDir:
         """Return the id that the log was formatted with; None: it is not formatted yet.
 
         Raises:
-            BrokerError: There is a log, but not what says whose it is.
+            BrokerError: There is a log, but no cluster id.
         """
         if not self.log.exists():
             return None
@@ -274,17 +273,17 @@ class DataDir:
         )
 
     def note_java(self, pid: int) -> None:
-        """Write down which process serves this directory."""
+        """Write down the process id of the Java that serves this directory."""
         self.write(self._pid_file.name, f"{pid}\n")
 
     def forget_java(self) -> None:
-        """The process is gone."""
+        """Remove that process id: the process has ended."""
         self._pid_file.unlink(missing_ok=True)
 
     def stop_leftover(self) -> int | None:
         """Stop a Java that outlived the broker process that had started it here.
 
-        Call it with the directory's lock held: then no living broker owns that Java.
+        Call it while this process has the directory's lock: then no running broker owns that Java.
 
         Returns:
             Its process id, or None if there was none.

@@ -1,8 +1,8 @@
 """Kafka's jars: which ones, and the one copy of them that a user's brokers share.
 
 The lock file says which jars and what is in them. A jar is hashed on every start, not only when
-it is downloaded: all of them take a few hundredths of a second, and a damaged cache then mends
-itself instead of failing inside Java.
+it is downloaded. All of them take a few hundredths of a second, and a damaged cache is then
+repaired instead of failing inside Java.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jobtrail.files.atomic import atomic_write
 
 LOCK_FILE = Path(__file__).with_name("jars.lock")
 KAFKA = ("org.apache.kafka", "kafka_2.13")
-#: Free space that a download needs: the jars, twice while they are moved, and some air.
+#: Free space that a download needs: the jars, twice while they are moved, and a margin. Bytes.
 DOWNLOAD_BYTES = 150 << 20
 #: Downloads at a time.
 PARALLEL = 4
@@ -93,17 +93,17 @@ def parse_lock(text: str, where: str) -> Lock:
                 expected="`group:artifact:version sha256:HEX`",
                 found=repr(line),
                 where=f"{where}, line {number}",
-                hint="Make it anew with `python -m services.broker.lock VERSION`.",
+                hint="Make it again with `python -m services.broker.lock VERSION`.",
             )
         jars.append(Jar(*found.groups()))
     kafka = [jar for jar in jars if (jar.group, jar.artifact) == KAFKA]
     if len(kafka) != 1 or len({jar.filename for jar in jars}) != len(jars):
         raise BrokerError(
-            "The lock of Kafka's jars does not hold one whole Kafka.",
+            "The lock of Kafka's jars does not name one complete Kafka.",
             expected=f"{':'.join(KAFKA)} once, and every file name once",
             found=f"{len(kafka)} times, {len(jars)} jars",
             where=where,
-            hint="Make it anew with `python -m services.broker.lock VERSION`.",
+            hint="Make it again with `python -m services.broker.lock VERSION`.",
         )
     return Lock(tuple(sorted(jars)))
 
@@ -133,7 +133,7 @@ def sha256_of(path: Path) -> str | None:
 
 
 def unfit(lock: Lock, folder: Path) -> list[Jar]:
-    """Return the jars that `folder` lacks or holds with other bytes."""
+    """Return the jars that `folder` lacks or has with other bytes."""
     return [jar for jar in lock.jars if sha256_of(folder / jar.filename) != jar.sha256]
 
 
@@ -146,7 +146,7 @@ def ensure_jars(lock: Lock, cache: Path, source: Source, cancelled: Event) -> li
     """Return the jars in the user's cache, downloading what is not there as the lock says.
 
     Any number of processes may call this at once: one downloads, the others wait for it. The
-    folder appears whole or not at all.
+    folder appears complete or not at all.
 
     Args:
         lock: The jars.
@@ -206,31 +206,31 @@ def _install(
         )
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        whole = work / "jars"
-        whole.mkdir()
+        complete = work / "jars"
+        complete.mkdir()
         for jar in set(lock.jars) - set(wanted):
-            shutil.copyfile(folder / jar.filename, whole / jar.filename)
+            shutil.copyfile(folder / jar.filename, complete / jar.filename)
         title = f"Downloading Kafka {lock.kafka_version}"
         with source(cancelled) as fetch, _progress(title, len(wanted)) as advance:
-            _fetch_all(wanted, whole, fetch, cancelled, advance)
+            _fetch_all(wanted, complete, fetch, cancelled, advance)
         if folder.exists():
             folder.rename(work / "old")
-        whole.rename(folder)
+        complete.rename(folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
 def _fetch_all(
     wanted: Sequence[Jar],
-    whole: Path,
+    target: Path,
     fetch: Fetch,
     cancelled: Event,
     advance: Callable[[], None],
 ) -> None:
     def get(jar: Jar) -> None:
         _stop_if(cancelled)
-        fetch(jar, whole / jar.filename)
-        found = sha256_of(whole / jar.filename)
+        fetch(jar, target / jar.filename)
+        found = sha256_of(target / jar.filename)
         if found != jar.sha256:
             raise BrokerError(
                 f"The downloaded jar {jar.filename} is not the one that the lock names.",
@@ -249,7 +249,7 @@ def _fetch_all(
                 task.result()
         except OSError as error:
             if error.errno == errno.ENOSPC:
-                raise BrokerError("The disk is full.", where=str(whole)) from None
+                raise BrokerError("The disk is full.", where=str(target)) from None
             raise
         finally:
             pool.shutdown(cancel_futures=True)

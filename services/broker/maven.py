@@ -92,7 +92,7 @@ class Maven:
             raise _unreachable(coordinates, error) from error
         except RuntimeError as error:
             raise BrokerError(
-                "The dependencies of a jar are not served whole.", where=coordinates
+                "Some dependencies of a jar are not served.", where=coordinates
             ) from error
         return [_plain(found) for found in (*roots, *needed)]
 
@@ -119,7 +119,7 @@ def _unreachable(coordinates: str, error: OSError) -> BrokerError:
 
 @contextmanager
 def from_maven(cancelled: Event) -> Iterator[Fetch]:
-    """Give the `Source` of a first start; it leaves nothing of its own behind."""
+    """Give the `Source` of a first start; its files are temporary."""
     with tempfile.TemporaryDirectory(prefix="jobtrail-") as folder:
         maven = Maven(Path(folder), cancelled)
 

@@ -1,4 +1,4 @@
-"""Whether Kafka answers: the smallest question that it has to think about."""
+"""Whether Kafka answers, by the smallest request that it has to process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HEAD: Final = struct.Struct(">ii")
 async def answers(address: str) -> bool:
     """Tell whether a Kafka answers at `host:port`.
 
-    A connection alone says nothing: the kernel takes it for a process that stands still, too.
+    A connection alone proves nothing: the kernel accepts it for a process that hangs, too.
     """
     host, _, port = address.rpartition(":")
     try:

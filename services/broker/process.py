@@ -19,7 +19,7 @@ from jobtrail.core.errors import BrokerError
 from jobtrail.terminal.text import visible
 from services.broker.datadir import STOP_SECONDS, DataDir
 
-#: Java's own words and what was printed past the log; begun anew at every start.
+#: The standard output and error of Java; emptied at every start.
 OUTPUT = "java.log"
 #: Lines of the logs that an error shows.
 SHOWN_LINES = 12
@@ -58,7 +58,7 @@ async def spawn(
 ) -> asyncio.subprocess.Process:
     """Start a Java in the data directory, its output in `logs/java.log`.
 
-    What it writes is its user's alone.
+    Other users can't access what it writes.
 
     It gets a session of its own, so that a Ctrl-C in the terminal reaches only this process,
     which then stops it in order.
@@ -107,7 +107,7 @@ async def run_to_end(
         command: What to run.
         home: The data directory.
         environ: Its environment.
-        doing: What failed if it fails, as the first half of a sentence.
+        doing: What it does, as the subject of an error message.
 
     Raises:
         BrokerError: It failed.

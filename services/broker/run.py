@@ -1,7 +1,7 @@
-"""One broker from its lock to its end.
+"""Runs one broker, from its lock to its end.
 
-The order matters: first what needs no Java, so that what is wrong is said at once; then Java, and
-while it starts, the slow imports of what talks to it.
+The order matters: first the checks that need no Java, so that errors are reported at once; then
+Java; and while it starts, the slow imports of its clients.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ from services.broker.java import Java, find_java, java_environment
 
 #: Seconds from Java's start to the first answer after which a start is given up.
 START_SECONDS = 180.0
-#: Seconds between two looks at the port.
+#: Seconds between two checks of the port.
 PAUSE = 0.02
-#: How often other ports are tried when somebody was faster.
+#: How many ports are tried when other programs take them first.
 PORT_TRIES = 3
 #: What the folder of the log is called while it is being formatted.
 _UNFINISHED = "kafka.new"
@@ -141,7 +141,7 @@ async def _jars(lock: Lock, cache: Path) -> list[Path]:
     cancelled = Event()
 
     def from_maven(cancelled: Event) -> contextlib.AbstractContextManager[Fetch]:
-        from services.broker import maven  # slow, and mostly not require_extra
+        from services.broker import maven  # slow, and mostly not needed
 
         return maven.from_maven(cancelled)
 
@@ -154,8 +154,8 @@ async def _jars(lock: Lock, cache: Path) -> list[Path]:
 async def _formatted(kit: _Kit) -> str:
     """Return the id of the log's cluster; format the log if there is none.
 
-    Kafka formats another folder, which is renamed when it is whole: a start that is ended in the
-    midst leaves nothing that the next one could take for a log.
+    Kafka formats another folder, which is renamed when it is complete: an interrupted start leaves
+    nothing that the next one could take for a log.
     """
     home = kit.home
     found = home.cluster_id()
@@ -204,7 +204,7 @@ async def _serve(
 
 
 class _PortLost(Exception):
-    """Somebody took a port between the look and Kafka's start."""
+    """Another program took the port between the check and Kafka's start."""
 
 
 async def _serve_on(kit: _Kit, port: int, cluster: str, ready: Callable[[str], None]) -> NoReturn:
@@ -247,19 +247,19 @@ async def _serve_on(kit: _Kit, port: int, cluster: str, ready: Callable[[str], N
 
 
 def _died_at_start(status: int, home: DataDir) -> Exception:
-    said = process.tail(home.logs / "broker.log", 200)
-    if any("Address already in use" in line for line in said):
+    lines = process.tail(home.logs / "broker.log", 200)
+    if any("Address already in use" in line for line in lines):
         return _PortLost()
     return process.ended("Kafka could not start", status, home)
 
 
 @dataclass(frozen=True)
 class _Guard:
-    """How we get into our Kafka.
+    """How clients and this process authenticate with our Kafka.
 
     Attributes:
-        login: Who its clients are.
-        is_new: Whether it can't know them yet.
+        login: Of its clients.
+        is_new: Whether it was made now, so that Kafka can't have it yet.
         password: Of Kafka's own user, for this start.
     """
 
@@ -269,12 +269,12 @@ class _Guard:
 
 
 async def _answers(pid: int, port: int, cluster: str, guard: _Guard | None) -> None:
-    """Return when our Kafka, and no other, serves there, lets clients in and has its topics.
+    """Return when our own Kafka serves on the port, accepts clients and has its topics.
 
-    Nothing is said to anybody before it is seen that Kafka's process is the one who listens: its
-    own user's password goes over this connection as it is.
+    Nothing is sent before it is certain that Kafka's own process listens there: the password of its
+    own user is sent in plain text.
     """
-    # Java takes longer to start than these take to load.
+    # Java takes longer to start than these imports.
     from jobtrail.settings import load
     from services.broker.topics import cluster_id, ensure_topics
 
@@ -295,7 +295,7 @@ async def _answers(pid: int, port: int, cluster: str, guard: _Guard | None) -> N
 
 
 async def _gets_in(address: str, guard: _Guard) -> bool:
-    """Tell whether Kafka lets our clients in; where it does not, tell it of them."""
+    """Tell whether Kafka accepts our clients; if it does not, set their password."""
     from aiokafka.errors import KafkaError
 
     from services.broker.access import lets_in, put_password
@@ -303,9 +303,9 @@ async def _gets_in(address: str, guard: _Guard) -> bool:
     try:
         if guard.is_new or not await lets_in(address, guard.login):
             await put_password(address, guard.login, guard.password)
-            # It is in the metadata; Kafka takes it up from there.
+            # It is in the metadata now, from which Kafka reads it.
             return await lets_in(address, guard.login)
     except (KafkaError, OSError, TimeoutError, ValueError):
-        # It has only begun to serve.
+        # It has only just started.
         return False
     return True

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 #: Seconds that a cluster has to answer and to elect leaders.
 TIMEOUT = 60.0
-#: Seconds that a cluster has to take a connection: a broker that is being started anew is there
-#: in seconds, and one that refuses for longer is not coming.
+#: Seconds that a cluster has to take a connection: a broker that restarts accepts one
+#: within seconds.
 CONNECT_WITHIN = 15.0
-#: Seconds between two looks.
+#: Seconds between two checks.
 PAUSE = 0.02
 #: Seconds between two attempts to connect.
 CONNECT_PAUSE = 0.25
@@ -116,9 +116,9 @@ async def cluster_id(bootstrap_servers: str, settings: Settings) -> str:
 async def ensure_topics(bootstrap_servers: str, settings: Settings) -> None:
     """Create the log and its dead-letter topic if they are not there, and wait for their leaders.
 
-    A topic that is there is left as it is: its own number of partitions is the truth. Only a
-    dead-letter topic that would refuse a large letter is told to take it, since the partition
-    of such a record waits until it is buried.
+    An existing topic is left as it is, with its own number of partitions. Only a dead-letter topic
+    that would refuse a large letter is configured to accept it, since the partition of such a
+    record waits until its dead letter is written.
 
     Args:
         bootstrap_servers: `host:port[,host:port]` of any cluster.

@@ -34,7 +34,7 @@ from services.api.feed.spans import Spans
 from services.api.ingest import Ingest
 from services.api.limits.limits import Timeouts
 from services.api.live.bodies import Bodies
-from services.api.live.proofs import Asked, Proofs
+from services.api.live.proofs import Proofs, QueryableLog
 from services.api.problems.problems import log_unavailable
 from services.api.reads.past import Past
 from services.api.serving.protocol import Runner
@@ -84,7 +84,7 @@ class ListedBodies(Bodies):
     """Reads the log that is a list in this process."""
 
     def __init__(self, api: Api) -> None:
-        super().__init__("log", {}, api.witness)
+        super().__init__("log", {}, api.verifier)
         self._api = api
 
     async def _group(self, tp: TopicPartition, begin: int) -> Group:
@@ -131,7 +131,7 @@ class Api:
         #: Whether histories are read, too, from the log that is a list.
         listed = options.pop("listed", False)
         #: Makes of the records what positions are proven by; else that log is away.
-        make_log: Callable[[dict[int, list[Any]]], Asked] | None = options.pop("log", None)
+        make_log: Callable[[dict[int, list[Any]]], QueryableLog] | None = options.pop("log", None)
         self.settings = Settings(data_dir=folder, **options)
         self.secret = local_secret(folder)
         #: Cleared, the log keeps those waiting who read it.
@@ -159,14 +159,14 @@ class Api:
             kafka={"bootstrap_servers": NOBODY_LISTENS},
             timeouts=timeouts,
         )
-        self.witness = service.witness
+        self.verifier = service.verifier
         bodies = ListedBodies(self)
         self.service = dataclasses.replace(
             service,
             past=Past(service.reads, bodies),
             proofs=service.proofs
             if make_log is None
-            else Proofs(make_log(self.records), service.witness, service.buffer),
+            else Proofs(make_log(self.records), service.verifier, service.buffer),
             bodies=bodies if listed else service.bodies,
             spans=Spans(ListedBodies(self), service.store, self.settings.feed_buffer_bytes // 2),
             ingest=ListedIngest(self) if writable else service.ingest,
@@ -220,7 +220,7 @@ class Api:
 
     def follow(self) -> None:
         """Let the tail begin at the end of the log, which answers from now on."""
-        self.service.pulse.beat(-1e9)
+        self.service.liveness.note_answer(-1e9)
         for partition, records in self.records.items():
             last = last_record(records[-1], -1) if records else None
             self.service.tail.begin(partition, len(records), last)
@@ -228,7 +228,7 @@ class Api:
 
     def deafen(self) -> None:
         """Let the log answer no longer."""
-        self.service.pulse.stop()
+        self.service.liveness.note_lost()
 
     def show(self) -> None:
         """Let the tail take in what is in the log."""

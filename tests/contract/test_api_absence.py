@@ -144,7 +144,7 @@ async def test_no_bulk_is_missing_before_the_log_was_looked_at(tmp_path: Path, s
 async def test_a_bulk_that_only_the_tail_has_is_waited_for(tmp_path: Path) -> None:
     async with running(tmp_path, timeouts=PATIENT) as api:
         await become(api, "log silent")
-        api.service.pulse.beat(-1e9)
+        api.service.liveness.note_answer(-1e9)
         api.show()
         task = asyncio.create_task(api.get("/jobs?bulkId=b"))
         while not api.service.progress.waiting:

@@ -16,7 +16,7 @@ import pytest
 from jobtrail.access.tokens import WRITE, make_token
 from projections.ports.read import Filters, ProjectionReader
 from services.api.limits.limits import Rate, Timeouts
-from services.api.reads.reads import Limits, Reads
+from services.api.reads.reads import ReadLimits, Reads
 from services.api.store import Store
 from tests.contract.api_service import PATIENT, PROBLEM, Answer, Api, running, wait_for
 from tests.contract.test_api_limits import Clock, only_fault, taken
@@ -57,7 +57,7 @@ def reads_of_nothing() -> Iterator[Reads]:
     def never() -> ProjectionReader:
         raise AssertionError
 
-    reads = Reads(Store(never), Limits(10, 10, 1.0, 1.0, 10, 10), Rate(1.0, 1))
+    reads = Reads(Store(never), ReadLimits(10, 10, 1.0, 1.0, 10, 10), Rate(1.0, 1))
     try:
         yield reads
     finally:
@@ -190,7 +190,7 @@ async def test_a_wait_for_a_bulk_looks_seldom(tmp_path: Path, who: str) -> None:
             api.emit(f"other-{number}", "created", owner="carol")
             await api.project()
             api.show()
-            api.service.progress.look()
+            api.service.progress.poll()
         assert asked <= 3
         waiting.cancel()
 
@@ -267,15 +267,15 @@ async def test_jobs_of_waits_that_begin_are_counted(tmp_path: Path) -> None:
 async def test_long_reads_of_a_caller_are_bounded(tmp_path: Path) -> None:
     async with service(tmp_path, 300, max_reads_per_caller=2, max_reads=3) as api:
         alice, path = api.bearer("alice"), "/jobs/search?size=1000"
-        line = api.service.reads._line
+        line = api.service.reads._queue
         for _ in range(2):
-            line._there["alice"] += 1
+            line._requests["alice"] += 1
         refused(await api.get(path, alice), 429, "too-many-reads")
         assert (await api.get("/jobs/search?size=20", alice)).status == 200
         assert (await api.get(path, api.bearer("bob"))).status == 200
-        line._there["carol"] += 1
+        line._requests["carol"] += 1
         refused(await api.get(path, api.bearer("bob")), 503, "busy")
-        line._there.clear()
+        line._requests.clear()
         assert (await api.get(path, alice)).status == 200
         assert 'jobtrail_long_reads_refused_total{bound="caller"} 1.0' in await metrics(api)
 

@@ -153,7 +153,7 @@ async def test_an_event_is_told_when_the_projections_hold_it(api: Api) -> None:
         before = api.service.feed.following
         api.emit("job-1", "created")
         api.show()
-        api.service.progress.look()
+        api.service.progress.poll()
         assert api.service.feed.following == before
         await api.project()
         await reader.changes(1)

@@ -11,7 +11,7 @@ import pytest
 from jobtrail.core.position import parse_position
 from services.api.feed.spans import SPAN, Spans
 from services.api.limits.limits import Timeouts
-from services.api.live.bodies import Bodies, Scanned
+from services.api.live.bodies import Bodies, ScannedRecords
 from tests.contract.api_service import FETCHED, PARTITIONS, Api, running
 from tests.contract.feeding import feed, happen
 from tests.waiting import let_all_run, until
@@ -155,9 +155,9 @@ async def test_what_is_told_of_the_live_log_is_bounded_in_bytes_of_memory(
                 api.emit("job-1", "active", attempt=n + 1)
             api.emit("job-2", "created")
             await happen(api)
-            api.service.progress.look()
+            api.service.progress.poll()
             assert 0 < api.service.feed.size <= 8 << 20
-            size = sum(len(change.text) for change in api.service.feed._kept)
+            size = sum(len(change.text) for change in api.service.feed._cached)
             assert size < api.service.feed.size
             assert len(await reader.changes(events + 1)) == events + 1
 
@@ -187,15 +187,15 @@ async def test_what_has_much_output_is_read_once_all_the_same(tmp_path: Path) ->
 class Endless(Bodies):
     """A log in which there lies anything, and nothing that is told."""
 
-    async def scan(self, partition: int, begin: int, end: int) -> Scanned:
+    async def scan(self, partition: int, begin: int, end: int) -> ScannedRecords:
         self.scans += 1
         await asyncio.sleep(0)
-        return Scanned([], end, None)
+        return ScannedRecords([], end, None)
 
 
 async def test_nobody_waits_for_the_many_listeners_of_one(api: Api) -> None:
     many, far = 40, 10**6
-    spans = Spans(Endless("log", {}, api.witness), api.service.store, 8 << 20)
+    spans = Spans(Endless("log", {}, api.verifier), api.service.store, 8 << 20)
 
     async def read_on(begin: int, end: int, user: str) -> None:
         while begin < end:

@@ -53,7 +53,7 @@ async def test_a_stream_ends_with_its_token(api: Api) -> None:
 
 
 async def test_a_stream_ends_with_its_key(tmp_path: Path) -> None:
-    timeouts = Timeouts(unknown=0.2, position=0.2, sign_of_life=0.02, keys=0.01)
+    timeouts = Timeouts(unknown=0.2, position=0.2, sign_of_life=0.02, keys_check=0.01)
     async with running(tmp_path, timeouts=timeouts) as api:
         api.make_store()
         api.follow()
@@ -188,7 +188,7 @@ async def test_what_another_log_holds_is_not_told_before_the_tail_has_looked(api
         assert parse_position(reader.last_id)[PARTITIONS - 1] == 0
         for each in range(PARTITIONS):
             api.service.tail.begin(each, 0, replaced=True)
-        api.witness.trust(BREAKS.count)
+        api.verifier.note_verified(BREAKS.count)
         assert await reader.block() is None
     assert parse_position(reader.last_id)[PARTITIONS - 1] == 0
 

@@ -8,8 +8,8 @@ import pytest
 
 from projections.ports.read import Watermark
 from services.api.limits.limits import Timeouts
+from services.api.live.absence import LogLiveness
 from services.api.live.buffer import Buffer
-from services.api.live.coverage import Pulse
 from services.api.reads.freshness import LAG, Freshness
 
 #: By how many seconds what is behind is so at least.
@@ -22,17 +22,15 @@ class Place:
 
     def __init__(self) -> None:
         self.buffer = Buffer(1 << 20)
-        self.pulse = Pulse(Timeouts())
+        self.liveness = LogLiveness(Timeouts())
         #: The partitions of which the tail has not taken in all that arrived.
         self.behind: set[int] = set()
-        self.freshness = Freshness(
-            self.buffer, self.pulse, self.behind.__contains__, look_again=0.0
-        )
-        self.pulse.beat(0.0)
+        self.freshness = Freshness(self.buffer, self.liveness, self.behind.__contains__, reuse=0.0)
+        self.liveness.note_answer(0.0)
         now = time.time_ns() // 1000
         for partition, offset in HELD.position.items():
             self.buffer.begin(partition, offset, now)
-            self.buffer.be_level(partition, now - LAGS * 1_000_000 * (partition + 1))
+            self.buffer.note_caught_up(partition, now - LAGS * 1_000_000 * (partition + 1))
 
     def lags(self) -> list[str]:
         """Return what is said of an answer from the projections, and of one from the tail."""
@@ -79,6 +77,6 @@ def test_an_answer_is_not_behind_for_a_partition_that_it_has_nothing_of(place: P
 
 def test_nothing_is_said_while_the_log_does_not_answer(place: Place) -> None:
     place.behind.add(0)
-    place.pulse.stop()
+    place.liveness.note_lost()
     assert place.lags() == ["unknown", "unknown"]
     assert place.freshness.lag(HELD) is None

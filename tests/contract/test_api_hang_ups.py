@@ -17,11 +17,11 @@ from jobtrail.produce.delivery import Delivery
 from jobtrail.settings import Settings
 from projections.ports.meter import Meter
 from projections.sqlite.read.reader import SqliteReader
-from services.api.access.cached_keys import Keys
+from services.api.access.cached_keys import ApiKeys
 from services.api.limits.limits import Timeouts
 from services.api.live.bodies import Bodies
 from services.api.live.buffer import Buffer
-from services.api.live.witness import Witness
+from services.api.live.log_verifier import LogVerifier
 from services.api.problems.problems import BUSY, LOG_UNAVAILABLE, Problem
 from services.api.store import Store
 from tests.contract.api_service import Record
@@ -56,16 +56,16 @@ async def mute() -> AsyncIterator[Mute]:
     server.close()
 
 
-def witness() -> Witness:
+def verifier() -> LogVerifier:
     """Return one to whom nothing has happened."""
-    return Witness("log", {}, Buffer(1 << 20), Timeouts())
+    return LogVerifier("log", {}, Buffer(1 << 20), Timeouts())
 
 
 async def test_a_history_that_is_left_in_the_middle_leaves_no_half_started_consumer(
     mute: Mute,
 ) -> None:
     kafka = {"bootstrap_servers": mute.address, "request_timeout_ms": 500}
-    bodies = Bodies("log", kafka, witness())
+    bodies = Bodies("log", kafka, verifier())
     for _ in range(3):
         mute.arrived.clear()
         reading = asyncio.create_task(bodies.read(0, {1: b"j"}))
@@ -123,7 +123,7 @@ class SlowBodies(Bodies):
     """Reads by such a consumer."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__("log", {}, witness(), within=0.5)
+        super().__init__("log", {}, verifier(), within=0.5)
         self.made: list[Slow] = []
         self._seconds = seconds
 
@@ -170,7 +170,7 @@ async def test_a_record_with_another_key_is_none_of_those_that_are_asked_for() -
     await bodies.close()
 
 
-class Cancelled(Witness):
+class Cancelled(LogVerifier):
     """Is cancelled from within at its first look, as a client of Kafka may let it out."""
 
     def __init__(self) -> None:
@@ -186,7 +186,7 @@ class Cancelled(Witness):
         await asyncio.Event().wait()
 
 
-async def test_a_cancellation_of_aiokafkas_own_does_not_end_the_witness(tmp_path: Path) -> None:
+async def test_a_cancellation_of_aiokafkas_own_does_not_end_the_verifier(tmp_path: Path) -> None:
     watching = Cancelled()
     meter = Meter(1, rows=1, audiences=1, every=1)
     store = Store(lambda: SqliteReader(tmp_path), lambda held: held, meter)
@@ -228,11 +228,11 @@ async def test_a_sender_is_told_when_the_producer_is_closed(mute: Mute) -> None:
 def test_keys_that_could_not_be_read_are_read_again(tmp_path: Path) -> None:
     """Or a key that was revoked would be good until the next change."""
     path = tmp_path / "keys.json"
-    keys = Keys(path, interval=0)
+    keys = ApiKeys(path, interval=0)
     path.mkdir()
     assert not keys.has("k")
-    mark = keys._mark
+    version = keys._version
     assert not keys.has("k")
-    assert keys._mark == mark
+    assert keys._version == version
     path.rmdir()
     assert not keys.has("k")

@@ -21,7 +21,7 @@ WAITED = "jobtrail_folds_waited"
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with running(tmp_path, patience=PATIENT, max_events_folded=FOLDED, listed=True) as api:
+    async with running(tmp_path, timeouts=PATIENT, max_events_folded=FOLDED, listed=True) as api:
         api.make_store()
         api.follow()
         yield api

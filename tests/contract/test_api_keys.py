@@ -21,7 +21,7 @@ BATCHED = "application/cloudevents-batch+json"
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with running(tmp_path, timeouts=Timeouts(keys=0)) as api:
+    async with running(tmp_path, timeouts=Timeouts(keys_check=0)) as api:
         api.make_store()
         api.emit("hers", "created", viewers=["group:ops"])
         api.emit("foreign", "created", owner="eve")

@@ -17,7 +17,7 @@ import pytest
 
 from jobtrail.access.api_keys import add_key, make_key, revoke_key
 from jobtrail.access.tokens import make_token
-from services.api.http.requests import HistoryQuery, page_size
+from services.api.http.requests import MAX_SIZE
 from services.api.limits.limits import Rate
 from services.api.problems.problems import Problem
 from tests.contract.api_service import PATIENT, PROBLEM, Answer, Api, held, running, wait_for
@@ -46,29 +46,26 @@ def only_fault(answer: Answer) -> tuple[str, str]:
 
 
 async def test_ids_of_a_call(tmp_path: Path) -> None:
-    async with service(tmp_path, max_ids=2) as api:
-        assert (await api.statuses("a", "b")).status == 200
-        place, detail = only_fault(await api.statuses("a", "b", "c"))
+    async with service(tmp_path) as api:
+        ids = [f"job-{number}" for number in range(MAX_SIZE + 1)]
+        assert (await api.statuses(*ids[:MAX_SIZE])).status == 200
+        place, detail = only_fault(await api.statuses(*ids))
         assert place == "/jobIds"
-        assert "at most 2" in detail
+        assert f"at most {MAX_SIZE}" in detail
 
 
 async def test_size_of_a_page(tmp_path: Path) -> None:
-    async with service(tmp_path, max_page_size=2) as api:
-        # Who names no size gets what there may be, and so on every page.
-        for query, sizes in (("", [2, 1]), ("?size=1", [1, 1, 1])):
-            path, found = f"/jobs/search{query}", []
-            while path:
-                answer = await api.get(path)
-                found.append(len(answer.json["jobs"]))
-                path = answer.json["next"]
-            assert found == sizes
-        for path in ("/jobs/search?size=3", "/jobs/a/history?size=3"):
-            place, detail = only_fault(await api.get(path))
+    async with service(tmp_path) as api:
+        path, found = "/jobs/search?size=1", []
+        while path:
+            answer = await api.get(path)
+            found.append(len(answer.json["jobs"]))
+            path = answer.json["next"]
+        assert found == [1, 1, 1]
+        for path in ("/jobs/search", "/jobs/a/history"):
+            place, detail = only_fault(await api.get(f"{path}?size={MAX_SIZE + 1}"))
             assert place == "size"
-            assert "equal to 2" in detail
-    # A history reads Kafka, which is not here.
-    assert page_size(HistoryQuery(), 2) == page_size(HistoryQuery(size=1), 1) + 1 == 2
+            assert f"equal to {MAX_SIZE}" in detail
 
 
 async def test_what_a_request_consists_of(tmp_path: Path) -> None:
@@ -252,7 +249,7 @@ async def ask(api: Api, way: str, proof: str) -> Answer:
 @pytest.mark.parametrize("way", ["statuses", "bulk"])
 @pytest.mark.parametrize("left", [-2, 1])
 async def test_a_wait_ends_with_its_token(tmp_path: Path, way: str, left: int) -> None:
-    async with service(tmp_path, patience=PATIENT) as api:
+    async with service(tmp_path, timeouts=PATIENT) as api:
         # One that is over by no more than clocks may differ is good still, but not for waiting.
         token = make_token(api.secret, "alice", lifetime=timedelta(seconds=left))
         answer = await ask(api, way, token)
@@ -261,7 +258,7 @@ async def test_a_wait_ends_with_its_token(tmp_path: Path, way: str, left: int) -
 
 
 async def test_a_wait_ends_with_its_key(tmp_path: Path) -> None:
-    async with service(tmp_path, patience=replace(PATIENT, keys=0)) as api:
+    async with service(tmp_path, timeouts=replace(PATIENT, keys_check=0)) as api:
         now = datetime.now(UTC)
         key, text = make_key("alice", at=now, expires_at=now + timedelta(seconds=1))
         add_key(api.settings.keys_path, key)
@@ -271,7 +268,7 @@ async def test_a_wait_ends_with_its_key(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["statuses", "bulk"])
 async def test_a_wait_ends_when_its_key_is_revoked(tmp_path: Path, way: str) -> None:
-    async with service(tmp_path, patience=replace(PATIENT, keys=0, sign_of_life=0.02)) as api:
+    async with service(tmp_path, timeouts=replace(PATIENT, keys_check=0, sign_of_life=0.02)) as api:
         key, text = make_key("alice", at=datetime.now(UTC))
         add_key(api.settings.keys_path, key)
         waiting = asyncio.create_task(ask(api, way, text))
@@ -284,7 +281,7 @@ async def test_a_wait_ends_when_its_key_is_revoked(tmp_path: Path, way: str) -> 
 
 
 async def test_a_wait_whose_proof_outlasts_it_ends_by_itself(tmp_path: Path) -> None:
-    async with service(tmp_path, patience=replace(PATIENT, keys=0)) as api:
+    async with service(tmp_path, timeouts=replace(PATIENT, keys_check=0)) as api:
         key, text = make_key("alice", at=datetime.now(UTC))
         add_key(api.settings.keys_path, key)
         waiting = asyncio.create_task(ask(api, "statuses", text))

@@ -9,7 +9,7 @@ from pathlib import Path
 from projections.ports.read import Watermark
 from services.api.limits.limits import Timeouts
 from services.api.problems.problems import BEHIND, TOO_MANY_REQUESTS, TOO_MANY_WAITS
-from services.api.routes.reach import Known, surely
+from services.api.routes.reach import IsCertain, read_until_certain
 from tests.contract.api_service import PATIENT, Answer, Api, running
 from tests.waiting import until
 
@@ -76,12 +76,12 @@ async def test_who_waits_for_the_same_looks_by_turns(tmp_path: Path) -> None:
             return there
 
         async def ask(user: str) -> None:
-            def read() -> tuple[None, Known | None]:
+            def read() -> tuple[None, IsCertain | None]:
                 if there:
                     looks[user, turn] += 1
                 return None, None if there else known
 
-            await surely(api.service, user, read)
+            await read_until_certain(api.service, user, read)
 
         asking = [asyncio.create_task(ask(user)) for user in ("alice", "bob") for _ in range(MANY)]
         async with asyncio.timeout(30):

@@ -26,7 +26,7 @@ async def test_a_key_that_is_replaced_under_its_id_counts_at_once(
 ) -> None:
     old, new = Signer("RS256", key_id), Signer("RS256", key_id)
     provider.signers = [old]
-    async with service(tmp_path, patience=EAGER, **provider.settings()) as api:
+    async with service(tmp_path, timeouts=EAGER, **provider.settings()) as api:
         assert await seen(api, old.sign(provider.claims())) == ["hers"]
         provider.signers = [new]
         assert await seen(api, new.sign(provider.claims())) == ["hers"]

@@ -71,16 +71,16 @@ async def test_as_many_bytes_wait_as_may_be_under_way_and_more_are_cut_off(tmp_p
         outgoing = api.service.outgoing
         first, second = [await begun_wait(api, job) for job in ("first", "second")]
         outgoing.take("alice", MOST)
-        outgoing._held_back["alice"] += MOST - 1
+        outgoing._waiting_bytes["alice"] += MOST - 1
         api.emit("first", "completed", output=LARGE_OUTPUT)
         api.show()
         with pytest.raises(aiohttp.ClientPayloadError):
             await first.read()
-        outgoing._held_back["alice"] -= MOST - 1
+        outgoing._waiting_bytes["alice"] -= MOST - 1
         api.emit("second", "completed", output=LARGE_OUTPUT)
         api.show()
-        await until(lambda: outgoing._held_back["alice"])
+        await until(lambda: outgoing._waiting_bytes["alice"])
         outgoing.free("alice", MOST)
         assert (await second.json())["second"]["state"] == "completed"
         await until(lambda: not outgoing.size)
-        assert outgoing._held_back.total() == 0
+        assert outgoing._waiting_bytes.total() == 0

@@ -189,7 +189,7 @@ async def test_no_state_is_older_than_the_position_of_its_answer(tmp_path: Path)
         service, caller = api.service, Caller("root", reads_all=True)
         answer = many_states(service, caller, ids)
         _some, states = await anext(answer)
-        assert {status["state"] for status in states.known.values() if status} == {"active"}
+        assert {status["state"] for status in states.by_id.values() if status} == {"active"}
         for partition in range(PARTITIONS):
             service.tail.begin(partition, service.buffer.end(partition))
         with pytest.raises(Problem) as told:
@@ -199,4 +199,4 @@ async def test_no_state_is_older_than_the_position_of_its_answer(tmp_path: Path)
             await anext(many_states(service, caller, ids, states.fresh.position))
         # As the projections are, and said so.
         _some, states = await anext(many_states(service, caller, ids))
-        assert {status["state"] for status in states.known.values() if status} == {"created"}
+        assert {status["state"] for status in states.by_id.values() if status} == {"created"}

@@ -14,7 +14,7 @@ from jobtrail.core.position import format_position
 from jobtrail.log.consumers import BREAKS
 from services.api.limits.limits import Timeouts
 from services.api.live.buffer import Buffer
-from services.api.live.witness import Witness
+from services.api.live.log_verifier import LogVerifier
 from services.api.problems.problems import LOG_CHANGED, LOG_UNAVAILABLE, TOO_MANY_READS, Problem
 from services.api.reads.freshness import POSITION
 from tests.contract.api_service import PATIENT, Answer, Api, Record, running
@@ -173,7 +173,7 @@ async def test_a_log_that_fails_is_asked_over_a_new_connection(
 async def test_what_was_found_in_another_log_is_forgotten(place: Place) -> None:
     assert changed(await place.ask("mallory", 7))
     # The witness counts those that it has met.
-    place.api.witness.others += 1
+    place.api.verifier.replacements += 1
     place.api.records[0][7] = Record(b"other", b"", 7, 0)
     assert (await place.ask_known("alice", 7)).status == 200
     assert place.log.asked == [{0: 7}, {0: 7}]
@@ -189,7 +189,7 @@ async def test_every_way_that_takes_a_position_looks_it_up_in_turn(place: Place)
     assert place.log.asked == [{0: 7}]
 
 
-class Asking(Witness):
+class Asking(LogVerifier):
     """Knows by itself what the log is, and counts how often it looked."""
 
     def __init__(self, end: int) -> None:
@@ -214,11 +214,11 @@ class Asking(Witness):
 async def test_a_log_that_is_in_doubt_is_asked_once_for_all_who_want_to_know(end: int) -> None:
     witness = Asking(end)
     BREAKS.count += 1
-    assert not witness.is_sure
-    await asyncio.gather(*(witness.be_sure() for _ in range(MANY)))
+    assert not witness.is_verified
+    await asyncio.gather(*(witness.verify() for _ in range(MANY)))
     assert witness.looks == 1
     # Another one is in doubt until the tail has begun with it.
-    assert (witness.is_sure, witness.others) == ((True, 0) if end else (False, 1))
+    assert (witness.is_verified, witness.replacements) == ((True, 0) if end else (False, 1))
 
 
 @pytest.mark.parametrize("error", [OSError(), asyncio.CancelledError()])
@@ -227,10 +227,10 @@ async def test_who_has_to_know_is_told_where_the_log_does_not_answer(error: Base
     BREAKS.count += 1
     witness.error = error
     with pytest.raises(Problem) as told:
-        await witness.be_sure()
+        await witness.verify()
     assert told.value.kind is LOG_UNAVAILABLE
-    await witness.be_sure()
-    assert witness.is_sure
+    await witness.verify()
+    assert witness.is_verified
 
 
 async def test_what_retention_takes_while_it_is_looked_up_is_not_missing(place: Place) -> None:

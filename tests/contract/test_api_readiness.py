@@ -13,7 +13,7 @@ from jobtrail.core.partitions import partition_of
 from projections.ports.read import Watermark
 from projections.sqlite.files import schema
 from services.api.live.buffer import Buffer
-from services.api.live.standing import Standing
+from services.api.live.stalls import Stalls
 from tests.contract.api_service import PARTITIONS, Api, running
 
 NOW = 1_000_000
@@ -43,7 +43,7 @@ async def ready(api: Api) -> tuple[int, list[str]]:
 async def test_a_service_is_ready_when_all_of_it_gets_on(api: Api) -> None:
     assert await ready(api) == (
         503,
-        ["partitions 0, 1, 2: no projector has said yet that it lives."],
+        ["partitions 0, 1, 2: no heartbeat of a projector yet."],
     )
     await beat(api)
     assert await ready(api) == (200, [])
@@ -59,7 +59,7 @@ async def test_a_projector_that_is_gone_is_not_ready(api: Api) -> None:
         db.close()
     status, (reason,) = await ready(api)
     assert status == 503
-    assert reason.startswith("partition 1: no projector has said for 4")
+    assert reason.startswith("partition 1: no heartbeat of a projector for 4")
     assert await api.metric('jobtrail_projector_silent_seconds{partition="1"}') >= 40
     assert await api.metric('jobtrail_projector_silent_seconds{partition="0"}') < 30
 
@@ -89,10 +89,10 @@ def held(position: int, **more: Any) -> Watermark:
     return Watermark({0: position}, {0: 0}, frozenset(), **{"beats": beats, **more})
 
 
-def standing(stalled_after: float) -> Standing:
+def standing(stalled_after: float) -> Stalls:
     buffer = Buffer(1 << 20)
     buffer.begin(0, 5, NOW)
-    return Standing(buffer, stalled_after)
+    return Stalls(buffer, stalled_after)
 
 
 def test_a_partition_that_stands_still_with_events_to_apply_is_stuck() -> None:

@@ -14,7 +14,7 @@ COMPLETED = {"id": "j", "state": "completed", "output": None}
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with running(tmp_path, patience=PATIENT, max_waits=6, max_waits_per_caller=3) as api:
+    async with running(tmp_path, timeouts=PATIENT, max_waits=6, max_waits_per_caller=3) as api:
         api.make_store()
         api.follow()
         yield api

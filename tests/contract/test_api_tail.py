@@ -11,10 +11,10 @@ from aiokafka import TopicPartition
 from jobtrail.log.consumers import BREAKS, Group
 from jobtrail.log.questions import Read
 from services.api.limits.limits import Timeouts
+from services.api.live.absence import LogLiveness
 from services.api.live.buffer import Buffer
-from services.api.live.coverage import Pulse
+from services.api.live.log_verifier import LogVerifier
 from services.api.live.tail import Tail
-from services.api.live.witness import Witness
 from tests.contract.api_service import Record
 from tests.groups import MemoryLog, group_of
 
@@ -48,7 +48,7 @@ class Fetched:
         return None
 
 
-class Knowing(Witness):
+class Knowing(LogVerifier):
     """Knows the log by itself."""
 
     def __init__(self, buffer: Buffer, log: MemoryLog) -> None:
@@ -67,7 +67,7 @@ class Knowing(Witness):
 async def test_what_was_fetched_of_a_log_before_it_was_replaced_is_not_taken_in(when: str) -> None:
     log = MemoryLog({0: records(0, 20, "old"), 1: records(0, 5, "same")})
     buffer = Buffer(1 << 20)
-    tail = Tail("log", {}, buffer, {}, Pulse(Timeouts()), Knowing(buffer, log), Timeouts())
+    tail = Tail("log", {}, buffer, {}, LogLiveness(Timeouts()), Knowing(buffer, log), Timeouts())
     for partition, end in ((0, 10), (1, 5)):
         tail.begin(partition, end)
         tail.take(partition, [log.records[partition][end - 1]], end)

@@ -25,7 +25,7 @@ MALLORY = "//mallory/app"
 
 @pytest.fixture
 async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    async with running(tmp_path, timeouts=Timeouts(keys=0), writable=True) as api:
+    async with running(tmp_path, timeouts=Timeouts(keys_check=0), writable=True) as api:
         api.make_store()
         api.emit("hers", "created", writers=["//alice/worker"])
         api.emit("begun", "completed", output="secret")

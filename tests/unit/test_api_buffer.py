@@ -85,7 +85,7 @@ class Model(RuleBasedStateMachine):
     @invariant()
     def level_is_said_only_of_what_is_level(self) -> None:
         held = Watermark(self.position, dict.fromkeys(PARTITIONS, 1), frozenset())
-        since = self.buffer.behind_since(held)
+        since = self.buffer.lagging_since(held)
         behind = {p for p in PARTITIONS if self.position[p] < self.ends[p]}
         assert (since is not None) == bool(behind)
         for partition in behind:
@@ -126,7 +126,7 @@ def filled(*keys: Any, start: int = 10) -> Buffer:
 def test_lag_is_since_the_first_record_that_is_not_applied(
     checkpoint: int, timestamp: int, since: int | None
 ) -> None:
-    assert filled(b"a", None, b"a").behind_since(held(checkpoint, timestamp)) == since
+    assert filled(b"a", None, b"a").lagging_since(held(checkpoint, timestamp)) == since
 
 
 def test_what_is_full_drops_the_oldest_of_the_largest_partition() -> None:
@@ -205,12 +205,12 @@ def test_marks_of_the_last_records_are_remembered() -> None:
 def test_lag_is_within_when_a_record_can_have_been_appended(odd: int) -> None:
     buffer = Buffer(1 << 20)
     buffer.begin(0, 10, NOW)
-    buffer.be_level(0, NOW + 100)
+    buffer.note_caught_up(0, NOW + 100)
     for offset, timestamp in enumerate([odd, NOW + 150, odd], 10):
         buffer.arrive(0, offset, NOW + 200)
         buffer.add(b"k", (0, offset, timestamp, b"v"))
     since = NOW + 100 if odd < NOW else NOW + 200
-    assert buffer.behind_since(held(10, 0)) == since
-    assert buffer.behind_since(held(11, 0)) == NOW + 150
+    assert buffer.lagging_since(held(10, 0)) == since
+    assert buffer.lagging_since(held(11, 0)) == NOW + 150
     buffer.trim({0: 12})
-    assert buffer.behind_since(held(12, 0)) == since
+    assert buffer.lagging_since(held(12, 0)) == since

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from services.api.http.outgoing import LARGE, Outgoing
-from services.api.limits.turns import Line, Turns
+from services.api.limits.turns import FairQueue, Turns
 from services.api.problems.problems import Problem
 
 
@@ -21,11 +21,11 @@ class Full(Exception):
         self.own = own
 
 
-def line(total: int = 1_000, per_caller: int = 1_000) -> Line:
-    return Line(total, per_caller, Full)
+def line(total: int = 1_000, per_caller: int = 1_000) -> FairQueue:
+    return FairQueue(total, per_caller, Full)
 
 
-async def use(line: Line, user: str, cost: float, order: list[str]) -> None:
+async def use(line: FairQueue, user: str, cost: float, order: list[str]) -> None:
     await line.enter(user)
     try:
         order.append(user)

@@ -29,9 +29,9 @@ class Counting(Wait):
 
     looks = 0
 
-    def look(self, watch: Watch, arrived: float | None = None) -> None:
+    def update(self, watch: Watch, arrived: float | None = None) -> None:
         self.looks += 1
-        super().look(watch, arrived)
+        super().update(watch, arrived)
 
 
 def not_there() -> NoReturn:

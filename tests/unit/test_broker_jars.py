@@ -125,7 +125,7 @@ def test_a_lock_holds_kafka_once_and_no_file_name_twice() -> None:
     kafka, one = jar(*KAFKA, "4.4.0"), jar("a", "one", "1")
     for jars in ((one,), (kafka, jar(*KAFKA, "4.3.1")), (kafka, one, jar("b", "one", "1"))):
         lines = [f"{jar.coordinates} sha256:{jar.sha256}" for jar in jars]
-        with pytest.raises(BrokerError, match="one whole Kafka"):
+        with pytest.raises(BrokerError, match="one complete Kafka"):
             parse_lock("\n".join(lines), "jars.lock")
 
 

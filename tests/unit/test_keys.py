@@ -26,7 +26,7 @@ from jobtrail.access.tokens import READ_ALL, WRITE
 from jobtrail.cli import main
 from jobtrail.core.errors import SettingError, UsageError
 from services.api.access.auth import Gate
-from services.api.access.cached_keys import Keys
+from services.api.access.cached_keys import ApiKeys
 from services.api.problems.problems import Problem
 
 NOW = datetime(2026, 11, 23, 13, tzinfo=UTC)
@@ -133,7 +133,7 @@ def test_a_file_that_others_can_reach_is_refused(tmp_path: Path, mode: int) -> N
     path = tmp_path / "keys.json"
     path.chmod(mode)
     with pytest.raises(SettingError) as refused:
-        Keys(path, 1)
+        ApiKeys(path, 1)
     assert refused.value.found == f"mode {mode:04o}"
 
 
@@ -148,7 +148,7 @@ def test_a_damaged_file_is_said_and_kept_and_its_keys_are_unknown_until_it_is_me
     with pytest.raises(KeysDamaged) as refused:
         read_keys(path)
     assert refused.value.where == str(path)
-    keys = Keys(path, 0)
+    keys = ApiKeys(path, 0)
     assert f"action=keys-damaged kept=0 This file holds no API keys. Where: {path}." in caplog.text
     with pytest.raises(Problem) as unknown:
         Gate(b"x" * 32, keys=keys).identify(f"Bearer {text}")
@@ -177,7 +177,7 @@ def kept(path: Path) -> tuple[ApiKey, str]:
 def test_a_key_is_found_by_its_whole_text_alone(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     (one, text), (other, _) = kept(path), kept(path)
-    keys = Keys(path, 3600)
+    keys = ApiKeys(path, 3600)
     assert keys.find(text) == one
     changed = text[:-2] + ("A" if text[-2] != "A" else "B") + text[-1]
     for wrong in (
@@ -198,7 +198,7 @@ def test_a_key_is_found_by_its_whole_text_alone(tmp_path: Path) -> None:
 
 def test_a_change_is_seen_at_the_next_look_and_not_before(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
-    eager, patient = Keys(path, 0), Keys(path, 3600)
+    eager, patient = ApiKeys(path, 0), ApiKeys(path, 3600)
     key, text = kept(path)
     assert eager.find(text) == key
     assert patient.find(text) is None
@@ -215,7 +215,7 @@ def test_a_file_that_is_spoilt_later_leaves_the_keys_as_they_are(
 ) -> None:
     path = tmp_path / "keys.json"
     key, text = kept(path)
-    keys = Keys(path, 0)
+    keys = ApiKeys(path, 0)
     path.write_text("{", encoding="ascii")
     assert keys.find(text) == key
     assert "action=keys-not-read" in caplog.text

@@ -1,1 +1,1 @@
-"""Who is asking: tokens, keys and providers."""
+"""Authentication: tokens, API keys and OIDC providers."""

@@ -1,7 +1,7 @@
-"""Who is asking: from the `Authorization` header to a caller and their permissions.
+"""Authentication: from the `Authorization` header to a caller and their permissions.
 
-Which rules a token has to pass follows from the issuer that it claims; the claim proves nothing,
-it only chooses. Every way to be refused gives the same 401; the reason goes to the log only.
+The issuer that a token claims decides by which rules it is verified; the claim itself proves
+nothing. Every refusal is the same 401; the reason goes to the process's log only.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from jobtrail.access.tokens import (
     read_token,
 )
 from projections.ports.read import Caller
-from services.api.access.cached_keys import Keys
+from services.api.access.cached_keys import ApiKeys
 from services.api.access.provider import Provider
 from services.api.http.requests import FOREVER
 from services.api.problems.problems import api_keys_unknown, keys_unavailable, unauthorized
 
-#: Bytes of verified tokens that are remembered: verifying costs 30 us and more, finding 1. Room for
-#: 20,000 callers with ordinary tokens of 250 bytes; with fewer than a process serves, each request
-#: in a round of all of them would verify.
-_REMEMBERED_BYTES: Final = 32 * 1024 * 1024
-#: What a remembered token takes beside its text, which is there as it came and as its claims.
+#: Bytes of the cache of verified tokens: to verify one takes 30 us or more, to find it 1 us. Enough
+#: for 20,000 callers with tokens of 250 bytes. With fewer entries than callers, each request of
+#: callers in rotation would miss the cache.
+_CACHE_BYTES: Final = 32 * 1024 * 1024
+#: Bytes of a cached token beside its text, which counts twice: as the header and as its claims.
 _TOKEN_BYTES: Final = 1200
 
 
 class Identity(NamedTuple):
-    """A proved identity."""
+    """An authenticated caller."""
 
     caller: Caller
     permissions: frozenset[str]
-    #: When the proof ends, seconds since the epoch.
+    #: When the token or key expires, seconds since the epoch.
     expires: float
     #: The sources whose events they may write; None for all.
     sources: frozenset[str] | None = None
-    #: The API key that proves it, which may be revoked; None for a token.
+    #: The id of the API key, which may be revoked; None for a token.
     key_id: str | None = None
 
     def may_write(self, source: str) -> bool:
@@ -52,49 +52,49 @@ class Identity(NamedTuple):
         return self.sources is None or source in self.sources
 
 
-#: Tells when the time of a wait is up, by the event loop's clock; infinite for never.
+#: Returns when the time of a wait is up, by the event loop's clock; infinite for never.
 Deadline = Callable[[], float]
 
-#: Who asks where nobody needs to say who they are; sees no job.
+#: The caller of public endpoints; sees no job.
 NOBODY: Final = Identity(Caller(""), frozenset(), 0.0)
 
 
-class _Remembered(NamedTuple):
+class _CachedToken(NamedTuple):
     identity: Identity
-    #: Until when it need not be verified anew, seconds since the epoch.
+    #: When it has to be verified again, seconds since the epoch.
     until: float
 
 
 class Gate:
-    """Lets in who proves who they are.
+    """Authenticates requests.
 
     Args:
         secret: Signs the local service's tokens.
-        provider: Whose tokens count beside them.
+        provider: Whose tokens are accepted beside them.
         keys: The API keys.
-        reverify: Seconds after which a provider's token is verified anew.
-        room: Bytes of verified tokens that are remembered.
+        reverify: Seconds after which a provider's token is verified again.
+        room: Bytes of the cache of verified tokens.
     """
 
     def __init__(
         self,
         secret: bytes,
         provider: Provider | None = None,
-        keys: Keys | None = None,
+        keys: ApiKeys | None = None,
         reverify: float = 600.0,
-        room: int = _REMEMBERED_BYTES,
+        room: int = _CACHE_BYTES,
     ) -> None:
         self._secret = secret
         self._provider = provider
         self._keys = keys
         self._reverify = reverify
-        self._remembered: dict[str, _Remembered] = {}
+        self._cached: dict[str, _CachedToken] = {}
         self._room = room
         self._size = 0
 
     def __len__(self) -> int:
-        """Return how many tokens are remembered."""
-        return len(self._remembered)
+        """Return how many tokens are cached."""
+        return len(self._cached)
 
     def identify(self, authorization: str | None) -> Identity | None:
         """Return who sent a request.
@@ -103,17 +103,17 @@ class Gate:
             authorization: The header's value, None where there is none.
 
         Returns:
-            None where no key that is here has signed the token: `prove` fetches them.
+            None where none of the provider's cached keys has signed the token: await `prove`.
 
         Raises:
-            Problem: 401, the same one whatever the reason.
+            Problem: 401, the same for every reason.
         """
         if authorization is None:
             raise unauthorized("no token")
-        remembered = self._remembered.get(authorization)
-        if remembered is not None:
-            if remembered.until > time.time():
-                return remembered.identity
+        cached = self._cached.get(authorization)
+        if cached is not None:
+            if cached.until > time.time():
+                return cached.identity
             self._forget(authorization)
         return self._verify(authorization)
 
@@ -124,27 +124,27 @@ class Gate:
             authorization: The header's value.
 
         Raises:
-            Problem: 401; 503 where the provider has never given any keys.
+            Problem: 401; 503 where no keys of the provider were ever fetched.
         """
         provider = self._provider
         assert provider is not None
-        assert provider.keys is not None
-        fetches = provider.keys.fetches
-        await provider.keys.fetch()
-        # Without new keys it is as before: a forged token need not be looked at twice.
-        if provider.keys.fetches != fetches:
+        assert provider.key_set is not None
+        fetches = provider.key_set.fetches
+        await provider.key_set.fetch()
+        # Without new keys the result would be the same.
+        if provider.key_set.fetches != fetches:
             identity = self.identify(authorization)
             if identity is not None:
                 return identity
-        if provider.keys.is_empty:
+        if provider.key_set.is_empty:
             raise keys_unavailable(f"no keys of {provider.issuer}")
         raise unauthorized("no key of the provider has signed the token")
 
     def deadline(self, identity: Identity, wait: int) -> Deadline:
-        """Return what tells when the time of a wait is up.
+        """Return a function that returns when the time of a wait is up.
 
-        That is after its seconds, or when the proof of who holds it ends: a key that is revoked
-        meanwhile has ended, so it has to be asked for again from time to time.
+        That is after its seconds, or when the token or key of the caller ends. A key may be revoked
+        during the wait, so the function has to be called again from time to time.
 
         Args:
             identity: Who waits.
@@ -160,14 +160,14 @@ class Gate:
         return lambda: until if keys.has(key_id) else 0.0
 
     async def prepare(self) -> None:
-        """Fetch the provider's keys, so that the first request need not."""
-        if self._provider is not None and self._provider.keys is not None:
-            await self._provider.keys.fetch()
+        """Fetch the provider's keys before the first request."""
+        if self._provider is not None and self._provider.key_set is not None:
+            await self._provider.key_set.fetch()
 
     async def close(self) -> None:
-        """Let go of the provider."""
-        if self._provider is not None and self._provider.keys is not None:
-            await self._provider.keys.close()
+        """Stop fetching the provider's keys."""
+        if self._provider is not None and self._provider.key_set is not None:
+            await self._provider.key_set.close()
 
     def _verify(self, authorization: str) -> Identity | None:
         scheme, _, token = authorization.partition(" ")
@@ -185,11 +185,11 @@ class Gate:
         caller = Caller(claims.user, claims.groups, READ_ALL in claims.permissions)
         identity = Identity(caller, claims.permissions, claims.expires)
         until = min(claims.expires + LEEWAY, time.time() + lasts)
-        self._remember(authorization, _Remembered(identity, until))
+        self._cache(authorization, _CachedToken(identity, until))
         return identity
 
     def _read(self, token: str) -> tuple[Claims | None, float]:
-        """Return what a token says, None where its key is not here; and for how long that lasts."""
+        """Return a token's claims, None if its key is unknown; and the seconds to cache them."""
         provider = self._provider
         if provider is not None:
             header, payload = look_into(token)
@@ -201,7 +201,7 @@ class Gate:
         return read_token(self._secret, token), float("inf")
 
     def _find_key(self, text: str) -> Identity:
-        # Not remembered: finding one is as cheap, and one that is revoked is gone at once.
+        # Not cached: to find a key is as cheap, and a revoked key ends at once.
         key = None if self._keys is None else self._keys.find(text)
         if key is None:
             if self._keys is not None and self._keys.unknown:
@@ -214,16 +214,16 @@ class Gate:
         caller = Caller(key.user, key.groups, READ_ALL in permissions)
         return Identity(caller, permissions, expires, frozenset(key.sources) or None, key.id)
 
-    def _remember(self, authorization: str, remembered: _Remembered) -> None:
-        self._size += _taken(authorization)
-        while self._size > self._room and self._remembered:
-            self._forget(next(iter(self._remembered)))
-        self._remembered[authorization] = remembered
+    def _cache(self, authorization: str, cached: _CachedToken) -> None:
+        self._size += _bytes_of(authorization)
+        while self._size > self._room and self._cached:
+            self._forget(next(iter(self._cached)))
+        self._cached[authorization] = cached
 
     def _forget(self, authorization: str) -> None:
-        del self._remembered[authorization]
-        self._size -= _taken(authorization)
+        del self._cached[authorization]
+        self._size -= _bytes_of(authorization)
 
 
-def _taken(authorization: str) -> int:
+def _bytes_of(authorization: str) -> int:
     return _TOKEN_BYTES + 2 * len(authorization)

@@ -1,8 +1,8 @@
-"""The public keys of an OIDC provider, fetched beside the requests and kept.
+"""The public keys of an OIDC provider, fetched in the background and cached.
 
 PyJWT's own client blocks the event loop while it fetches. Here one fetch at a time serves all who
-need it, at most one in `Timeouts.refetch`, so that a flood of tokens with made-up key ids or
-signatures costs the provider nothing; and keys that are here stay when a fetch fails.
+need it, at most one in `Timeouts.refetch`, so that a flood of tokens with invented key ids or
+signatures costs the provider nothing. When a fetch fails, the cached keys stay.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from services.api.limits.limits import Timeouts
 
 logger = logging.getLogger(__name__)
 
-#: The longest document that is read, in bytes; those of large providers have 20 KiB.
+#: The most bytes of a document; those of large providers have 20 KiB.
 MAX_DOCUMENT: Final = 512 * 1024
 #: The most keys of a provider; large ones have ten.
 MAX_KEYS: Final = 100
-#: The most keys of one id and algorithm: a token is held against each of them.
+#: The most keys of one id and algorithm: a token is tried with each of them.
 MAX_NAMESAKES: Final = 4
 _DISCOVERY: Final = "/.well-known/openid-configuration"
 _PREFIXES: Final = {"RSA": ("RS", "PS")}
@@ -38,16 +38,16 @@ _Keys: TypeAlias = dict[tuple[str | None, str], list[jwt.PyJWK]]
 
 
 class _Unusable(ValueError):
-    """The provider's answer is not what it should be."""
+    """The provider's answer can't be used."""
 
 
 class KeySet:
     """The keys of one provider.
 
     Args:
-        issuer: Its name, where its configuration is found.
-        url: Where its keys are; empty to ask its configuration.
-        algorithms: Those that may sign.
+        issuer: Its URL, under which its configuration is.
+        url: Of its keys; empty to look it up in the configuration.
+        algorithms: Those that are allowed.
         timeouts: How often to fetch, and how long that may take.
     """
 
@@ -57,12 +57,12 @@ class KeySet:
         self._issuer = issuer
         self._url = url
         self._algorithms = tuple(algorithms)
-        self._patience = timeouts
+        self._timeouts = timeouts
         self._keys: _Keys = {}
         self._fetched = 0.0
         #: How often keys have been fetched.
         self.fetches = 0
-        #: The next fetch begins no earlier, by `monotonic`.
+        #: The earliest time of the next fetch, by `monotonic`.
         self._not_before = 0.0
         self._fetching: asyncio.Task[None] | None = None
 
@@ -72,35 +72,35 @@ class KeySet:
         return not self._keys
 
     def find(self, key_id: str | None, algorithm: str) -> Sequence[jwt.PyJWK]:
-        """Return the keys of an id, nearly always one, and let old ones be fetched anew.
+        """Return the keys of an id, nearly always one; start a fetch if the keys are old.
 
         Args:
-            key_id: The token's `kid`; None stands for the one key that fits.
-            algorithm: The token's `alg`, which is one of those allowed.
+            key_id: The token's `kid`; None for the only key of the algorithm.
+            algorithm: The token's `alg`, one of those allowed.
         """
-        if self._keys and monotonic() >= self._fetched + self._patience.refresh:
+        if self._keys and monotonic() >= self._fetched + self._timeouts.refresh:
             self._begin()
         return self._keys.get((key_id, algorithm), ())
 
     async def fetch(self) -> None:
-        """Fetch the keys, unless that has just been done; wait for a fetch that is under way."""
+        """Fetch the keys, unless that was just done; wait for a running fetch."""
         self._begin()
         if self._fetching is not None and not self._fetching.done():
-            # Who asked may go away; the others still wait.
+            # Shielded: if this request is cancelled, others still wait.
             await asyncio.shield(self._fetching)
 
     def _begin(self) -> None:
         now = monotonic()
         if (self._fetching is None or self._fetching.done()) and now >= self._not_before:
-            self._not_before = now + self._patience.refetch
+            self._not_before = now + self._timeouts.refetch
             self._fetching = asyncio.create_task(self._fetch())
 
     async def _fetch(self) -> None:
         try:
-            async with asyncio.timeout(self._patience.provider):
+            async with asyncio.timeout(self._timeouts.provider):
                 keys = await self._download()
         except Exception as error:
-            # Whatever a provider sends: who waits for its keys gets 503 or is judged by old ones.
+            # Whatever a provider sends: requests get 503, or are verified with the cached keys.
             logger.warning(
                 "action=keys-not-fetched issuer=%s kept=%d error=%r",
                 self._issuer,
@@ -137,14 +137,14 @@ class KeySet:
         return url
 
     async def close(self) -> None:
-        """Give up a fetch that is under way."""
+        """Cancel a running fetch."""
         if self._fetching is not None:
             self._fetching.cancel()
             await asyncio.gather(self._fetching, return_exceptions=True)
 
 
 async def _get(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
-    # A redirect could lead to where no TLS protects the keys.
+    # A redirect could lead to a place without TLS.
     async with session.get(url, allow_redirects=False) as response:
         if response.status != 200:
             raise _Unusable(f"{url}: expected status 200, found {response.status}")
@@ -160,9 +160,9 @@ async def _get(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
 
 
 def _keys(found: Sequence[Any], algorithms: Sequence[str]) -> _Keys:
-    """Return the usable keys by id and algorithm; under no id, the one key of an algorithm.
+    """Return the usable keys by id and algorithm; with the id None, the only key of an algorithm.
 
-    Ids are to be distinct (RFC 7517, section 4.5); of a provider whose are not, each may sign.
+    Ids should be distinct (RFC 7517, section 4.5). If they are not, each of the keys is accepted.
     """
     keys: _Keys = {}
     by_algorithm: dict[str, list[jwt.PyJWK]] = {}

@@ -1,4 +1,4 @@
-"""Tokens of an OIDC provider: which key, and which claims say who their bearer is."""
+"""Verifies the tokens of an OIDC provider, and reads the claims about their bearer."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Provider:
 
     Args:
         settings: Of the process; they name an issuer.
-        timeouts: With the issuer's server.
+        timeouts: For the issuer's server.
 
     Raises:
-        SettingError: The secret that is shared with the issuer can't be one.
+        SettingError: The secret that is shared with the issuer is a public key.
     """
 
     def __init__(self, settings: Settings, timeouts: Timeouts) -> None:
@@ -44,39 +44,39 @@ class Provider:
         self._secret = settings.oidc_secret.get_secret_value().encode()
         shared = bool(self._secret)
         self._algorithms = algorithms_of(settings.oidc_algorithms, shared=shared)
-        self.keys: KeySet | None = None
+        self.key_set: KeySet | None = None
         if shared:
             _check_secret(self._secret, self._algorithms)
         else:
             url = settings.oidc_jwks_url
-            self.keys = KeySet(self.issuer, url, self._algorithms, timeouts)
+            self.key_set = KeySet(self.issuer, url, self._algorithms, timeouts)
 
     def read(self, token: str, header: dict[str, Any]) -> Claims | None:
         """Verify a token.
 
         Args:
             token: As the bearer sent it.
-            header: The token's own.
+            header: The decoded header of the token.
 
         Returns:
-            What it says of its bearer; None where no key that is here has signed it: the issuer
-            may have new ones, under new ids or old.
+            Its claims; None if no cached key has signed it: the issuer may have new keys, with new
+            ids or the same ones.
 
         Raises:
-            TokenError: It is forged, over, made for somebody else, or no such token at all.
+            TokenError: It is forged, expired, for another audience, or malformed.
         """
         algorithm = header.get("alg")
         if algorithm not in self._algorithms:
             raise TokenError("The token's algorithm is not allowed.")
         keys: Sequence[Any] = [self._secret]
-        if self.keys is not None:
+        if self.key_set is not None:
             key_id = header.get("kid")
             if key_id is not None and not isinstance(key_id, str):
                 raise TokenError("The id of the token's key is no text.")
-            keys = self.keys.find(key_id, algorithm)
+            keys = self.key_set.find(key_id, algorithm)
         payload = self._verified(token, keys, algorithm)
         if payload is None:
-            if self.keys is None:
+            if self.key_set is None:
                 raise TokenError("Somebody else has signed the token.")
             return None
         return make_claims(
@@ -91,7 +91,7 @@ class Provider:
         )
 
     def _verified(self, token: str, keys: Sequence[Any], algorithm: str) -> dict[str, Any] | None:
-        """Return the payload of a token that one of these keys has signed; None where none has."""
+        """Return the payload of a token if one of these keys has signed it, or None."""
         for key in keys:
             with contextlib.suppress(WrongSignature):
                 return verify(
@@ -101,12 +101,12 @@ class Provider:
 
 
 def claim_at(claims: dict[str, Any], path: str) -> Any:
-    """Return a claim, None where it is not there.
+    """Return a claim, or None.
 
     Args:
         claims: Of a token, or an object in it.
-        path: The claim's name, which may have dots in it (`https://example.org/roles`); or the
-            names of objects and a claim with dots between them (`realm_access.roles`).
+        path: The claim's name, which may contain dots (`https://example.org/roles`); or the names
+            of objects and a claim, joined by dots (`realm_access.roles`).
     """
     if path in claims:
         return claims[path]
@@ -119,12 +119,12 @@ def claim_at(claims: dict[str, Any], path: str) -> Any:
 
 
 def _texts(claim: Any, separator: str) -> list[Any]:
-    """Return a claim that is a list, or a text in which there may be several.
+    """Return the values of a claim that is a list, or a text with one or more values.
 
     Args:
-        claim: As it came.
-        separator: What stands between two in a text; empty where a text is one. Of `scope` it is
-            U+0020 and nothing else that looks like it (RFC 6749, section 3.3).
+        claim: As it is in the token.
+        separator: Between two values of a text; empty if a text is one value. Of `scope` it is
+            U+0020 and no other white space (RFC 6749, section 3.3).
     """
     if claim is None:
         return []

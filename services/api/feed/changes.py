@@ -1,4 +1,4 @@
-"""What events changed, as the feed tells it: read from the projections that hold them."""
+"""The changes that the feed sends: events that changed a job, with the job after them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from projections.ports.read import Caller, Filters, Snapshot
 from services.api.http.answers import encode, entry_answer, job_answer
 from services.api.live.buffer import Record
 
-#: What a change takes beside its event and its job's output and error, in bytes: the objects that
-#: it consists of, and the frame of its text.
+#: Bytes of memory of a change beside its event and its job's output and error: the objects that it
+#: consists of, and the frame of its text.
 _COST: Final = 1_700
 _CREATED: Final = TYPE_NAMES.index("job.created")
 
@@ -31,8 +31,8 @@ class Change:
         self.entry = entry
         self.job = job
         self.value = value
-        #: Bytes that it takes in memory, with the text that it will have once somebody is told.
-        self.size = _COST + 2 * len(value) + 2 * _said(job)
+        #: Bytes of memory, with the text that is made when the first listener needs it.
+        self.size = _COST + 2 * len(value) + 2 * _text_bytes(job)
         self._text: bytes | None = None
         self._mark: int | None = None
         self._place: bytes | None = None
@@ -46,36 +46,36 @@ class Change:
 
     @property
     def place(self) -> bytes:
-        """The position behind the event, of its partition alone."""
+        """The position after the event, of its partition alone."""
         if self._place is None:
-            behind = self.entry.offset + 1
-            self._place = b"%d:%d.%08x" % (self.partition, behind, self.mark)
+            after = self.entry.offset + 1
+            self._place = b"%d:%d.%08x" % (self.partition, after, self.mark)
         return self._place
 
     @property
     def text(self) -> bytes:
-        """The lines of a server-sent event but for its id."""
+        """The lines of a server-sent event, without its id."""
         if self._text is None:
             content = {
                 **entry_answer(self.entry, self.partition, self.value),
                 "job": job_answer(self.job),
             }
-            # Line ends outside of JSON's strings mean nothing, inside of them there are none.
+            # JSON escapes line ends inside of strings; outside they mean nothing.
             data = encode(content).replace(b"\r", b" ").replace(b"\n", b" ")
             name = TYPE_NAMES[self.entry.type_code].encode()
             self._text = b"event: %b\ndata: %b\n\n" % (name, data)
         return self._text
 
 
-def _said(job: Job) -> int:
-    """Return how long is what a job has of its events: it is a part of each change's text."""
+def _text_bytes(job: Job) -> int:
+    """Return the bytes of a job's output, error, tags and viewers, a part of each change."""
     tags = sum(len(key) + len(value) for key, value in job.tags.items()) if job.tags else 0
     viewers = sum(map(len, job.viewers))
     return len(job.output or b"") + len(job.error or b"") + tags + viewers
 
 
 class Interest(NamedTuple):
-    """What a listener is told of."""
+    """The changes that a listener receives."""
 
     caller: Caller
     filters: Filters
@@ -84,11 +84,11 @@ class Interest(NamedTuple):
 
     @classmethod
     def of(cls, caller: Caller, filters: Filters) -> Interest:
-        """Return the interest of a caller in what a search with these filters would find."""
+        """Return the interest of a caller in jobs that a search with these filters finds."""
         return cls(caller, filters._replace(states=()), filters.states)
 
     def takes(self, change: Change) -> bool:
-        """Tell whether the listener is to be told of a change."""
+        """Tell whether the listener receives a change."""
         return (
             (not self.states or change.entry.state in self.states)
             and self.caller.sees(change.job)
@@ -99,10 +99,10 @@ class Interest(NamedTuple):
 def changes(
     snapshot: Snapshot, records: Sequence[tuple[bytes, Record]], partitions: int
 ) -> Iterator[Change]:
-    """Yield what records changed, in their order.
+    """Yield the changes that records made, in their order.
 
     Args:
-        snapshot: Of the projections; holds all of the records.
+        snapshot: Of the projections, which have applied all of the records.
         records: Key and record of each.
         partitions: How many partitions the log has.
     """
@@ -128,9 +128,9 @@ def _parts(
     records: Sequence[tuple[bytes, Record]],
     partitions: int,
 ) -> dict[str, bytes]:
-    """Return of long trails the parts in which records are."""
+    """Return the parts of long trails that contain the records."""
     offsets: dict[bytes, list[int]] = {job.id.encode(): [] for job in long}
-    # What somebody wrote into another partition than the key's is in no trail.
+    # A record in another partition than that of its key is in no trail.
     homes = {job.id.encode(): partition_of(job.id, partitions) for job in long}
     for key, (partition, offset, _timestamp, _value) in records:
         if homes.get(key) == partition:
@@ -148,6 +148,6 @@ def _changes(entry: TrailEntry, snapshot: Snapshot, job_id: str) -> bool:
         return True
     if entry.verdict is not Verdict.LATE or entry.type_code != _CREATED:
         return False
-    # A `job.created` that came after the fact has said whose the job is, if none did before.
+    # A late `job.created` has set the owner and viewers, if it is the first one of the job.
     trail = snapshot.trail(job_id)
     return trail is not None and trail.said()[0] == entry.offset

@@ -1,11 +1,11 @@
-"""What happens to jobs, told as it happens to all who listen, each once and in the log's order.
+"""The feed: sends changes of jobs to all listeners, each once and in the log's order.
 
-An event is told when the projections hold it: what the fold made of it then stands in its job's
-trail, and who may see the job in its row. So the same is told whether somebody listened at the
-time or takes it up later from a position, and each look at the projections serves all listeners.
+An event is published when the projections have applied it: then its verdict is in the job's trail,
+and the owner and viewers are in the job's row. So a listener who was connected receives the same as
+one who resumes later from a position, and each read of the projections serves all listeners.
 
-What was told last is kept, as far as there is room. Who is further behind, because they come
-back or read slowly, reads the log itself until they have caught up.
+The latest changes are cached, in bounded memory. A listener who lags by more, because they resume
+from an old position or read slowly, reads the log itself until they have caught up.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from services.api.feed.changes import Change, changes
 from services.api.live.buffer import Buffer, Record
 from services.api.problems.problems import too_many_feeds
 
-#: Records that are taken in at one look, so that requests are served in between: some 10 us each.
+#: Records that are published in one step, so that requests are served in between: some 10 us each.
 AT_ONCE: Final = 64
-#: The most changes that are kept for those who are a little behind.
-_KEPT: Final = 4096
-#: The number of the next change for who has to read the log first.
-_BEHIND: Final = -1
+#: The most changes that are cached.
+_MOST_CACHED: Final = 4096
+#: Stands for the number of the next change where the listener has to read the log first.
+_LAGS: Final = -1
 
 
-class Limits(NamedTuple):
-    """How many listeners there may be."""
+class FeedLimits(NamedTuple):
+    """Bounds of the number of listeners."""
 
     total: int
     per_caller: int
 
 
 class Listener:
-    """One who listens: up to where they were told, and what wakes them."""
+    """A connected listener: what they have received, and what is pending for them."""
 
     __slots__ = ("at", "caller", "concerned", "future", "last", "next", "over")
 
@@ -48,85 +48,87 @@ class Listener:
         self, caller: Caller, at: dict[int, int], last: dict[int, Sequence[int]], following: int
     ) -> None:
         self.caller = caller
-        #: The numbers of the changes that they may see and have not looked at.
+        #: The numbers of changes that they may see and that are not handled yet.
         self.concerned: deque[int] = deque()
-        #: Per partition the offset before which they were told everything.
+        #: Per partition the offset before which they have received everything.
         self.at = at
-        #: Per partition offset and mark of the last record before that, where it is known.
+        #: Per partition offset and mark of the last record before that, if known.
         self.last = last
-        #: Everything before this number they have looked at, or may not see.
+        #: Changes before this number are handled, or not visible to them.
         self.next = following
-        #: Whether there is nothing more to tell them.
+        #: Whether the stream is to end.
         self.over = False
         self.future: asyncio.Future[None] | None = None
 
     def wake(self) -> None:
-        """Let them look whether there is news."""
+        """Wake the request: a change is pending, or the stream ends."""
         if self.future is not None and not self.future.done():
             self.future.set_result(None)
 
 
 class Feed:
-    """Tells listeners what happens.
+    """Publishes changes to listeners.
 
     Args:
-        buffer: What the tail has seen.
-        limits: How many may listen.
-        most: Bytes that are kept for those who are a little behind.
+        buffer: The records that the tail has read.
+        limits: How many listeners there may be.
+        most: Bytes of the changes that are cached.
     """
 
-    def __init__(self, buffer: Buffer, limits: Limits, most: int) -> None:
+    def __init__(self, buffer: Buffer, limits: FeedLimits, most: int) -> None:
         self._buffer = buffer
         self._limits = limits
         self._most = most
         self._listeners: dict[Listener, None] = {}
         self._by_user: Counter[str] = Counter()
-        #: Those to whom a job may be visible under a name, and those who see all: each is told of
-        #: what concerns them, and not asked about each change.
+        #: The listeners by principal, and those who see all jobs: a change is handed to those who
+        #: may see it, and not tried with each listener.
         self._by_principal: dict[str, dict[Listener, None]] = {}
         self._see_all: dict[Listener, None] = {}
-        self._kept: list[Change] = []
-        #: Bytes of what is kept.
+        self._cached: list[Change] = []
+        #: Bytes of the cached changes.
         self.size = 0
-        #: The number of the first change that is kept.
+        #: The number of the first cached change.
         self._first = 0
-        #: Per partition the offset before which everything was told.
+        #: Per partition the offset before which everything is published.
         self.position: dict[int, int] = {}
-        #: Per partition the last record before that, where it is known.
+        #: Per partition the last record before that, if known.
         self._last: dict[int, Sequence[int]] = {}
         self._closed = False
 
     @property
     def listeners(self) -> int:
-        """How many listen."""
+        """How many listeners there are."""
         return len(self._listeners)
 
     @property
     def following(self) -> int:
         """The number of the next change."""
-        return self._first + len(self._kept)
+        return self._first + len(self._cached)
 
-    def join(self, caller: Caller, held: Watermark, wanted: Mapping[int, int]) -> Listener:
-        """Let somebody listen. `leave` has to follow, whatever happens.
+    def join(self, caller: Caller, watermark: Watermark, wanted: Mapping[int, int]) -> Listener:
+        """Add a listener. `leave` has to follow, whatever happens.
 
         Args:
             caller: Who listens.
-            held: What the projections hold now.
-            wanted: From where on they are to be told, per partition; from now on where it says
-                nothing.
+            watermark: Of the projections now.
+            wanted: The position from which they resume; partitions that it does not name, from now
+                on.
 
         Raises:
-            Problem: 429 where too many listen.
+            Problem: 429 where too many listen already.
         """
         if len(self._listeners) >= self._limits.total:
-            raise too_many_feeds("This process has as many listeners as it may.")
+            raise too_many_feeds("This process has as many listeners as allowed.")
         if self._by_user[caller.user] >= self._limits.per_caller:
-            raise too_many_feeds(f"You listen as often as you may: {self._limits.per_caller}.")
+            raise too_many_feeds(
+                f"You have {self._limits.per_caller} listeners, as many as allowed."
+            )
         if not self._listeners:
-            self.position = dict(held.position)
-            self._last = dict(held.last)
-        behind = any(offset < self.position.get(p, 0) for p, offset in wanted.items())
-        following = _BEHIND if behind else self.following
+            self.position = dict(watermark.position)
+            self._last = dict(watermark.last)
+        lags = any(offset < self.position.get(p, 0) for p, offset in wanted.items())
+        following = _LAGS if lags else self.following
         marks = wanted.marks if isinstance(wanted, Position) else {}
         last: dict[int, Sequence[int]] = {p: o for p, o in self._last.items() if p not in wanted}
         last |= {p: (wanted[p] - 1, mark) for p, mark in marks.items()}
@@ -142,11 +144,11 @@ class Feed:
         return listener
 
     def last(self, partition: int) -> Sequence[int] | None:
-        """Return offset and mark of the last record that was told of a partition."""
+        """Return offset and mark of the last published record of a partition."""
         return self._last.get(partition)
 
     def leave(self, listener: Listener) -> None:
-        """Forget a listener."""
+        """Remove a listener."""
         del self._listeners[listener]
         user = listener.caller.user
         self._by_user[user] -= 1
@@ -159,56 +161,56 @@ class Feed:
                 if not named:
                     del self._by_principal[principal]
         if not self._listeners:
-            self._forget()
+            self._drop_cached()
 
-    def _forget(self) -> None:
-        """Keep nothing: whoever listens has to read the log."""
+    def _drop_cached(self) -> None:
+        """Drop all cached changes: every listener has to read the log."""
         self._first = self.following
-        self._kept = []
+        self._cached = []
         self.size = 0
         for listener in self._listeners:
             _fall_behind(listener)
 
     def is_behind(self, listener: Listener) -> bool:
-        """Tell whether a listener has to read the log to be told everything."""
-        return listener.next == _BEHIND
+        """Tell whether a listener has to read the log, because the cache lacks changes for them."""
+        return listener.next == _LAGS
 
     def catch_up(self, listener: Listener) -> Mapping[int, int]:
-        """Return up to where a listener has to read the log; what is told later is kept."""
+        """Return up to where a listener has to read the log; later changes are cached for them."""
         listener.concerned.clear()
         listener.next = self.following
         return dict(self.position)
 
     def news(self, listener: Listener, most: int) -> Sequence[Change]:
-        """Return the next changes that are kept for a listener.
+        """Return the next cached changes that a listener may see; their filters are not applied.
 
         Args:
-            listener: One who is not behind.
-            most: How many at most; which of those they may see they want is for them to tell.
+            listener: One for whom `is_behind` is false.
+            most: How many at most.
         """
-        return [self._kept[number - self._first] for number in islice(listener.concerned, most)]
+        return [self._cached[number - self._first] for number in islice(listener.concerned, most)]
 
-    def move_on(self, listener: Listener, looked_at: int) -> None:
-        """Take it that a listener has looked at so many of their news.
+    def move_on(self, listener: Listener, handled: int) -> None:
+        """Note that a listener has handled some of what `news` returned.
 
         Args:
-            listener: One who is not behind.
-            looked_at: How many changes.
+            listener: One for whom `is_behind` is false.
+            handled: How many changes.
         """
         concerned = listener.concerned
-        for _ in range(looked_at):
+        for _ in range(handled):
             concerned.popleft()
         listener.next = concerned[0] if concerned else self.following
 
     def publish(self, snapshot: Snapshot, partitions: int) -> bool:
-        """Tell what the projections hold by now, some of it at a time.
+        """Publish what the projections have applied since the last time, a bounded part of it.
 
         Args:
             snapshot: Of the projections, opened in this step of the event loop.
             partitions: How many partitions the log has.
 
         Returns:
-            Whether there is more.
+            Whether there is more to publish.
         """
         if not self._listeners:
             return False
@@ -225,7 +227,7 @@ class Feed:
                 room -= end - begin
                 records += self._buffer.between(partition, begin, end)
             else:
-                # Dropped, for want of room or because the tail came later.
+                # The buffer lacks them: they were dropped, or the tail began later.
                 skipped = True
             reached[partition] = end
             if (last := self._buffer.last(partition, end)) is not None:
@@ -233,18 +235,18 @@ class Feed:
         found = list(changes(snapshot, self._of_concern(snapshot, records), partitions))
         self.position.update(reached)
         if skipped:
-            self._forget()
-        self._keep(found)
+            self._drop_cached()
+        self._cache(found)
         return not room
 
     def _of_concern(
         self, snapshot: Snapshot, records: list[tuple[bytes, Record]]
     ) -> list[tuple[bytes, Record]]:
-        """Return records of jobs that a listener may see: of others nothing more is read."""
+        """Return the records of jobs that some listener may see; no more is read of others."""
         if self._see_all or not records:
             return records
         ids = ids_of(key for key, _ in records)
-        # Wherever they lie: somebody may have written into another partition than the key's, too.
+        # By the partition too: a record may be in another one than that of its key.
         places = {(ids[key], record[0]): None for key, record in records if key in ids}
         audiences = snapshot.audiences(places)
         named = self._by_principal
@@ -255,8 +257,8 @@ class Feed:
         }
         return [record for record in records if ids.get(record[0]) in concerned]
 
-    def _tell(self, number: int, job: Job) -> None:
-        """Tell those of a change who may see the job."""
+    def _hand_out(self, number: int, job: Job) -> None:
+        """Hand a change to the listeners who may see the job."""
         for listener in self._see_all:
             listener.concerned.append(number)
             listener.wake()
@@ -269,33 +271,33 @@ class Feed:
                     concerned.append(number)
                     listener.wake()
 
-    def _keep(self, found: Iterable[Change]) -> None:
+    def _cache(self, found: Iterable[Change]) -> None:
         for change in found:
-            self._tell(self.following, change.job)
-            self._kept.append(change)
+            self._hand_out(self.following, change.job)
+            self._cached.append(change)
             self.size += change.size
-        while len(self._kept) > _KEPT or self.size > self._most:
-            # By a quarter, so that this is rare.
-            old = self._kept[: len(self._kept) // 4 + 1]
-            del self._kept[: len(old)]
+        while len(self._cached) > _MOST_CACHED or self.size > self._most:
+            # A quarter at a time, so that this is rare.
+            old = self._cached[: len(self._cached) // 4 + 1]
+            del self._cached[: len(old)]
             self._first += len(old)
             self.size -= sum(change.size for change in old)
             for listener in self._listeners:
                 if listener.concerned and listener.concerned[0] < self._first:
                     _fall_behind(listener)
 
-    def kept(self, held: Mapping[int, int]) -> Mapping[int, int]:
-        """Return up to where the buffer may be trimmed.
+    def trim_position(self, watermark: Mapping[int, int]) -> Mapping[int, int]:
+        """Return the position up to which the buffer may be trimmed.
 
         Args:
-            held: What the projections hold.
+            watermark: The position of the projections.
         """
         if not self._listeners:
-            return held
-        return {p: min(offset, self.position.get(p, offset)) for p, offset in held.items()}
+            return watermark
+        return {p: min(offset, self.position.get(p, offset)) for p, offset in watermark.items()}
 
     async def wait(self, listener: Listener, until: float) -> None:
-        """Wait until there is news for a listener, or until a time of the loop's clock."""
+        """Wait until a change is pending for a listener, or until a time of the loop's clock."""
         loop = asyncio.get_running_loop()
         if listener.over or listener.concerned or self.is_behind(listener):
             return
@@ -308,13 +310,13 @@ class Feed:
             listener.future = None
 
     def lose(self, partition: int, *, replaced: bool) -> None:
-        """Take in that the tail began again with a partition: let all go if its log is another."""
+        """Note that the tail lost records of a partition; end all streams of a replaced log."""
         if replaced and partition in self.position:
             self.position[partition] = self._buffer.end(partition)
             self._end_all()
 
     def close(self) -> None:
-        """Let every listener go."""
+        """End all streams."""
         self._closed = True
         self._end_all()
 
@@ -325,7 +327,7 @@ class Feed:
 
 
 def _fall_behind(listener: Listener) -> None:
-    """Let a listener read the log: what they have not looked at is not kept any more."""
+    """Have a listener read the log: changes that are pending for them are no longer cached."""
     listener.concerned.clear()
-    listener.next = _BEHIND
+    listener.next = _LAGS
     listener.wake()

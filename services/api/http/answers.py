@@ -1,4 +1,4 @@
-"""From jobs to answers: the JSON of a job, and the ways in which an answer goes out."""
+"""The JSON of jobs and events, and the ways to send an answer."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from services.api.http.coding import Coding, Stream, choose, stream
 from services.api.http.instants import as_text
 from services.api.http.outgoing import LARGE, Outgoing
 
-#: Answers are the caller's own, and have to be asked for again.
+#: Of every answer: it is for this caller alone, and a cache has to revalidate it.
 BASE_HEADERS: Final = {
     "Content-Type": "application/json",
     "Cache-Control": "private, no-cache",
     "Vary": "Authorization, Accept-Encoding",
     "Server": "jobtrail",
 }
-#: Makes the JSON of every answer.
+#: Encodes the JSON of every answer.
 encode: Final = Encoder().encode
 _NO_TAGS: Final = Raw(b"{}")
-#: How much of a row is the job's own. A slice, since a `*` at the end makes a list of the rest.
+#: The columns of a row that describe the job. A slice, since unpacking with `*` makes a list.
 _OF_A_JOB: Final = 12
 
 
 class JobAnswer(Struct, gc=False, rename="camel"):
-    """A whole job, as it goes out: a dictionary takes two and a half times as long to make.
+    """The JSON of a job. A struct, since a dictionary takes two and a half times as long to make.
 
     Its fields are those of `jobtrail.contract.results.Job`, in the contract's order.
     """
@@ -58,12 +58,12 @@ class JobAnswer(Struct, gc=False, rename="camel"):
 
 
 def job_answer(job: Job) -> JobAnswer:
-    """Return a whole job."""
+    """Return the answer for a job."""
     return line_answer(*line_of(job))
 
 
 def line_answer(row: Sequence[Any], audience: Audience, job_type: str | None) -> JobAnswer:
-    """Return the same of a listed job, without a `Job`: that would be a tenth of a page's time.
+    """Return the same for a row of a listing. To make a `Job` first takes a tenth of a page's time.
 
     The arguments are a `projections.ports.read.Line`.
     """
@@ -81,7 +81,7 @@ def line_answer(row: Sequence[Any], audience: Audience, job_type: str | None) ->
         error,
         output,
     ) = row[:_OF_A_JOB]
-    # These are a tenth of the time of a page: no text is made twice, none of what is not there.
+    # These texts take a tenth of the time of a page, so none is made twice or for nothing.
     updated_text = as_text(updated)
     return JobAnswer(
         job_id,
@@ -103,22 +103,22 @@ def line_answer(row: Sequence[Any], audience: Audience, job_type: str | None) ->
 
 
 def status_answer(job: Job) -> dict[str, Any]:
-    """Return the state of a job, as the reference has it."""
+    """Return the status of a job, in the form of the Jobs API."""
     return {"id": job.id, "state": job.state, "output": _as_it_came(job.output)}
 
 
 def stored_status(job_id: str, state: int, output: bytes | None) -> dict[str, Any]:
-    """Return the same of a `projections.ports.read.Status`."""
+    """Return the same for a `projections.ports.read.Status`."""
     return {"id": job_id, "state": STATES[state], "output": _as_it_came(output)}
 
 
 def entry_answer(entry: TrailEntry, partition: int, body: bytes | None) -> dict[str, Any]:
-    """Return an event of a job: what the fold made of it, its place, and itself.
+    """Return the answer for an event of a job: its verdict, its place in the log, and the event.
 
     Args:
         entry: From the job's trail.
-        partition: Where it lies.
-        body: The event as it came; None where the log does not hold it any more.
+        partition: Of the event.
+        body: The event as it was written; None if the log no longer has it.
     """
     return {
         "type": TYPE_NAMES[entry.type_code],
@@ -135,17 +135,16 @@ def _as_it_came(value: bytes | None) -> Raw | None:
     return None if value is None else Raw(value)
 
 
-class Whole(web.Response):
-    """An answer that is whole before any of it goes out, as nearly all are.
+class CompleteResponse(web.Response):
+    """An answer that is complete before any of it is sent, as nearly all are.
 
-    aiohttp has eight calls between it and the connection, since it might be anything. Where it is
-    the most common thing, the content of a 200 on a connection that stays, this does what is left
-    of them for that.
+    aiohttp makes eight calls to send a response of any kind. For the most common kind, a 200 with
+    bytes on a connection that stays open, `prepare` does only what these calls do in that case.
     """
 
     @property
     def content(self) -> bytes:
-        """Its body; empty where it is none of bytes."""
+        """Its body; empty if that is not bytes."""
         return self._body if type(self._body) is bytes else b""
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
@@ -166,7 +165,7 @@ class Whole(web.Response):
         headers[hdrs.DATE] = rfc822_formatted_time()
         writer = request.writer
         self._keep_alive = True
-        # There is nothing that `write_eof` would have to send.
+        # `write_eof` has nothing left to send.
         self._eof_sent = True
         await writer.write_headers("HTTP/1.1 200 OK", headers)
         await writer.write_eof(body)
@@ -175,15 +174,15 @@ class Whole(web.Response):
 
 
 class Members:
-    """An answer that is one object, made some members at a time: only a large one is sent so.
+    """An answer that is one JSON object, made some members at a time; a large one is streamed.
 
-    Use it as a context manager: what of it is in memory is counted until then.
+    Use it as a context manager, which counts its bytes in memory until the end.
 
     Args:
         long: Sends it.
         most: Bytes that are gathered before they are sent.
         outgoing: Counts them.
-        user: To whom they go.
+        user: Who receives them.
     """
 
     def __init__(self, long: LongAnswer, most: int, outgoing: Outgoing, user: str) -> None:
@@ -193,29 +192,29 @@ class Members:
         self._user = user
         self._parts: list[bytes] = []
         self._size = 0
-        #: How much of that is counted: small answers are not.
+        #: How many of these bytes are counted; those of small answers are not.
         self._counted = 0
         self._before = b"{"
 
     def __enter__(self) -> Self:
-        """Do nothing."""
+        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Count nothing any more."""
+        """Count its bytes no longer."""
         self._free()
 
     async def add(self, content: Mapping[str, Any]) -> None:
         """Add some members.
 
         Raises:
-            Problem: 429 or 503 where there is no room, and nothing has been sent.
-            ConnectionError: There is none for long, and something has.
+            Problem: 429 or 503 where there is no room, and nothing has been sent yet.
+            ConnectionError: Too many bytes wait for room, and a part has been sent.
         """
         await self.add_encoded(encode(content)[1:-1])
 
     async def add_encoded(self, members: bytes) -> None:
-        """Add some members that are JSON already, without the braces; as `add`."""
+        """Add members that are encoded already, without the braces; see `add`."""
         if not members:
             return
         await self._make_room(len(members))
@@ -226,14 +225,14 @@ class Members:
             await self._send()
 
     async def _make_room(self, size: int) -> None:
-        """Count some bytes more."""
+        """Count more bytes, once there is room for them."""
         if self._size + size < LARGE:
             return
         more = self._size + size - self._counted
         if self._outgoing.has_room(self._user, more) or not self._long.begun:
             self._outgoing.take(self._user, more)
         else:
-            # Who waits must keep nothing that others wait for.
+            # Send what is counted first: while it waits, it must not keep room from others.
             await self._send()
             more = size
             await self._outgoing.wait_for_room(self._user, more)
@@ -251,12 +250,12 @@ class Members:
             self._counted = 0
 
     async def end(self) -> web.StreamResponse:
-        """Send the rest."""
+        """Send the rest and end the answer."""
         if self._before == b"{":
             return await self._long.end(b"{}")
         rest = b"".join([*self._parts, b"}"])
         if not self._long.begun:
-            # One that goes out as a whole is counted as all those are.
+            # One that is sent at once is counted where all of these are.
             self._free()
         return await self._long.end(rest)
 
@@ -265,22 +264,22 @@ def answer(content: Any, headers: Mapping[str, str]) -> web.Response:
     """Return an answer in JSON.
 
     Args:
-        content: What to say: a struct, or what JSON knows.
-        headers: Beside those that every answer has.
+        content: A struct, or what JSON can express.
+        headers: Beside those of every answer.
     """
-    return whole(encode(content), headers)
+    return encoded_answer(encode(content), headers)
 
 
-def whole(body: bytes, headers: Mapping[str, str]) -> web.Response:
-    """Return an answer that is JSON already."""
-    return Whole(body=body, headers={**BASE_HEADERS, **headers})
+def encoded_answer(body: bytes, headers: Mapping[str, str]) -> web.Response:
+    """Return an answer whose JSON is encoded already."""
+    return CompleteResponse(body=body, headers={**BASE_HEADERS, **headers})
 
 
 def until_the_end(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
-    """Return a streamed answer that tells its client where it ends.
+    """Prepare a streamed answer so that its client can tell where it ends.
 
-    Before HTTP/1.1 there are no chunks: then the end of the connection says it, whatever the client
-    wanted to keep. Source: RFC 9112, section 6.3.
+    HTTP/1.0 has no chunks, so the end of the connection marks it, even if the client asked to keep
+    the connection. Source: RFC 9112, section 6.3.
     """
     if request.version < HttpVersion11:
         response.force_close()
@@ -288,12 +287,12 @@ def until_the_end(request: web.Request, response: web.StreamResponse) -> web.Str
 
 
 class LongAnswer:
-    """An answer that may have to begin before it is known: whitespace may precede JSON.
+    """An answer that may begin before its content is known, since whitespace may precede JSON.
 
     Args:
-        request: Whose answer.
+        request: The request.
         interval: Seconds between two signs of life.
-        headers: Makes the headers when the answer begins.
+        headers: Returns the headers when the answer begins.
     """
 
     __slots__ = ("_coder", "_due", "_headers", "_interval", "_request", "_response")
@@ -310,19 +309,19 @@ class LongAnswer:
         self._due = asyncio.get_running_loop().time() + interval
         self._response: web.StreamResponse | None = None
         self._coder: Stream | None = None
-        # The timer that waits for a connection's first request runs on beside it: half a KiB.
+        # Stops aiohttp's timer for the connection's first request, which takes half a KiB.
         request.protocol.keep_alive(True)
 
     @property
     def begun(self) -> bool:
-        """Whether some of it is on its way, be it a sign of life."""
+        """Whether a part of it is sent, or a sign of life."""
         return self._response is not None
 
     async def sign_of_life(self) -> float:
-        """Send a line feed if it is time; return when it is time again, by the loop's clock."""
+        """Send a line feed if that is due; return when it is due again, by the loop's clock."""
         now = asyncio.get_running_loop().time()
         if now >= self._due:
-            # Never compressed: a held wait would hold a compressor of 250 KiB.
+            # Never compressed: each open wait would need a compressor of 250 KiB.
             response = self._response or await self._begin(None)
             await self._write(response, b"\n")
             self._due = now + self._interval
@@ -352,9 +351,9 @@ class LongAnswer:
         return self._response
 
     async def end(self, rest: bytes) -> web.StreamResponse:
-        """Send the rest of the body, which is all of it where none has been sent."""
+        """Send the rest of the body, or all of it, and end the answer."""
         if self._response is None:
-            return Whole(body=rest, headers={**BASE_HEADERS, **self._headers()})
+            return CompleteResponse(body=rest, headers={**BASE_HEADERS, **self._headers()})
         await self.write(rest)
         last = b"" if self._coder is None else bytes(self._coder.finish())
         await self._response.write_eof(last if self._request.method != "HEAD" else b"")

@@ -1,7 +1,7 @@
-"""Cursors: where a page of a listing ended, sealed so that only the service can make one.
+"""Cursors: where a page of a listing ended, signed so that only the service can make one.
 
-A cursor is bound to the filters of its listing. It does not name the caller: it holds a place in
-an order, and what they see behind it is decided by the store, as on every page.
+A cursor is bound to the filters of its listing, but not to the caller: it names a place in an
+order, and the store decides which jobs after it the caller may see, as on every page.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jobtrail.core.position import format_position
 from projections.ports.read import Cursor, Filters
 from services.api.http.instants import as_text
 from services.api.http.requests import DEFAULT_SIZE, SearchQuery
-from services.api.problems.problems import Fault, invalid, log_changed
+from services.api.problems.problems import RequestFault, invalid, log_changed
 
 _SEAL_BYTES: Final = 16
 _SEARCH: Final = "/jobs/search"
@@ -30,18 +30,18 @@ _quoted = lru_cache(maxsize=4096)(quote)
 class Place(NamedTuple):
     """Where a page begins."""
 
-    #: Behind which job; None at the beginning.
+    #: The job after which it begins; None for the first page.
     after: Cursor | None
-    #: How many matches are to be passed over there.
+    #: How many matches to skip first.
     skip: int
-    #: Stands for the projections that the page before was read from; None where there was none.
+    #: Identifies the projections of the page before; None for the first page.
     lineage: str | None
 
     def check(self, lineage: str) -> None:
         """Check that the page is of the same projections as the one before.
 
         Raises:
-            Problem: 410 where the log that they were folded from was found to be another one.
+            Problem: 410 where the log was replaced since.
         """
         if self.lineage is not None and self.lineage != _short(lineage):
             raise log_changed("cursor")
@@ -51,20 +51,20 @@ class Cursors:
     """Makes and reads cursors.
 
     Args:
-        secret: The service's; only a key that is derived from it is kept.
+        secret: Of the service; only a key that is derived from it is stored.
     """
 
     def __init__(self, secret: bytes) -> None:
         self._key = hmac.digest(secret, b"jobtrail cursor", "sha256")
 
     def next_page(self, query: SearchQuery, last: Cursor, lineage: str, skip: int = 0) -> str:
-        """Return the relative URL of the page behind a job, with the same filters.
+        """Return the relative URL of the page after a job, with the same filters.
 
         Args:
             query: Of the page before.
             last: The job.
-            lineage: Of the projections that the page was read from.
-            skip: How many matches behind it are still to be passed over.
+            lineage: Of the projections from which the page was read.
+            skip: How many matches after the job are still to be skipped.
         """
         place = orjson.dumps([last.created_at, last.id, _short(lineage), skip])
         filters = _asked(query)
@@ -76,12 +76,14 @@ class Cursors:
         """Return where a query's page begins.
 
         Raises:
-            Problem: 400 where the service has not made this cursor for these filters.
+            Problem: 400 where the service did not make this cursor for these filters.
         """
         if query.cursor is None:
             return Place(None, query.offset, None)
         if query.offset:
-            raise invalid([Fault("parameter", "offset", "It can't go together with `cursor`.")])
+            raise invalid(
+                [RequestFault("parameter", "offset", "It can't go together with `cursor`.")]
+            )
         try:
             sealed = urlsafe_b64decode(query.cursor.encode("ascii") + b"==")
         except ValueError:
@@ -89,13 +91,17 @@ class Cursors:
         seal, place = sealed[:_SEAL_BYTES], sealed[_SEAL_BYTES:]
         if not hmac.compare_digest(seal, self._seal(_asked(query), place)):
             raise invalid(
-                [Fault("parameter", "cursor", "It was not given out for a search like this one.")]
+                [
+                    RequestFault(
+                        "parameter", "cursor", "It was not given out for a search like this one."
+                    )
+                ]
             )
         created_at, job_id, lineage, skip = orjson.loads(place)
         return Place(Cursor(created_at, job_id), skip, lineage)
 
     def _seal(self, filters: str, place: bytes) -> bytes:
-        # No filter can hold a line feed: what is sealed can't be read in two ways.
+        # No filter can contain a line feed, so the signed text has one meaning.
         text = b"%b\n%b" % (filters.encode(), place)
         return blake2b(text, key=self._key, digest_size=_SEAL_BYTES).digest()
 
@@ -106,7 +112,7 @@ def _short(lineage: str) -> str:
 
 
 def _asked(query: SearchQuery) -> str:
-    """Return what was asked for, wherever in the listing."""
+    """Return the query string of a listing, without its size and place."""
     filters = _filters(query.filters)
     cut = query.as_of
     if cut is None:
@@ -117,7 +123,7 @@ def _asked(query: SearchQuery) -> str:
 
 @lru_cache(maxsize=512)  # A query has 16 KiB at most: 8 MiB.
 def _filters(filters: Filters) -> str:
-    """Return the filters as a query string, in one form whatever form they came in."""
+    """Return filters as a query string in a canonical form."""
     pairs = [
         *(("jobType", name) for name in sorted(set(filters.job_types))),
         *(("state", state) for state in sorted(set(filters.states))),

@@ -1,4 +1,4 @@
-"""The kinds of values in requests: how each is read, and how the OpenAPI document describes it."""
+"""Types of values in requests: how each is parsed, and described in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jobtrail.core.events import MAX_TAGS, NO_CONTROL_CHARACTERS
 from jobtrail.core.position import PATTERN, parse_position
 from services.api.http import instants
 
-#: The contract bounds no offset; Python bounds what it reads as a number.
+#: The contract has no bound for offsets, but Python refuses to parse longer numbers.
 _DIGITS: Final = re.compile(r"-?[0-9]{1,4000}")
 _DATE_SCHEMA: Final[dict[str, Any]] = {
     "type": "string",
@@ -29,14 +29,14 @@ def _no_control_characters(text: str) -> str:
     return text
 
 
-def _whole(value: Any) -> Any:
-    """Take the digits of a query, and JSON's 5.0, as the whole numbers that they are."""
+def _integer(value: Any) -> Any:
+    """Parse the digits of a query as an integer; return anything else as it is."""
     if isinstance(value, str) and _DIGITS.fullmatch(value):
         return int(value)
     return value
 
 
-def _whole_json(value: Any) -> Any:
+def _integer_of_float(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -97,5 +97,5 @@ AsOf = Annotated[
 ]
 Start = Annotated[int, BeforeValidator(_start), WithJsonSchema(_DATE_SCHEMA)]
 End = Annotated[int, BeforeValidator(_end), WithJsonSchema(_DATE_SCHEMA)]
-InQuery = BeforeValidator(_whole)
-InJson = BeforeValidator(_whole_json)
+InQuery = BeforeValidator(_integer)
+InJson = BeforeValidator(_integer_of_float)

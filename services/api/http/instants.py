@@ -1,4 +1,4 @@
-"""Instants in the API's two directions: ISO 8601 text, and whole microseconds since 1970."""
+"""Converts instants between ISO 8601 text and microseconds since 1970."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def last_instant(text: str) -> int:
 
 
 def _parse(text: str) -> tuple[int, bool]:
-    """Return whole microseconds, rounded down, and whether nothing was lost by that."""
+    """Return microseconds, rounded down, and whether they are exact."""
     text = text.upper()
     if "T" not in text:
         day = date.fromisoformat(text)
@@ -51,21 +51,21 @@ def _parse(text: str) -> tuple[int, bool]:
     return microseconds(moment), _BELOW_MICROSECONDS.search(text) is None
 
 
-# An instant is put together from texts that are there: a page of 20 jobs has sixty instants, and
-# formatting takes four times as long. The tables are small on purpose: larger ones (every
-# millisecond of a minute) are slower, since they don't stay in the core's cache. And every divisor
-# is below 2**30: Python divides by a larger one digit by digit.
+# An instant is joined from prepared texts: a page of 20 jobs has sixty instants, and formatting
+# them takes four times as long. Larger tables (every millisecond of a minute) are slower, since
+# they don't stay in the processor's cache. Every divisor is below 2**30, since Python divides by
+# larger ones digit by digit.
 _HOUR_MS: Final = 3_600_000
 _SECONDS: Final = tuple(f"{second // 60:02d}:{second % 60:02d}." for second in range(3600))
 _MILLISECONDS: Final = tuple(f"{millisecond:03d}Z" for millisecond in range(1000))
-#: Hours that are remembered at a time: about 150 bytes each. In a dictionary: a page of 20 jobs
-#: takes 3 us more by way of `lru_cache`.
+#: Hours that are remembered, about 150 bytes each. A dictionary, since a page of 20 jobs takes 3 us
+#: more with `lru_cache`.
 _MOST_HOURS: Final = 8_192
 _hours: Final[dict[int, str]] = {}
 
 
 def _begin(hour: int) -> str:
-    """Return what the instants of an hour since 1970 begin with, and remember it."""
+    """Return the beginning of the texts of an hour since 1970, and remember it."""
     days, of_day = divmod(hour, 24)
     text = f"{date.fromordinal(days + _EPOCH).isoformat()}T{of_day:02d}:"
     if len(_hours) >= _MOST_HOURS:
@@ -75,7 +75,7 @@ def _begin(hour: int) -> str:
 
 
 def as_text(instant: int | None) -> str | None:
-    """Return an instant as ISO 8601 in UTC: milliseconds, or microseconds where there are any."""
+    """Return an instant as ISO 8601 in UTC, with milliseconds, or microseconds if needed."""
     if instant is None:
         return None
     milliseconds = instant // 1000
@@ -85,8 +85,8 @@ def as_text(instant: int | None) -> str | None:
         try:
             begin = _begin(hour)
         except (ValueError, OverflowError):
-            # An offset may put what a client names outside of the years that there are names for.
-            # No event is there, so the nearest instant that has one stands for the same.
+            # With its UTC offset, what a client names may lie outside of the years 1 to 9999. No
+            # event is there, so the nearest instant inside means the same.
             return as_text(_FIRST if instant < _FIRST else _LAST)
     rest = milliseconds % _HOUR_MS
     if instant % 1000:

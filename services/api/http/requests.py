@@ -1,6 +1,6 @@
-"""What each endpoint takes: one model per request, which also makes the OpenAPI document.
+"""One model per request, which parses and validates it and describes it in the OpenAPI document.
 
-A model gathers everything that is wrong with a request, so that a client mends it in one go.
+A model reports everything that is wrong with a request, so that a client can correct all of it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jobtrail.core.states import State
 from projections.ports.read import Filters
 from services.api.http.fields import AsOf, End, InJson, InQuery, Name, Start, Tags
 from services.api.http.query import parse_query
-from services.api.problems.problems import Fault, invalid
+from services.api.problems.problems import RequestFault, invalid
 
 #: The most jobs that one request names or gets.
 MAX_SIZE: Final = 1000
@@ -26,20 +26,20 @@ DEFAULT_SIZE: Final = 100
 MAX_WAIT: Final = 86_400
 FOREVER: Final = -1
 
-#: What a request may consist of: what is looked at for each takes microseconds. No parameter is
-#: missing to anybody: with 100 types and 32 tags, each by itself, there are 150.
+#: The most parameters of a query and members of a body; each takes microseconds. Enough for every
+#: query: with 100 types and 32 tags, each as a parameter, there are 150.
 MAX_PARAMETERS: Final = 200
 MAX_MEMBERS: Final = 50
-#: The most types, or states, that are asked for.
+#: The most types, or states, of a filter.
 MAX_KINDS: Final = 100
-#: Query strings up to this length are remembered.
-_SHORT: Final = 256
-#: What the service makes cursors of.
+#: The length up to which parsed query strings are cached.
+_CACHED_LENGTH: Final = 256
+#: The characters of cursors.
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 class Request(BaseModel):
-    """What is common to all requests: nothing unknown is ignored."""
+    """The base of all requests: unknown members are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -52,7 +52,7 @@ class Query(Request):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_kwargs: Any) -> None:
-        """Find the arrays."""
+        """Collect the parameters that are arrays."""
         cls.arrays = frozenset(
             field.alias or name
             for name, field in cls.model_fields.items()
@@ -83,7 +83,7 @@ class BulkQuery(_OfTypes):
 
     @cached_property
     def filters(self) -> Filters:
-        """What the store is asked for."""
+        """The filters for the store."""
         return Filters(bulk_id=self.bulk_id, job_types=self.job_types)
 
 
@@ -119,7 +119,7 @@ class _Ranged(_OfTypes):
 
     @cached_property
     def filters(self) -> Filters:
-        """What the store is asked for."""
+        """The filters for the store."""
         return Filters(
             job_types=self.job_types, created_from=self.created_from, created_to=self.created_to
         )
@@ -144,7 +144,7 @@ class _Filtered(_Ranged):
 
     @cached_property
     def filters(self) -> Filters:
-        """What the store is asked for."""
+        """The filters for the store."""
         return Filters(
             job_types=self.job_types,
             states=self.states,
@@ -211,43 +211,27 @@ class StatusesBody(Request):
     )
 
 
-def page_size(query: SearchQuery | HistoryQuery, most: int) -> int:
-    """Return how much to answer with.
-
-    Args:
-        query: What was asked for; without a size, the default or less.
-        most: The bound of this service, at most `MAX_SIZE`.
-
-    Raises:
-        Problem: 400 where more was asked for.
-    """
-    if query.size > most and "size" in query.model_fields_set:
-        detail = f"Input should be less than or equal to {most}; found {query.size}."
-        raise invalid([Fault("parameter", "size", detail)])
-    return min(query.size, most)
-
-
 _Q = TypeVar("_Q", bound=Query)
 _B = TypeVar("_B", bound=Request)
 
 
 def read_query(model: type[_Q], raw: str) -> _Q:
-    """Read a query string.
+    """Parse a query string.
 
     Args:
-        model: What the endpoint takes.
-        raw: As it came, without the question mark.
+        model: Of the endpoint.
+        raw: As it was sent, without the question mark.
 
     Raises:
         Problem: 400 with everything that is wrong.
     """
-    return _read_again(model, raw) if len(raw) <= _SHORT else _read_query(model, raw)
+    return _read_cached(model, raw) if len(raw) <= _CACHED_LENGTH else _read_query(model, raw)
 
 
 def read_search(raw: str) -> SearchQuery:
-    """Read the query string of a search; the same as `read_query`, faster with a cursor of ours.
+    """Parse the query string of a search like `read_query`, but faster for pages after the first.
 
-    Each page of a listing has a cursor of its own and all else in common with the others.
+    The pages of a listing differ only in the cursor, so the rest is found in the cache.
 
     Raises:
         Problem: 400 with everything that is wrong.
@@ -260,10 +244,10 @@ def read_search(raw: str) -> SearchQuery:
     return read_query(SearchQuery, raw)
 
 
-# What is read depends on nothing but the endpoint's model and the text, and can't be changed.
+# The result depends on the model and the text alone, and is immutable.
 # 2,048 queries of 256 characters, about 4 KiB each: 8 MiB at most.
 @lru_cache(maxsize=2048)
-def _read_again(model: type[_Q], raw: str) -> _Q:
+def _read_cached(model: type[_Q], raw: str) -> _Q:
     return _read_query(model, raw)
 
 
@@ -271,14 +255,14 @@ def _read_query(model: type[_Q], raw: str) -> _Q:
     count = raw.count("&") + 1
     if count > MAX_PARAMETERS:
         detail = f"A query has {MAX_PARAMETERS} parameters at most, not {count:,}."
-        raise invalid([Fault("parameter", "", detail)])
+        raise invalid([RequestFault("parameter", "", detail)])
     found, faults = parse_query(raw, model.arrays)
     lists: dict[str, Any] = {k: tuple(v) if type(v) is list else v for k, v in found.items()}
     try:
         query = model.model_validate(lists)
     except ValidationError as error:
         faults += [
-            Fault("parameter", str(fault["loc"][0]), _detail(fault, "parameter"))
+            RequestFault("parameter", str(fault["loc"][0]), _detail(fault, "parameter"))
             for fault in error.errors(include_url=False)
         ]
     if faults:
@@ -287,7 +271,7 @@ def _read_query(model: type[_Q], raw: str) -> _Q:
 
 
 def read_body(model: type[_B], body: bytes) -> _B:
-    """Read a JSON body.
+    """Parse a JSON body.
 
     Raises:
         Problem: 400 with everything that is wrong.
@@ -295,16 +279,16 @@ def read_body(model: type[_B], body: bytes) -> _B:
     try:
         found = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise invalid([Fault("pointer", "", f"The body is not JSON: {error}.")]) from None
+        raise invalid([RequestFault("pointer", "", f"The body is not JSON: {error}.")]) from None
     if isinstance(found, dict) and len(found) > MAX_MEMBERS:
         detail = f"The body has {MAX_MEMBERS} fields at most, not {len(found):,}."
-        raise invalid([Fault("pointer", "", detail)])
+        raise invalid([RequestFault("pointer", "", detail)])
     try:
         return model.model_validate(found)
     except ValidationError as error:
         raise invalid(
             [
-                Fault("pointer", _pointer(fault["loc"]), _detail(fault, "field"))
+                RequestFault("pointer", _pointer(fault["loc"]), _detail(fault, "field"))
                 for fault in error.errors(include_url=False)
             ]
         ) from None

@@ -1,4 +1,4 @@
-"""The last step of an answer: not again to who has it, and compressed for who asks for that."""
+"""The last step of an answer: its `ETag`, 304 for a client that has it, and its content coding."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from typing import Final
 from aiohttp import hdrs, web
 from xxhash import xxh3_128_hexdigest
 
-from services.api.http.answers import Whole
+from services.api.http.answers import CompleteResponse
 from services.api.http.coding import SMALLEST, Coding, choose, compress
 
-#: Bodies from here on are compressed beside the event loop: it takes more than 2 ms. Bytes.
+#: Bytes from which on a body is compressed in a thread: it takes more than 2 ms.
 _LARGE: Final = 1 << 20
 _ANY: Final = "*"
 _WITHOUT_CONTENT: Final = frozenset({hdrs.CONTENT_TYPE, hdrs.CONTENT_LENGTH})
 
 
-class Delivery:
-    """Sends answers out.
+class ResponseEncoder:
+    """Makes `ETag`s and chooses content codings.
 
     Args:
-        secret: The service's, the same for all of its processes. Tags are made with it, so that
-            nobody can think out two answers that have the same one.
+        secret: Of the service, the same in all of its processes. Tags are hashes with a seed from
+            it, so that nobody can construct two answers with the same tag.
     """
 
     def __init__(self, secret: bytes) -> None:
         digest = hmac.digest(secret, b"jobtrail etag", "sha256")
         self._seed = int.from_bytes(digest[:8], "big")
 
-    def deliver(
+    def prepare(
         self, request: web.Request, response: web.StreamResponse
     ) -> tuple[web.StreamResponse, Coding | None]:
-        """Return the answer as it goes out, and the content coding that it is still to get.
+        """Return the answer to send, and the content coding that is still to be applied.
 
-        A GET's answer has an `ETag` made from its content, so it stays the same however far the log
-        has moved on, and is answered 304 to who holds it already. The tag is weak: it is the same
-        for every content coding. Source: RFC 9110, sections 8.8.3 and 13.1.2.
+        The answer to a GET has an `ETag` that is made from its content. So the tag stays the same
+        when the log moves on, and a client that has this content gets 304. The tag is weak: it is
+        the same for every content coding. Source: RFC 9110, sections 8.8.3 and 13.1.2.
 
         Args:
-            request: What was asked.
-            response: The answer; one whose beginning is out is returned as it is.
+            request: The request.
+            response: The answer; one that is sent in part already is returned as it is.
         """
         if response.status != 200 or response.prepared:
             return response, None
-        # By its type first: for others than its own instances aiohttp's class asks a long way.
-        if type(response) is not Whole and not isinstance(response, web.Response):
+        # The type first: `isinstance` with aiohttp's abstract class is slow for other types.
+        if type(response) is not CompleteResponse and not isinstance(response, web.Response):
             return response, None
         body = response.body
         if not isinstance(body, bytes):
@@ -63,7 +63,7 @@ class Delivery:
 
 
 async def compressed(response: web.StreamResponse, coding: Coding) -> web.StreamResponse:
-    """Return an answer that `Delivery.deliver` has named a coding for, in that coding."""
+    """Return an answer in the coding that `ResponseEncoder.prepare` has chosen for it."""
     assert isinstance(response, web.Response)
     body = response.body
     assert isinstance(body, bytes)

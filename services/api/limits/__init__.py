@@ -1,1 +1,1 @@
-"""How much a caller may ask for, and whose turn it is."""
+"""Bounds of what a caller may ask for, and fair turns between callers."""

@@ -1,4 +1,4 @@
-"""How long the service is patient with what, and how much of it one caller may ask for."""
+"""Timeouts, bounds of requests, and the request rate of each user."""
 
 from __future__ import annotations
 
@@ -14,48 +14,46 @@ from services.api.problems.problems import too_many_requests
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds. Not settings: clients rely on these figures. Tests make them shorter."""
+    """Timeouts and intervals in seconds. No settings, since clients rely on them."""
 
-    #: Between two signs of life of a wait whose answer is not there yet: no proxy cuts it.
+    #: Between two line feeds that an open wait sends, so that no proxy closes its connection.
     sign_of_life: float = 15.0
-    #: How long an id that is unknown holds a wait, its first event may still be under way.
+    #: How long a wait stays open for an unknown id, whose first event may not be in the log yet.
     unknown: float = 5.0
-    #: How long a read waits for the projections to hold what its client wrote.
+    #: How long a read waits for the projections to reach the position that its client names.
     position: float = 5.0
-    #: In which time a client has to take a part of its answer that does not fit on the way to it.
+    #: How long a client has to read a part of an answer that does not fit into socket buffers.
     answer: float = 30.0
-    #: Between two looks at the projections' checkpoints while somebody needs to know them.
-    look: float = 0.05
-    #: The same while a request is waiting for them.
-    eager_look: float = 0.005
-    #: Between two attempts to reach the log.
+    #: Between two reads of the projections' checkpoints while records are buffered.
+    poll: float = 0.05
+    #: The same while a request waits for a checkpoint or a listener is connected.
+    eager_poll: float = 0.005
+    #: Between two attempts to connect to Kafka.
     reconnect: float = 1.0
-    #: How long after its last answer the log counts as there; after twice as long, the tail
-    #: connects anew.
+    #: How long after its last answer the log counts as up; after twice as long, the tail connects
+    #: again.
     silence: float = 5.0
-    #: How long after its last answer the log is taken to hold nothing more: its long polls end
-    #: every half second. What is not found after that may be there.
+    #: How long after its last answer the tail is taken to have read the log to its end: Kafka's
+    #: long polls end every half second. Later, a job that is not found may be in the log.
     certain: float = 2.0
-    #: Between two proofs that the tail's log is still the same one where no connection broke.
+    #: Between two checks that the log is still the same one, while no connection breaks.
     prove: float = 5.0
-    #: Between two fetches of a provider's keys, whatever tokens come.
+    #: At least, between two fetches of a provider's keys.
     refetch: float = 10.0
-    #: How old a provider's keys get before they are fetched anew.
+    #: Age of a provider's keys after which they are fetched again.
     refresh: float = 3600.0
-    #: How long a provider's server may take to give its keys.
+    #: How long a provider's server may take to send its keys.
     provider: float = 5.0
-    #: After how long a provider's token is verified anew: its key may be gone.
+    #: After how long a provider's token is verified again: its key may have been withdrawn.
     reverify: float = 600.0
-    #: Between two looks whether the file of the API keys has changed.
-    keys: float = 1.0
+    #: Between two checks whether the file of the API keys has changed.
+    keys_check: float = 1.0
 
 
 class Bounds(NamedTuple):
-    """How large requests may be and how long they may take, from the settings."""
+    """Bounds of connections and requests, from the settings."""
 
-    ids: int
-    page: int
-    #: Bytes.
+    #: Bytes of a body.
     body: int
     #: Seconds for a body to arrive.
     read_timeout: float
@@ -67,8 +65,6 @@ class Bounds(NamedTuple):
     def of(cls, settings: Settings) -> Bounds:
         """Return the bounds of a process."""
         return cls(
-            settings.max_ids,
-            settings.max_page_size,
             settings.max_body_bytes,
             settings.read_timeout,
             settings.idle_timeout,
@@ -77,17 +73,17 @@ class Bounds(NamedTuple):
 
 
 class Rate:
-    """Shares out requests: a bucket of tokens for each user.
+    """Limits the request rate of each user: a token bucket for each.
 
-    A bucket is kept as the one instant at which it will be full again (the generic cell rate
-    algorithm). One that is full by now need not be kept, so all of them are in two dictionaries
-    that take turns: what has not been touched for as long as a bucket takes to fill is dropped
-    with the older one, and no user gains by it.
+    A bucket is stored as the instant at which it will be full again (the generic cell rate
+    algorithm). A full bucket need not be stored. So there are two dictionaries, the current and
+    the older one, which are exchanged each time that an empty bucket takes to fill: a bucket that
+    was not used for that long is dropped with the older one, and is full by then.
 
     Args:
         rate: Requests a second that one user may send in the long run.
-        burst: Requests that they may send at once after a rest.
-        clock: Seconds that only grow.
+        burst: Requests that they may send at once after a pause.
+        clock: A monotonic clock in seconds.
     """
 
     def __init__(self, rate: float, burst: int, clock: Callable[[], float] = monotonic) -> None:
@@ -99,15 +95,15 @@ class Rate:
         self._turn_at = clock() + self._span
 
     def __len__(self) -> int:
-        """Return how many buckets are kept."""
+        """Return how many buckets are stored."""
         return len(self._full_at) + len(self._older)
 
     def charge(self, user: str, requests: float) -> None:
-        """Count what a request has cost beyond one, as far as there is any left.
+        """Take the cost of a request beyond one from the bucket, as far as that has any left.
 
         Args:
             user: Whose request.
-            requests: What it cost, in requests.
+            requests: The cost, in requests.
         """
         now = self._clock()
         full_at = max(self._full_at.get(user) or self._older.get(user, now), now)
@@ -117,7 +113,7 @@ class Rate:
         """Count a request.
 
         Raises:
-            Problem: 429, with the time after which there is room again; it is not counted.
+            Problem: 429, with the seconds until the bucket has room; the request is not counted.
         """
         now = self._clock()
         if now >= self._turn_at:
@@ -128,7 +124,7 @@ class Rate:
         if full_at is None:
             full_at = self._older.get(user, now)
         full_at = max(full_at, now) + self._interval
-        # Sums of intervals are not exact: a thousandth of one is nobody's request.
+        # Sums of intervals are not exact: a thousandth of one is tolerated.
         beyond = full_at - now - self._span - self._interval / 1000
         if beyond > 0:
             raise too_many_requests(ceil(beyond))

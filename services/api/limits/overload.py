@@ -1,4 +1,4 @@
-"""What is said where a caller, or all of them together, ask for more than is shared out."""
+"""Problems for requests beyond what a caller, or all callers together, may use."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ from services.api.problems.problems import (
 
 
 def too_many_reads(most: int) -> Problem:
-    """A caller has as many long reads waiting as they may."""
+    """The caller has as many long reads as allowed."""
     return Problem(
         TOO_MANY_READS,
-        f"As many of your long reads are waiting as may: {most}. Ask for one after the other.",
+        f"You have {most} long reads waiting, as many as allowed. Send one after the other.",
         headers={"Retry-After": "1"},
     )
 
 
 def too_many_proofs(most: int) -> Problem:
-    """As many positions of a caller as may wait to be proven by the log."""
+    """As many positions of the caller as allowed wait to be looked up in the log."""
     return Problem(
         TOO_MANY_READS,
-        f"As many positions that you sent are being looked up in the log as may: {most}. Send one "
-        "after the other.",
+        f"{most} positions that you sent are being looked up in the log, as many as allowed. Send "
+        "one after the other.",
         headers={"Retry-After": "1"},
     )
 
 
 def too_many_bytes(most: int) -> Problem:
-    """A caller has not read the answers that are under way to them."""
+    """The caller has not read the answers that were sent to them."""
     return Problem(
         TOO_MANY_BYTES,
-        f"Of the answers under way to you, {most} bytes at most may be unread. Read them first.",
+        f"At most {most} bytes of the answers to you may be unread. Read them first.",
         headers={"Retry-After": "1"},
     )
 
 
 def busy() -> Problem:
-    """The process has as much to do as it may, for all callers together."""
+    """The process has as many requests waiting as allowed, for all callers together."""
     return Problem(
         BUSY,
-        "As much is waiting to be answered as may. Ask again.",
+        "As many requests as allowed are waiting for an answer. Ask again.",
         headers={"Retry-After": "2"},
     )
 
 
 def read_too_long(seconds: float) -> Problem:
-    """One read takes longer than any may."""
+    """One read takes longer than allowed."""
     return Problem(
         READ_TOO_LONG,
-        f"It takes more than the {seconds:g} seconds that one read may take. Ask for less: a "
+        f"This read takes more than {seconds:g} seconds, the most that is allowed. Ask for less: a "
         "shorter range of dates, fewer types, a smaller page.",
         headers={"Retry-After": "10"},
     )

@@ -1,4 +1,4 @@
-"""Places for requests that are held: so many for one caller, and so many for all."""
+"""Bounds of the requests that wait for a bulk, for each caller and for the process."""
 
 from __future__ import annotations
 
@@ -10,44 +10,45 @@ from services.api.problems.problems import too_many_waits
 
 
 class Slots:
-    """Counts requests that are held for a bulk, from when they begin to wait until they answer.
+    """Counts requests that wait for a bulk, from when they begin to wait until they answer.
 
-    What they wait for at first, or between two looks, is no job, so they are no wait for jobs.
+    At first, and between two reads of the bulk, such a request waits for no job in particular. So
+    it is not always counted among the waits for jobs.
 
     Args:
-        total: Requests that may be held.
+        total: Requests that may wait.
         per_caller: The same for one caller.
     """
 
     def __init__(self, total: int, per_caller: int) -> None:
         self._total = total
         self._per_caller = per_caller
-        self._held: Counter[str] = Counter()
+        self._waiting: Counter[str] = Counter()
 
     def __len__(self) -> int:
-        """Return how many requests are held."""
-        return self._held.total()
+        """Return how many requests wait."""
+        return self._waiting.total()
 
     @contextlib.contextmanager
     def take(self, user: str) -> Iterator[None]:
-        """Have a place while a request is held.
+        """Count a request while it waits.
 
         Args:
-            user: Whose.
+            user: Who sent it.
 
         Raises:
-            Problem: 429 where there is none left.
+            Problem: 429 where as many as allowed wait.
         """
         if len(self) >= self._total:
-            raise too_many_waits("This process holds as many waits for bulks as it may.")
-        if self._held[user] >= self._per_caller:
+            raise too_many_waits("This process has as many open waits for bulks as allowed.")
+        if self._waiting[user] >= self._per_caller:
             raise too_many_waits(
-                f"You hold as many waits for bulks as you may: {self._per_caller}."
+                f"You have {self._per_caller} open waits for bulks, as many as allowed."
             )
-        self._held[user] += 1
+        self._waiting[user] += 1
         try:
             yield
         finally:
-            self._held[user] -= 1
-            if not self._held[user]:
-                del self._held[user]
+            self._waiting[user] -= 1
+            if not self._waiting[user]:
+                del self._waiting[user]

@@ -1,8 +1,8 @@
-"""Fair turns: what one caller asks for costs that caller time, and the others next to none.
+"""Fair turns: the load that one caller causes slows that caller, and hardly the others.
 
-Requests that arrive together would be answered in the order in which they came, those of one who
-sends many before the one of another. So whatever takes time is done by turns of callers: on the
-event loop (`Turns`), and where only one request at a time can be served (`Line`).
+Requests that arrive together would be answered in order of arrival: all of a caller who sends many
+before the one of another caller. So callers take turns: on the event loop (`Turns`), and where only
+one request at a time can be served (`FairQueue`).
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
-#: Requests of one caller that are begun in one turn while others are there.
+#: Requests of one caller that begin in one turn while other callers are active.
 _AT_ONCE: Final = 2
-#: Seconds of a turn while nobody waits: a few small answers. To be called in each turn of the event
-#: loop would cost each of them 2 us.
+#: Seconds of a turn while no request waits: the time of a few small answers. A callback in each
+#: iteration of the event loop instead would cost each answer 2 us.
 _TURN: Final = 0.000_5
-#: Seconds for which a caller counts as there.
-_THERE: Final = 1.0
-#: Callers whose costs are kept although they do not wait.
-_KEPT: Final = 1_024
+#: Seconds after their last request for which a caller counts as active.
+_ACTIVE_FOR: Final = 1.0
+#: Callers whose costs are remembered although they have no request waiting.
+_REMEMBERED: Final = 1_024
 
 
 class Turns:
-    """Shares out the event loop: while several callers ask, each begins few requests at a time.
+    """Shares the event loop: while several callers are active, each begins few requests at a time.
 
-    A caller who is alone waits for nothing.
+    A caller who is alone never waits.
     """
 
     def __init__(self) -> None:
         self._user = ""
-        #: Whether several callers are there, and until when that counts.
+        #: Whether several callers are active, and until when that counts.
         self._crowded = False
         self._until = 0.0
-        #: How many requests each caller has begun in this turn, and when it ends if nobody waits.
+        #: How many requests each caller has begun in this turn, and when it ends if none waits.
         self._begun: dict[str, int] = {}
         self._ends = 0.0
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
@@ -50,16 +50,16 @@ class Turns:
         """Begin a request.
 
         Args:
-            user: Whose.
+            user: Who sent it.
 
         Returns:
-            What has to be awaited first; None where it may go on at once.
+            A future to await first; None where the request may go on at once.
         """
         if user != self._user:
             self._user = user
             self._crowded = True
             now = monotonic()
-            self._until = now + _THERE
+            self._until = now + _ACTIVE_FOR
         elif not self._crowded:
             return None
         else:
@@ -76,7 +76,7 @@ class Turns:
         return self._wait(user)
 
     async def pause(self, user: str) -> None:
-        """Let others have their turn in the middle of a request that takes long."""
+        """Let other callers have their turn in the middle of a long request."""
         await self._wait(user)
 
     def _wait(self, user: str) -> asyncio.Future[None]:
@@ -91,7 +91,7 @@ class Turns:
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
-        """Begin the next turn of the loop: one of each caller's requests that wait goes on."""
+        """Begin the next turn: one waiting request of each caller goes on."""
         self._scheduled = False
         self._begun.clear()
         for user, futures in list(self._waiting.items()):
@@ -107,16 +107,17 @@ class Turns:
             self._schedule()
 
 
-class Line:
-    """One thing that a single request at a time can use, by turns of their callers.
+class FairQueue:
+    """A queue for something that one request at a time can use; callers take turns.
 
-    The next one is of the caller whose requests have taken least, counted from when they came.
+    The next request is of the caller whose requests have cost least since the caller came.
     Source: Goyal, Vin and Cheng, "Start-time fair queueing", 1996.
 
     Args:
-        total: Requests that may use it or wait for it.
+        total: Requests that may use it or wait, of all callers.
         per_caller: The same for one caller.
-        full: Makes the problem where there is no room; is told whether it is the caller's own.
+        full: Returns the problem where the queue is full; its argument tells whether the bound of
+            the caller was met, rather than that of all.
     """
 
     def __init__(self, total: int, per_caller: int, full: Callable[[bool], Exception]) -> None:
@@ -124,32 +125,32 @@ class Line:
         self._per_caller = per_caller
         self._full = full
         self._busy = False
-        self._there: Counter[str] = Counter()
+        self._requests: Counter[str] = Counter()
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
-        #: What each caller has taken, and what the one had who came last: virtual seconds.
-        self._taken: dict[str, float] = {}
+        #: Start-time fair queueing: the finish tag of each caller, and the virtual time. Seconds.
+        self._finish: dict[str, float] = {}
         self._now = 0.0
 
     def __len__(self) -> int:
         """Return how many requests use it or wait."""
-        return self._there.total()
+        return self._requests.total()
 
     async def enter(self, user: str, *, begun: bool = False) -> None:
         """Wait for the next turn of a caller; `leave` has to follow.
 
         Args:
-            user: Who.
-            begun: Whether it is for an answer that has begun: it is not refused any more.
+            user: The caller.
+            begun: Whether a part of the answer is sent already; such a request is never refused.
 
         Raises:
-            Exception: There are too many.
+            Exception: The queue is full; made by `full`.
         """
         if not begun:
-            if self._there[user] >= self._per_caller:
+            if self._requests[user] >= self._per_caller:
                 raise self._full(True)
             if len(self) >= self._total:
                 raise self._full(False)
-        self._there[user] += 1
+        self._requests[user] += 1
         if not self._busy:
             self._busy = True
             return
@@ -161,18 +162,18 @@ class Line:
             if future.done() and not future.cancelled():
                 self.leave(user, 0.0)
             else:
-                self._go(user)
+                self._count_out(user)
             raise
 
     def leave(self, user: str, cost: float) -> None:
-        """Let the next one have its turn.
+        """End a turn and begin the next one.
 
         Args:
-            user: Who had it.
+            user: The caller whose turn ends.
             cost: Seconds that it took.
         """
-        self._taken[user] = max(self._taken.get(user, 0.0), self._now) + cost
-        self._go(user)
+        self._finish[user] = max(self._finish.get(user, 0.0), self._now) + cost
+        self._count_out(user)
         while self._waiting:
             self._now, following = min((self._start(name), name) for name in self._waiting)
             futures = self._waiting[following]
@@ -181,17 +182,17 @@ class Line:
                 del self._waiting[following]
             if not future.done():
                 future.set_result(None)
-                if len(self._taken) > _KEPT:
-                    self._taken = {u: t for u, t in self._taken.items() if t > self._now}
+                if len(self._finish) > _REMEMBERED:
+                    self._finish = {u: t for u, t in self._finish.items() if t > self._now}
                 return
         self._busy = False
-        self._taken.clear()
+        self._finish.clear()
         self._now = 0.0
 
     def _start(self, user: str) -> float:
-        return max(self._taken.get(user, 0.0), self._now)
+        return max(self._finish.get(user, 0.0), self._now)
 
-    def _go(self, user: str) -> None:
-        self._there[user] -= 1
-        if not self._there[user]:
-            del self._there[user]
+    def _count_out(self, user: str) -> None:
+        self._requests[user] -= 1
+        if not self._requests[user]:
+            del self._requests[user]

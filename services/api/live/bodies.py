@@ -1,4 +1,4 @@
-"""The bodies of events, read from the log at their places: a trail keeps only where they lie."""
+"""Reads events from the log by their offsets: a job's trail has only these."""
 
 from __future__ import annotations
 
@@ -17,94 +17,94 @@ from jobtrail.core.position import mark_of
 from jobtrail.log.consumers import BREAKS, Group, group_reader
 from jobtrail.log.kafka import stop_client
 from services.api.limits.overload import busy
-from services.api.limits.turns import Line
+from services.api.limits.turns import FairQueue
 from services.api.live.buffer import Record
-from services.api.live.witness import Witness, from_within
+from services.api.live.log_verifier import LogVerifier, is_own_cancellation
 from services.api.problems.problems import log_unavailable, position_gone
 
 logger = logging.getLogger(__name__)
 
-#: Events of one job that lie nearer together than this are read in one go.
+#: Events of one job that are fewer offsets apart than this are read without a seek between them.
 _READ_ON: Final = 2_000
 #: Events that are read in one turn of a caller.
 _IN_A_TURN: Final = 100
-#: Reads that may wait for their turn: each is of a request that waits for nothing else.
+#: Reads that may wait for their turn: at most one of each request.
 _WAITING: Final = 10_000
-#: Fetched groups of which the rest is kept for who goes on: as many requests may go on by turns.
-_RESTS: Final = 8
+#: Partly read groups that are cached: so many requests can take turns without fetching again.
+_REMAINDERS: Final = 8
 _POLL_MS: Final = 1_000
 _WITHIN: Final = 10.0
 _offset: Final = attrgetter("offset")
 
 
-class Scanned(NamedTuple):
-    """Some records, one after the other."""
+class ScannedRecords(NamedTuple):
+    """Consecutive records."""
 
     #: Key and record of those that have a key.
     records: list[tuple[bytes, Record]]
-    #: The offset from where to go on.
+    #: The offset at which the next scan begins.
     reached: int
     #: Offset and mark of the last record before that; None where there was none.
     last: tuple[int, int] | None
 
 
 class Bodies:
-    """Reads records of the log by their offsets, one request at a time, by turns of callers.
+    """Reads records of the log by their offsets, one request at a time; callers take turns.
 
-    What was read is given out once it is certain that the log is the one that was folded.
+    Records are returned once it is certain that the log is the one that was folded.
 
     Args:
-        topic: The log.
+        topic: The topic of the log.
         client: Keyword arguments for aiokafka: servers and security.
-        witness: Knows whether the log is the one that it was.
-        within: Seconds for a turn to come, for the log to answer, and for which what was fetched
-            is kept for who goes on.
+        verifier: Tells whether the log was replaced.
+        within: Seconds until the turn has to come, and until the log has to answer; also the
+            seconds for which a partly read group is cached.
     """
 
     def __init__(
         self,
         topic: str,
         client: Mapping[str, Any],
-        witness: Witness,
+        verifier: LogVerifier,
         *,
         within: float = _WITHIN,
     ) -> None:
         self._topic = topic
         self._client = client
-        self._witness = witness
+        self._verifier = verifier
         self._within = within
         self._consumer: Any = None
-        self._rests: list[_Rest] = []
-        #: How often the log was asked for one record after the other.
+        self._remainders: list[_Remainder] = []
+        #: How many scans fetched from the log.
         self.scans = 0
-        self._line = Line(_WAITING, _WAITING, lambda _own: busy())
+        self._queue = FairQueue(_WAITING, _WAITING, lambda _own: busy())
 
     async def read(
         self, partition: int, keys: Mapping[int, bytes], user: str = ""
     ) -> dict[int, bytes | None]:
-        """Return the values of records; without those that the log has lost.
+        """Return the values of records by offset; without those that the log no longer has.
 
         Args:
-            partition: Where they lie.
-            keys: Their keys by their offsets, ascending. A record with another key is none of
-                these: the log is another one than the projections', and the event another job's.
-            user: Who asks for them.
+            partition: Of the records.
+            keys: Their keys by offset, ascending. A record with another key is left out: it is of
+                another log than the projections.
+            user: Who asks.
 
         Raises:
-            Problem: 503 where the log does not answer in time, or is another one.
+            Problem: 503 where the log does not answer in time, or was replaced.
         """
         found: dict[int, bytes | None] = {}
-        others = self._witness.others
+        replacements = self._verifier.replacements
         offsets = list(keys)
         for at in range(0, len(offsets), _IN_A_TURN):
             async with self._turn(user):
                 found |= await self._read(partition, offsets[at : at + _IN_A_TURN], keys)
-        await self._witness.still(others)
+        await self._verifier.check_unchanged(replacements)
         return found
 
     @contextlib.asynccontextmanager
     async def _turn(self, user: str) -> AsyncIterator[None]:
-        """Have the log alone for a while, when it is a caller's turn.
+        """Give exclusive use of the consumer, when it is the caller's turn.
 
         Raises:
             Problem: 503 where the turn does not come, or the log does not answer in time.
@@ -112,9 +112,9 @@ class Bodies:
         clock = asyncio.get_running_loop().time
         try:
             async with asyncio.timeout(self._within):
-                await self._line.enter(user)
+                await self._queue.enter(user)
         except TimeoutError:
-            # Somebody else is reading: nothing is wrong with the log, as far as is known.
+            # Another request is reading, so this says nothing about the log.
             raise busy() from None
         began = clock()
         try:
@@ -122,16 +122,16 @@ class Bodies:
                 try:
                     yield
                 finally:
-                    self._line.leave(user, clock() - began)
+                    self._queue.leave(user, clock() - began)
         except (KafkaError, TimeoutError) as error:
             await self._fail(error)
         except asyncio.CancelledError as error:
-            if not from_within():
+            if not is_own_cancellation():
                 raise
             await self._fail(error)
 
     async def _fail(self, error: BaseException) -> NoReturn:
-        """Let go of a connection that failed, before the next one reads.
+        """Close a connection that failed, before the next request reads.
 
         Raises:
             Problem: 503.
@@ -143,10 +143,10 @@ class Bodies:
         self, partition: int, offsets: Sequence[int], keys: Mapping[int, bytes]
     ) -> dict[int, bytes | None]:
         found: dict[int, bytes | None] = {}
-        while offsets and (rest := self._resume(partition, offsets[0])) is not None:
-            found |= await rest.pick(offsets, keys)
-            self._keep(rest)
-            offsets = offsets[bisect_left(offsets, rest.reached) :]
+        while offsets and (remainder := self._resume(partition, offsets[0])) is not None:
+            found |= await remainder.pick(offsets, keys)
+            self._keep(remainder)
+            offsets = offsets[bisect_left(offsets, remainder.reached) :]
         return found | await self._fetch(partition, offsets, keys) if offsets else found
 
     async def _fetch(
@@ -160,7 +160,7 @@ class Bodies:
         try:
             for offset in offsets:
                 if offset < position:
-                    # It was found, or is not there any more.
+                    # It was read with the group before, or the log no longer has it.
                     continue
                 if offset > position + _READ_ON:
                     consumer.seek(tp, offset)
@@ -169,77 +169,77 @@ class Bodies:
                     try:
                         some = await consumer.getmany(timeout_ms=_POLL_MS, max_records=1)
                     except OffsetOutOfRangeError:
-                        # The log does not reach back, or on, to there; maybe to the next one.
+                        # The log has no record there; it may have the next one.
                         position = -_READ_ON - 1
                         break
                     for group in some.get(tp, ()):
                         position = group.next_offset
-                        rest = _Rest(partition, group)
+                        remainder = _Remainder(partition, group)
                         wanted = offsets[bisect_left(offsets, group.begin) :]
                         if wanted and wanted[0] < position:
-                            found |= await rest.pick(wanted, keys)
-                            self._keep(rest)
+                            found |= await remainder.pick(wanted, keys)
+                            self._keep(remainder)
         finally:
-            # Or it would go on fetching what nobody asked for.
+            # Else it would go on fetching records that nobody asked for.
             consumer.pause(tp)
         return found
 
-    def _resume(self, partition: int, offset: int) -> _Rest | None:
-        """Return what was fetched and reaches on from there to an offset; None where nothing is.
+    def _resume(self, partition: int, offset: int) -> _Remainder | None:
+        """Return a cached group that has the record at an offset still unread, or None.
 
-        A batch can hold very much: it is not to be unpacked for every few records.
+        A record batch can be very large, so it is not unpacked again for every few records.
         """
         now = asyncio.get_running_loop().time()
-        self._rests = [rest for rest in self._rests if rest.is_sure(now)]
-        for rest in self._rests:
-            if rest.has(partition, offset):
-                self._rests.remove(rest)
-                return rest
+        self._remainders = [remainder for remainder in self._remainders if remainder.is_sure(now)]
+        for remainder in self._remainders:
+            if remainder.has(partition, offset):
+                self._remainders.remove(remainder)
+                return remainder
         return None
 
-    def _keep(self, rest: _Rest) -> None:
-        if not rest.is_over:
-            rest.until = asyncio.get_running_loop().time() + self._within
-            self._rests.append(rest)
-            del self._rests[:-_RESTS]
+    def _keep(self, remainder: _Remainder) -> None:
+        if not remainder.is_over:
+            remainder.until = asyncio.get_running_loop().time() + self._within
+            self._remainders.append(remainder)
+            del self._remainders[:-_REMAINDERS]
 
-    async def scan(self, partition: int, begin: int, end: int) -> Scanned:
-        """Read some records one after the other.
+    async def scan(self, partition: int, begin: int, end: int) -> ScannedRecords:
+        """Read consecutive records.
 
         Args:
-            partition: Where they lie.
+            partition: Which.
             begin: The offset of the first one.
-            end: The offset behind the last one that is wanted; after `begin`.
+            end: The offset after the last one that is wanted; greater than `begin`.
 
         Returns:
-            Those before `end`, or the first of them: as many as lie in what was fetched at once.
+            Those before `end` that are in the first fetched group.
 
         Raises:
-            Problem: 410 where the log does not hold that offset any more; 503 where it does not
-                answer in time, or is another one.
+            Problem: 410 where the log no longer has that offset; 503 where it does not answer in
+                time, or was replaced.
         """
-        others = self._witness.others
+        replacements = self._verifier.replacements
         async with self._turn(""):
-            rest = self._resume(partition, begin)
-            if rest is None:
+            remainder = self._resume(partition, begin)
+            if remainder is None:
                 tp = TopicPartition(self._topic, partition)
                 try:
-                    rest = _Rest(partition, await self._group(tp, begin))
+                    remainder = _Remainder(partition, await self._group(tp, begin))
                 except OffsetOutOfRangeError:
                     raise position_gone(f"{partition}:{begin}") from None
-            taken = await rest.take(begin, end)
-            self._keep(rest)
-        await self._witness.still(others)
+            taken = await remainder.take(begin, end)
+            self._keep(remainder)
+        await self._verifier.check_unchanged(replacements)
         last = (taken[-1].offset, mark_of(taken[-1].key, taken[-1].value)) if taken else None
         records = [
             (raw.key, (partition, raw.offset, raw.timestamp * 1000, raw.value))
             for raw in taken
             if raw.key is not None
         ]
-        return Scanned(records, min(rest.reached, end), last)
+        return ScannedRecords(records, min(remainder.reached, end), last)
 
     async def _group(self, tp: TopicPartition, begin: int) -> Group:
-        """Fetch what lies at an offset."""
+        """Fetch the group of records at an offset."""
         self.scans += 1
         consumer = await self._started()
         consumer.assign([tp])
@@ -251,7 +251,7 @@ class Bodies:
                 groups = found.get(tp, ())
             return groups[0].check()
         finally:
-            # Or it would go on fetching what nobody asked for.
+            # Else it would go on fetching records that nobody asked for.
             consumer.pause(tp)
 
     async def _started(self) -> Any:
@@ -260,7 +260,7 @@ class Bodies:
                 self._client,
                 max_partition_fetch_bytes=256 * 1024,
             )
-            # Kept only once it has started: who asked may go away meanwhile.
+            # Stored only once it has started: the request may be cancelled before.
             try:
                 await consumer.start()
             except BaseException:
@@ -270,30 +270,30 @@ class Bodies:
         return self._consumer
 
     async def close(self) -> None:
-        """Let go of the log; the next read connects again."""
-        self._rests.clear()
+        """Close the connection to Kafka; the next read connects again."""
+        self._remainders.clear()
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             await stop_client(consumer)
 
 
-class _Rest:
-    """What was fetched and not given out yet.
+class _Remainder:
+    """The unread part of a fetched group.
 
     Args:
-        partition: Of which.
-        group: What was fetched.
+        partition: Of the records.
+        group: As it was fetched.
     """
 
     def __init__(self, partition: int, group: Group) -> None:
         self._partition = partition
         self._end = group.next_offset
         self._breaks = BREAKS.count
-        #: Until when it is kept for who goes on, by the loop's clock.
+        #: Until when it is cached, by the loop's clock.
         self.until = 0.0
         self._pieces = group.pieces()
         self._piece: Sequence[Any] = ()
-        #: The offset behind what was given out or passed over.
+        #: The offset after the last record that was returned or skipped.
         self.reached = group.begin
 
     @property
@@ -302,11 +302,11 @@ class _Rest:
         return self.reached >= self._end
 
     def is_sure(self, now: float) -> bool:
-        """Tell whether it is of a log that can't have become another one, and not old."""
+        """Tell whether it is recent, and no connection has broken since it was fetched."""
         return self._breaks == BREAKS.count and now < self.until
 
     def has(self, partition: int, offset: int) -> bool:
-        """Tell whether what lies at an offset is among it, if it lies anywhere."""
+        """Tell whether it would contain the record at an offset."""
         return partition == self._partition and self.reached <= offset < self._end
 
     async def take(self, begin: int, end: int) -> list[Any]:
@@ -319,7 +319,7 @@ class _Rest:
     async def pick(
         self, offsets: Sequence[int], keys: Mapping[int, bytes]
     ) -> dict[int, bytes | None]:
-        """Return the values of those records that it has of these, and pass over the others."""
+        """Return the values of the records at some offsets, and skip the others before them."""
         found: dict[int, bytes | None] = {}
         wanted = set(offsets)
         while (some := await self._next(offsets[-1] + 1)) is not None:
@@ -335,7 +335,7 @@ class _Rest:
         if self.reached >= min(end, self._end):
             return None
         if not self._piece:
-            # Others go on while it is taken apart.
+            # Other requests are served while it is unpacked.
             await asyncio.sleep(0)
             piece = next(self._pieces, None)
             if piece is None:

@@ -1,11 +1,11 @@
-"""Jobs up to the end of the log: what the tail knows beyond the projections, folded onto them.
+"""Reads jobs up to the end of the log: folds the tail's records onto the projections.
 
-The fold is the same function that the projectors use, and it refuses the same records, so laying
-the tail over a projection gives what the projection itself will say a moment later.
+The fold is the function that the projectors use, and it refuses the same records. So the result is
+what the projections themselves will hold a moment later.
 
-A job may have very many events beyond the projections. Whether the caller sees it is looked at
-before any of them is folded; a request folds a bounded number, and where there are more they are
-folded once for all who ask, some at a time with others served in between.
+A job may have very many events beyond the projections. Whether the caller may see the job is
+decided before any of them is folded. A request folds a bounded number; where there are more, they
+are folded once for all requests, some at a time, with other requests served in between.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ from services.api.live.buffer import Buffer, Record
 from services.api.problems.problems import behind
 from services.api.store import Store
 
-#: Records that are folded before others are served: about a millisecond.
+#: Records that are folded before other requests are served: about a millisecond.
 _AT_ONCE: Final = 200
-#: Of so many records and more the outcome is kept for the next who asks; and of how many jobs:
+#: The number of records from which on a folded job is cached, and the number of jobs in that cache:
 #: more than one call may ask for.
-_WORTH: Final = 64
-_KEPT: Final = 2_000
-#: Bytes of what records say of whose jobs are, of all but the one that was looked at last: a
-#: `job.created` may name 256 viewers, and none of it goes with the records. What an object of it
-#: takes beside its text, and a text of its own.
-_SAID_BYTES: Final = 16 << 20
+_CACHED_FROM: Final = 64
+_MOST_CACHED: Final = 2_000
+#: Bytes of the cached audiences, without the one that was used last: a `job.created` may name 256
+#: viewers, and they stay in memory after the record is dropped. Then the bytes of a job object
+#: beside its texts, and of a text object.
+_AUDIENCE_BYTES: Final = 16 << 20
 _JOB_BYTES: Final = 500
 _TEXT_BYTES: Final = 60
-#: What a value has in it that is a `job.created`: that, or an escape that may stand for a part.
-_SAYS: Final = (b"job.created", b"\\")
+#: A `job.created` contains the first text, or an escape that may stand for a part of it.
+_CREATED_MARKS: Final = (b"job.created", b"\\")
 _offset: Final = itemgetter(1)
 
 
-class Ahead(Exception):
-    """Jobs have more events beyond the projections than a request folds.
+class TooManyNewEvents(Exception):
+    """Jobs have more events beyond the projections than one request folds.
 
     Args:
         ids: Of the jobs.
@@ -63,30 +63,30 @@ class Ahead(Exception):
 
 
 class _Folded(NamedTuple):
-    """A job with everything before an offset."""
+    """A job with all events before an offset folded."""
 
     job: Job | None
     next_offset: int
 
 
-class _Said(NamedTuple):
-    """What the records of a key say of whose the job is."""
+class _Audiences(NamedTuple):
+    """The audiences that records of one key give their job."""
 
     begin: int
     end: int
-    #: The offsets of those that may be a `job.created`, and jobs with such an owner and viewers.
+    #: The offsets of the `job.created` records, and for each a job with its owner and viewers.
     offsets: list[int]
     jobs: list[Job]
 
     @property
     def size(self) -> int:
-        """Bytes that it takes in memory."""
+        """Bytes of memory."""
         viewers = chain.from_iterable(job.viewers for job in self.jobs)
         return _JOB_BYTES * (1 + len(self.jobs)) + sum(_TEXT_BYTES + len(each) for each in viewers)
 
 
 def is_long(job: Job | None) -> bool:
-    """Tell whether the projections have to be asked before an event is folded onto a job."""
+    """Tell whether a job's trail is in the projections, which are needed to fold onto it."""
     return job is not None and isinstance(job.earlier, Elsewhere)
 
 
@@ -97,17 +97,17 @@ def fold_each(
     partitions: int,
     snapshot: Snapshot | None = None,
 ) -> Iterator[tuple[int, Job]]:
-    """Fold records of one key, in order, onto what is known of its job.
+    """Fold records of one key, in order, onto its job.
 
     Args:
-        job: What is known so far.
-        key: The records' key.
+        job: Before the records; None if there is none.
+        key: Of the records.
         records: The next ones of that key, of one partition.
         partitions: How many partitions the log has.
-        snapshot: Of the projections, where `is_long` says so.
+        snapshot: Of the projections, if `is_long` is true of the job.
 
     Yields:
-        The offset of each that is a valid event, as for a projector, and the job after it.
+        The offset of each record that a projector takes as a valid event, and the job after it.
     """
     events = list(_events(key, records, partitions))
     if events and job is not None and isinstance(job.earlier, Elsewhere):
@@ -117,7 +117,7 @@ def fold_each(
         job = fold(job, event, place)[0]
         yield place.offset, job
     if events and job is not None and isinstance(job.earlier, Elsewhere):
-        # What was asked is of no use any more.
+        # The answers of the projections are needed no longer.
         job.earlier = job.earlier.told({})
 
 
@@ -128,8 +128,8 @@ def fold_records(
     partitions: int,
     snapshot: Snapshot | None = None,
 ) -> Job | None:
-    """Return a job after records were folded onto it; as `fold_each`."""
-    for _offset_of, after in fold_each(job, key, records, partitions, snapshot):
+    """Return a job after records were folded onto it; see `fold_each`."""
+    for _at, after in fold_each(job, key, records, partitions, snapshot):
         job = after
     return job
 
@@ -148,9 +148,9 @@ def _events(
 def _recalled(
     job: Job, earlier: Elsewhere, events: Sequence[tuple[Event, Place]], snapshot: Snapshot
 ) -> Job:
-    """Return a job that knows which of some events the projections have seen before.
+    """Return a copy of a job that knows which of some events are in its stored trail.
 
-    The projections may have gone on since the job was read, over these very events.
+    The projections may have applied these events themselves since the job was read.
     """
     offsets: dict[bytes, int] = {}
     for event, place in events:
@@ -166,40 +166,41 @@ def _recalled(
 
 
 class Overlay:
-    """Reads jobs by their ids, up to the end of the log.
+    """Reads jobs by id, up to the end of the log.
 
     Args:
-        buffer: What the tail knows beyond the projections.
-        most: Events that one request folds, at most.
+        buffer: The tail's records beyond the projections.
+        most: The most events that one request folds.
     """
 
     def __init__(self, buffer: Buffer, most: int) -> None:
         self._buffer = buffer
         self._most = most
-        #: By key; those that were asked for longest ago first.
+        #: By key; least recently used first.
         self._folded: OrderedDict[bytes, _Folded] = OrderedDict()
-        #: By partition and key, with what it takes.
-        self._said: OrderedDict[tuple[int, bytes], tuple[_Said, int]] = OrderedDict()
-        self._said_size = 0
-        #: How often a request had to wait until more events were folded.
+        #: By partition and key, with the bytes; least recently used first.
+        self._audiences: OrderedDict[tuple[int, bytes], tuple[_Audiences, int]] = OrderedDict()
+        self._audiences_size = 0
+        #: How many requests had to wait until more events were folded.
         self.waited = 0
 
     def newer(
         self, snapshot: Snapshot, caller: Caller, ids: Iterable[str], partitions: int
     ) -> dict[str, Job | None]:
-        """Return what the tail knows of jobs beyond a snapshot.
+        """Return the jobs of which the tail has records beyond a snapshot.
 
         Args:
             snapshot: Of the projections.
             caller: Who asks.
-            ids: Which jobs; some of them may be new.
+            ids: Of the jobs; some may not be in the snapshot.
             partitions: How many partitions the log has.
 
         Returns:
-            Such jobs as they are at the log's end; None for one that the caller does not see then.
+            These jobs at the log's end; None for one that the caller may not see there.
 
         Raises:
-            Ahead: They have more events there than a request folds: `catch_up` is to be awaited.
+            TooManyNewEvents: They have more such events than one request folds. Await `catch_up`,
+                then call this again.
         """
         by_key = self._buffer.by_key
         if not by_key:
@@ -229,15 +230,15 @@ class Overlay:
                 continue
             if records:
                 job = fold_records(job, key, records, partitions, snapshot)
-                if len(records) >= _WORTH:
+                if len(records) >= _CACHED_FROM:
                     self._keep(key, _Folded(job, records[-1][1] + 1))
             found[job_id] = job if job is not None and caller.sees(job) else None
         if too_many:
-            raise Ahead(too_many)
+            raise TooManyNewEvents(too_many)
         return found
 
     def _begin(self, key: bytes, base: Job | None, checkpoint: int) -> tuple[Job | None, int]:
-        """Return a job as far as it is folded already, and from where on it is not."""
+        """Return a job as far as it is folded already, and the offset from which to go on."""
         folded = self._folded.get(key) if self._folded else None
         if folded is None:
             return base, checkpoint
@@ -250,42 +251,49 @@ class Overlay:
     def _keep(self, key: bytes, folded: _Folded) -> None:
         self._folded[key] = folded
         self._folded.move_to_end(key)
-        if len(self._folded) > _KEPT:
+        if len(self._folded) > _MOST_CACHED:
             self._folded.popitem(last=False)
 
     def _may_see(self, caller: Caller, key: bytes, records: Sequence[Record]) -> bool:
-        """Tell whether a caller may see a job by what records say of whose it is."""
+        """Tell whether records give a job an audience that includes the caller."""
         if caller.reads_all:
             return True
-        if len(records) < _WORTH:
-            return any(map(caller.sees, _described(records)[1]))
-        return any(map(caller.sees, self.look_through(key, records).jobs))
+        if len(records) < _CACHED_FROM:
+            return any(map(caller.sees, _created_jobs(records)[1]))
+        return any(map(caller.sees, self.index_audiences(key, records).jobs))
 
-    def look_through(self, key: bytes, records: Sequence[Record]) -> _Said:
-        """Look what records say of whose their job is; each is looked at once.
+    def index_audiences(self, key: bytes, records: Sequence[Record]) -> _Audiences:
+        """Return the audiences that records give their job; each record is read once.
 
         Args:
-            key: Of all of them.
-            records: All that there are of it in a partition from an offset on, one or more.
+            key: Of the records.
+            records: All of that key in a partition from an offset on, at least one.
         """
         place = records[0][0], key
         begin, end = records[0][1], records[-1][1] + 1
-        said, size = self._said.pop(place, (None, 0))
-        self._said_size -= size
-        if said is None or begin < said.begin or said.end < begin:
-            said, size = _Said(begin, begin, [], []), 0
-        offsets, jobs = _described(records[bisect_left(records, said.end, key=_offset) :])
-        gone = bisect_left(said.offsets, begin)
+        audiences, size = self._audiences.pop(place, (None, 0))
+        self._audiences_size -= size
+        if audiences is None or begin < audiences.begin or audiences.end < begin:
+            audiences, size = _Audiences(begin, begin, [], []), 0
+        offsets, jobs = _created_jobs(records[bisect_left(records, audiences.end, key=_offset) :])
+        gone = bisect_left(audiences.offsets, begin)
         if gone or offsets or not size:
-            said = _Said(begin, said.end, said.offsets[gone:] + offsets, said.jobs[gone:] + jobs)
-            size = said.size
-        said = said._replace(begin=begin, end=max(end, said.end))
-        self._said[place] = said, size
-        self._said_size += size
-        while len(self._said) > _KEPT or (self._said_size > _SAID_BYTES and len(self._said) > 1):
-            _place, (_old, size) = self._said.popitem(last=False)
-            self._said_size -= size
-        return said
+            audiences = _Audiences(
+                begin,
+                audiences.end,
+                audiences.offsets[gone:] + offsets,
+                audiences.jobs[gone:] + jobs,
+            )
+            size = audiences.size
+        audiences = audiences._replace(begin=begin, end=max(end, audiences.end))
+        self._audiences[place] = audiences, size
+        self._audiences_size += size
+        while len(self._audiences) > _MOST_CACHED or (
+            self._audiences_size > _AUDIENCE_BYTES and len(self._audiences) > 1
+        ):
+            _place, (_old, size) = self._audiences.popitem(last=False)
+            self._audiences_size -= size
+        return audiences
 
     async def catch_up(
         self,
@@ -294,13 +302,13 @@ class Overlay:
         until: float,
         pause: Callable[[], Awaitable[None]],
     ) -> None:
-        """Fold what jobs have beyond the projections, some at a time.
+        """Fold the records of jobs beyond the projections, some at a time.
 
         Args:
             store: The projections.
             ids: Of the jobs.
-            until: When it is given up, by the loop's clock.
-            pause: Lets others have their turn.
+            until: When to give up, by the loop's clock.
+            pause: Lets other callers have their turn.
 
         Raises:
             Problem: 503 where it takes too long.
@@ -308,15 +316,15 @@ class Overlay:
         clock = asyncio.get_running_loop().time
         self.waited += 1
         for job_id in ids:
-            whole = False
-            while not whole:
+            complete = False
+            while not complete:
                 if clock() >= until:
-                    raise behind("The projections are behind by too many events of these jobs.")
-                whole = self._fold_some(store, job_id)
+                    raise behind("The projections lag by too many events of these jobs.")
+                complete = self._fold_some(store, job_id)
                 await pause()
 
     def _fold_some(self, store: Store, job_id: str) -> bool:
-        """Fold some records of a job; return whether that was all."""
+        """Fold some records of a job; return whether none are left."""
         key = job_id.encode()
         with store.some() as snapshot:
             partitions = store.partitions
@@ -334,10 +342,10 @@ class Overlay:
         return len(records) < _AT_ONCE
 
     def forget(self) -> None:
-        """Forget what was folded: the log is another one."""
+        """Drop the caches: the log was replaced."""
         self._folded.clear()
-        self._said.clear()
-        self._said_size = 0
+        self._audiences.clear()
+        self._audiences_size = 0
 
     def lay_over(
         self,
@@ -350,14 +358,14 @@ class Overlay:
         """Bring jobs that were read from a snapshot up to the log's end, in place.
 
         Args:
-            snapshot: Where they were read.
-            caller: Who asks: jobs that they can't see any more are taken out.
-            ids: Which jobs; those that are not among `found` may be new.
+            snapshot: From which they were read.
+            caller: Who asks; jobs that they may no longer see are removed.
+            ids: Of the jobs; those that are not among `found` may be new.
             found: The jobs by id.
             partitions: How many partitions the log has.
 
         Raises:
-            Ahead: As `newer`.
+            TooManyNewEvents: As `newer`.
         """
         for job_id, job in self.newer(snapshot, caller, ids, partitions).items():
             if job is None:
@@ -366,11 +374,11 @@ class Overlay:
                 found[job_id] = job
 
 
-def _described(records: Iterable[Record]) -> tuple[list[int], list[Job]]:
-    """Return which records may say whose a job is: their offsets, and such jobs."""
+def _created_jobs(records: Iterable[Record]) -> tuple[list[int], list[Job]]:
+    """Return the offsets of `job.created` records, and for each a job with its audience."""
     offsets, jobs = [], []
     for _partition, offset, _timestamp, value in records:
-        if value is None or not any(sign in value for sign in _SAYS):
+        if value is None or not any(sign in value for sign in _CREATED_MARKS):
             continue
         with contextlib.suppress(EventError):
             event = decode(value)

@@ -1,10 +1,10 @@
-"""Follows all partitions of the log from its end, without a group, for waits and fresh answers.
+"""Follows all partitions of the log from its end, without a consumer group.
 
-Nothing of a record but its key and mark is looked at here. A broker that goes away is waited for,
-and the log read on from where it was left, once it is proven that it is the same log: its last
-record that was read still lies where it lay. Offsets that the broker accounts for are passed over.
-Only a log that lost records, or is another one, makes the tail begin again at its end, and
-everybody who relied on it read the projections again.
+Waits and answers with fresh states need it. Of a record only the key and mark are read here. When
+the broker goes away, the tail reconnects and goes on at its position once it is proven that the log
+is the same one: the last record that was read is still at its offset. Offsets without a record for
+which the broker accounts are skipped. Only if the log lost records or was replaced, the tail begins
+again at its end, and those who rely on it read the projections again.
 """
 
 from __future__ import annotations
@@ -26,39 +26,39 @@ from jobtrail.log.kafka import stop_client
 from jobtrail.log.questions import Read, last_record
 from projections.ports.read import Watermark
 from services.api.limits.limits import Timeouts
+from services.api.live.absence import LogLiveness
 from services.api.live.buffer import Buffer, Record
-from services.api.live.coverage import Pulse
-from services.api.live.witness import FAILURES, Witness, from_within
+from services.api.live.log_verifier import FAILURES, LogVerifier, is_own_cancellation
 
 logger = logging.getLogger(__name__)
 
-#: Records that are taken in at a time, so that requests are served in between: with taking them
-#: apart, some 7 us each.
+#: Records that are added in one step, so that requests are served in between: with unpacking, some
+#: 7 us each.
 _AT_ONCE: Final = 128
-#: Groups that are fetched at a time: what was fetched and not taken in is not covered.
+#: Groups that are fetched at a time; fetched records that are not in the buffer yet count as lag.
 _GROUPS_AT_ONCE: Final = 8
 _POLL_MS: Final = 500
 _RETRY_MS: Final = 500
 
 
 class Watcher(Protocol):
-    """Wants the records of one key."""
+    """Receives the records of one key."""
 
     def take(self, record: Record, arrived: float) -> None:
         """Take the next record, which arrived at that time of `time.perf_counter`."""
 
 
 class Tail:
-    """Feeds the buffer, and whoever watches a job, from the end of the log.
+    """Reads records at the end of the log into the buffer, and hands them to watchers of a job.
 
     Args:
-        topic: The log.
+        topic: The topic of the log.
         client: Keyword arguments for aiokafka: servers and security.
-        buffer: Takes every record.
-        watchers: By key, who else takes its records.
-        pulse: Is told when the log answers.
-        witness: Tells whether it is the same log.
-        timeouts: When to try again.
+        buffer: Receives every record.
+        watchers: By key, who else receives its records.
+        liveness: Notes when the log answers.
+        verifier: Tells whether the log was replaced.
+        timeouts: When to reconnect and when to verify the log.
     """
 
     def __init__(
@@ -67,17 +67,17 @@ class Tail:
         client: Mapping[str, Any],
         buffer: Buffer,
         watchers: Mapping[bytes, Watcher],
-        pulse: Pulse,
-        witness: Witness,
+        liveness: LogLiveness,
+        verifier: LogVerifier,
         timeouts: Timeouts,
     ) -> None:
         self._topic = topic
         self._client = client
         self._buffer = buffer
         self._watchers = watchers
-        self._pulse = pulse
-        self._witness = witness
-        self._patience = timeouts
+        self._liveness = liveness
+        self._verifier = verifier
+        self._timeouts = timeouts
         self._consumer: Any = None
         self._assigned_at = 0.0
         self._tps: list[TopicPartition] = []
@@ -85,19 +85,19 @@ class Tail:
         self._on_loss: Callable[[int, Watermark, bool], None] = lambda *_: None
         #: Per partition the leader's epoch of the group that came last; -1 for none.
         self._epochs: dict[int, int] = {}
-        #: The breaks at the last proof of all partitions, and when the next one is due.
+        #: `BREAKS.count` before the last proof of all partitions, and when the next one is due.
         self._proved_breaks = -1
         self._prove_at = 0.0
 
     def listen(
         self, on_records: Callable[[], None], on_loss: Callable[[int, Watermark, bool], None]
     ) -> None:
-        """Be told after each batch, and of a partition of which records were lost or skipped.
+        """Set the functions to call after new records, and after records were lost or skipped.
 
         Args:
-            on_records: Is called with nothing.
-            on_loss: Is called with the partition, up to where the tail had everything, and whether
-                the log is another one.
+            on_records: Called without arguments.
+            on_loss: Called with the partition, the position up to which the tail had every record,
+                and whether the log was replaced.
         """
         self._on_records = on_records
         self._on_loss = on_loss
@@ -112,10 +112,10 @@ class Tail:
             except Exception:
                 logger.exception("action=tail_failed")
             except asyncio.CancelledError:
-                if not from_within():
+                if not is_own_cancellation():
                     raise
                 logger.warning("action=tail_retry cancelled from within")
-            await asyncio.sleep(self._patience.reconnect)
+            await asyncio.sleep(self._timeouts.reconnect)
 
     async def _follow(self) -> None:
         consumer = group_reader(
@@ -132,12 +132,12 @@ class Tail:
         finally:
             if self._consumer is not None:
                 self._consumer = None
-                self._pulse.stop()
+                self._liveness.note_lost()
             await stop_client(consumer)
 
     async def _assign(self, consumer: Any) -> None:
-        """Take up all partitions: where we were, and new ones at their end."""
-        # Of a topic that is not assigned aiokafka never learns the partitions.
+        """Assign all partitions: at our position, or new ones at their end."""
+        # aiokafka learns the partitions of assigned topics only.
         first = TopicPartition(self._topic, 0)
         consumer.assign([first])
         await consumer.end_offsets([first])
@@ -146,8 +146,8 @@ class Tail:
             raise OSError(f"there is no topic {self._topic} yet")
         self._tps = [TopicPartition(self._topic, partition) for partition in partitions]
         breaks = BREAKS.count
-        known = {p: read for p, read in self._buffer.read().items() if p in partitions}
-        changed = await self._witness.changed(known)
+        followed = {p: read for p, read in self._buffer.read().items() if p in partitions}
+        changed = await self._verifier.changed(followed)
         ends = await consumer.end_offsets(self._tps)
         consumer.assign(self._tps)
         for tp in self._tps:
@@ -160,12 +160,12 @@ class Tail:
         logger.info("action=tail_follows topic=%s partitions=%d", self._topic, len(partitions))
 
     async def _begin(self, partition: int, offset: int, *, replaced: bool) -> None:
-        """Take up a partition at an offset, and what record lies before it."""
+        """Begin with a partition at an offset, and find the record before it."""
         last = None
         if offset:
-            log = await self._witness.log()
+            log = await self._verifier.log()
             record = None
-            # One that has rotted proves nothing, and nothing is read of it.
+            # A corrupt record proves nothing.
             with contextlib.suppress(CorruptRecordException):
                 record = (await log.find({partition: offset - 1}))[partition]
             last = None if record is None else last_record(record, -1)
@@ -179,13 +179,13 @@ class Tail:
         *,
         replaced: bool = False,
     ) -> None:
-        """Take up a partition at an offset: what was before is lost to the tail.
+        """Begin with a partition at an offset; what the tail had before of it is dropped.
 
         Args:
             partition: Which.
-            offset: The first one that it will see.
-            last: The record before it; None where that is not known.
-            replaced: Whether the log is another one.
+            offset: The first one that it will read.
+            last: The record before it; None if it is not known.
+            replaced: Whether the log was replaced.
         """
         had = Watermark(self._buffer.position, {}, frozenset())
         self._buffer.begin(partition, offset, time.time_ns() // 1000)
@@ -198,7 +198,7 @@ class Tail:
         except OffsetOutOfRangeError as error:
             await self._begin_again(consumer, error)
             return
-        # Every now and then also while nothing comes, or the same connection goes on.
+        # Also from time to time, although no connection broke.
         breaks = BREAKS.count
         replaced: Collection[int] = ()
         if breaks != self._proved_breaks or monotonic() >= self._prove_at:
@@ -206,28 +206,28 @@ class Tail:
             self._have_proven(breaks)
         for tp, groups in fetched.items():
             if tp.partition in replaced:
-                # Fetched of the log before, or of what the tail has passed over since.
+                # Fetched before the tail began again at the end.
                 continue
             for group in groups:
                 if not await self._take(consumer, tp.partition, group):
                     break
-        self._listen_for_pulse(consumer)
+        self._note_liveness(consumer)
         if not fetched:
             self._check_silence()
             return
-        # Where more is at hand, the next call does not let others run.
+        # With more records fetched already, the next call does not yield to other tasks.
         await asyncio.sleep(0)
 
     async def _take(self, consumer: Any, partition: int, group: Group) -> bool:
-        """Take in the next group of a partition, once it is known to be of the same log.
+        """Add the next group of a partition, once it is proven that the log is the same one.
 
         Returns:
-            Whether it is: else the tail has begun again, and nothing that was fetched counts.
+            Whether it is. If not, the tail has begun again, and what was fetched is dropped.
         """
         if group.begin < self._buffer.end(partition) and group.next_offset <= self._buffer.end(
             partition
         ):
-            # Fetched before the partition was taken up elsewhere.
+            # Fetched before the tail began again at a later offset.
             return True
         if group.breaks > self._proved_breaks or self._epochs[partition] not in (-1, group.epoch):
             read = {partition: self._buffer.read()[partition]}
@@ -256,12 +256,12 @@ class Tail:
     def take(
         self, partition: int, records: Sequence[Any], next_offset: int, epoch: int = -1
     ) -> None:
-        """Take in records that were fetched.
+        """Add records that were fetched.
 
         Args:
-            partition: Where they lie.
-            records: As aiokafka gives them, in order.
-            next_offset: The offset before which everything is accounted for then.
+            partition: Of the records.
+            records: As aiokafka returns them, in order.
+            next_offset: The offset before which every record is added then.
             epoch: Of the leader that appended them.
         """
         arrived = time.perf_counter()
@@ -270,7 +270,7 @@ class Tail:
         watchers = self._watchers
         if records:
             buffer.arrive(partition, records[0].offset, time.time_ns() // 1000)
-        # Before anybody is told of them: positions that are given out then can be proven.
+        # Before watchers receive them, so that positions in their answers can be proven.
         buffer.remember(
             partition,
             [raw.offset for raw in records],
@@ -287,18 +287,18 @@ class Tail:
         self._on_records()
 
     def _have_proven(self, breaks: int) -> None:
-        """Take in that all partitions were proven after so many breaks."""
+        """Note that all partitions were proven after `breaks` connections had broken."""
         self._proved_breaks = breaks
-        self._prove_at = monotonic() + self._patience.prove
-        self._witness.trust(breaks)
+        self._prove_at = monotonic() + self._timeouts.prove
+        self._verifier.note_verified(breaks)
 
     async def _prove(self, consumer: Any, read: Mapping[int, Read]) -> Collection[int]:
         """Prove that the log is the one that was read; begin again where it is not.
 
         Returns:
-            The partitions of which it is another one.
+            The partitions that were replaced.
         """
-        changed = await self._witness.changed(read)
+        changed = await self._verifier.changed(read)
         if changed:
             tps = [TopicPartition(self._topic, partition) for partition in changed]
             ends = await consumer.end_offsets(tps)
@@ -308,22 +308,25 @@ class Tail:
         return changed.keys()
 
     async def _is_compacted(self) -> bool:
-        return await (await self._witness.log()).is_compacted()
+        return await (await self._verifier.log()).is_compacted()
 
     def _check_silence(self) -> None:
-        """Begin with a new connection where the log has not answered for long.
+        """Raise, to connect again, if the log has not answered for long.
 
-        aiokafka connects again by itself, but has been seen to be alive and get nothing.
+        aiokafka reconnects by itself, but it has been seen to run on without any answer.
+
+        Raises:
+            OSError: The log has not answered.
         """
-        silent = min(self._pulse.silent_for(), monotonic() - self._assigned_at)
-        if silent > 2 * self._patience.silence:
+        silent = min(self._liveness.silent_for(), monotonic() - self._assigned_at)
+        if silent > 2 * self._timeouts.silence:
             raise OSError(f"the log has not answered for {silent:.0f} seconds")
 
     async def _begin_again(self, consumer: Any, error: OffsetOutOfRangeError) -> None:
-        """Go on at the end of partitions that no longer hold the offset we are at."""
+        """Begin again at the end of partitions that no longer have the offset of our position."""
         lost = list(error.args[0])
         read = self._buffer.read()
-        changed = await self._witness.changed({tp.partition: read[tp.partition] for tp in lost})
+        changed = await self._verifier.changed({tp.partition: read[tp.partition] for tp in lost})
         ends = await consumer.end_offsets(lost)
         for tp in lost:
             logger.warning(
@@ -335,26 +338,25 @@ class Tail:
             await self._begin(tp.partition, ends[tp], replaced=tp.partition in changed)
             consumer.seek(tp, ends[tp])
 
-    def _listen_for_pulse(self, consumer: Any) -> None:
-        """Take note of when the log answered last, for the partition that is worst off."""
+    def _note_liveness(self, consumer: Any) -> None:
+        """Note when the log last answered, of the partition that has waited longest."""
         polls = [consumer.last_poll_timestamp(tp) for tp in self._tps]
         if polls and None not in polls:
             heard = min(polls)
-            self._pulse.beat(max(time.time() - heard / 1000, 0.0))
+            self._liveness.note_answer(max(time.time() - heard / 1000, 0.0))
             for tp in self._tps:
-                if not self._behind(tp):
-                    self._buffer.be_level(tp.partition, heard * 1000)
+                if not self._lag(tp):
+                    self._buffer.note_caught_up(tp.partition, heard * 1000)
 
-    def records_behind(self) -> int:
-        """Return how many records the log has that were not taken in yet, as far as is known."""
-        return sum(self._behind(tp) for tp in self._tps)
+    def lag_records(self) -> int:
+        """Return how many records of the log are not in the buffer yet, as far as is known."""
+        return sum(self._lag(tp) for tp in self._tps)
 
-    def has_more(self, partition: int) -> bool:
-        """Tell whether a partition has records that arrived here and were not taken in yet."""
-        return self._behind(TopicPartition(self._topic, partition)) > 0
+    def has_pending(self, partition: int) -> bool:
+        """Tell whether records of a partition are known that are not in the buffer yet."""
+        return self._lag(TopicPartition(self._topic, partition)) > 0
 
-    def _behind(self, tp: TopicPartition) -> int:
-        # Where a transaction is under way, what lies behind its beginning can't be read yet: that
-        # is there all the same.
+    def _lag(self, tp: TopicPartition) -> int:
+        # Records after the start of an open transaction can't be read yet, but they count as lag.
         end = None if self._consumer is None else self._consumer.highwater(tp)
         return 0 if end is None else max(0, end - self._buffer.end(tp.partition))

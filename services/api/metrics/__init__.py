@@ -1,1 +1,1 @@
-"""What a process tells Prometheus about itself."""
+"""Metrics for Prometheus."""

@@ -1,6 +1,6 @@
-"""What a process tells Prometheus about itself.
+"""The metrics of one process, in the form that Prometheus reads.
 
-Each service has a registry of its own, so that several can live in one process.
+Each service has a registry of its own, so that several can run in one process.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _WAKE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 
 
 class _Counts(Collector):
-    """Counts that somebody else keeps."""
+    """Counts that another object keeps."""
 
     def __init__(
         self, name: str, text: str, label: str, read: Callable[[], Mapping[str, int]]
@@ -54,7 +54,7 @@ class _Counts(Collector):
 
 
 class _Figures(Collector):
-    """Figures that somebody else knows, one for each value of a label."""
+    """Figures that another object knows, one for each value of a label."""
 
     def __init__(
         self, name: str, text: str, label: str, read: Callable[[], Mapping[str, float]]
@@ -75,26 +75,26 @@ class _Figures(Collector):
 
 
 class _Requests(Collector):
-    """How many requests were answered, and in what time.
+    """Counts answered requests and their durations.
 
-    Only the event loop counts, so that no lock is needed: a metric of Prometheus's takes one for
-    each figure, and a hundredth of a page's time.
+    Only the event loop counts, so no lock is needed. The metrics of prometheus_client take one for
+    each figure, which costs a hundredth of a page's time.
     """
 
     def __init__(self) -> None:
         self._answered: dict[tuple[str, str, int], int] = {}
-        #: By route the sum, and the requests of each bucket; the last one is for all beyond.
+        #: By route the sum of seconds, and the requests per bucket; the last bucket has no bound.
         self._seconds: dict[str, tuple[list[float], list[int]]] = {}
 
     def count(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request."""
         key = (route, method, status)
         self._answered[key] = self._answered.get(key, 0) + 1
-        known = self._seconds.get(route)
-        if known is None:
-            known = self._seconds[route] = ([0.0], [0] * (len(_REQUEST_BUCKETS) + 1))
-        known[0][0] += seconds
-        known[1][bisect_left(_REQUEST_BUCKETS, seconds)] += 1
+        durations = self._seconds.get(route)
+        if durations is None:
+            durations = self._seconds[route] = ([0.0], [0] * (len(_REQUEST_BUCKETS) + 1))
+        durations[0][0] += seconds
+        durations[1][bisect_left(_REQUEST_BUCKETS, seconds)] += 1
 
     def describe(self) -> Iterable[Metric]:
         """Return the metrics without figures."""
@@ -142,18 +142,18 @@ class Metrics:
         )
 
     def measure(self, name: str, text: str, read: Callable[[], float]) -> None:
-        """Add a figure that is read when Prometheus asks."""
+        """Register a figure that is read when Prometheus asks."""
         Gauge(name, text, registry=self.registry).set_function(read)
 
     def count(
         self, name: str, text: str, label: str, read: Callable[[], Mapping[str, int]]
     ) -> None:
-        """Add counts that somebody else keeps, read when Prometheus asks.
+        """Register counts that another object keeps, read when Prometheus asks.
 
         Args:
-            name: Of the metric.
-            text: What it is.
-            label: What the counts are told apart by.
+            name: The metric's name.
+            text: Its description.
+            label: The label by which the counts are distinguished.
             read: Returns the count of each.
         """
         self.registry.register(_Counts(name, text, label, read))
@@ -161,16 +161,16 @@ class Metrics:
     def figures(
         self, name: str, text: str, label: str, read: Callable[[], Mapping[str, float]]
     ) -> None:
-        """Add figures that somebody else knows, read when Prometheus asks.
+        """Register figures that another object knows, read when Prometheus asks.
 
         Args:
-            name: Of the metric.
-            text: What it is.
-            label: What the figures are told apart by.
+            name: The metric's name.
+            text: Its description.
+            label: The label by which the figures are distinguished.
             read: Returns the figure of each.
         """
         self.registry.register(_Figures(name, text, label, read))
 
     def text(self) -> bytes:
-        """Return all figures in Prometheus's text form."""
+        """Return all metrics in Prometheus's text format."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""How often the local service's processes were started again, as `jobtrail up` says in a file."""
+"""The metric of restarts, which `jobtrail up` counts in a file of the data folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from services.api.metrics.metrics import Metrics
 
 
 def measure_restarts(metrics: Metrics, data_dir: Path) -> None:
-    """Add the restarts to the metrics; there are none where something else runs the processes."""
+    """Register the restarts; there are none where `jobtrail up` does not run the processes."""
     metrics.count(
         "jobtrail_process_restarts",
         "How often a process of the local service was started again since `jobtrail up` started. "
@@ -21,7 +21,7 @@ def measure_restarts(metrics: Metrics, data_dir: Path) -> None:
 
 
 def _restarts(data_dir: Path) -> dict[str, int]:
-    said = read_processes(data_dir)
-    if said is None or not said.current:
+    states = read_processes(data_dir)
+    if states is None or not states.current:
         return {}
-    return {process.name: process.restarts for process in said.processes}
+    return {process.name: process.restarts for process in states.processes}

@@ -1,4 +1,4 @@
-"""`python -m services.api.openapi`: the document, as it is checked in."""
+"""`python -m services.api.openapi`: prints the document, as it is checked in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each header of an answer means, said once."""
+"""The description of each header of an answer."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from services.api.reads.freshness import Position
 POSITION_SCHEMA: Final = msgspec.json.schema(Position)
 _SECONDS: Final = {"type": "integer", "minimum": 0}
 
-#: By name; `required` where every answer that names it has it.
+#: By name; `required` if every answer that names it has it.
 HEADERS: Final[dict[str, dict[str, Any]]] = {
     "Jobtrail-Position": {
-        "description": "What a read holds, or behind what was written: `partition:next` pairs. "
-        "Sent back on a read, it makes that read wait until it holds it.",
+        "description": "The position of the answer in the log, or after the written events: "
+        "`partition:next` pairs. Sent with a read, it makes that read wait until it is reached.",
         "required": True,
         "schema": POSITION_SCHEMA,
     },
     "Jobtrail-Lag": {
-        "description": "By how many seconds the answer is behind the log; 0 when level with it, "
-        "`unknown` while the log does not answer, or only impossible times are known.",
+        "description": "By how many seconds the answer lags the log; 0 without a lag, `unknown` "
+        "while the log does not answer, or has impossible timestamps.",
         "required": True,
         "schema": {"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)?|unknown)$"},
     },
     "Server-Timing": {
-        "description": "What the answer took, in milliseconds; absent from an answer that began "
-        "before it was known.",
+        "description": "How long the answer took, in milliseconds; absent from an answer that "
+        "began before its content was known.",
         "schema": {"type": "string"},
     },
     "Link": {
@@ -35,17 +35,17 @@ HEADERS: Final[dict[str, dict[str, Any]]] = {
         "schema": {"type": "string", "pattern": '^<.+>; rel="next"$'},
     },
     "ETag": {
-        "description": "Stands for the answer's content, weakly: the same for every coding. Absent "
-        "from an answer that is sent while it is made.",
+        "description": "Identifies the content of the answer, weakly: the same for every coding. "
+        "Absent from an answer that is streamed.",
         "schema": {"type": "string", "pattern": '^W/"[0-9a-f]{32}"$'},
     },
     "Retry-After": {
-        "description": "Seconds after which it is worth asking again.",
+        "description": "Seconds after which to ask again.",
         "required": True,
         "schema": _SECONDS,
     },
     "WWW-Authenticate": {
-        "description": "How to prove who you are.",
+        "description": "How to authenticate.",
         "required": True,
         "schema": {"type": "string"},
     },
@@ -58,5 +58,5 @@ HEADERS: Final[dict[str, dict[str, Any]]] = {
 
 
 def reference(name: str) -> dict[str, str]:
-    """Return what stands for a header in an answer."""
+    """Return the reference to a header in an answer."""
     return {"$ref": f"#/components/headers/{name}"}

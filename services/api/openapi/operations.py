@@ -1,4 +1,4 @@
-"""From the table of endpoints to the document: no shape, limit or problem is written here."""
+"""Makes the document from the table of endpoints, with the shapes, limits and problems there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from services.api.problems.problems import Kind
 from services.api.reads.freshness import POSITION
 from services.api.serving.endpoint import JSON, STREAM, Answer, Endpoint, Link
 
-#: What any request may be refused with: by the server, for its query, or by a mistake.
+#: The problems that any request may be answered with.
 _ALWAYS: Final = (
     problems.INVALID,
     problems.MALFORMED,
@@ -39,16 +39,16 @@ Job events go into an append-only log; these operations answer from views folded
 - A job that the caller may not see does not exist for them: it is left out, or 404. They see what
   they own, what they or one of their groups may view, and everything with the permission
   `jobs:read:all`.
-- Every refusal is a problem of RFC 9457; its `type` is what to tell problems apart by. An unknown
-  parameter or field is refused, never ignored. All that is wrong with a request is named at once.
+- Every refusal is a problem of RFC 9457; tell problems apart by `type`. An unknown parameter or
+  field is refused, never ignored. All that is wrong with a request is reported at once.
 - Instants are ISO 8601; without an offset, UTC. A date alone is its first instant where a range
   begins and its last where it ends; both ends are inclusive.
-- Every `GET` answers `HEAD` too, without a body. Any other method of a path is answered 405, with
-  the methods that it has in `Allow`.
+- Every path with `GET` has `HEAD` too. Any other method is answered 405, with the methods of the
+  path in `Allow`.
 - An event has 192 KiB at most, its `output` and `error` 64 KiB each, and nests 256 deep at most.
   Its whole numbers are written without a fraction, its `time` is in the years 2 to 9998.
-- A request has 1 MiB of body at most, 16 KiB of request line and 12 KiB in one header. Whoever runs
-  the service may have set lower bounds, also for ids and pages; a refusal names the bound.
+- A request has 1 MiB of body at most, 16 KiB of request line and 12 KiB in one header. The operator
+  of the service may have set another bound for bodies; a refusal names it.
 - A body of 1 KiB or more comes in zstd or gzip where `Accept-Encoding` asks for it.
 """
 
@@ -99,7 +99,7 @@ def document(endpoints: Iterable[Endpoint]) -> Schema:
 
 
 def problem_kinds(endpoint: Endpoint) -> list[Kind]:
-    """Return everything that an endpoint may refuse with."""
+    """Return all problems that an endpoint may answer with."""
     kinds = [*_ALWAYS, *endpoint.problems]
     if endpoint.body or endpoint.forms:
         kinds += _WITH_BODY
@@ -146,12 +146,12 @@ def _operation(endpoint: Endpoint, schemas: Schemas) -> Schema:
 
 
 def _has_tag(endpoint: Endpoint) -> bool:
-    """Tell whether an answer says by an `ETag` what it was."""
+    """Tell whether the answers of an endpoint have an `ETag`."""
     return endpoint.method == "GET" and STREAM not in endpoint.answers[0].media
 
 
 def _tag(endpoint: Endpoint) -> str:
-    """Return under what an operation is listed: its path's first part, or that it is for all."""
+    """Return the group of an operation: the first part of its path; `service` for public ones."""
     return "service" if endpoint.public else endpoint.path.split("/")[1]
 
 
@@ -177,7 +177,7 @@ def _parameters(endpoint: Endpoint, schemas: Schemas) -> list[Schema]:
             {
                 "name": POSITION,
                 "in": "header",
-                "description": "The read waits until it holds this position, 5 s at most.",
+                "description": "The read waits until it has reached this position, 5 s at most.",
                 "required": False,
                 "schema": POSITION_SCHEMA,
             }
@@ -223,7 +223,7 @@ def _answer(answer: Answer, schemas: Schemas) -> Schema:
 
 
 def _event_schema(data: Schema) -> Schema:
-    """Return the schema of each event of a stream, as OpenAPI has it since 3.2."""
+    """Return the schema of each event of a stream, in the form of OpenAPI 3.2."""
     return {
         "type": "object",
         "properties": {
@@ -256,7 +256,7 @@ def _refusals(endpoint: Endpoint, schemas: Schemas) -> Schema:
 
 
 def _refusal(kinds: Sequence[Kind], schemas: Schemas) -> Schema:
-    """Return the answer that any of these problems, of one status, is given as."""
+    """Return the answer for problems that have one status."""
     options = []
     for shape in dict.fromkeys(kind.shape for kind in kinds):
         ours = [kind for kind in kinds if kind.shape is shape]

@@ -17,11 +17,11 @@ _REF: Final = "#/components/schemas/{name}"
 
 
 class Schemas:
-    """The schemas of some definitions; what they share stands in `components`.
+    """The schemas of some definitions; shared ones are in `components`.
 
     Args:
-        shapes: Types, of which a tuple stands for any of its members.
-        models: Bodies that pydantic reads.
+        shapes: Types; a tuple stands for any of its members.
+        models: Of bodies that pydantic parses.
     """
 
     def __init__(self, shapes: Iterable[Any], models: Iterable[type[BaseModel]] = ()) -> None:
@@ -46,7 +46,7 @@ class Schemas:
 
 
 def query_parameters(model: type[BaseModel]) -> list[Schema]:
-    """Return the parameters that a model of a query reads."""
+    """Return the parameters of a model of a query."""
     schema = model.model_json_schema()
     definitions = schema.get("$defs", {})
     required = schema.get("required", ())
@@ -68,7 +68,7 @@ def query_parameters(model: type[BaseModel]) -> list[Schema]:
 
 
 def never_null(schema: Schema) -> Schema:
-    """Return a schema as that of a parameter, which is given or not, but never null."""
+    """Return the schema of a parameter, which may be absent but never null."""
     options = [option for option in schema.get("anyOf", ()) if option != {"type": "null"}]
     if len(options) != 1:
         return schema
@@ -77,7 +77,7 @@ def never_null(schema: Schema) -> Schema:
 
 
 def _in_query(schema: Schema, definitions: Mapping[str, Schema]) -> Schema:
-    """Return a field's schema as that of a parameter."""
+    """Return the schema of a field as that of a parameter."""
     schema = {k: v for k, v in schema.items() if k not in ("title", "default")} | (
         {"default": schema["default"]} if schema.get("default") not in (None, []) else {}
     )
@@ -95,7 +95,7 @@ def _members(shape: Any) -> tuple[Any, ...]:
 
 
 def _answer_structs(kinds: Iterable[Any]) -> dict[str, type[Struct]]:
-    """Return the structs that answers are made of, by name: all but those of events."""
+    """Return the structs of answers by name, without those of events."""
     found: dict[str, type[Struct]] = {}
     waiting = list(kinds)
     while waiting:
@@ -109,7 +109,7 @@ def _answer_structs(kinds: Iterable[Any]) -> dict[str, type[Struct]]:
 
 
 def _close(schema: Schema, kind: type[Struct]) -> None:
-    """Say of an answer's schema what clients must not rely on: that it is all there is."""
+    """Mark the schema of an answer as complete: no further members, and all members required."""
     schema["additionalProperties"] = False
     if not kind.__struct_config__.omit_defaults:
         schema["required"] = [field.encode_name for field in structs.fields(kind)]

@@ -1,1 +1,1 @@
-"""Problems: everything that goes wrong is answered in one form."""
+"""Problems: the one form of all error answers."""

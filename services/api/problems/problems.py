@@ -1,7 +1,7 @@
-"""Everything that goes wrong is answered in one form: RFC 9457 problem details.
+"""The one form of all error answers: RFC 9457 problem details.
 
-A problem's `type` is what a client tells problems apart by; its text is for people. The types are
-URNs: they name, they don't locate, so they stay true wherever the service runs.
+Clients tell problems apart by `type`; the texts are for people. The types are URNs: names without a
+location, which are the same wherever the service runs.
 """
 
 from __future__ import annotations
@@ -26,62 +26,68 @@ class Kind(NamedTuple):
     #: The last part of the problem's type.
     name: str
     title: str
-    #: The headers that always go with it.
+    #: The headers that it always has.
     headers: tuple[str, ...] = ()
     #: The form of its body.
     shape: type[ProblemDetails] = ProblemDetails
 
     @property
     def type(self) -> str:
-        """What clients tell it by."""
+        """The `type` of the problem."""
         return _TYPE + self.name
 
 
 _RETRY: Final = ("Retry-After",)
 INVALID: Final = Kind(400, "invalid-request", "The request is not valid.")
-MALFORMED: Final = Kind(400, "malformed", "This is no HTTP request.")
-UNAUTHORIZED: Final = Kind(401, "unauthorized", "Who you are is not proved.", ("WWW-Authenticate",))
+MALFORMED: Final = Kind(400, "malformed", "The request is not valid HTTP.")
+UNAUTHORIZED: Final = Kind(
+    401, "unauthorized", "The request is not authenticated.", ("WWW-Authenticate",)
+)
 FORBIDDEN: Final = Kind(403, "forbidden", "You may not do this.")
 FOREIGN_SOURCE: Final = Kind(403, "foreign-source", "You may not write events of this source.")
-NOT_FOUND: Final = Kind(404, "not-found", "There is no such thing.")
-METHOD_NOT_ALLOWED: Final = Kind(405, "method-not-allowed", "This can't be done here.", ("Allow",))
+NOT_FOUND: Final = Kind(404, "not-found", "There is nothing here.")
+METHOD_NOT_ALLOWED: Final = Kind(
+    405, "method-not-allowed", "The path has no such method.", ("Allow",)
+)
 TIMEOUT: Final = Kind(408, "timeout", "The request took too long.")
 POSITION_GONE: Final = Kind(410, "position-gone", "The log does not reach back that far.")
-LOG_CHANGED: Final = Kind(410, "log-changed", "The log is another one.")
-PAST_GONE: Final = Kind(410, "past-gone", "The log has lost what was then.")
+LOG_CHANGED: Final = Kind(410, "log-changed", "The log was replaced.")
+PAST_GONE: Final = Kind(410, "past-gone", "The log no longer has the events.")
 TOO_LARGE: Final = Kind(413, "too-large", "The body is too large.")
 URI_TOO_LONG: Final = Kind(414, "uri-too-long", "The URL is too long.")
-UNSUPPORTED: Final = Kind(415, "unsupported-media-type", "The body's form is not understood.")
-EXPECTATION_FAILED: Final = Kind(417, "expectation-failed", "This can't be expected.")
+UNSUPPORTED: Final = Kind(
+    415, "unsupported-media-type", "The body's content type is not supported."
+)
+EXPECTATION_FAILED: Final = Kind(417, "expectation-failed", "The expectation can't be met.")
 TOO_MANY_REQUESTS: Final = Kind(429, "too-many-requests", "You send too many requests.", _RETRY)
-TOO_MANY_FEEDS: Final = Kind(429, "too-many-feeds", "Too many listen.", _RETRY)
-TOO_MANY_WAITS: Final = Kind(429, "too-many-waits", "Too many waits are being held.", _RETRY)
+TOO_MANY_FEEDS: Final = Kind(429, "too-many-feeds", "There are too many listeners.", _RETRY)
+TOO_MANY_WAITS: Final = Kind(429, "too-many-waits", "Too many waits are open.", _RETRY)
 TOO_MANY_READS: Final = Kind(429, "too-many-reads", "Too many of your reads are waiting.", _RETRY)
-TOO_MANY_BYTES: Final = Kind(429, "too-many-bytes", "You have not read what you asked for.", _RETRY)
+TOO_MANY_BYTES: Final = Kind(429, "too-many-bytes", "Too many bytes of answers are unread.", _RETRY)
 HEADERS_TOO_LARGE: Final = Kind(431, "headers-too-large", "The headers are too large.")
-INTERNAL: Final = Kind(500, "internal", "The service has made a mistake.")
+INTERNAL: Final = Kind(500, "internal", "The service has failed.")
 KEYS_UNAVAILABLE: Final = Kind(503, "keys-unavailable", "Tokens can't be verified.", _RETRY)
 TOO_MANY_CONNECTIONS: Final = Kind(
     503, "too-many-connections", "Too many connections are open.", _RETRY
 )
 RECOVERING: Final = Kind(503, "recovering", "The projections are being rebuilt.", _RETRY)
-BEHIND: Final = Kind(503, "behind", "The projections have not got there yet.", _RETRY)
+BEHIND: Final = Kind(503, "behind", "The projections lag.", _RETRY)
 NOT_READY: Final = Kind(503, "not-ready", "The service is not ready.", _RETRY, NotReadyDetails)
 STORE_UNAVAILABLE: Final = Kind(503, "store-unavailable", "The projections can't be read.", _RETRY)
-BUSY: Final = Kind(503, "busy", "The service has too much to do.", _RETRY)
-READ_TOO_LONG: Final = Kind(503, "read-too-long", "This takes too long.", _RETRY)
-STOPPING: Final = Kind(503, "stopping", "The service is being stopped.", _RETRY)
+BUSY: Final = Kind(503, "busy", "The service is busy.", _RETRY)
+READ_TOO_LONG: Final = Kind(503, "read-too-long", "The read takes too long.", _RETRY)
+STOPPING: Final = Kind(503, "stopping", "The service is stopping.", _RETRY)
 LOG_UNAVAILABLE: Final = Kind(503, "log-unavailable", "The log can't be reached.", _RETRY)
 
 
-#: Faults that an answer names.
+#: The most faults that an answer names.
 _FAULTS: Final = 100
 
 
-class Fault(NamedTuple):
+class RequestFault(NamedTuple):
     """One thing that is wrong with a request."""
 
-    #: `parameter` (of the query or a header) or `pointer` (RFC 6901, into the body).
+    #: `parameter` (of the query, or a header) or `pointer` (RFC 6901, into the body).
     kind: str
     place: str
     detail: str
@@ -97,12 +103,12 @@ class Problem(Exception):
     """A request that is answered with a problem.
 
     Args:
-        kind: What it has in common with others.
-        detail: What it is this time.
+        kind: Its type.
+        detail: What is wrong this time.
         faults: Everything that is wrong with the request.
-        headers: To go with the answer.
-        reason: For the log, never for the client.
-        members: What the problem says beyond the RFC's own members.
+        headers: Of the answer.
+        reason: For the process's log, never for the client.
+        members: Members beyond those of the RFC.
     """
 
     def __init__(
@@ -110,7 +116,7 @@ class Problem(Exception):
         kind: Kind,
         detail: str,
         *,
-        faults: Sequence[Fault] = (),
+        faults: Sequence[RequestFault] = (),
         headers: Mapping[str, str] | None = None,
         reason: str | None = None,
         members: Mapping[str, Any] | None = None,
@@ -145,8 +151,8 @@ class Problem(Exception):
         )
 
 
-def invalid(faults: Sequence[Fault]) -> Problem:
-    """A request with faults, all of them at once; of very many the first."""
+def invalid(faults: Sequence[RequestFault]) -> Problem:
+    """A request with faults: all of them, or the first of very many."""
     things = "one thing is" if len(faults) == 1 else f"{len(faults):,} things are"
     where = "`errors`" if len(faults) <= _FAULTS else f"`errors` for the first {_FAULTS}"
     detail = f"In this request {things} wrong; see {where}."
@@ -154,7 +160,7 @@ def invalid(faults: Sequence[Fault]) -> Problem:
 
 
 def unauthorized(reason: str) -> Problem:
-    """No token, or one that proves nothing: the client can't tell which."""
+    """No token, or an invalid one; the client can't tell which."""
     return Problem(
         UNAUTHORIZED,
         "Send a valid token as `Authorization: Bearer <token>`.",
@@ -164,7 +170,7 @@ def unauthorized(reason: str) -> Problem:
 
 
 def keys_unavailable(reason: str) -> Problem:
-    """The provider that signs tokens has never given its keys: no token of its can be judged."""
+    """The keys of the provider were never fetched, so its tokens can't be verified."""
     return Problem(
         KEYS_UNAVAILABLE,
         "The keys of the provider that issued your token could not be fetched yet.",
@@ -174,17 +180,17 @@ def keys_unavailable(reason: str) -> Problem:
 
 
 def api_keys_unknown() -> Problem:
-    """The file of the API keys is damaged: no key can be judged."""
+    """The file of the API keys is damaged, so no key can be verified."""
     return Problem(
         KEYS_UNAVAILABLE,
-        "The service can't read its file of API keys, so it can't tell whether yours is one.",
+        "The service can't read its file of API keys, so it can't verify yours.",
         headers={"Retry-After": "10"},
         reason="the file of the API keys is damaged",
     )
 
 
-def foreign_source(faults: Sequence[Fault]) -> Problem:
-    """An API key that is bound to sources sent events of others."""
+def foreign_source(faults: Sequence[RequestFault]) -> Problem:
+    """An API key that is bound to sources sent events of another source."""
     return Problem(
         FOREIGN_SOURCE,
         "Your API key is bound to other sources.",
@@ -193,7 +199,7 @@ def foreign_source(faults: Sequence[Fault]) -> Problem:
 
 
 def forbidden(permission: str) -> Problem:
-    """The caller is known, and may not do this."""
+    """The caller lacks a permission."""
     return Problem(
         FORBIDDEN,
         f"It takes the permission {permission}.",
@@ -201,7 +207,7 @@ def forbidden(permission: str) -> Problem:
 
 
 def unsupported_form(forms: Sequence[str]) -> Problem:
-    """A body of a content type that is not taken here."""
+    """A body of a content type that the endpoint does not accept."""
     return Problem(
         UNSUPPORTED,
         f"Send one of: {'; '.join(forms)}.",
@@ -209,12 +215,12 @@ def unsupported_form(forms: Sequence[str]) -> Problem:
 
 
 def not_found(detail: str) -> Problem:
-    """Nothing there, or nothing that the caller may see."""
+    """It does not exist, or the caller may not see it."""
     return Problem(NOT_FOUND, detail)
 
 
 def method_not_allowed(methods: Sequence[str]) -> Problem:
-    """A path that has other methods."""
+    """The path does not have the method."""
     return Problem(
         METHOD_NOT_ALLOWED,
         "This path has other methods; see the header `Allow`.",
@@ -223,7 +229,7 @@ def method_not_allowed(methods: Sequence[str]) -> Problem:
 
 
 def too_many_requests(seconds: int) -> Problem:
-    """A caller asks faster than they may."""
+    """A caller sends more requests a second than allowed."""
     return Problem(
         TOO_MANY_REQUESTS,
         "Wait as long as `Retry-After` says.",
@@ -232,66 +238,58 @@ def too_many_requests(seconds: int) -> Problem:
 
 
 def too_many_connections() -> Problem:
-    """This process holds as many connections as it may."""
+    """This process has as many open connections as allowed."""
     return Problem(
         TOO_MANY_CONNECTIONS,
-        "This process holds as many connections as it may.",
+        "This process has as many open connections as allowed.",
         headers={"Retry-After": "1", "Connection": "close"},
     )
 
 
 def too_large(limit: int) -> Problem:
-    """A body beyond the bound."""
+    """The body is larger than allowed."""
     return Problem(TOO_LARGE, f"A body has {limit} bytes at most.")
 
 
 def too_many_waits(detail: str) -> Problem:
-    """A cap on held waits is reached."""
-    return Problem(
-        TOO_MANY_WAITS,
-        detail,
-        headers={"Retry-After": "1"},
-    )
+    """A bound of open waits is met."""
+    return Problem(TOO_MANY_WAITS, detail, headers={"Retry-After": "1"})
 
 
 def too_many_feeds(detail: str) -> Problem:
-    """A cap on listeners is reached."""
-    return Problem(
-        TOO_MANY_FEEDS,
-        detail,
-        headers={"Retry-After": "5"},
-    )
+    """A bound of listeners is met."""
+    return Problem(TOO_MANY_FEEDS, detail, headers={"Retry-After": "5"})
 
 
 def position_gone(position: str) -> Problem:
-    """The log does not reach back to a position any more."""
+    """The log no longer reaches back to a position."""
     return Problem(
         POSITION_GONE,
-        f"The log begins after {position}. Begin without a position, and search for what was.",
+        f"The log begins after {position}. Begin without a position; search for earlier changes.",
     )
 
 
 def log_changed(what: str = "position") -> Problem:
-    """Something was made from a log that has lost its end since, or was replaced."""
+    """A position or cursor is of a log that lost its end since, or was replaced."""
     return Problem(
         LOG_CHANGED,
-        f"The {what} was made from another log than the one that is there: that one lost its end, "
-        "or was replaced. Begin again without it: read what is there now, and go on from the "
-        "position of that answer.",
+        f"The {what} is of another log than the present one: the log lost its end, or was "
+        "replaced. Begin again without it: read the present state, and go on from the position of "
+        "that answer.",
     )
 
 
 def past_gone(job_id: str) -> Problem:
-    """A job as it was can't be folded: the log does not hold its events any more."""
+    """A past state of a job can't be folded: the log no longer has the events."""
     return Problem(
         PAST_GONE,
-        f"The job {job_id!r} has changed since, and the log does not hold all the events any more "
-        "that made it what it was. Counts of the past are still answered.",
+        f"The job {job_id!r} has changed since, and the log no longer has all the events up to "
+        "then. Counts of the past are still answered.",
     )
 
 
 def recovering(detail: str, reason: str | None = None) -> Problem:
-    """The projections can't be answered from truly, but will be."""
+    """The projections are incomplete, and are being rebuilt."""
     return Problem(
         RECOVERING,
         detail,
@@ -302,25 +300,21 @@ def recovering(detail: str, reason: str | None = None) -> Problem:
 
 def behind(detail: str) -> Problem:
     """The projections did not reach a position in time."""
-    return Problem(
-        BEHIND,
-        detail,
-        headers={"Retry-After": "1"},
-    )
+    return Problem(BEHIND, detail, headers={"Retry-After": "1"})
 
 
 def unknown_yet() -> Problem:
-    """Something was not found where the log is not known to its end."""
+    """A job was not found, and is not certainly absent."""
     return Problem(
         BEHIND,
-        "What was not found may be in a part of the log that is not known yet: the projections or "
-        "the live tail are behind. Ask again.",
+        "What was not found may be in a part of the log that was not read yet: the projections or "
+        "the live tail lag. Ask again.",
         headers={"Retry-After": "1"},
     )
 
 
 def stopping() -> Problem:
-    """The service ends before what was waited for has happened."""
+    """The service stops before the wait is over."""
     return Problem(
         STOPPING,
         "What you wait for has not happened yet. Ask again: another process answers.",
@@ -329,10 +323,10 @@ def stopping() -> Problem:
 
 
 def not_ready(readiness: Readiness) -> Problem:
-    """Some part of the service is not up."""
+    """A part of the service is not up."""
     return Problem(
         NOT_READY,
-        "A part of it is not up, or makes no progress: `reasons` says what is wrong.",
+        "A part of the service is not up, or makes no progress: see `reasons`.",
         headers={"Retry-After": "1"},
         members=structs.asdict(readiness),
     )
@@ -349,15 +343,15 @@ def store_unavailable(reason: str) -> Problem:
 
 
 def log_unavailable(reason: str) -> Problem:
-    """The log did not answer in time to who reads."""
+    """The log did not answer a read in time."""
     return _no_log("Kafka did not answer in time.", reason)
 
 
 def perhaps_written(reason: str) -> Problem:
-    """The log did not answer in time; what was to be written may be in it."""
+    """The log did not acknowledge a write in time; the events may be in it."""
     return _no_log(
         "Kafka did not answer in time. Events of this request may or may not be in the log: send "
-        "them again, one that is there already changes nothing.",
+        "them again, an event that is in the log already changes nothing.",
         reason,
     )
 
@@ -367,7 +361,7 @@ def _no_log(detail: str, reason: str) -> Problem:
 
 
 def internal() -> Problem:
-    """A bug. What it was stands in the log."""
+    """A bug; the process's log has the traceback."""
     return Problem(
         INTERNAL,
         "It is logged. The same request may fail again.",
@@ -375,7 +369,7 @@ def internal() -> Problem:
 
 
 def from_http(error: web.HTTPException) -> Problem:
-    """What aiohttp itself refuses, in our form."""
+    """A refusal of aiohttp, as a problem."""
     kind, detail = _HTTP.get(error.status) or (
         Kind(error.status, f"http-{error.status}", f"{error.reason}."),
         f"HTTP {error.status} {error.reason}.",
@@ -386,7 +380,7 @@ def from_http(error: web.HTTPException) -> Problem:
 
 
 def unreadable(status: int) -> Problem:
-    """A request that is not read to its end as HTTP."""
+    """A request that can't be read as HTTP."""
     return Problem(*_HTTP[status])
 
 

@@ -1,6 +1,6 @@
-"""The shapes of answers that only operators and generic clients read: health, and problems.
+"""The shapes of answers about health, and of problems.
 
-Those of jobs are in `jobtrail.contract.results`, which clients decode them with.
+The shapes of jobs are in `jobtrail.contract.results`, which clients use to decode them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 
 class Alive(Struct, frozen=True):
-    """The process lives."""
+    """The process is alive."""
 
     alive: bool
 
@@ -18,30 +18,30 @@ class LogHealth(Struct, frozen=True, rename="camel"):
     """Whether the log answers."""
 
     up: bool
-    #: Since its last answer; null where there was none yet.
+    #: Since its last answer; null if there was none yet.
     silent_seconds: float | None
 
 
 class ProjectionsHealth(Struct, frozen=True, rename="camel", kw_only=True):
-    """Whether the projections can be read, and how far they are."""
+    """Whether the projections can be read, and their position."""
 
     up: bool
     #: The partitions that are being folded again.
     recovering: tuple[int, ...] = ()
     position: str | None = None
     lag_seconds: float | None = None
-    #: Up to where the log was last found to be the one that was folded.
+    #: Up to where the log was last verified to be the one that was folded.
     proven: str | None = None
-    #: For how long the partition that is worst off has had events to apply and has not moved.
+    #: For how long a partition has had events to apply and has not moved: the longest of all.
     still_seconds: float | None = None
-    #: How long ago a projector last said that it lives, of the worst partition; null for never.
+    #: Since the last heartbeat of a projector: the longest of all partitions; null for never.
     silent_seconds: float | None = None
-    #: What is wrong; null where they can be read.
+    #: Why they can't be read; null if they can.
     detail: str | None = None
 
 
 class TailHealth(Struct, frozen=True, rename="camel"):
-    """Whether the live end of the log is followed, and how far behind it."""
+    """Whether the tail follows the log, and its lag."""
 
     up: bool
     position: str
@@ -50,10 +50,10 @@ class TailHealth(Struct, frozen=True, rename="camel"):
 
 
 class Readiness(Struct, frozen=True):
-    """Whether everything is up that an answer takes."""
+    """Whether everything that answers need is up."""
 
     ready: bool
-    #: What is wrong, in words; empty where nothing is.
+    #: What is wrong, in words; empty if nothing is.
     reasons: tuple[str, ...]
     log: LogHealth
     projections: ProjectionsHealth
@@ -61,7 +61,7 @@ class Readiness(Struct, frozen=True):
 
 
 class FaultDetails(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One thing that is wrong with a request, and where: in a parameter or in the body."""
+    """One thing that is wrong with a request, in a parameter or in the body."""
 
     #: Of the query, or a header.
     parameter: str | UnsetType = UNSET
@@ -71,7 +71,7 @@ class FaultDetails(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ProblemDetails(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What went wrong, as RFC 9457 has it."""
+    """Problem details (RFC 9457)."""
 
     type: str
     title: str
@@ -81,7 +81,7 @@ class ProblemDetails(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class NotReadyDetails(ProblemDetails, frozen=True, kw_only=True, omit_defaults=True):
-    """What went wrong, and which part of the service is not up."""
+    """Problem details, with which part of the service is not up."""
 
     ready: bool
     reasons: tuple[str, ...]

@@ -1,6 +1,6 @@
-"""What was true: read beside the event loop, and folded from the log where jobs have changed since.
+"""Answers about the past: jobs as they were, folded again from the log where they changed since.
 
-Counts and listings of the past may have to read much, so they are done as all long reads are.
+Counts and listings of the past may have to read much, so they run as long reads.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from services.api.live.bodies import Bodies
 from services.api.problems.problems import past_gone
 from services.api.reads.reads import Reads
 
-#: The most that is looked at for a page whose offset can only be counted on folded jobs.
+#: The most jobs that are skipped on one page where only folded jobs tell which ones match.
 _MOST: Final = 1_000
-#: Events of several jobs that are in memory at a time.
+#: Events of several jobs that are in memory at a time; also those between two checks of the time.
 _EVENTS: Final = 200
-#: Events of a job from which on they are folded beside the event loop.
+#: The number of events from which on a job is folded in the thread of long reads.
 _MANY: Final = 500
 
 
@@ -30,19 +30,19 @@ class PastPage(NamedTuple):
     """A page of jobs as they were."""
 
     jobs: list[Job]
-    #: Behind which job the rest begins; None where there is no more.
+    #: The job after which the next page begins; None if there is none.
     reached: Cursor | None
-    #: How many matches are to be passed over there.
+    #: How many matches the next page has to skip.
     skip: int
-    held: Watermark
+    watermark: Watermark
 
 
 class Past:
-    """Answers what was true.
+    """Answers questions about the past.
 
     Args:
-        reads: The projections.
-        bodies: The log.
+        reads: Reads the projections.
+        bodies: Reads the log.
     """
 
     def __init__(self, reads: Reads, bodies: Bodies) -> None:
@@ -71,23 +71,23 @@ class Past:
         after: Cursor | None,
         skip: int,
     ) -> PastPage:
-        """Return a page of jobs that matched, newest first; one may be short of jobs.
+        """Return a page of jobs that matched, newest first; it may have fewer jobs than asked for.
 
         Args:
             caller: Who asks.
-            filters: What matches.
-            cut: Up to where the log counts.
+            filters: Which jobs match.
+            cut: The instant or position of the past.
             size: The most jobs.
-            after: Where the page begins.
-            skip: How many matches to pass over there.
+            after: The job after which the page begins; None for the first page.
+            skip: How many matches to skip first.
 
         Raises:
-            Problem: 410 where the log does not hold what has to be folded; 503 where it does not
+            Problem: 410 where the log no longer has events that are needed; 503 where it does not
                 answer, or the projections can't be read.
         """
-        # Only a folded job's tags tell whether it counts among those to be passed over.
+        # A filter by tags can only be applied to folded jobs, so skipping has to wait for that.
         later = skip if filters.tags else 0
-        looked, held = await self._reads.read(
+        found, watermark = await self._reads.read(
             caller.user,
             lambda snapshot: snapshot.search_at(
                 caller,
@@ -98,19 +98,19 @@ class Past:
                 skip=skip - later,
             ),
         )
-        folded, whole = await self._fold_some(looked.found, caller.user)
-        # As many as there is room for; the next page begins behind them.
-        reached = looked.reached if whole else looked.found[len(folded) - 1].place
+        folded, complete = await self._fold_some(found.found, caller.user)
+        # If they are too large for one page, the next one begins after the last folded job.
+        reached = found.reached if complete else found.found[len(folded) - 1].place
         jobs = [job for job in folded if filters.match(job)]
         passed = min(later, len(jobs))
         jobs = jobs[passed:]
         if len(jobs) > size:
             jobs = jobs[:size]
             reached = Cursor(jobs[-1].created_at, jobs[-1].id)
-        return PastPage(jobs, reached, skip - looked.skipped - passed, held)
+        return PastPage(jobs, reached, skip - found.skipped - passed, watermark)
 
     async def _fold_some(self, found: Sequence[PastJob], user: str) -> tuple[list[Job], bool]:
-        """Fold jobs until their answers have so many bytes; tell whether all of them were."""
+        """Fold jobs until a page is full; also return whether all of them were folded."""
         jobs: list[Job] = []
         left = self._reads.limits.page_bytes
         for some in _groups(found):
@@ -122,48 +122,50 @@ class Past:
         return jobs, True
 
     async def fold(self, found: Sequence[PastJob], user: str) -> list[Job]:
-        """Return jobs as they were; the events of all of them are read together.
+        """Return jobs as they were. The events of all of them are read together.
 
         Args:
             found: The jobs.
             user: Who asks.
 
         Raises:
-            Problem: As above.
+            Problem: As `search`.
         """
         wanted: dict[int, dict[int, bytes]] = {}
-        for then in found:
-            key = then.place.id.encode()
-            wanted.setdefault(then.partition, {}).update((at, key) for at, _time in then.events)
+        for past_job in found:
+            key = past_job.place.id.encode()
+            wanted.setdefault(past_job.partition, {}).update(
+                (at, key) for at, _time in past_job.events
+            )
         bodies = {
             partition: await self._bodies.read(partition, dict(sorted(keys.items())), user)
             for partition, keys in wanted.items()
         }
         jobs = []
-        for then in found:
-            job = then.job
+        for past_job in found:
+            job = past_job.job
             if job is None:
-                some = bodies[then.partition]
-                if len(then.events) <= _MANY:
-                    job = fold_again(then.partition, then.events, some)
+                some = bodies[past_job.partition]
+                if len(past_job.events) <= _MANY:
+                    job = fold_again(past_job.partition, past_job.events, some)
                 else:
                     job = await self._reads.beside(
-                        user, partial(_fold_long, then.partition, then.events, some)
+                        user, partial(_fold_long, past_job.partition, past_job.events, some)
                     )
                 if job is None:
-                    raise past_gone(then.place.id)
+                    raise past_gone(past_job.place.id)
             jobs.append(job)
         return jobs
 
     async def look_back(
         self, job: Job, partition: int, cut: Cut, user: str
     ) -> tuple[Prefix | None, Said]:
-        """Return what of a job lies before a cut, and where it was said what it is.
+        """Return a job's events before a cut, and where its owner was said first and last.
 
         Args:
             job: As it is at the log's end.
-            partition: Where its events lie.
-            cut: Up to where the log counts.
+            partition: Of its events.
+            cut: The instant or position of the past.
             user: Who asks.
 
         Raises:
@@ -173,7 +175,7 @@ class Past:
         if job.earlier is None:
             return prefix((job.trail,), partition, cut), said_in(job.trail)
 
-        def look(snapshot: Snapshot) -> tuple[Prefix | None, Said]:
+        def read(snapshot: Snapshot) -> tuple[Prefix | None, Said]:
             beyond = kept_trail(job)
             beyond = beyond[place_of(beyond, snapshot.held.position[partition]) :]
             trail = snapshot.trail(job.id)
@@ -182,7 +184,7 @@ class Past:
             then = prefix(chain(trail.chunks(), (beyond,)), partition, cut)
             return then, said_by_both(trail.said(), said_in(beyond))
 
-        found, _held = await self._reads.read(user, look)
+        found, _held = await self._reads.read(user, read)
         return found
 
 
@@ -192,19 +194,19 @@ def _fold_long(
     bodies: Mapping[int, bytes | None],
     is_over: Callable[[], bool],
 ) -> Job | None:
-    """Fold events for as long as there is time; see `jobtrail.core.asof.fold_again`.
+    """Fold events until the time is up; see `jobtrail.core.asof.fold_again`.
 
     Raises:
-        TooLong: There is none left.
+        TooLong: It is.
     """
     return fold_again(partition, _before(events, is_over), bodies)
 
 
 def _before(events: Iterable[Event], is_over: Callable[[], bool]) -> Iterator[Event]:
-    """Yield events for as long as there is time.
+    """Yield events until the time is up.
 
     Raises:
-        TooLong: There is none left.
+        TooLong: It is.
     """
     for number, event in enumerate(events):
         if not number % _EVENTS and is_over():
@@ -213,14 +215,14 @@ def _before(events: Iterable[Event], is_over: Callable[[], bool]) -> Iterator[Ev
 
 
 def _groups(found: Sequence[PastJob]) -> Iterator[list[PastJob]]:
-    """Yield jobs in groups that have no more events than may be in memory, or are single jobs."""
+    """Yield jobs in groups of at most `_EVENTS` events, or of a single job with more."""
     group: list[PastJob] = []
     events = 0
-    for then in found:
-        events += len(then.events)
+    for past_job in found:
+        events += len(past_job.events)
         if group and events > _EVENTS:
             yield group
-            group, events = [], len(then.events)
-        group.append(then)
+            group, events = [], len(past_job.events)
+        group.append(past_job)
     if group:
         yield group

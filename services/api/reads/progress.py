@@ -1,7 +1,7 @@
-"""Up to where the projections are: looked at only while somebody needs to know.
+"""Polls the checkpoints of the projections, while that is needed.
 
-The projections are written by other processes, which can't tell us; so while the buffer holds
-records, or a request waits for a position, their checkpoints are read again and again.
+Other processes write the projections and can't notify this one. So while the buffer has records, or
+a request waits for a position, the checkpoints are read again and again.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from projections.ports.read import Snapshot, Watermark
 from services.api.feed.feed import Feed
 from services.api.limits.limits import Timeouts
 from services.api.live.buffer import Buffer
-from services.api.live.standing import Standing
+from services.api.live.stalls import Stalls
 from services.api.problems.problems import stopping
 from services.api.store import Store
 
 logger = logging.getLogger(__name__)
 
-#: Records that are dropped at one look, of each partition, so that requests are served in between:
-#: a microsecond each.
+#: Records of each partition that are dropped in one poll, so that requests are served in between: a
+#: microsecond each.
 _DROPPED: Final = 32
-#: Is told of a snapshot at each look; returns whether it needs another look.
+#: Called with a snapshot at each poll; returns whether it needs another one.
 Listener = Callable[[Snapshot], bool]
 
 
@@ -35,62 +35,62 @@ class Progress:
 
     Args:
         store: The projections.
-        buffer: Is trimmed as they move on.
-        feed: Is told of them before.
-        standing: Is told of them too.
-        timeouts: How often to look.
+        buffer: Is trimmed as they advance.
+        feed: Publishes the changes before that.
+        stalls: Notes the checkpoints.
+        timeouts: How often to poll.
     """
 
     def __init__(
-        self, store: Store, buffer: Buffer, feed: Feed, standing: Standing, timeouts: Timeouts
+        self, store: Store, buffer: Buffer, feed: Feed, stalls: Stalls, timeouts: Timeouts
     ) -> None:
         self._store = store
         self._buffer = buffer
         self._feed = feed
-        self._standing = standing
-        self._patience = timeouts
+        self._stalls = stalls
+        self._timeouts = timeouts
         self._waiting: dict[asyncio.Future[None], Callable[[Watermark], bool]] = {}
         self._closed = False
         self._needed = asyncio.Event()
         self._pausing: asyncio.Future[None] | None = None
         self._listener: Listener | None = None
         self._failing = False
-        #: Whether there is more to be told than one look takes.
+        #: Whether the last poll left records to publish or to drop.
         self._more = False
 
     def listen(self, listener: Listener) -> None:
-        """Let one other look on."""
+        """Set the function to call at each poll."""
         self._listener = listener
 
     @property
     def waiting(self) -> Collection[asyncio.Future[None]]:
-        """Who waits for something to be true of the projections."""
+        """The futures of those who wait for a condition of the projections."""
         return self._waiting.keys()
 
     def need(self) -> None:
-        """Say that somebody needs to know."""
+        """Start to poll, if it is not polling."""
         self._needed.set()
 
     async def run(self) -> None:
-        """Look as long as it is needed, for ever."""
+        """Poll while it is needed, until cancelled."""
         while True:
             await self._needed.wait()
             try:
-                if not self.look():
+                if not self.poll():
                     self._needed.clear()
             except Exception:
                 logger.exception("action=look_failed")
             await self._pause(self._interval())
 
     def _interval(self) -> float:
-        """Return the seconds until the next look."""
+        """Return the seconds until the next poll."""
         if self._failing:
-            return self._patience.look
+            return self._timeouts.poll
         if self._more:
-            # No longer than others need to be served in between.
+            # Just long enough to serve other requests in between.
             return 0.001
         eager = self._waiting or self._feed.listeners
-        return self._patience.eager_look if eager else self._patience.look
+        return self._timeouts.eager_poll if eager else self._timeouts.poll
 
     async def _pause(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -101,19 +101,19 @@ class Progress:
         finally:
             handle.cancel()
 
-    def look(self) -> bool:
-        """Look once; return whether anybody needs another look."""
+    def poll(self) -> bool:
+        """Read the checkpoints once; return whether another poll is needed."""
         more = False
         try:
             with self._store.view() as snapshot:
-                held = snapshot.held
-                self._standing.note(held)
+                watermark = snapshot.held
+                self._stalls.note(watermark)
                 more = self._feed.publish(snapshot, self._store.partitions)
-                whole = held.position
-                if held.recovering:
-                    # What is of another log says nothing of how far this one is held.
-                    whole = {p: o for p, o in whole.items() if p not in held.recovering}
-                more = self._buffer.trim(self._feed.kept(whole), _DROPPED) or more
+                applied = watermark.position
+                if watermark.recovering:
+                    # Their checkpoints may be of a log that was replaced.
+                    applied = {p: o for p, o in applied.items() if p not in watermark.recovering}
+                more = self._buffer.trim(self._feed.trim_position(applied), _DROPPED) or more
                 self._more = more
                 if self._listener is not None:
                     more = self._listener(snapshot) or more
@@ -124,41 +124,43 @@ class Progress:
             return True
         self._failing = False
         for future, is_there in self._waiting.items():
-            if is_there(held):
+            if is_there(watermark):
                 _wake(future)
         return more or bool(self._waiting) or bool(self._buffer.size)
 
     async def reaches(self, wanted: Mapping[int, int]) -> bool:
-        """Wait until the projections hold a position.
+        """Wait until the projections reach a position.
 
         Args:
-            wanted: Per partition the offset before which they shall hold everything.
+            wanted: The position.
 
         Returns:
             Whether they did in time.
         """
-        return await self.until(lambda held: holds(held.position, wanted), self._patience.position)
+        return await self.until(
+            lambda watermark: holds(watermark.position, wanted), self._timeouts.position
+        )
 
     async def leaves(self, position: Mapping[int, int], seconds: float) -> bool:
-        """Wait until the projections hold anything else than at a position.
+        """Wait until the position of the projections is another one.
 
         Returns:
             Whether they did in time.
         """
-        return await self.until(lambda held: held.position != position, seconds)
+        return await self.until(lambda watermark: watermark.position != position, seconds)
 
     async def until(self, is_there: Callable[[Watermark], bool], seconds: float) -> bool:
-        """Wait until something is true of what the projections hold.
+        """Wait until a condition of the watermark holds.
 
         Args:
-            is_there: Tells whether it is.
+            is_there: The condition.
             seconds: For how long, at most.
 
         Returns:
-            Whether it was in time.
+            Whether it held in time.
 
         Raises:
-            Problem: 503 where the service is stopped.
+            Problem: 503 where the service stops.
         """
         if self._closed:
             raise stopping()
@@ -178,7 +180,7 @@ class Progress:
         return True
 
     def close(self) -> None:
-        """Let nobody wait any longer."""
+        """End all waiting: the service stops."""
         self._closed = True
         for future in self._waiting:
             _wake(future)

@@ -18,46 +18,51 @@ from services.api.http.answers import LongAnswer, Members, encode, stored_status
 from services.api.http.requests import BulkQuery, read_query
 from services.api.problems.problems import NOT_FOUND, TOO_MANY_WAITS, not_found
 from services.api.routes.current_states import AT_ONCE, many_states
-from services.api.routes.reach import Known, look_again, reach_position, surely
+from services.api.routes.reach import (
+    IsCertain,
+    pause_before_retry,
+    reach_position,
+    read_until_certain,
+)
 from services.api.service import Service
 from services.api.serving.endpoint import FRESHNESS, LONG_READS, Answer, Endpoint
 from services.api.waits.watching import Wait
 
-#: Jobs that are in memory at a time.
+#: Jobs of a page that is read.
 PAGE: Final = 1000
-#: Seconds between two looks whether a job has joined while the projections are behind, at most.
-_LOOK_AGAIN: Final = 0.25
+#: The most seconds between two checks for new jobs of a bulk, while the projections lag.
+_RETRY_AFTER: Final = 0.25
 _FIRST_PAUSE: Final = 0.005
-#: For how many times as long as it took to look through a bulk it is not looked through again.
-_SPARED: Final = 4.0
+#: A bulk is read again only after so many times as long as the last read of it took.
+_PAUSE_FACTOR: Final = 4.0
 _UNENDED: Final = tuple(state for state in STATES if state not in ENDED)
 
 
-class _Page(NamedTuple):
-    """Some jobs of a bulk, and what the projections hold that they were read from."""
+class _BulkPage(NamedTuple):
+    """Some jobs of a bulk, and the watermark of the projections from which they were read."""
 
     ids: list[str]
     #: Their states as members of an object, without the object.
     members: bytes
     #: Where the next page begins; None after the last one.
     end: Cursor | None
-    held: Watermark
+    watermark: Watermark
 
 
 async def bulk(service: Service, request: web.Request, identity: Identity) -> web.StreamResponse:
     """Answer with the state of every job of a bulk.
 
-    However large the bulk is: the answer is streamed. With `wait` it comes as soon as every job has
-    ended, or when the time is up; a line feed may come every 15 s before it, so that no proxy cuts
-    the connection. Jobs that join meanwhile are waited for too, and the jobs are looked at again
-    when those that had not ended have: one that was taken up again by then is waited for again. To
-    look at a large bulk again and again takes the service at most a fifth of its time for that. A
-    service that is stopped answers 503, or cuts the connection where a line feed has been sent.
-    404 where the caller sees no job of the bulk and all that the log has was looked at, else 503.
+    The answer to a large bulk is streamed. With `wait` it comes as soon as every job has ended, or
+    when the time is up; a line feed may come every 15 s before it, so that no proxy closes the
+    connection. Jobs that join the bulk during the wait are waited for too. When the watched jobs
+    have ended, the bulk is read again, and a job that was restarted by then is waited for again. A
+    large bulk is read again only as often as takes a fifth of the time. A service that stops
+    answers 503, or closes the connection if a line feed has been sent. Answers 404 if the caller
+    sees no job of the bulk and the projections have reached the end of the log, else 503.
     """
     query = read_query(BulkQuery, request.rel_url.raw_query_string)
     live = query.wait != 0
-    # Which jobs there are is read from an index of the projections: the tail is not enough.
+    # Only an index of the projections knows the jobs of a bulk; the tail is not enough.
     await reach_position(service, request)
     user = identity.caller.user
     service.outgoing.check(user)
@@ -72,10 +77,10 @@ async def bulk(service: Service, request: web.Request, identity: Identity) -> we
     with Members(long, service.reads.limits.page_bytes, service.outgoing, user) as members:
         while True:
             if live:
-                said = reader.position
-                async for ids, states in many_states(service, identity.caller, page.ids, said):
-                    known = ((job_id, states.known.get(job_id)) for job_id in ids)
-                    await members.add({job_id: status for job_id, status in known if status})
+                position = reader.position
+                async for ids, states in many_states(service, identity.caller, page.ids, position):
+                    found = ((job_id, states.by_id.get(job_id)) for job_id in ids)
+                    await members.add({job_id: status for job_id, status in found if status})
             else:
                 await members.add_encoded(page.members)
             if page.end is None:
@@ -84,7 +89,7 @@ async def bulk(service: Service, request: web.Request, identity: Identity) -> we
 
 
 class _Bulk:
-    """Reads one bulk on behalf of one caller, each page from a view of its own."""
+    """Reads one bulk for one caller, each page from a snapshot of its own."""
 
     def __init__(self, service: Service, caller: Caller, filters: Filters, *, live: bool) -> None:
         self._live = live
@@ -92,63 +97,67 @@ class _Bulk:
         self._caller = caller
         self._filters = filters
         self._held: Watermark | None = None
-        #: The log's end when the bulk was looked for; None while that is not known.
+        #: The log's end when the bulk was first read; None while it is not known.
         self._end: Mapping[int, int] | None = None
-        #: When the bulk may be looked through again, by the loop's clock.
+        #: When the bulk may be read again, by the loop's clock.
         self._again_at = 0.0
 
     @property
     def position(self) -> Mapping[int, int]:
-        """How fresh the first page is."""
+        """The position of the first page."""
         assert self._held is not None
         return self._held.position
 
     def headers(self) -> dict[str, str]:
-        """Say how fresh the first page is."""
+        """Return the headers of the answer, by the first page."""
         assert self._held is not None
         return self._service.freshness.headers(self._held)
 
-    async def first_page(self, *, begun: bool) -> _Page:
-        """Read the first jobs; where there are none, once that is certain.
+    async def first_page(self, *, begun: bool) -> _BulkPage:
+        """Read the first page; an empty one only once that is certain.
 
         Args:
-            begun: Whether the answer has begun: it is not refused any more.
+            begun: Whether a part of the answer is sent, so that the read must not be refused.
 
         Raises:
-            Problem: 503 where it does not become so.
+            Problem: 503 where it does not become certain in time.
         """
         page = await self.page(None, begun=begun)
-        # Before it is looked at again: what is certain then was there to be read.
-        while not page.ids and not self._knows(page.held):
-            await surely(self._service, self._caller.user, self._known)
-            await look_again(self._service, self._caller.user)
+        # Certain first, then read again: the second read has all jobs up to the log's end.
+        while not page.ids and not self._holds_log_end(page.watermark):
+            await read_until_certain(self._service, self._caller.user, self._read_nothing)
+            await pause_before_retry(self._service, self._caller.user)
             page = await self.page(None, begun=begun)
         return page
 
-    def _known(self) -> tuple[None, Known | None]:
+    def _read_nothing(self) -> tuple[None, IsCertain | None]:
         with self._service.store.snapshot() as snapshot:
-            return None, None if self._knows(snapshot.held) else self._knows
+            return None, None if self._holds_log_end(snapshot.held) else self._holds_log_end
 
-    def _knows(self, held: Watermark) -> bool:
-        """Tell whether the projections hold what the log had when the bulk was looked for."""
+    def _holds_log_end(self, watermark: Watermark) -> bool:
+        """Tell whether the projections have reached the end that the log had at first."""
         if self._end is None:
-            self._end = self._service.coverage.end(held)
-        return self._end is not None and not held.recovering and holds(held.position, self._end)
+            self._end = self._service.absence.end(watermark)
+        return (
+            self._end is not None
+            and not watermark.recovering
+            and holds(watermark.position, self._end)
+        )
 
     async def page(
         self, after: Cursor | None, filters: Filters | None = None, *, begun: bool = False
-    ) -> _Page:
-        """Read the next jobs that there are; those of a large bulk beside the event loop."""
+    ) -> _BulkPage:
+        """Read the next page; one of a large bulk as a long read."""
         asked = filters or self._filters
         page = self._small(asked) if after is None else None
         if page is None:
             page = await self._large(after, asked, begun=begun)
         if after is None:
-            held = page.held
-            self._held = self._service.freshness.with_tail(held) if self._live else held
+            watermark = page.watermark
+            self._held = self._service.freshness.with_tail(watermark) if self._live else watermark
         return page
 
-    async def _large(self, after: Cursor | None, asked: Filters, *, begun: bool) -> _Page:
+    async def _large(self, after: Cursor | None, asked: Filters, *, begun: bool) -> _BulkPage:
         limits = self._service.reads.limits
 
         def read(snapshot: Snapshot) -> tuple[Part, bytes]:
@@ -163,41 +172,41 @@ class _Bulk:
             return part, _members(part.lines)
 
         while True:
-            (part, members), held = await self._service.reads.read(
+            (part, members), watermark = await self._service.reads.read(
                 self._caller.user, read, begun=begun
             )
             after = part.reached
             if part.lines or after is None:
-                return _Page(_ids(part.lines), members, after, held)
+                return _BulkPage(_ids(part.lines), members, after, watermark)
 
-    def _small(self, filters: Filters) -> _Page | None:
-        """Read a bulk that has few jobs on the event loop; None where it has more."""
+    def _small(self, filters: Filters) -> _BulkPage | None:
+        """Read a bulk with few jobs on the event loop; return None if it has more."""
         try:
             with self._service.store.snapshot() as snapshot, snapshot.meter:
-                held = snapshot.held
+                watermark = snapshot.held
                 lines = snapshot.search(self._caller, filters, size=AT_ONCE + 1)
         except TooLong:
             return None
         if len(lines) > AT_ONCE:
             return None
-        return _Page(_ids(lines), _members(lines), None, held)
+        return _BulkPage(_ids(lines), _members(lines), None, watermark)
 
     async def hold(self, long: LongAnswer, deadline: Deadline) -> None:
-        """Wait until every job has ended, those that join meanwhile too, or the time is up."""
+        """Wait until every job of the bulk has ended, or the time is up."""
         await self._first_job(deadline)
         waits = self._service.waits
         over = True
         while over:
-            known = self._knows_all()
+            complete = self._has_all()
             wait = await self._register(deadline)
             if wait is None:
                 left = deadline() - asyncio.get_running_loop().time()
-                if known or left <= 0:
+                if complete or left <= 0:
                     return
-                # A job may have joined that the projections do not hold yet.
+                # A job may have joined that the projections have not applied yet.
                 await long.sign_of_life()
-                await self._service.progress.until(self._knows, min(left, _LOOK_AGAIN))
-                await look_again(self._service, self._caller.user)
+                await self._service.progress.until(self._holds_log_end, min(left, _RETRY_AFTER))
+                await pause_before_retry(self._service, self._caller.user)
                 continue
             try:
                 await waits.hold(wait, deadline, long.sign_of_life)
@@ -206,27 +215,27 @@ class _Bulk:
                 waits.release(wait)
 
     async def _first_job(self, deadline: Deadline) -> None:
-        """Have timeouts with a bulk whose first event may still be under way."""
+        """Wait a while for the first job: its event may not be applied, or not written, yet."""
         now = asyncio.get_running_loop().time
         until = min(now() + self._service.timeouts.unknown, deadline())
         pause = _FIRST_PAUSE
         while not (page := await self.page(None)).ids:
-            position = page.held.position
+            position = page.watermark.position
             left = until - now()
             if left <= 0 or not await self._service.progress.leaves(position, left):
                 return
-            # Not with each event of others.
+            # Not after each event of other jobs.
             await asyncio.sleep(min(pause, max(0.0, until - now())))
-            pause = min(2 * pause, _LOOK_AGAIN)
-            await look_again(self._service, self._caller.user)
+            pause = min(2 * pause, _RETRY_AFTER)
+            await pause_before_retry(self._service, self._caller.user)
 
-    def _knows_all(self) -> bool:
-        """Tell whether what is read now has all that the log had when the bulk was looked for."""
+    def _has_all(self) -> bool:
+        """Read the watermark now, and tell whether it has reached that end of the log."""
         with self._service.store.snapshot() as snapshot:
-            return self._knows(snapshot.held)
+            return self._holds_log_end(snapshot.held)
 
     async def _register(self, deadline: Deadline) -> Wait | None:
-        """Watch some jobs that have not ended; None where there are none."""
+        """Watch some jobs that have not ended; return None if there are none."""
         clock = asyncio.get_running_loop().time
         pause = min(self._again_at, deadline()) - clock()
         if pause > 0:
@@ -236,7 +245,7 @@ class _Bulk:
             return await self._watch_some()
         finally:
             ended = clock()
-            self._again_at = ended + _SPARED * (ended - began)
+            self._again_at = ended + _PAUSE_FACTOR * (ended - began)
 
     async def _watch_some(self) -> Wait | None:
         service = self._service
@@ -246,11 +255,11 @@ class _Bulk:
             page = await self.page(after, unended, begun=True)
             ids = []
             async for some, states in many_states(service, self._caller, page.ids):
-                known = ((job_id, states.known.get(job_id)) for job_id in some)
-                ids += [job_id for job_id, status in known if status and not _has_ended(status)]
+                found = ((job_id, states.by_id.get(job_id)) for job_id in some)
+                ids += [job_id for job_id, status in found if status and not _has_ended(status)]
             if ids:
                 return await service.waits.register(
-                    service.store.snapshot, _is_whole, self._caller, ids
+                    service.store.snapshot, _accept_any, self._caller, ids
                 )
             if page.end is None:
                 return None
@@ -261,8 +270,8 @@ def _has_ended(status: Mapping[str, Any]) -> bool:
     return status["state"] in ENDED
 
 
-def _is_whole(_held: Watermark, _ids: Sequence[str], _partitions: int) -> None:
-    """Take any view: it is whole, or it was refused when it was opened."""
+def _accept_any(_held: Watermark, _ids: Sequence[str], _partitions: int) -> None:
+    """Accept any snapshot: one with recovering partitions was refused when it was opened."""
 
 
 def _ids(lines: Sequence[Line]) -> list[str]:

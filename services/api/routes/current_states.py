@@ -1,7 +1,7 @@
-"""States of jobs at the log's end, of many jobs a few at a time so that others are served between.
+"""Reads states of jobs at the log's end; of many jobs a few at a time.
 
-What the tail knows beyond the projections is laid over them in the same step of the event loop, so
-this can't be read beside it.
+The tail's records are folded onto the projections in the same step of the event loop, so that this
+can't be a long read in the thread. Other requests are served between the steps.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from projections.ports.meter import TooLong
 from projections.ports.read import Caller, Watermark
 from services.api.http.answers import status_answer, stored_status
 from services.api.problems.problems import behind
-from services.api.routes.reach import surely
+from services.api.routes.reach import read_until_certain
 from services.api.service import Service
 from services.api.store import is_recovering
 
@@ -32,11 +32,11 @@ _NOWHERE: Final[Mapping[int, int]] = {}
 class States(NamedTuple):
     """The states of some jobs."""
 
-    #: By their jobs' ids; None for what the caller no longer sees.
-    known: dict[str, Status | None]
-    #: What the projections held.
-    held: Watermark
-    #: The same with the tail.
+    #: By id of the job; None for a job that the caller may no longer see.
+    by_id: dict[str, Status | None]
+    #: Of the projections.
+    watermark: Watermark
+    #: The same, with the tail's records.
     fresh: Watermark
 
 
@@ -44,51 +44,53 @@ def states_at_end(service: Service, caller: Caller, ids: Sequence[str]) -> State
     """Read the states of a few jobs.
 
     Raises:
-        Ahead: They have more events beyond the projections than are folded in one step.
-        Problem: 503 where their part of the projections is not there.
-        TooLong: They are too large.
+        TooManyNewEvents: They have more events beyond the projections than are folded in one step.
+        Problem: 503 where their partitions are recovering.
+        TooLong: Their outputs are too large.
     """
     with service.store.some() as snapshot:
         partitions = service.store.partitions
-        held = snapshot.held
-        check_whole(held, ids, partitions)
+        watermark = snapshot.held
+        check_whole(watermark, ids, partitions)
         with snapshot.meter:
             found = snapshot.states(caller, ids)
-        known: dict[str, Status | None] = {status[0]: stored_status(*status) for status in found}
+        by_id: dict[str, Status | None] = {status[0]: stored_status(*status) for status in found}
         newer = service.overlay.newer(snapshot, caller, ids, partitions)
     for job_id, job in newer.items():
-        known[job_id] = None if job is None else status_answer(job)
-    return States(known, held, service.freshness.with_tail(held))
+        by_id[job_id] = None if job is None else status_answer(job)
+    return States(by_id, watermark, service.freshness.with_tail(watermark))
 
 
 async def many_states(
-    service: Service, caller: Caller, ids: Sequence[str], said: Mapping[int, int] = _NOWHERE
+    service: Service, caller: Caller, ids: Sequence[str], position: Mapping[int, int] = _NOWHERE
 ) -> AsyncIterator[tuple[Sequence[str], States]]:
-    """Yield the states of any number of jobs, with the ids that were asked for.
+    """Yield the states of any number of jobs, with the ids of each step.
 
     Args:
         service: The service.
         caller: Who asks.
         ids: Of the jobs.
-        said: The position that the answer is said to have; what is yielded has it too.
+        position: The position in the headers of the answer, which each step must have reached.
 
     Raises:
         Problem: As above; 503 where more events than one step folds are not folded in time, or the
-            tail has lost events meanwhile: the answer would be older than it says.
+            tail has lost events since: the answer would be older than its headers say.
     """
     at, size = 0, AT_ONCE
     while at < len(ids):
         some = ids[at : at + size]
         try:
-            found = await surely(service, caller.user, partial(_settled, service, caller, some))
+            found = await read_until_certain(
+                service, caller.user, partial(_settled, service, caller, some)
+            )
         except TooLong:
             if size == 1:
                 raise
             size = max(1, size // 4)
             continue
-        if not holds(found.fresh.position, said):
+        if not holds(found.fresh.position, position):
             raise behind("The live tail has lost events while the answer was made. Ask again.")
-        said = found.fresh.position
+        position = found.fresh.position
         yield some, found
         at += len(some)
         await service.turns.pause(caller.user)
@@ -98,13 +100,13 @@ def _settled(service: Service, caller: Caller, ids: Sequence[str]) -> tuple[Stat
     return states_at_end(service, caller, ids), None
 
 
-def check_whole(held: Watermark, ids: Sequence[str], partitions: int) -> None:
-    """Refuse to answer for jobs whose part of the projections is not there.
+def check_whole(watermark: Watermark, ids: Sequence[str], partitions: int) -> None:
+    """Refuse to answer for jobs whose partitions are recovering.
 
     Raises:
         Problem: 503.
     """
-    if held.recovering and not held.recovering.isdisjoint(
+    if watermark.recovering and not watermark.recovering.isdisjoint(
         partition_of(job_id, partitions) for job_id in ids
     ):
-        raise is_recovering(held)
+        raise is_recovering(watermark)

@@ -1,7 +1,7 @@
 """`GET /openapi.json` and `GET /docs`: the document, and a page that shows it offline.
 
-The page is Swagger UI, whose files come with the package flask-swagger-ui: of those that carry it
-the one that follows its releases by the week. Nothing of the package is imported, so no Flask is.
+The page is Swagger UI. Its files come with the package flask-swagger-ui, which follows the releases
+of Swagger UI within a week. Nothing of the package is imported, and so no Flask.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from services.api.serving.endpoint import Answer, Endpoint, Parameter
 
 _PACKAGE: Final = "flask_swagger_ui"
 _OWN: Final = Path(__file__).parent / "docs_page"
-#: The page gets scripts, styles and data from this service alone, and none that stand in a page.
+#: Scripts, styles and data come from this service alone; inline ones are not allowed.
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -37,10 +37,10 @@ _TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".png": "image/pn
 
 
 def describing(endpoints: Callable[[], Sequence[Endpoint]]) -> Endpoint:
-    """Return the endpoint that describes them all, itself too.
+    """Return the endpoint that describes all endpoints, including itself.
 
     Args:
-        endpoints: Gives all of them, once the table of them is there.
+        endpoints: Returns all of them, once the table exists.
     """
 
     @cache

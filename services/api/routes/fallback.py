@@ -1,4 +1,4 @@
-"""What is asked of paths and methods that are not there."""
+"""Answers for paths and methods that do not exist."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from services.api.serving.endpoint import Endpoint
 
 
 def nothing_there(path: str) -> Endpoint:
-    """Return the endpoint for paths that are not there."""
+    """Return the endpoint for all other paths."""
 
     async def handle(
         _service: Service, _request: web.Request, _identity: Identity

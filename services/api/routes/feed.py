@@ -1,11 +1,11 @@
-"""`GET /jobs/events`: what happens to jobs, as server-sent events.
+"""`GET /jobs/events`: changes of jobs, as server-sent events.
 
-The id of each event is the position up to which its reader was told everything, in the form of
-`Jobtrail-Position`. So a reader goes on from the last one without a gap or a repeat, whichever
-process they come back to, and one who begins with the position of a search misses nothing since.
+The id of each event is the position up to which the listener has received everything, in the form
+of `Jobtrail-Position`. So a listener resumes from the last id without a gap or a repeat, with any
+process of the service, and one who begins with the position of a search misses nothing since.
 
-Source: HTML Living Standard, "Server-sent events". A block with an id and no data tells a reader
-nothing but where they are.
+Source: HTML Living Standard, "Server-sent events". A block with an id and no data only sets the
+listener's position.
 """
 
 from __future__ import annotations
@@ -37,39 +37,38 @@ LAST_EVENT: Final = "Last-Event-ID"
 _HEADERS: Final = {
     **BASE_HEADERS,
     "Content-Type": STREAM,
-    # Told to nginx: it would keep events back until a buffer is full.
+    # For nginx, which would else buffer events.
     "X-Accel-Buffering": "no",
 }
-#: Milliseconds after which a reader who was cut off comes back.
+#: Milliseconds after which a disconnected listener reconnects.
 _RETRY: Final = b"retry: 1000\n"
-#: Changes between two turns of the event loop.
+#: Changes that are handled before other requests are served.
 _AT_ONCE: Final = 200
-#: Bytes from which on a part is sent: no more than this, and one change, is held for a listener
-#: who takes their time.
+#: Bytes at which a part is sent: at most these and one change are in memory for a slow listener.
 _PART: Final = 128 * 1024
 
 
 async def feed(service: Service, request: web.Request, identity: Identity) -> web.StreamResponse:
-    """Tell what happens to jobs, from now or from a position on, as server-sent events.
+    """Send changes of jobs, from now or from a position on, as server-sent events.
 
-    Each event is named by its type and has in `data` what the fold made of it, the event and its
-    job. Its id is a position in the log: sent back as `Last-Event-ID` it goes on behind that event,
-    without a gap or a repeat. Any other position is as good, such as that of a search: then what
-    came since is told. A block with an id alone comes every 15 s at least. Events that changed
-    nothing are left out; a job's history has them.
+    Each event is named by its type and has in `data` the fold's verdict, the event and its job. Its
+    id is a position in the log: sent back as `Last-Event-ID`, the stream resumes after that event,
+    without a gap or a repeat. Any other position works too, such as that of a search: the stream
+    then begins with what came since. A block with an id alone comes every 15 s at least. Events
+    that changed nothing are left out; a job's history has them.
     """
     query = read_query(FeedQuery, request.rel_url.raw_query_string)
     await reach_position(service, request)
     wanted = await reach_position(service, request, name=LAST_EVENT)
     with service.store.snapshot() as snapshot:
-        held = snapshot.held
-    listener = service.feed.join(identity.caller, held, wanted)
+        watermark = snapshot.held
+    listener = service.feed.join(identity.caller, watermark, wanted)
     try:
-        fresh = service.freshness.headers(held)
-        told = _Told(service, listener, Interest.of(identity.caller, query.filters))
-        async with contextlib.aclosing(told.parts()) as parts:
-            begin = told.mark()
-            # What can't be told from there on is refused before the answer begins.
+        fresh = service.freshness.headers(watermark)
+        stream = _FeedStream(service, listener, Interest.of(identity.caller, query.filters))
+        async with contextlib.aclosing(stream.parts()) as parts:
+            begin = stream.mark()
+            # A position from which the stream can't resume is refused before the answer begins.
             first = await anext(parts, begin)
             response = until_the_end(request, web.StreamResponse(headers={**_HEADERS, **fresh}))
             await response.prepare(request)
@@ -78,19 +77,19 @@ async def feed(service: Service, request: web.Request, identity: Identity) -> we
                 first = _RETRY + begin + (b"" if first == begin else first)
                 async with room(len(first)):
                     await response.write(first)
-                await _tell(response, parts, service.gate.deadline(identity, FOREVER), room)
+                await _write(response, parts, service.gate.deadline(identity, FOREVER), room)
             return response
     finally:
         service.feed.leave(listener)
 
 
-async def _tell(
+async def _write(
     response: web.StreamResponse, parts: AsyncIterator[bytes], deadline: Deadline, room: Room
 ) -> None:
-    """Write what is told, for as long as the caller may hear it."""
+    """Write the parts of the stream, until the caller's token or key ends."""
     clock = asyncio.get_running_loop().time
     end = deadline()
-    # The stream ends where it stands; the reader takes it up from there if they still may.
+    # After a problem the stream just ends; the listener may reconnect at their last position.
     with contextlib.suppress(TimeoutError, Problem):
         async with asyncio.timeout_at(end if end < math.inf else None):
             async for part in parts:
@@ -101,27 +100,27 @@ async def _tell(
     await response.write_eof()
 
 
-class _Told:
-    """What one listener is told.
+class _FeedStream:
+    """The stream of one listener.
 
     Args:
         service: The service.
-        listener: From where on.
-        interest: Of what.
+        listener: With their position.
+        interest: The changes that they receive.
     """
 
     def __init__(self, service: Service, listener: Listener, interest: Interest) -> None:
         self._service = service
         self._listener = listener
         self._interest = interest
-        #: The text of each partition's place, in order: each event changes one of them.
+        #: The text of each partition's offset, in order; each event changes one of them.
         self._pairs = {
             partition: marked({partition: offset}, listener.last).encode()
             for partition, offset in sorted(listener.at.items())
         }
 
     async def parts(self) -> AsyncGenerator[bytes]:
-        """Yield parts of the stream, at least one in each interval of a sign of life."""
+        """Yield parts of the stream, at least one in each interval of signs of life."""
         clock = asyncio.get_running_loop().time
         interval = self._service.timeouts.sign_of_life
         feed, listener = self._service.feed, self._listener
@@ -133,8 +132,8 @@ class _Told:
                         yield part
                 due = clock() + interval
                 continue
-            part, looked_at = self._as_text(feed.news(listener, _AT_ONCE))
-            feed.move_on(listener, looked_at)
+            part, handled = self._as_text(feed.news(listener, _AT_ONCE))
+            feed.move_on(listener, handled)
             if listener.next == feed.following:
                 for partition, offset in feed.position.items():
                     if offset > listener.at[partition]:
@@ -152,73 +151,73 @@ class _Told:
                 await feed.wait(listener, due)
 
     async def _catch_up(self, interval: float) -> AsyncGenerator[bytes]:
-        """Read in the log what the feed does not keep any more, with signs of life as it waits."""
+        """Yield changes that the feed no longer caches, read from the log, and signs of life."""
         service, listener = self._service, self._listener
         user = listener.caller.user
         target = service.feed.catch_up(listener)
-        while behind := [p for p, end in target.items() if listener.at[p] < end]:
-            # Of each partition a little, so that what happened at one time is told together.
-            for partition in behind:
+        while lagging := [p for p, end in target.items() if listener.at[p] < end]:
+            # A little of each partition, so that changes come roughly in the order of time.
+            for partition in lagging:
                 rest = True
                 while rest:
                     begin, end = listener.at[partition], target[partition]
-                    reading = asyncio.create_task(service.spans.read(partition, begin, end, user))
+                    pending = asyncio.create_task(service.spans.read(partition, begin, end, user))
                     try:
-                        while not (await asyncio.wait({reading}, timeout=interval))[0]:
+                        while not (await asyncio.wait({pending}, timeout=interval))[0]:
                             yield self.mark()
                         if listener.over:
-                            # The log may be another one: where it ends for them was said before.
-                            reading.exception()
+                            # The log may have been replaced, so that nothing more is sent.
+                            pending.exception()
                             return
-                        # The span is not kept for as long as it takes them to take their part.
-                        part, rest = self._part_of(reading.result())
+                        # The span is released before the part is sent to a slow listener.
+                        part, rest = self._part_of(pending.result())
                     finally:
-                        reading.cancel()
-                        del reading
+                        pending.cancel()
+                        del pending
                     yield part
 
     def _part_of(self, span: Span) -> tuple[bytes, bool]:
-        """Return what they are told of a span, or of the first of it, and whether there is more."""
-        left = span.behind(self._listener.at[span.partition])
-        part, looked_at = self._as_text(left)
-        if looked_at == len(left):
+        """Return the text of a span, or of its first part, and whether there is more."""
+        left = span.from_offset(self._listener.at[span.partition])
+        part, handled = self._as_text(left)
+        if handled == len(left):
             self._reach(span.partition, span.end, span.last)
-        return part + self.mark(), looked_at < len(left)
+        return part + self.mark(), handled < len(left)
 
     def _as_text(self, found: Sequence[Change]) -> tuple[bytes, int]:
-        """Return what they are told of changes, and how many of them that was made from."""
+        """Return the text of the next changes, and how many changes it covers."""
         at = self._listener.at
         takes = self._interest.takes
         lines: list[bytes] = []
-        size = looked_at = 0
+        size = handled = 0
         passed: dict[int, Change] = {}
         for change in found:
             if size >= _PART:
                 break
-            looked_at += 1
+            handled += 1
             partition, offset = change.partition, change.entry.offset
-            # They may have been told further than this process has.
+            # Their position may be after what this process has published.
             if offset < at[partition]:
                 continue
             at[partition] = offset + 1
             passed[partition] = change
             if takes(change):
-                # Most take only some, so that places are looked at where one is said.
+                # The id is made only here, since most listeners take few of the changes.
                 self._pass(passed)
                 lines += (self._id(), change.text)
                 size += len(change.text)
         self._pass(passed)
-        return b"".join(lines), looked_at
+        return b"".join(lines), handled
 
     def _pass(self, passed: dict[int, Change]) -> None:
-        """Take it that the listener was told everything up to the last changes of partitions."""
+        """Move the position of the listener to the last changes of partitions."""
         for partition, change in passed.items():
             self._listener.last[partition] = (change.entry.offset, change.mark)
             self._pairs[partition] = change.place
         passed.clear()
 
     def _reach(self, partition: int, offset: int, last: Sequence[int] | None) -> None:
-        """Take it that the listener was told everything before an offset."""
+        """Move the position of the listener to an offset."""
         listener = self._listener
         listener.at[partition] = offset
         if last is not None:
@@ -226,7 +225,7 @@ class _Told:
         self._pairs[partition] = marked({partition: offset}, listener.last).encode()
 
     def mark(self) -> bytes:
-        """Return a block that only says where the listener is."""
+        """Return a block that only sets the listener's position."""
         return self._id() + b"\n"
 
     def _id(self) -> bytes:
@@ -251,7 +250,7 @@ ENDPOINT: Final = Endpoint(
     headers=(
         Parameter(
             LAST_EVENT,
-            "From where on to tell; partitions that it does not name, from now on.",
+            "The position to resume from; partitions that it does not name, from now on.",
             Position,
         ),
     ),

@@ -1,4 +1,4 @@
-"""`/healthz`, `/readyz` and `/metrics`: for whoever runs the service, without a token."""
+"""`/healthz`, `/readyz` and `/metrics`: for operators, without a token."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from services.api.serving.endpoint import Answer, Endpoint
 async def healthz(
     _service: Service, request: web.Request, _identity: Identity
 ) -> web.StreamResponse:
-    """Say that the process lives."""
+    """Tell that the process is alive."""
     read_query(NoQuery, request.rel_url.raw_query_string)
     return answer(Alive(True), {})
 
 
 async def readyz(service: Service, request: web.Request, _identity: Identity) -> web.StreamResponse:
-    """Say whether log, projections and tail are up and get on, and how far each is behind.
+    """Tell whether log, projections and tail are up and make progress, and how far each lags.
 
     `reasons` says in words what is wrong: a log that does not answer, projections that can't be
-    read or are being folded again, a partition that stands still although it has events to apply,
-    no projector that says that it lives.
+    read or are being folded again, a partition that does not move although it has events to apply,
+    or no heartbeat of a projector.
     """
     read_query(NoQuery, request.rel_url.raw_query_string)
     log, tail = _log(service), _tail(service)
@@ -48,38 +48,38 @@ async def readyz(service: Service, request: web.Request, _identity: Identity) ->
 
 
 def _log(service: Service) -> LogHealth:
-    silent = service.pulse.silent_for()
-    return LogHealth(service.pulse.is_up, round(silent, 3) if silent != float("inf") else None)
+    silent = service.liveness.silent_for()
+    return LogHealth(service.liveness.is_up, round(silent, 3) if silent != float("inf") else None)
 
 
 def _projections(service: Service) -> tuple[ProjectionsHealth, list[str]]:
     try:
         with service.store.view() as snapshot:
-            held = snapshot.held
+            watermark = snapshot.held
     except StoreError as error:
         return ProjectionsHealth(up=False, detail=error.what), [error.what]
-    lag = service.freshness.lag(held)
-    standing = service.standing
-    standing.note(held)
-    silent = max((standing.silent_for(held, p) for p in held.position), default=0.0)
+    lag = service.freshness.lag(watermark)
+    stalls = service.stalls
+    stalls.note(watermark)
+    silent = max((stalls.silent_for(watermark, p) for p in watermark.position), default=0.0)
     health = ProjectionsHealth(
-        up=not held.recovering,
-        recovering=tuple(sorted(held.recovering)),
-        position=format_position(held.position),
+        up=not watermark.recovering,
+        recovering=tuple(sorted(watermark.recovering)),
+        position=format_position(watermark.position),
         lag_seconds=round(lag, 3) if lag is not None else None,
-        proven=format_position(held.proved),
-        still_seconds=round(max(map(standing.still_for, held.position), default=0.0), 3),
+        proven=format_position(watermark.proved),
+        still_seconds=round(max(map(stalls.still_for, watermark.position), default=0.0), 3),
         silent_seconds=round(silent, 3) if silent != float("inf") else None,
     )
-    return health, standing.reasons(held)
+    return health, stalls.reasons(watermark)
 
 
 def _tail(service: Service) -> TailHealth:
     buffer = service.buffer
     return TailHealth(
-        up=buffer.followed > 0 and service.pulse.is_up,
+        up=buffer.followed > 0 and service.liveness.is_up,
         position=format_position(buffer.position),
-        lag_records=service.tail.records_behind(),
+        lag_records=service.tail.lag_records(),
         buffered_bytes=buffer.size,
     )
 
@@ -87,7 +87,7 @@ def _tail(service: Service) -> TailHealth:
 async def metrics(
     service: Service, request: web.Request, _identity: Identity
 ) -> web.StreamResponse:
-    """Give Prometheus the figures of this process."""
+    """Answer with the metrics of this process for Prometheus."""
     read_query(NoQuery, request.rel_url.raw_query_string)
     text = service.metrics.text()
     return web.Response(body=text, headers={**BASE_HEADERS, "Content-Type": CONTENT_TYPE_LATEST})
@@ -100,7 +100,7 @@ HEALTHZ: Final = Endpoint(
     healthz,
     NoQuery,
     public=True,
-    answers=(Answer("It does.", Alive),),
+    answers=(Answer("The process is alive.", Alive),),
 )
 READYZ: Final = Endpoint(
     "GET",
@@ -109,7 +109,7 @@ READYZ: Final = Endpoint(
     readyz,
     NoQuery,
     public=True,
-    answers=(Answer("All of it is up.", Readiness),),
+    answers=(Answer("Everything is up.", Readiness),),
     problems=(NOT_READY,),
 )
 METRICS: Final = Endpoint(
@@ -119,5 +119,5 @@ METRICS: Final = Endpoint(
     metrics,
     NoQuery,
     public=True,
-    answers=(Answer("The figures, in the text form of Prometheus.", media=("text/plain",)),),
+    answers=(Answer("The metrics, in the text format of Prometheus.", media=("text/plain",)),),
 )

@@ -30,7 +30,7 @@ from services.api.problems.problems import (
     FOREIGN_SOURCE,
     LOG_UNAVAILABLE,
     TOO_MANY_BYTES,
-    Fault,
+    RequestFault,
     foreign_source,
     invalid,
     unsupported_form,
@@ -46,11 +46,11 @@ BATCHED: Final = "application/cloudevents-batch+json"
 BINARY: Final = "application/json"
 #: The most events of a batch.
 MAX_BATCH: Final = 5_000
-#: The verdict on an event that the caller's key is not for.
+#: The verdict on an event of a source that the caller's key is not bound to.
 _FOREIGN: Final = "foreign-source"
 _FOREIGN_DETAIL: Final = "Your API key is bound to other sources."
 _PREFIX: Final = "ce-"
-#: What no header may say: it is the body.
+#: Attributes that no header may set, since they are in the body.
 _BODY: Final = frozenset({"data", "data_base64", "datacontenttype"})
 #: A quoted string, and an escaped character in it (RFC 9110, 5.6.4).
 _QUOTED: Final = re.compile(r'"((?:[^"\\]|\\.)*)"')
@@ -61,11 +61,11 @@ _batch: Final = msgspec.json.Decoder(list[msgspec.Raw])
 async def ingest(service: Service, request: web.Request, identity: Identity) -> web.StreamResponse:
     """Append events to the log; answer when Kafka has acknowledged them.
 
-    In CloudEvents' structured, batched or binary mode. What was answered with an error may be in
-    the log all the same: send it again, an event that is there already changes nothing.
+    In CloudEvents' structured, batched or binary mode. Events that were answered with an error may
+    be in the log all the same. Send them again: one that is in the log already changes nothing.
 
-    The position of the answer holds what the request's position holds, too: who sends back the
-    last one that they got reads all that they wrote.
+    The position of the answer includes the request's position: a client that always sends back the
+    last position that it got reads everything that it wrote.
     """
     read_query(NoQuery, request.rel_url.raw_query_string)
     header = request.headers.get(POSITION)
@@ -83,13 +83,13 @@ async def ingest(service: Service, request: web.Request, identity: Identity) -> 
     except EventError as error:
         # In binary mode the body is the data alone.
         path = error.path[1:] if form == BINARY and error.path[:1] == ("data",) else error.path
-        raise invalid([Fault("pointer", pointer_of(path), str(error))]) from None
+        raise invalid([RequestFault("pointer", pointer_of(path), str(error))]) from None
     if not identity.may_write(event.source):
-        raise foreign_source([Fault("pointer", "/source", _FOREIGN_DETAIL)])
+        raise foreign_source([RequestFault("pointer", "/source", _FOREIGN_DETAIL)])
     try:
         value = _bound(value, identity)
     except EventError as error:
-        raise invalid([Fault("pointer", "", str(error))]) from None
+        raise invalid([RequestFault("pointer", "", str(error))]) from None
     (position,) = await service.ingest.write([(event.subject, value)])
     reached = format_position(join_positions((before, position)))
     return answer(Written(event.id, format_position(position)), {POSITION: reached})
@@ -98,7 +98,7 @@ async def ingest(service: Service, request: web.Request, identity: Identity) -> 
 async def _write_batch(
     service: Service, body: bytes, identity: Identity, before: Position
 ) -> web.StreamResponse:
-    """Give every event its own verdict: 200 for all, 207 for some, 400 or 403 for none."""
+    """Answer with a verdict on each event: 200 for all, 207 for some, 400 or 403 for none."""
     values = _split(body)
     verdicts: list[EventVerdict] = []
     places: list[str] = []
@@ -120,12 +120,12 @@ async def _write_batch(
                 verdicts.append(EventVerdict(False, reason=_FOREIGN, detail=_FOREIGN_DETAIL))
     if not accepted:
         faults = [
-            Fault("pointer", place, str(verdict.detail))
+            RequestFault("pointer", place, str(verdict.detail))
             for place, verdict in zip(places, verdicts, strict=True)
         ]
         if faults and all(verdict.reason == _FOREIGN for verdict in verdicts):
             raise foreign_source(faults)
-        raise invalid(faults or [Fault("pointer", "", "The batch has no events.")])
+        raise invalid(faults or [RequestFault("pointer", "", "The batch has no events.")])
     positions = await service.ingest.write(accepted)
     written = join_positions(positions)
     each = map(format_position, positions)
@@ -138,13 +138,13 @@ async def _write_batch(
 
 
 def _bound(value: bytes, identity: Identity) -> bytes:
-    """Return an event with what its sender is bound to, for the fold to see.
+    """Return an event with the sources that its sender is bound to, which the fold checks.
 
-    It says nothing else, whatever the sender has written in that place. What one says who is bound
-    to nothing stays: it takes rights away and gives none.
+    They replace whatever the sender has written in that attribute. A sender that is bound to
+    nothing may set it, since it only takes rights away.
 
     Raises:
-        EventError: It is too large with it.
+        EventError: It is too large with them.
     """
     if identity.sources is None:
         return value
@@ -157,23 +157,23 @@ def _split(body: bytes) -> list[bytes]:
     try:
         values = list(map(bytes, _batch.decode(body)))
     except (msgspec.MsgspecError, RecursionError) as error:
-        # An event that no decoder takes must not take those beside it with it.
+        # One event that can't be decoded must not make the whole batch fail.
         found = items_of(body)
         if found is None:
             detail = f"Expected a JSON array of events: {error}"
-            raise invalid([Fault("pointer", "", detail)]) from None
+            raise invalid([RequestFault("pointer", "", detail)]) from None
         values = found
     if len(values) > MAX_BATCH:
         detail = f"A batch has {MAX_BATCH} events at most; found {len(values)}."
-        raise invalid([Fault("pointer", "", detail)])
+        raise invalid([RequestFault("pointer", "", detail)])
     return values
 
 
 def _form(request: web.Request) -> str:
-    """Return which of the three modes a request is in; of binary mode's types, the plain one.
+    """Return the mode of a request by its content type; `BINARY` for all types of binary mode.
 
     Raises:
-        Problem: 415 where it is in none, or its JSON is not in UTF-8.
+        Problem: 415 where it is in no mode, or its JSON is not in UTF-8.
     """
     form = request.content_type
     if (request.charset or "utf-8").lower() in ("utf-8", "utf8", "us-ascii"):
@@ -185,7 +185,7 @@ def _form(request: web.Request) -> str:
 
 
 def _from_binary(request: web.Request, body: bytes) -> bytes:
-    """Put an event together whose attributes are headers and whose data is the body."""
+    """Build an event from attributes in headers and data in the body."""
     event: dict[str, Any] = {}
     faults = []
     for header, value in request.headers.items():
@@ -195,44 +195,44 @@ def _from_binary(request: web.Request, body: bytes) -> bytes:
         attribute = name.removeprefix(_PREFIX)
         try:
             if attribute in event:
-                raise ValueError("there are several of it")
+                raise ValueError("it is given more than once")
             if attribute in _BODY:
                 raise ValueError("an event's data is the body")
             event[attribute] = text_of(value)
         except ValueError as error:
-            faults.append(Fault("parameter", name, f"This is no attribute: {error}."))
+            faults.append(RequestFault("parameter", name, f"This is no attribute: {error}."))
     content_type = request.headers[hdrs.CONTENT_TYPE]
     try:
-        # Its parameters may have anything between their quotes.
+        # Quoted values of its parameters may contain any bytes.
         content_type.encode()
     except UnicodeEncodeError:
-        faults.append(Fault("parameter", "content-type", "It is not UTF-8."))
+        faults.append(RequestFault("parameter", "content-type", "It is not UTF-8."))
     if faults:
         raise invalid(faults)
     event["datacontenttype"] = content_type
     if body:
-        # What it holds is judged with the event; more than the one member it can't become.
+        # Checked to be one JSON value, so that it can't add members to the event.
         check_value(body)
         event["data"] = orjson.Fragment(body)
     return orjson.dumps(event)
 
 
 def text_of(value: str) -> str:
-    """Return the attribute that a header says.
+    """Return the attribute that a header encodes.
 
-    What stands in double quotes loses them, and the backslashes of what was escaped; then what is
-    percent-encoded is decoded, once. Source: CloudEvents 1.0.2, HTTP Protocol Binding, 3.1.3.2.
+    Double quotes and the backslashes of escapes are removed; then percent-encoding is decoded once.
+    Source: CloudEvents 1.0.2, HTTP Protocol Binding, 3.1.3.2.
 
     Args:
-        value: As aiohttp has it: what is no UTF-8 is half of a surrogate pair.
+        value: As aiohttp decodes it, with surrogates for bytes that are not UTF-8.
 
     Raises:
-        ValueError: It is no UTF-8, or a double quote has no other one.
+        ValueError: It is not UTF-8, or a double quote is not closed.
     """
     if '"' in value:
         outside = _QUOTED.sub("", value)
         if '"' in outside:
-            raise ValueError("a double quote has no other one")
+            raise ValueError("a double quote is not closed")
         value = _QUOTED.sub(lambda quoted: _ESCAPED.sub(r"\1", quoted[1]), value)
     try:
         return unquote_to_bytes(value.encode("utf-8", "surrogateescape")).decode()
@@ -263,7 +263,7 @@ ENDPOINT: Final = Endpoint(
     permission=WRITE,
     answers=(
         Answer(
-            "All of it is in the log.",
+            "All events are in the log.",
             (Written, BatchWritten),
             headers=(POSITION,),
             links={
@@ -299,7 +299,7 @@ ENDPOINT: Final = Endpoint(
         ),
     ),
     headers=(
-        Parameter(POSITION, "The position of the answer holds this one, too.", freshness.Position),
+        Parameter(POSITION, "The position of the answer includes this one.", freshness.Position),
         *_attributes(),
     ),
 )

@@ -1,8 +1,8 @@
-"""`GET /jobs/{id}` and `GET /jobs/{id}/history`: one job, and what happened to it.
+"""`GET /jobs/{id}` and `GET /jobs/{id}/history`: one job, and its events.
 
-`GET /job?id=` and `GET /job/history?id=` are the same for any id: a path can't say all of them. `.`
-and `..` are taken away by clients and proxies, however they are written (RFC 3986, 5.2.4), and
-`search`, `summary`, `statuses` and `events` are paths of their own.
+`GET /job?id=` and `GET /job/history?id=` are the same for any id, since a path can't name all of
+them: clients and proxies remove `.` and `..`, even percent-encoded (RFC 3986, 5.2.4), and `search`,
+`summary`, `statuses` and `events` are other paths.
 """
 
 from __future__ import annotations
@@ -26,11 +26,10 @@ from services.api.http.requests import (
     HistoryQuery,
     JobByIdQuery,
     JobQuery,
-    page_size,
     read_query,
 )
 from services.api.problems.problems import NOT_FOUND, PAST_GONE, Problem, not_found
-from services.api.routes.reach import Known, reach_cut, reach_position, surely
+from services.api.routes.reach import IsCertain, reach_cut, reach_position, read_until_certain
 from services.api.service import Service
 from services.api.serving.endpoint import (
     FRESHNESS,
@@ -43,7 +42,7 @@ from services.api.serving.endpoint import (
 )
 from services.api.store import is_recovering
 
-#: Events whose bodies are in memory before their bytes are counted.
+#: Events that are read before their bytes are counted.
 _AT_ONCE: Final = 50
 _UNSEEN: Final = "You see no job of this id."
 
@@ -51,8 +50,8 @@ _UNSEEN: Final = "You see no job of this id."
 async def job(service: Service, request: web.Request, identity: Identity) -> web.StreamResponse:
     """Answer with one job as it is at the end of the log, or with `asOf` as it was then.
 
-    The ids `search`, `summary`, `statuses`, `events`, `.` and `..` can't be said in a path: ask for
-    such jobs by `GET /job`.
+    The ids `search`, `summary`, `statuses`, `events`, `.` and `..` can't be named in a path: use
+    `GET /job` for such jobs.
     """
     query = read_query(JobQuery, request.rel_url.raw_query_string)
     return await _job(service, request, identity, request.match_info["id"], query.as_of)
@@ -71,7 +70,7 @@ async def _job(
 ) -> web.StreamResponse:
     if as_of is not None:
         await reach_cut(service, as_of, user=identity.caller.user, live=True)
-    # Last: what only the tail holds it may have lost by another turn of the event loop.
+    # Last, in the same step of the event loop as the read: later the tail may have lost records.
     await reach_position(service, request, live=True)
     if as_of is not None:
         return await _job_then(service, job_id, identity, as_of)
@@ -80,7 +79,7 @@ async def _job(
 
 
 async def history(service: Service, request: web.Request, identity: Identity) -> web.StreamResponse:
-    """Answer with a job's events in order, those that were ignored too, and why."""
+    """Answer with a job's events in order, including ignored ones and why they were ignored."""
     query = read_query(HistoryQuery, request.rel_url.raw_query_string)
     job_id = request.match_info["id"]
     path = f"/jobs/{quote(job_id, safe='')}/history?"
@@ -104,8 +103,8 @@ async def _history(
     query: HistoryQuery,
     path: str,
 ) -> web.StreamResponse:
-    """Answer with a page of a job's events; the next one is asked for at `path`."""
-    size = page_size(query, service.bounds.page)
+    """Answer with a page of a job's events; `path` is that of the next page."""
+    size = query.size
     await reach_position(service, request, live=True)
     asked = (query.from_offset, size + 1)
     found, partition, headers, trail = await _find(service, identity.caller, job_id, asked)
@@ -122,7 +121,7 @@ async def _history(
 async def _bodies_of(
     service: Service, caller: Caller, job_id: str, partition: int, entries: Sequence[TrailEntry]
 ) -> tuple[Sequence[TrailEntry], dict[int, bytes | None]]:
-    """Return the bodies of as many events as may be on a page, and which these are."""
+    """Return the entries that fit on a page, and the bodies of their events by offset."""
     left = service.reads.limits.page_bytes
     found: dict[int, bytes | None] = {}
     for at in range(0, len(entries), _AT_ONCE):
@@ -142,12 +141,12 @@ async def _job_then(
     service: Service, job_id: str, identity: Identity, cut: Cut
 ) -> web.StreamResponse:
     caller = identity.caller
-    # Whoever may see it now: who sees a job may have changed, and what the caller saw then is
-    # decided by the job as it was.
+    # The audience may have changed: whether the caller could see the job is decided by the job as
+    # it was.
     everybody = Caller(caller.user, reads_all=True)
     found, partition, headers, _trail = await _find(service, everybody, job_id)
     if not caller.sees(found) and not _was_for_others(service, found, partition):
-        # Nor was it ever theirs. What takes long, or waits for its turn, would tell them of it.
+        # They never could see it. A longer answer would reveal that the job exists.
         raise await _unseen(service, caller.user, partition)
     try:
         then, said = await service.past.look_back(found, partition, cut, caller.user)
@@ -156,7 +155,7 @@ async def _job_then(
             raise
         raise await _unseen(service, caller.user, partition) from None
     if then is None or not (caller.sees(found) or was_for_others(said, then)):
-        # Before anything is read that may fail: nothing tells them that there is such a job.
+        # Before the log is read: an error there would reveal that the job exists.
         raise await _unseen(service, caller.user, partition)
     if not then.whole:
         place = Cursor(found.created_at, found.id)
@@ -167,7 +166,7 @@ async def _job_then(
         except Problem:
             if caller.sees(found):
                 raise
-            # Whether it was theirs nobody can tell now; that it is there, nobody may tell.
+            # Whether they could see it is not known now, so that it exists must not be revealed.
             raise await _unseen(service, caller.user, partition) from None
     if not caller.sees(found):
         raise await _unseen(service, caller.user, partition)
@@ -175,7 +174,7 @@ async def _job_then(
 
 
 def _was_for_others(service: Service, job: Job, partition: int) -> bool:
-    """Tell whether it was said more than once whose a job is."""
+    """Tell whether the audience of a job was set more than once."""
     with service.store.some() as snapshot:
         trail = None if job.earlier is None else snapshot.trail(job.id)
         beyond = kept_trail(job)
@@ -187,54 +186,58 @@ def _was_for_others(service: Service, job: Job, partition: int) -> bool:
     return first != last
 
 
-#: A job, its partition, the headers of an answer about it, and a part of its trail, packed.
+#: A job, its partition, the headers of the answer, and the wanted part of its trail, packed.
 _Found = tuple[Job, int, dict[str, str], bytes]
-#: From which offset on, and how many events.
-_Page = tuple[int, int]
+#: The first offset, and how many events.
+_HistoryRange = tuple[int, int]
 
 
-async def _find(service: Service, caller: Caller, job_id: str, page: _Page | None = None) -> _Found:
+async def _find(
+    service: Service, caller: Caller, job_id: str, page: _HistoryRange | None = None
+) -> _Found:
     """Return a job.
 
     Args:
         service: The service.
         caller: Who asks.
         job_id: Which.
-        page: Which part of its trail is wanted.
+        page: The part of its trail that is wanted, if any.
 
     Raises:
         Problem: 404 where the caller sees no such job; 503 while that is not certain.
     """
-    found = await surely(service, caller.user, lambda: _look(service, caller, job_id, page))
+    found = await read_until_certain(
+        service, caller.user, lambda: _read(service, caller, job_id, page)
+    )
     if found is None:
         raise not_found(_UNSEEN)
     return found
 
 
-def _look(
-    service: Service, caller: Caller, job_id: str, page: _Page | None
-) -> tuple[_Found | None, Known | None]:
+def _read(
+    service: Service, caller: Caller, job_id: str, page: _HistoryRange | None
+) -> tuple[_Found | None, IsCertain | None]:
     with service.store.some() as snapshot:
         partitions = service.store.partitions
         partition = partition_of(job_id, partitions)
-        held = snapshot.held
-        if partition in held.recovering:
-            raise is_recovering(held)
-        # Whether they see it before anything of it is read: one of somebody else takes as long as
-        # one that is not there.
+        watermark = snapshot.held
+        if partition in watermark.recovering:
+            raise is_recovering(watermark)
+        # Checked before the job is read, so that one of another user takes as long as one that does
+        # not exist.
         seen = caller.reads_all or snapshot.states(caller, [job_id])
         jobs = snapshot.watched([job_id]) if seen else {}
         service.overlay.lay_over(snapshot, caller, [job_id], jobs, partitions)
-        headers = service.freshness.headers(service.freshness.with_tail(held))
+        headers = service.freshness.headers(service.freshness.with_tail(watermark))
         if job_id in jobs:
             found = jobs[job_id]
             trail = b"" if page is None else _part(snapshot, found, partition, page)
             return (found, partition, headers, trail), None
-    return None, _doubt(service, partition, held)
+    return None, _certainty(service, partition, watermark)
 
 
-def _part(snapshot: Snapshot, job: Job, partition: int, page: _Page) -> bytes:
-    """Return entries among which those of a page are: of a long trail not all is read."""
+def _part(snapshot: Snapshot, job: Job, partition: int, page: _HistoryRange) -> bytes:
+    """Return entries that include those of a page; of a long trail only a part is read."""
     beyond = kept_trail(job)
     if job.earlier is None:
         return beyond
@@ -243,26 +246,26 @@ def _part(snapshot: Snapshot, job: Job, partition: int, page: _Page) -> bytes:
     return beyond if stored is None else stored.page(*page) + beyond
 
 
-def _doubt(service: Service, partition: int, held: Watermark) -> Known | None:
-    """Return what tells when it is known what is not in a partition; None where it is."""
-    coverage = service.coverage
-    if coverage.knows(held, (partition,)):
+def _certainty(service: Service, partition: int, watermark: Watermark) -> IsCertain | None:
+    """Return what tells when absence in a partition is certain; None if it is certain now."""
+    absence = service.absence
+    if absence.is_certain(watermark, (partition,)):
         return None
-    return lambda later: coverage.knows(later, (partition,))
+    return lambda later: absence.is_certain(later, (partition,))
 
 
 async def _unseen(service: Service, user: str, partition: int) -> Problem:
-    """Return the answer about a job that the caller does not see: the same as if it were not there.
+    """Return the answer for a job that the caller may not see: the same as for an absent one.
 
     Raises:
-        Problem: 503 while one that is not there is answered so.
+        Problem: 503 while absence is not certain.
     """
 
-    def look() -> tuple[None, Known | None]:
+    def look() -> tuple[None, IsCertain | None]:
         with service.store.some() as snapshot:
-            return None, _doubt(service, partition, snapshot.held)
+            return None, _certainty(service, partition, snapshot.held)
 
-    await surely(service, user, look)
+    await read_until_certain(service, user, look)
     return not_found(_UNSEEN)
 
 

@@ -1,4 +1,4 @@
-"""What every endpoint does before it reads: the position that the client wants, and the body."""
+"""Steps of endpoints before and around a read: positions, bodies, and reads that are certain."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from aiohttp import web
 from jobtrail.core.asof import Cut
 from jobtrail.core.position import Position, format_position, holds
 from projections.ports.read import Watermark
-from services.api.live.overlay import Ahead
+from services.api.live.overlay import TooManyNewEvents
 from services.api.problems.problems import Problem, behind, log_changed, too_large, unknown_yet
 from services.api.reads.freshness import POSITION, check_partitions, wanted_position
 from services.api.service import Service
 
-#: Seconds between two looks for something while it is not known whether it is there.
-_LOOK_AGAIN: Final = 0.25
-#: What each look but the first costs a caller, in requests: it takes what one does.
+#: Seconds between two reads of something that was not found, while absence is not certain.
+_RETRY_AFTER: Final = 0.25
+#: What each further read is charged, in requests.
 _PRICE: Final = 1.0
 
 
 async def reach_position(
     service: Service, request: web.Request, *, live: bool = False, name: str = POSITION
 ) -> Mapping[int, int]:
-    """Wait until a read gives its client what they wrote.
+    """Wait until a read reaches the position that its client names.
 
     Args:
         service: The service.
         request: May name a position in a header.
-        live: Whether what the tail knows will be laid over the answer.
+        live: Whether the tail's records will be folded onto the answer.
         name: The header's name.
 
     Returns:
         The position that was named.
 
     Raises:
-        Problem: 400 for what is no position; 410 where it is one of another log; 503 where the
-            projections don't get there in time.
+        Problem: 400 if it is not a position; 410 if it is of another log; 503 if it is not reached
+            in time.
     """
     header = request.headers.get(name)
     if header is None:
@@ -51,23 +51,23 @@ async def reach_position(
 
 
 def _user(service: Service, request: web.Request) -> str:
-    """Return who sent a request that was let in."""
-    known = service.gate.identify(request.headers.get("Authorization"))
-    return "" if known is None else known.caller.user
+    """Return the user of an authenticated request."""
+    found = service.gate.identify(request.headers.get("Authorization"))
+    return "" if found is None else found.caller.user
 
 
 async def reach_cut(service: Service, cut: Cut, *, user: str, live: bool = False) -> None:
-    """Wait until a read can tell what was true at a position.
+    """Wait until a read can answer for a position of the past.
 
     Args:
         service: The service.
         cut: May name a position.
         user: Who asks.
-        live: Whether what the tail knows will be laid over the answer.
+        live: Whether the tail's records will be folded onto the answer.
 
     Raises:
-        Problem: 400 for what is no position in this log; 410 where it is one of another log; 503
-            where the projections don't get there in time.
+        Problem: 400 if it is not a position in this log; 410 if it is of another log; 503 if it is
+            not reached in time.
     """
     if cut.instant is None:
         with service.store.some():
@@ -78,79 +78,81 @@ async def reach_cut(service: Service, cut: Cut, *, user: str, live: bool = False
 async def _reach(
     service: Service, wanted: Mapping[int, int], user: Callable[[], str], *, live: bool
 ) -> None:
-    """Wait until a read holds a position, and prove that it is one of this log.
+    """Wait until a read reaches a position, and prove that it is of this log.
 
-    When it returns, both are so in this turn of the event loop: what only the tail holds it may
-    lose by the next one.
+    Both are true in this step of the event loop only: by the next one the tail may have lost
+    records.
     """
     proven = False
     while True:
         with service.store.some() as snapshot:
-            held = snapshot.held
-        holding = service.freshness.with_tail(held) if live else held
-        if not holds(holding.position, wanted):
+            watermark = snapshot.held
+        reached = service.freshness.with_tail(watermark) if live else watermark
+        if not holds(reached.position, wanted):
             if await service.progress.reaches(wanted):
                 continue
             raise _not_reached(service, wanted)
-        if proven or not service.proofs.doubtful(wanted, held):
+        if proven or not service.proofs.unproven(wanted, watermark):
             return
         assert isinstance(wanted, Position)
-        await service.proofs.prove(user(), wanted, held)
+        await service.proofs.prove(user(), wanted, watermark)
         proven = True
 
 
 def _not_reached(service: Service, wanted: Mapping[int, int]) -> Problem:
-    """Return the answer to who wants a position that was not reached in time."""
+    """Return the problem for a position that was not reached in time."""
     end = service.buffer.end
     for partition, offset in wanted.items():
-        if service.coverage.is_level(partition) and end(partition) < offset:
-            # Whoever wrote it was told so when the log had it.
+        if service.absence.has_all_of(partition) and end(partition) < offset:
+            # The log had these records when their position was given out, so it has lost them.
             return log_changed()
     return behind(f"The projections did not reach {format_position(wanted, {})} in time.")
 
 
 _T = TypeVar("_T")
-#: Tells what the projections hold whether there is no doubt left.
-Known = Callable[[Watermark], bool]
+#: Tells whether a result is certain, given the watermark of the projections.
+IsCertain = Callable[[Watermark], bool]
 
 
-async def surely(service: Service, user: str, read: Callable[[], tuple[_T, Known | None]]) -> _T:
-    """Read until nothing that was not found may be there all the same.
+async def read_until_certain(
+    service: Service, user: str, read: Callable[[], tuple[_T, IsCertain | None]]
+) -> _T:
+    """Read until the result is certain: what was not found is absent.
 
     Args:
         service: The service.
         user: Who asks.
-        read: Reads; returns what it found, and None where nothing is in doubt, else what tells
-            when that may be over.
+        read: Returns its result, and None if that is certain, else a function that tells when it
+            may be.
 
     Raises:
-        Problem: 503 where it stays in doubt; what `read` raises.
+        Problem: 503 where it does not become certain in time; what `read` raises.
     """
     clock = asyncio.get_running_loop().time
     until = clock() + service.timeouts.position
     while True:
         try:
-            found, known = read()
-        except Ahead as ahead:
+            found, is_certain = read()
+        except TooManyNewEvents as ahead:
             await service.overlay.catch_up(
                 service.store, ahead.ids, until, partial(service.turns.pause, user)
             )
             continue
-        if known is None:
+        if is_certain is None:
             return found
         left = until - clock()
         if left <= 0:
             raise unknown_yet()
-        # It may be found before the doubt is over, so it is looked for from time to time.
-        await service.progress.until(known, min(left, _LOOK_AGAIN))
-        await look_again(service, user)
+        # It may be found before that, so it is read again from time to time.
+        await service.progress.until(is_certain, min(left, _RETRY_AFTER))
+        await pause_before_retry(service, user)
 
 
-async def look_again(service: Service, user: str) -> None:
-    """Wait until a request may look once more for what it did not find.
+async def pause_before_retry(service: Service, user: str) -> None:
+    """Wait until a request may read again what it did not find.
 
-    All who wait for the same are woken together, so they go on by turns of callers; and each pays
-    for its looks, as if it had asked again.
+    All who wait for the same condition are woken together, so they go on by turns of callers. Each
+    further read is charged as a request.
 
     Args:
         service: The service.
@@ -164,8 +166,8 @@ async def read_all(service: Service, request: web.Request) -> bytes:
     """Return the body of a request.
 
     Raises:
-        HTTPException: 408 where it does not arrive in time, 415 where it has a content coding.
-        Problem: 413 where it is too large.
+        HTTPException: 408 if it does not arrive in time, 415 if it has a content coding.
+        Problem: 413 if it is too large.
     """
     coding = request.headers.get("Content-Encoding", "identity").lower()
     if coding != "identity":

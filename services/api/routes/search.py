@@ -12,35 +12,35 @@ from jobtrail.core.asof import Cut
 from projections.ports.meter import TooLong
 from projections.ports.read import Cursor, Snapshot, Watermark
 from services.api.access.auth import Identity
-from services.api.http.answers import answer, encode, job_answer, line_answer, whole
+from services.api.http.answers import answer, encode, encoded_answer, job_answer, line_answer
 from services.api.http.cursors import Place
-from services.api.http.requests import SearchQuery, page_size, read_search
+from services.api.http.requests import SearchQuery, read_search
 from services.api.problems.problems import PAST_GONE
 from services.api.routes.reach import reach_cut, reach_position
 from services.api.service import Service
 from services.api.serving.endpoint import FRESHNESS, LONG_READS, Answer, Endpoint, Link
 
-#: No store has more jobs; what lies behind is empty, and so is what lies behind this.
+#: More jobs than any store has: a larger offset gives the same empty page.
 _FARTHEST: Final = 2**31
-#: Larger pages are read beside the event loop: each job takes it 3 us.
+#: Jobs; larger pages are long reads, since each job takes the event loop 3 us.
 _BRIEF: Final = 100
 
 
 async def search(service: Service, request: web.Request, identity: Identity) -> web.StreamResponse:
     """Find jobs, newest first, page by page.
 
-    `next` of a page leads to the one behind it, with the same filters: no job is skipped or shown
-    twice while new ones arrive. The order is that of `createdAt`, descending, then that of `id`.
+    `next` of a page leads to the following one, with the same filters: no job is skipped or shown
+    twice while new ones arrive. Jobs are ordered by `createdAt`, descending, then by `id`.
 
     A page may have fewer jobs than asked for, or none, although there is a `next`: one request
-    looks at 20,000 jobs at most, whether they match or not, and answers with 2 MiB of them at most.
+    reads 20,000 jobs at most, whether they match or not, and answers with 2 MiB of them at most.
     Only a page whose `next` is null is the last one.
 
-    With `asOf` everything is as it was then: who saw what, the order, and what the filters are held
-    against. One request then looks at 10,000 jobs at most.
+    With `asOf` everything is as it was then: which jobs the caller could see, the order, and the
+    values that the filters compare. One request then reads 10,000 jobs at most.
     """
     query = read_search(request.rel_url.raw_query_string)
-    size = page_size(query, service.bounds.page)
+    size = query.size
     place = service.cursors.place(query)
     await reach_position(service, request)
     if query.as_of is not None:
@@ -51,7 +51,7 @@ async def search(service: Service, request: web.Request, identity: Identity) -> 
         try:
             return _search_at_once(service, identity, query, size, place)
         except TooLong:
-            # It has cost no more than a large page.
+            # The try has cost no more than a large page.
             service.reads.was_too_long(user, query.filters, place.skip)
     return await _search_some(service, identity, query, size, place)
 
@@ -66,8 +66,8 @@ def _search_at_once(
     """
     began = perf_counter()
     with service.store.snapshot() as snapshot, snapshot.meter:
-        held = snapshot.held
-        place.check(held.lineage)
+        watermark = snapshot.held
+        place.check(watermark.lineage)
         lines = snapshot.search(
             identity.caller,
             query.filters,
@@ -80,15 +80,15 @@ def _search_at_once(
     if len(lines) > size:
         del lines[size:]
         last = lines[-1][0]
-        following = service.cursors.next_page(query, Cursor(last[2], last[0]), held.lineage)
-    headers = _headers(service, held, "store", read, following)
+        following = service.cursors.next_page(query, Cursor(last[2], last[0]), watermark.lineage)
+    headers = _headers(service, watermark, "store", read, following)
     return answer({"jobs": [line_answer(*line) for line in lines], "next": following}, headers)
 
 
 async def _search_some(
     service: Service, identity: Identity, query: SearchQuery, size: int, place: Place
 ) -> web.StreamResponse:
-    """Answer with what matches among the next jobs, read beside the event loop."""
+    """Answer with what matches among the next jobs, as a long read."""
     began = perf_counter()
     caller, limits, cursors = identity.caller, service.reads.limits, service.cursors
     service.outgoing.check(caller.user)
@@ -108,27 +108,29 @@ async def _search_some(
         following = None
         if part.reached is not None:
             following = cursors.next_page(query, part.reached, lineage, part.skip)
-        # Here too, since it takes as long as reading does.
+        # Encoded in the thread too, since that takes as long as reading.
         jobs = [line_answer(*line) for line in part.lines]
         return encode({"jobs": jobs, "next": following}), following
 
-    (body, following), held = await service.reads.read(caller.user, read)
-    return whole(body, _headers(service, held, "store", perf_counter() - began, following))
+    (body, following), watermark = await service.reads.read(caller.user, read)
+    return encoded_answer(
+        body, _headers(service, watermark, "store", perf_counter() - began, following)
+    )
 
 
 def _headers(
-    service: Service, held: Watermark, what: str, seconds: float, following: str | None
+    service: Service, watermark: Watermark, what: str, seconds: float, following: str | None
 ) -> dict[str, str]:
     """Return the headers of a page.
 
     Args:
         service: The service.
-        held: By the projections that were read.
-        what: Was read.
+        watermark: Of the projections that were read.
+        what: The name of the read in `Server-Timing`.
         seconds: That it took.
-        following: Where the next page is; None where there is none.
+        following: The URL of the next page; None if there is none.
     """
-    headers = service.freshness.headers(held)
+    headers = service.freshness.headers(watermark)
     headers["Server-Timing"] = f"{what};dur={seconds * 1000:.3f}"
     if following is not None:
         headers["Link"] = f'<{following}>; rel="next"'
@@ -152,12 +154,14 @@ async def _search_past(
         after=place.after,
         skip=min(place.skip, _FARTHEST),
     )
-    place.check(page.held.lineage)
+    place.check(page.watermark.lineage)
     read = perf_counter() - began
     following = None
     if page.reached is not None:
-        following = service.cursors.next_page(query, page.reached, page.held.lineage, page.skip)
-    headers = _headers(service, page.held, "past", read, following)
+        following = service.cursors.next_page(
+            query, page.reached, page.watermark.lineage, page.skip
+        )
+    headers = _headers(service, page.watermark, "past", read, following)
     return answer({"jobs": [job_answer(job) for job in page.jobs], "next": following}, headers)
 
 

@@ -16,7 +16,7 @@ from projections.ports.read import Caller, Watermark
 from services.api.access.auth import Identity
 from services.api.http.answers import LongAnswer, Members, answer, status_answer
 from services.api.http.requests import NoQuery, StatusesBody, read_body, read_query
-from services.api.problems.problems import TOO_MANY_WAITS, Fault, invalid
+from services.api.problems.problems import TOO_MANY_WAITS
 from services.api.reads.freshness import Freshness
 from services.api.routes.current_states import (
     AT_ONCE,
@@ -25,17 +25,17 @@ from services.api.routes.current_states import (
     many_states,
     states_at_end,
 )
-from services.api.routes.reach import Known, reach_position, read_all, surely
+from services.api.routes.reach import IsCertain, reach_position, read_all, read_until_certain
 from services.api.service import Service
 from services.api.serving.endpoint import FRESHNESS, READS, Answer, Endpoint
 from services.api.waits.watching import Wait
 
-#: States by their jobs' ids, None for what the caller no longer sees; headers.
+#: States by id of the job, None for a job that the caller may no longer see; headers.
 _Found = tuple[dict[str, Status | None], dict[str, str]]
 
 
-class _Asked(NamedTuple):
-    """What a held wait keeps of its request."""
+class _StatusesRequest(NamedTuple):
+    """What an open wait keeps of its request."""
 
     ids: tuple[str, ...]
     wait: int
@@ -46,26 +46,26 @@ class _Asked(NamedTuple):
 async def statuses(
     service: Service, request: web.Request, identity: Identity
 ) -> web.StreamResponse:
-    """Answer with the states of jobs, once they have ended where that is wanted.
+    """Answer with the states of jobs; with `wait`, once they have ended.
 
-    The states are those at the end of the log. A job that the caller does not see is left out as
-    one that is unknown is; while it is not known whether there is such a job, because this process
-    does not know the log to its end, there is no answer: after 5 s 503.
+    The states are those at the end of the log. A job that the caller may not see is left out, as an
+    unknown one is. While it is not certain whether a job exists, because this process has not read
+    the log to its end, there is no answer; after 5 s it is 503.
 
     With `wait` the answer comes as soon as the jobs have ended, or when the time is up, with the
-    states as they then are; a line feed may come every 15 s before it, so that no proxy cuts the
-    connection. Events are looked at one by one, in their order in the log from where the wait
-    begins: it ends at the first at which all (or any) of the jobs have ended, and answers with the
-    states right after that event, whatever comes next. Only while a process is too far behind the
-    log to have all of its events, or a job has more of them beyond the projections than are folded
-    at one go, does it see the states every now and then. A job that is unknown holds a wait for
-    5 s from when that is certain. A service that is stopped answers 503, or cuts
-    the connection where a line feed has been sent: such an answer has no end, ask again.
+    states at that time; a line feed may come every 15 s before it, so that no proxy closes the
+    connection. The wait follows the events one by one, in their order in the log from where it
+    begins: it ends with the first event after which all (or any) of the jobs have ended, and
+    answers with the states right after that event, whatever comes next. Only while a process lags
+    too far to have all events, or a job has more of them beyond the projections than are folded in
+    one step, it sees the states from time to time. An unknown job keeps a wait open for 5 s from
+    when it is certain that it does not exist. A service that stops answers 503, or closes the
+    connection if a line feed has been sent: such an answer has no end, ask again.
 
-    The body is read as JSON whatever content type it is sent with.
+    The body is parsed as JSON, whatever content type it is sent with.
     """
     read_query(NoQuery, request.rel_url.raw_query_string)
-    asked = _asked(await read_all(service, request), service.bounds.ids)
+    asked = _asked(await read_all(service, request))
     await reach_position(service, request, live=True)
     if asked.wait:
         return await _wait(service, request, identity, asked)
@@ -78,15 +78,17 @@ async def statuses(
     return await _many(service, request, identity.caller, asked)
 
 
-async def _few(service: Service, caller: Caller, asked: _Asked) -> web.StreamResponse:
-    known, headers = await surely(service, caller.user, lambda: _read(service, caller, asked.ids))
-    return answer(_content(asked, asked.ids, known), headers)
+async def _few(service: Service, caller: Caller, asked: _StatusesRequest) -> web.StreamResponse:
+    by_id, headers = await read_until_certain(
+        service, caller.user, lambda: _read(service, caller, asked.ids)
+    )
+    return answer(_content(asked, asked.ids, by_id), headers)
 
 
 async def _many(
-    service: Service, request: web.Request, caller: Caller, asked: _Asked
+    service: Service, request: web.Request, caller: Caller, asked: _StatusesRequest
 ) -> web.StreamResponse:
-    """Answer in steps, between which others are served."""
+    """Answer in steps, with other requests served in between."""
     service.outgoing.check(caller.user)
     first: list[Watermark] = []
     long = LongAnswer(
@@ -96,47 +98,50 @@ async def _many(
     )
     with Members(long, service.reads.limits.page_bytes, service.outgoing, caller.user) as members:
         async for ids, states in many_states(service, caller, asked.ids):
-            known = states.known
+            by_id = states.by_id
             first.append(states.fresh)
-            missing = [job_id for job_id in ids if known.get(job_id) is None]
-            if missing and _doubt(service, states.held, missing) is not None:
-                more = await surely(service, caller.user, partial(_read, service, caller, missing))
-                known |= more[0]
-            await members.add(_content(asked, ids, known))
+            missing = [job_id for job_id in ids if by_id.get(job_id) is None]
+            if missing and _certainty(service, states.watermark, missing) is not None:
+                more = await read_until_certain(
+                    service, caller.user, partial(_read, service, caller, missing)
+                )
+                by_id |= more[0]
+            await members.add(_content(asked, ids, by_id))
         return await members.end()
 
 
-def _read(service: Service, caller: Caller, ids: Sequence[str]) -> tuple[_Found, Known | None]:
+def _read(service: Service, caller: Caller, ids: Sequence[str]) -> tuple[_Found, IsCertain | None]:
     """Read the states of a few jobs at the log's end, and the headers of the answer."""
     began = perf_counter()
-    known, held, fresh = states_at_end(service, caller, ids)
+    by_id, watermark, fresh = states_at_end(service, caller, ids)
     headers = service.freshness.headers(fresh)
     headers["Server-Timing"] = f"store;dur={(perf_counter() - began) * 1000:.3f}"
-    if len(known) == len(ids) and None not in known.values():
-        return (known, headers), None
-    return (known, headers), _doubt(service, held, [i for i in ids if known.get(i) is None])
+    if len(by_id) == len(ids) and None not in by_id.values():
+        return (by_id, headers), None
+    return (by_id, headers), _certainty(
+        service, watermark, [i for i in ids if by_id.get(i) is None]
+    )
 
 
-def _doubt(service: Service, held: Watermark, missing: Sequence[str]) -> Known | None:
-    """Return what tells when it is known that these jobs are not there; None where it is."""
-    coverage = service.coverage
-    if coverage.knows(held, held.position):
+def _certainty(service: Service, watermark: Watermark, missing: Sequence[str]) -> IsCertain | None:
+    """Return what tells when absence of jobs is certain; None if it is certain now."""
+    absence = service.absence
+    if absence.is_certain(watermark, watermark.position):
         return None
     where = {partition_of(job_id, service.store.partitions) for job_id in missing}
-    return None if coverage.knows(held, where) else lambda later: coverage.knows(later, where)
+    if absence.is_certain(watermark, where):
+        return None
+    return lambda later: absence.is_certain(later, where)
 
 
-def _asked(raw: bytes, most: int) -> _Asked:
+def _asked(raw: bytes) -> _StatusesRequest:
     body = read_body(StatusesBody, raw)
-    if len(body.job_ids) > most:
-        detail = f"List should have at most {most} items, not {len(body.job_ids)}."
-        raise invalid([Fault("pointer", "/jobIds", detail)])
     ids = tuple(dict.fromkeys(body.job_ids))
-    return _Asked(ids, body.wait, body.until == "any", body.include_unknown)
+    return _StatusesRequest(ids, body.wait, body.until == "any", body.include_unknown)
 
 
 async def _wait(
-    service: Service, request: web.Request, identity: Identity, asked: _Asked
+    service: Service, request: web.Request, identity: Identity, asked: _StatusesRequest
 ) -> web.StreamResponse:
     user = identity.caller.user
     wait = await service.waits.register(
@@ -155,24 +160,24 @@ async def _wait(
                 if at:
                     await service.turns.pause(user)
                 ids = asked.ids[at : at + AT_ONCE]
-                known = {job_id: status_answer(jobs[job_id]) for job_id in ids if job_id in jobs}
-                await members.add(_content(asked, ids, known))
+                by_id = {job_id: status_answer(jobs[job_id]) for job_id in ids if job_id in jobs}
+                await members.add(_content(asked, ids, by_id))
             return await members.end()
     finally:
         service.waits.release(wait)
 
 
 def _headers(freshness: Freshness, wait: Wait) -> dict[str, str]:
-    position, held = wait.held()
-    return freshness.at_end(position) if held is None else freshness.headers(held)
+    position, watermark = wait.position()
+    return freshness.at_end(position) if watermark is None else freshness.headers(watermark)
 
 
 def _content(
-    asked: _Asked, ids: Sequence[str], known: Mapping[str, Status | None]
+    asked: _StatusesRequest, ids: Sequence[str], by_id: Mapping[str, Status | None]
 ) -> dict[str, Status]:
     content = {}
     for job_id in ids:
-        status = known.get(job_id)
+        status = by_id.get(job_id)
         if status is not None:
             content[job_id] = status
         elif asked.include_unknown:

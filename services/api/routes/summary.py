@@ -24,9 +24,9 @@ _COLUMNS: Final = [(str(state), STATE_CODES[state]) for state in sorted(STATES)]
 
 
 async def summary(service: Service, request: web.Request, identity: Identity) -> web.StreamResponse:
-    """Count jobs by type and state: those that the caller sees, each once.
+    """Count the jobs that the caller may see, by type and state.
 
-    With `asOf`, those that the caller saw then, as they were.
+    With `asOf`, those that the caller could see then, as they were.
     """
     query = read_query(SummaryQuery, request.rel_url.raw_query_string)
     await reach_position(service, request)
@@ -34,16 +34,16 @@ async def summary(service: Service, request: web.Request, identity: Identity) ->
         await reach_cut(service, query.as_of, user=identity.caller.user)
     began = perf_counter()
     if query.as_of is not None:
-        counts, held = await service.past.summary(identity.caller, query.filters, query.as_of)
+        counts, watermark = await service.past.summary(identity.caller, query.filters, query.as_of)
     else:
         try:
             with service.store.snapshot() as snapshot, snapshot.meter:
                 counts = snapshot.summary(identity.caller, query.filters)
-                held = snapshot.held
+                watermark = snapshot.held
         except TooLong:
             count = methodcaller("summary", identity.caller, query.filters)
-            counts, held = await service.reads.read(identity.caller.user, count)
-    headers = service.freshness.headers(held)
+            counts, watermark = await service.reads.read(identity.caller.user, count)
+    headers = service.freshness.headers(watermark)
     headers["Server-Timing"] = f"store;dur={(perf_counter() - began) * 1000:.3f}"
     return answer({"jobType": [_entry(name, of) for name, of in counts.items()]}, headers)
 

@@ -1,1 +1,1 @@
-"""From a request to its endpoint: who asks, what an endpoint is, and what went wrong."""
+"""From a connection to an endpoint: authentication, the table of endpoints, and error answers."""

@@ -1,4 +1,4 @@
-"""What an endpoint is: the one definition that routes, validates and documents it."""
+"""The definition of an endpoint, from which it is routed, validated and documented."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from services.api.service import Service
 Handler = Callable[[Service, web.Request, Identity], Awaitable[web.StreamResponse]]
 
 JSON: Final = "application/json"
-#: Of an answer that has no end.
+#: The content type of an answer without an end.
 STREAM: Final = "text/event-stream"
 #: The headers of every answer that was read from the projections.
 FRESHNESS: Final = (POSITION, LAG)
@@ -42,30 +42,30 @@ LONG_READS: Final = (*READS, READ_TOO_LONG)
 
 
 class Link(NamedTuple):
-    """What an answer leads to: an endpoint that takes a part of it.
+    """An endpoint that a client can call with a part of this answer.
 
-    Values may be runtime expressions of OpenAPI, as `$response.body#/id`.
+    Values may be runtime expressions of OpenAPI, such as `$response.body#/id`.
     """
 
-    #: The endpoint's name.
+    #: The name of that endpoint.
     to: str
     parameters: Mapping[str, str] = {}
     body: Mapping[str, Any] | None = None
 
 
 class Answer(NamedTuple):
-    """One answer of an endpoint that is no problem."""
+    """One successful answer of an endpoint."""
 
     description: str
-    #: The typed definition of its JSON, a tuple where it may be one of several; None for what is
-    #: no JSON.
+    #: The typed definition of its JSON, a tuple where it may be one of several; None for content
+    #: that is not JSON.
     shape: Any = None
     status: int = 200
-    #: The content types that it may have.
+    #: Its possible content types.
     media: tuple[str, ...] = (JSON,)
-    #: Beside those of every answer; what they mean is said in `services.api.openapi.headers`.
+    #: Beside those of every answer; `services.api.openapi.headers` describes them.
     headers: tuple[str, ...] = ()
-    #: By their names.
+    #: By name.
     links: Mapping[str, Link] = {}
 
 
@@ -96,16 +96,16 @@ class Endpoint(NamedTuple):
     handle: Handler
     query: type[Query]
     body: type[Request] | None = None
-    #: Needs no token.
+    #: Whether it needs no token.
     public: bool = False
-    #: The permission that it takes.
+    #: The permission that it requires.
     permission: str | None = None
-    #: What it answers. An endpoint without is none of the API: it is not documented.
+    #: Its successful answers. An endpoint without any is not part of the documented API.
     answers: tuple[Answer, ...] = ()
-    #: What it refuses with beyond what every endpoint does.
+    #: Its problems beside those that every endpoint may answer with.
     problems: tuple[Kind, ...] = ()
-    #: The bodies that it takes beside `body`.
+    #: The bodies that it accepts beside `body`.
     forms: tuple[Form, ...] = ()
-    #: Of the path, one for each of its names.
+    #: The parameters in its path, one for each name in braces.
     places: tuple[Parameter, ...] = ()
     headers: tuple[Parameter, ...] = ()

@@ -1,8 +1,10 @@
-"""Requests that never get as far as the application are answered with problems too.
+"""The part of the server below the application: connections, and requests that can't be parsed.
 
-aiohttp's parser gives up on a request with a plain text; this puts our form in its place, with
-the status that says what was too long. And while aiohttp hangs up on a client whose request does
-not come, it waits for ever for one that does not read its answer: this hangs up on it too.
+aiohttp answers a request that its parser refuses with plain text. Here such a request gets a
+problem, whose status says what was too long. aiohttp closes the connection of a client that does
+not send its request, but waits for ever for a client that does not read its answer. Here such a
+connection is closed too. Connections beyond the bound get a problem, which aiohttp has no way to
+give. Requests are routed by the application's router alone.
 """
 
 from __future__ import annotations
@@ -11,10 +13,10 @@ import asyncio
 import logging
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final, cast
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from services.api.http.answers import BASE_HEADERS
@@ -29,36 +31,33 @@ from services.api.problems.problems import (
 
 logger = logging.getLogger(__name__)
 
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-#: What answers which method of which path that has no names in it.
-DIRECT: Final = web.AppKey("direct", dict[tuple[str, str], _Handler])
-
 #: The longest request line: a search's filters and cursor. Bytes.
 MAX_LINE: Final = 16 * 1024
-#: The longest header: a token of 8 KiB and its name. Bytes; not the same as `MAX_LINE`, since
-#: that is how the two are told apart.
+#: The longest header: a token of 8 KiB and its name. Bytes. It must differ from `MAX_LINE`, since
+#: aiohttp's error names the bound that was exceeded and nothing else.
 MAX_HEADER: Final = 12 * 1024
 _TOO_MANY_HEADERS: Final = "Too many headers"
-#: Bytes that the kernel holds of an answer beyond those on their way. By itself it takes some MiB
-#: a connection, and a client that reads slowly looks for a long time as if it did not read at all.
+#: Bytes of an answer that the kernel buffers beyond those in flight. By default it buffers some
+#: MiB a connection, so that a slow client seems for a long time not to read at all.
 _UNSENT: Final = 128 * 1024
 _TCP_NOTSENT_LOWAT: Final[int | None] = getattr(socket, "TCP_NOTSENT_LOWAT", None)
-#: A connection that is closed sends nothing more.
+#: SO_LINGER with 0 seconds: closing the connection discards what is not sent yet.
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
-#: Bytes of an answer that a client has to take within `Timeouts.answer`: about 2 KiB a second.
-_TAKEN: Final = 64 * 1024
+#: Bytes of an answer that a client has to read within `Timeouts.answer`: about 2 KiB a second.
+_MIN_READ: Final = 64 * 1024
 
 
-#: Seconds in which a connection that is refused may say what it wants.
+#: Seconds that a refused connection has to send the first bytes of its request.
 _REFUSED_WITHIN: Final = 1.0
-#: Connections that are being refused at a time; further ones are cut.
+#: Refused connections that may wait for these bytes; further ones are closed without an answer.
 _MOST_REFUSED: Final = 1_000
 
 
 class _Refused(asyncio.Protocol):
-    """A connection beyond the bound: the answer to its first words is that there is no room.
+    """A connection beyond the bound: its first request is answered with a problem.
 
-    Not before them: what arrives at a closed connection takes the answer away with it.
+    The answer waits for the request: bytes that arrive at a closed connection reset it, and the
+    client then loses an answer that it has not read yet.
     """
 
     def __init__(self, transport: asyncio.Transport, over: Callable[[], None]) -> None:
@@ -67,8 +66,8 @@ class _Refused(asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_later(_REFUSED_WITHIN, transport.abort)
 
     def data_received(self, _data: bytes) -> None:
-        """Answer, and close."""
-        self._transport.write(_NO_ROOM)
+        """Answer and close."""
+        self._transport.write(_REFUSAL)
         self._transport.close()
 
     def connection_lost(self, _exc: Exception | None) -> None:
@@ -77,7 +76,7 @@ class _Refused(asyncio.Protocol):
         self._over()
 
 
-def _no_room() -> bytes:
+def _refusal() -> bytes:
     problem = too_many_connections()
     body = problem.body()
     headers = {
@@ -91,7 +90,7 @@ def _no_room() -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-_NO_ROOM: Final = _no_room()
+_REFUSAL: Final = _refusal()
 
 
 class _Protocol(web.RequestHandler):
@@ -103,24 +102,24 @@ class _Protocol(web.RequestHandler):
         **kwargs: Of aiohttp.
     """
 
-    __slots__ = ("_look", "_patience")
+    __slots__ = ("_check", "_timeouts")
 
     def __init__(self, manager: web.Server, timeouts: Timeouts, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
-        self._patience = timeouts
-        self._look: asyncio.TimerHandle | None = None
+        self._timeouts = timeouts
+        self._check: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take up a connection while there is room."""
+        """Accept the connection if fewer than the bound are open."""
         manager = self._manager
         assert isinstance(manager, _Server)
-        # uvloop's are transports by what they do, not by their class.
+        # uvloop's transports have the methods of `asyncio.Transport`, but another base class.
         stream = cast(asyncio.Transport, transport)
         if manager.is_full:
             manager.refuse(stream)
             return
         super().connection_made(transport)
-        # So that it is told of anything that the client does not take, even as it hangs up.
+        # So `pause_writing` is called for any byte that the client does not read.
         stream.set_write_buffer_limits(high=0)
         sock = transport.get_extra_info("socket")
         if _TCP_NOTSENT_LOWAT is not None and sock is not None:
@@ -128,41 +127,41 @@ class _Protocol(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget the client."""
-        self._stop_looking()
+        self._stop_checking()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Wait for a client that has not taken all that is sent to it."""
+        """Start to watch a client that has not read everything that was sent."""
         super().pause_writing()
         if self.transport is not None:
-            self._look_later(self.transport)
+            self._check_later(self.transport)
 
     def resume_writing(self) -> None:
-        """Go on: the client has taken everything."""
-        self._stop_looking()
+        """Stop watching: the client has read everything."""
+        self._stop_checking()
         super().resume_writing()
 
-    def _look_later(self, transport: asyncio.Transport) -> None:
+    def _check_later(self, transport: asyncio.Transport) -> None:
         left = transport.get_write_buffer_size()
-        self._look = self._loop.call_later(
-            self._patience.answer, self._has_taken_enough, transport, left
+        self._check = self._loop.call_later(
+            self._timeouts.answer, self._check_progress, transport, left
         )
 
-    def _has_taken_enough(self, transport: asyncio.Transport, before: int) -> None:
-        """Hang up on a client that hardly reads: its answer would be in memory for ever."""
-        if before - transport.get_write_buffer_size() >= _TAKEN:
-            self._look_later(transport)
+    def _check_progress(self, transport: asyncio.Transport, before: int) -> None:
+        """Close the connection of a client that hardly reads: its answer would stay in memory."""
+        if before - transport.get_write_buffer_size() >= _MIN_READ:
+            self._check_later(transport)
         else:
             logger.info("action=hung_up the client does not read its answer")
             if (sock := transport.get_extra_info("socket")) is not None:
-                # Or the kernel would go on sending what it has, for as long as that takes.
+                # Else the kernel would go on sending what it has buffered.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
             transport.abort()
 
-    def _stop_looking(self) -> None:
-        if self._look is not None:
-            self._look.cancel()
-            self._look = None
+    def _stop_checking(self) -> None:
+        if self._check is not None:
+            self._check.cancel()
+            self._check = None
 
     def handle_error(
         self,
@@ -173,7 +172,7 @@ class _Protocol(web.RequestHandler):
     ) -> web.StreamResponse:
         """Answer a request that failed outside of the application."""
         if request.writer.output_size > 0:
-            # Only a broken connection says that the part that is out is not the whole.
+            # Only a broken connection tells the client that the answer is incomplete.
             raise ConnectionResetError("the answer can't be finished") from exc
         if isinstance(exc, HttpProcessingError):
             problem = _unreadable(exc)
@@ -194,31 +193,24 @@ def _unreadable(error: HttpProcessingError) -> Problem:
 
 
 class _Server(web.Server):
-    def __init__(
-        self,
-        like: web.Server,
-        direct: Mapping[tuple[str, str], _Handler],
-        most: int,
-        timeouts: Timeouts,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, like: web.Server, most: int, timeouts: Timeouts, **kwargs: Any) -> None:
         super().__init__(
-            _directed(direct, like.request_handler),
+            like.request_handler,
             request_factory=like.request_factory,
             handler_cancellation=like.handler_cancellation,
             **kwargs,
         )
         self._most = most
-        self._patience = timeouts
+        self._timeouts = timeouts
         self._refusing = 0
 
     @property
     def is_full(self) -> bool:
-        """Whether there are as many connections as there may be."""
+        """Whether as many connections as allowed are open."""
         return len(self._connections) >= self._most
 
     def refuse(self, transport: asyncio.Transport) -> None:
-        """Say that there is no room."""
+        """Answer the connection's first request with a problem."""
         if self._refusing >= _MOST_REFUSED:
             transport.abort()
             return
@@ -229,52 +221,32 @@ class _Server(web.Server):
         self._refusing -= 1
 
     def __call__(self) -> web.RequestHandler:
-        return _Protocol(self, self._patience, loop=self._loop, **self._kwargs)
-
-
-def _directed(direct: Mapping[tuple[str, str], _Handler], otherwise: Any) -> Any:
-    """Return what answers requests: most of them without a look through the application's routes.
-
-    Args:
-        direct: See `DIRECT`.
-        otherwise: The application's own handler: of paths with names in them or written in another
-            way, of those that are not there, and of who asks first whether they may send a body.
-    """
-
-    def handle(request: web.Request) -> Awaitable[web.StreamResponse]:
-        path, _, _ = request.raw_path.partition("?")
-        found = direct.get((request.method, path))
-        if found is None or hdrs.EXPECT in request.headers:
-            answer: Awaitable[web.StreamResponse] = otherwise(request)
-            return answer
-        return found(request)
-
-    return handle
+        return _Protocol(self, self._timeouts, loop=self._loop, **self._kwargs)
 
 
 class Runner(web.AppRunner):
-    """Runs the application on connections of our own kind.
+    """Runs the application on connections with these bounds.
 
     Args:
         app: The application.
-        bounds: How many connections, and how long they may take to say what they want.
+        bounds: How many connections there may be, and how long a request may take to arrive.
         timeouts: How long to wait for clients that do not read.
-        shutdown_timeout: Seconds that requests have to end once the service is told to.
+        shutdown_timeout: Seconds that running requests have to finish when the service stops.
     """
 
     def __init__(
         self, app: web.Application, bounds: Bounds, timeouts: Timeouts, *, shutdown_timeout: float
     ) -> None:
         self._most = bounds.connections
-        self._patience = timeouts
+        self._timeouts = timeouts
         super().__init__(
             app,
             access_log=None,
             handler_cancellation=True,
             auto_decompress=False,
-            # From the connection's beginning, and from each answer, to the end of a request's head.
+            # Counted from the connection's start, or the last answer, to the end of the next head.
             keepalive_timeout=bounds.idle_timeout,
-            # A body that was not wanted has as long as one that was.
+            # A body that nobody reads has as long to arrive as one that is read.
             lingering_time=bounds.read_timeout,
             max_line_size=MAX_LINE,
             max_field_size=MAX_HEADER,
@@ -283,5 +255,4 @@ class Runner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
-        direct = self.app.get(DIRECT, {})
-        return _Server(made, direct, self._most, self._patience, **made._kwargs)
+        return _Server(made, self._most, self._timeouts, **made._kwargs)

@@ -1,7 +1,7 @@
-"""The one layer between the server and the endpoints: who asks, what went wrong, what it took.
+"""The one layer between the server and the endpoints: authentication, errors, and metrics.
 
-One, because every layer costs each request and each held wait; it is also the only place where an
-exception becomes an answer.
+There is one because every layer costs each request time and each open wait memory. It is also the
+only place where an exception becomes an answer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jobtrail.access.tokens import WRITE
 from jobtrail.core.errors import StoreError
 from projections.ports.meter import TooLong
 from services.api.access.auth import NOBODY
-from services.api.http.answers import BASE_HEADERS, Whole
+from services.api.http.answers import BASE_HEADERS, CompleteResponse
 from services.api.http.outgoing import LARGE
 from services.api.http.response_encoding import compressed
 from services.api.limits.overload import busy
@@ -30,18 +30,18 @@ logger = logging.getLogger(__name__)
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SERVER_TIMING: Final = "Server-Timing"
-#: What metrics call a request whose client went away before the answer.
+#: The status in metrics of a request whose client disconnected before the answer.
 _CLIENT_LEFT: Final = 499
 
 
 def serving(
     service: Service, endpoint: Endpoint
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """Return an endpoint as the server calls it."""
+    """Return the handler that aiohttp calls for an endpoint."""
     name, handle, public = endpoint.name, endpoint.handle, endpoint.public
     permission = endpoint.permission
     identify, prove, take = service.gate.identify, service.gate.prove, service.rate.take
-    answered, deliver = service.metrics.answered, service.delivery.deliver
+    answered, prepare = service.metrics.answered, service.encoder.prepare
     enter, outgoing = service.turns.enter, service.outgoing
 
     async def serve(request: web.Request) -> web.StreamResponse:
@@ -52,19 +52,19 @@ def serving(
         try:
             if not public:
                 authorization = request.headers.get("Authorization")
-                known = identify(authorization)
-                identity = known if known is not None else await prove(authorization)
+                found = identify(authorization)
+                identity = found if found is not None else await prove(authorization)
                 if (turn := enter(identity.caller.user)) is not None:
                     await turn
                 take(identity.caller.user)
                 if permission is not None and permission not in identity.permissions:
                     raise forbidden(permission)
-            response, coding = deliver(request, await handle(service, request, identity))
+            response, coding = prepare(request, await handle(service, request, identity))
             if coding is not None:
                 response = await compressed(response, coding)
             if (
                 not public
-                and type(response) is Whole
+                and type(response) is CompleteResponse
                 and (length := len(response.content)) >= LARGE
             ):
                 outgoing.take(identity.caller.user, length, written=permission == WRITE)
@@ -84,7 +84,7 @@ def serving(
             headers[_SERVER_TIMING] = f"{store}, {total}" if store else total
         if size:
             try:
-                # Here, so that it is known when the client has taken it.
+                # Sent here rather than by aiohttp, to free its bytes when the client has read it.
                 await response.prepare(request)
                 await response.write_eof()
             finally:
@@ -98,8 +98,8 @@ def _failed(request: web.Request, error: Exception) -> web.StreamResponse:
     """Return the answer to a request that failed.
 
     Raises:
-        Exception: The same, where a part of the answer is out: the connection has to break, so
-            that the part is not taken for the whole.
+        Exception: The same one, where a part of the answer is sent already: the connection has to
+            break, so that the client does not take that part for the complete answer.
     """
     if isinstance(error, Problem):
         problem = error

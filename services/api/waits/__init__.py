@@ -1,1 +1,1 @@
-"""Waits for the end of jobs."""
+"""Waits until jobs have ended."""

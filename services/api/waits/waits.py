@@ -1,8 +1,8 @@
-"""Held waits: a watch per job, shared by all who wait for it, and a future per wait.
+"""Open waits: a watch per job, shared by all waits for it, and a future per wait.
 
-Register first, then read the projections, then fold what the tail has seen since. All three are
-one step of the event loop, and every later record of a watched job goes to its watch: so no
-change is missed, and a wait never asks twice.
+A wait first registers its watches, then reads the projections, then folds the tail's later records.
+These are one step of the event loop, and every later record of a watched job goes to its watch. So
+no change is missed, and no wait has to poll.
 """
 
 from __future__ import annotations
@@ -19,95 +19,95 @@ from jobtrail.settings import Settings
 from projections.ports.read import Caller, Snapshot, Watermark
 from services.api.limits.limits import Timeouts
 from services.api.limits.turns import Turns
+from services.api.live.absence import AbsenceCheck
 from services.api.live.buffer import Buffer
-from services.api.live.coverage import Coverage
 from services.api.live.overlay import fold_each
 from services.api.problems.problems import stopping, too_many_waits, unknown_yet
 from services.api.store import Store
 from services.api.waits.watching import Claim, Seen, Wait, Watch
 
-#: Watches that are read from the projections at one look while the tail does not cover them.
+#: Watches that are read from the projections in one step, while the tail lacks records of them.
 _RESYNC_AT_ONCE: Final = 100
-#: Jobs that are read and taken up in one step of the event loop.
+#: Jobs that are read and watched in one step of the event loop.
 _AT_ONCE: Final = 100
-#: Jobs that all waits together may watch, per wait that may be held; the same for one caller's.
+#: Jobs that all waits together may watch, per allowed wait; the same for the waits of one caller.
 _JOBS_PER_WAIT: Final = 16
-#: Seconds between two looks whether the log is known to its end where a job was not found.
-_LOOK_AGAIN: Final = 0.1
-#: For how many seconds somebody waits for the tail who joins others, and between two looks.
-_JOINS_WITHIN: Final = 2.0
-_JOINS_AGAIN: Final = 0.005
+#: Seconds between two checks whether a job that was not found is certainly absent.
+_CHECK_AGAIN: Final = 0.1
+#: Seconds that a wait for a job that is watched already waits for the tail, and between two checks.
+_JOIN_WITHIN: Final = 2.0
+_JOIN_CHECK: Final = 0.005
 
 
-class Limits(NamedTuple):
-    """How many waits are held."""
+class WaitLimits(NamedTuple):
+    """Bounds of the open waits."""
 
     total: int
     per_caller: int
-    #: Events that are folded at one go. Where jobs have more beyond the projections, these are
-    #: looked at until they have caught up.
+    #: Events that are folded in one step. Jobs that have more of them beyond the projections are
+    #: read from the projections until these have caught up.
     events: int
 
     @classmethod
-    def of(cls, settings: Settings) -> Limits:
+    def of(cls, settings: Settings) -> WaitLimits:
         """Return the bounds of a process."""
         return cls(settings.max_waits, settings.max_waits_per_caller, settings.max_events_folded)
 
 
 class Waits:
-    """Holds waits.
+    """The open waits of a process.
 
     Args:
         store: The projections.
-        buffer: What the tail knows beyond them.
-        coverage: Tells where an unknown job is surely not there.
-        watches: Empty; will have the watches by their job's key.
-        limits: How many waits are held at most.
-        timeouts: How long an unknown job holds a wait.
-        turns: Let others go on while a wait for many jobs begins.
+        buffer: The tail's records beyond them.
+        absence: Tells where an unknown job is read_until_certain not there.
+        watches: An empty dictionary, filled with the watches by the key of their job.
+        limits: The bounds of open waits.
+        timeouts: How long a wait stays open for an unknown job.
+        turns: Lets other callers have their turn while a wait for many jobs begins.
     """
 
     def __init__(
         self,
         store: Store,
         buffer: Buffer,
-        coverage: Coverage,
+        absence: AbsenceCheck,
         watches: dict[bytes, Watch],
-        limits: Limits,
+        limits: WaitLimits,
         timeouts: Timeouts,
         turns: Turns,
     ) -> None:
         self._store = store
         self._turns = turns
         self._buffer = buffer
-        self._coverage = coverage
+        self._absence = absence
         self._limits = limits
-        self._patience = timeouts
+        self._timeouts = timeouts
         self._watches = watches
         self._unsynced: dict[bytes, Watch] = {}
-        self._held: dict[Wait, None] = {}
+        self._open: dict[Wait, None] = {}
         self._by_user: Counter[str] = Counter()
-        #: Each job counts as often as it is waited for.
+        #: A job counts once for each wait for it.
         self._jobs_by_user: Counter[str] = Counter()
-        #: How many waits have begun and are not held yet, and their jobs that are not watched yet.
-        self._beginning = 0
-        self._coming = 0
+        #: How many waits are being registered, and how many of their jobs are not watched yet.
+        self._starting = 0
+        self._jobs_starting = 0
         self._closed = False
         self._on_unsynced: Callable[[], None] = lambda: None
 
     def listen(self, on_unsynced: Callable[[], None]) -> None:
-        """Be told when a job has to be read from the projections as they move on."""
+        """Set the function to call when a watch has to be read from the projections again."""
         self._on_unsynced = on_unsynced
 
     @property
     def watches(self) -> Mapping[bytes, Watch]:
-        """The watches by their job's key."""
+        """The watches by the key of their job."""
         return self._watches
 
     @property
     def held(self) -> int:
-        """How many waits are held."""
-        return len(self._held)
+        """How many waits are open."""
+        return len(self._open)
 
     async def register(
         self,
@@ -122,19 +122,19 @@ class Waits:
 
         Args:
             view: Opens a view of the projections.
-            check: Refuses a view that can't be answered from; is told of what it holds, the jobs,
-                and how many partitions the log has.
+            check: Raises if a view can't answer for the jobs; called with the watermark, the jobs
+                and the number of partitions of the log.
             caller: Who waits.
-            ids: The jobs, each once.
-            until_any: Whether the first job that ends ends the wait.
+            ids: Of the jobs, each once.
+            until_any: Whether the wait ends with the first job that ends.
 
         Raises:
-            Problem: 429 where too many waits are held, or jobs watched; what `check` raises.
+            Problem: 429 where too many waits are open or jobs watched; what `check` raises.
         """
         self._check_limits(caller, ids)
         self._count(caller.user, len(ids))
-        self._beginning += 1
-        self._coming += len(ids)
+        self._starting += 1
+        self._jobs_starting += len(ids)
         claim = Claim()
         watches: list[Watch] = []
         try:
@@ -147,65 +147,65 @@ class Waits:
                     partitions = len(snapshot.held.position)
                     check(snapshot.held, some, partitions)
                     watches += self._watch(snapshot, some, partitions, claim)
-                    self._coming -= len(some)
+                    self._jobs_starting -= len(some)
             wait = Wait(caller, watches, self._buffer, until_any=until_any)
         except BaseException:
             self._count(caller.user, -len(ids))
             raise
         finally:
-            self._beginning -= 1
-            self._coming -= len(ids) - len(watches)
-            self._let_go(watches, claim)
+            self._starting -= 1
+            self._jobs_starting -= len(ids) - len(watches)
+            self._drop_watches(watches, claim)
         if self._unsynced:
             self._on_unsynced()
-        self._held[wait] = None
+        self._open[wait] = None
         return wait
 
     async def _join(
         self, view: Callable[[], AbstractContextManager[Snapshot]], ids: Sequence[str]
     ) -> None:
-        """Wait until the tail has what the projections have of jobs that others wait for.
+        """Wait until the tail has reached the projections for jobs that are watched already.
 
-        They are told of these event by event, so none may be passed over for who comes later. Where
-        the tail does not catch up in time, they see the states at looks into the projections.
+        Their watches receive every event in order, so none may be skipped for the wait that joins.
+        If the tail does not catch up in time, they see the states that the projections have.
         """
         clock = asyncio.get_running_loop().time
-        until = clock() + _JOINS_WITHIN
+        until = clock() + _JOIN_WITHIN
         while True:
-            known = (self._watches.get(job_id.encode()) for job_id in ids)
-            shared = {watch.partition for watch in known if watch is not None and watch.synced}
+            watches = (self._watches.get(job_id.encode()) for job_id in ids)
+            shared = {watch.partition for watch in watches if watch is not None and watch.synced}
             if not shared or clock() >= until:
                 return
             with view() as snapshot:
                 position = snapshot.held.position
             if all(self._buffer.end(p) >= position.get(p, 0) for p in shared):
                 return
-            await asyncio.sleep(_JOINS_AGAIN)
+            await asyncio.sleep(_JOIN_CHECK)
 
     def _watch(
         self, snapshot: Snapshot, ids: Sequence[str], partitions: int, claim: Claim
     ) -> list[Watch]:
-        """Follow some jobs from now on, on behalf of a wait that is not there yet.
+        """Watch some jobs from now on, for a wait that is being registered.
 
         Args:
             snapshot: Of the projections, opened in this step of the event loop.
-            ids: The jobs.
+            ids: Of the jobs.
             partitions: How many partitions the log has.
-            claim: Keeps them.
+            claim: Keeps the watches until the wait has them.
         """
         found = snapshot.watched(list(ids))
-        held = snapshot.held
+        watermark = snapshot.held
         watches = []
         left = self._limits.events
         for job_id in ids:
             watch = self._watches.get(job_id.encode())
             if watch is None:
                 watch = Watch(job_id, self._store, partitions, self._is_unsynced)
-            behind = self._buffer.end(watch.partition) < held.position[watch.partition]
-            if behind or not watch.synced:
+            lags = self._buffer.end(watch.partition) < watermark.position[watch.partition]
+            if lags or not watch.synced:
                 left -= self._sync(watch, found.get(job_id), snapshot, left)
             watches.append(watch)
-        # Nothing is kept before all of it has succeeded: nobody would let it go.
+        # Stored only once all of it has succeeded: nothing would remove it after an error.
         for watch in watches:
             watch.waits[claim] = Seen.UNKNOWN
             self._watches[watch.key] = watch
@@ -214,14 +214,14 @@ class Waits:
         return watches
 
     def release(self, wait: Wait) -> None:
-        """Forget a wait, and the watches that nobody else shares."""
-        if wait not in self._held:
+        """Remove a wait, and the watches that no other wait shares."""
+        if wait not in self._open:
             return
-        del self._held[wait]
+        del self._open[wait]
         self._count(wait.caller.user, -len(wait.watches))
-        self._let_go(wait.watches, wait)
+        self._drop_watches(wait.watches, wait)
 
-    def _let_go(self, watches: Iterable[Watch], by: Wait | Claim) -> None:
+    def _drop_watches(self, watches: Iterable[Watch], by: Wait | Claim) -> None:
         for watch in watches:
             del watch.waits[by]
             if not watch.waits:
@@ -229,7 +229,7 @@ class Waits:
                 self._unsynced.pop(watch.key, None)
 
     def _count(self, user: str, jobs: int) -> None:
-        """Count a wait for so many jobs; one that is over where that is negative."""
+        """Count a wait for so many jobs; a negative number counts one less."""
         self._by_user[user] += 1 if jobs > 0 else -1
         self._jobs_by_user[user] += jobs
         if not self._by_user[user]:
@@ -237,15 +237,15 @@ class Waits:
 
     def _check_limits(self, caller: Caller, ids: Sequence[str]) -> None:
         total, per_caller, _events = self._limits
-        waits = len(self._held) + self._beginning
-        jobs = len(self._watches) + self._coming + len(ids)
+        waits = len(self._open) + self._starting
+        jobs = len(self._watches) + self._jobs_starting + len(ids)
         if waits >= total or jobs > total * _JOBS_PER_WAIT:
-            raise too_many_waits("This process holds as many waits as it may.")
+            raise too_many_waits("This process has as many open waits as allowed.")
         if self._by_user[caller.user] >= per_caller:
-            raise too_many_waits(f"You hold as many waits as you may: {per_caller}.")
+            raise too_many_waits(f"You have {per_caller} open waits, as many as allowed.")
         most = per_caller * _JOBS_PER_WAIT
         if self._jobs_by_user[caller.user] + len(ids) > most:
-            raise too_many_waits(f"Your waits watch as many jobs as they may: {most}.")
+            raise too_many_waits(f"Your waits watch {most} jobs at most.")
 
     async def hold(
         self,
@@ -257,40 +257,39 @@ class Waits:
 
         Args:
             wait: Which.
-            deadline: Tells when its time is up, by the loop's clock; asked at every sign of life.
-            sign_of_life: Shows the client, where that is due, that the wait is held; returns
-                when it is due again.
+            deadline: Returns when its time is up, by the loop's clock; called before each sleep.
+            sign_of_life: Sends the client a line feed if that is due; returns when it is due again.
 
         Raises:
-            Problem: 503 where the service ends before that, or where it is not known at the end
-                whether a job is there.
+            Problem: 503 where the service stops before that, or where it is not certain at the end
+                whether a job exists.
         """
         loop = asyncio.get_running_loop()
-        patient_until = loop.time() + self._patience.unknown
+        unknown_until = loop.time() + self._timeouts.unknown
         while not wait.over:
-            self._go_on()
+            self._check_open()
             now = loop.time()
             end = deadline()
             if now >= end:
                 break
             until = min(await sign_of_life(), end)
-            if wait.unknown and not wait.impatient:
-                if now >= patient_until:
-                    if not self._in_doubt(wait):
+            if wait.unknown and not wait.ignores_unknown:
+                if now >= unknown_until:
+                    if not self._may_be_there(wait):
                         wait.ignore_unknown()
                         continue
-                    patient_until = now + _LOOK_AGAIN
-                until = min(until, patient_until)
+                    unknown_until = now + _CHECK_AGAIN
+                until = min(until, unknown_until)
             await self._sleep(wait, until)
-        # Who waited for any may be told of it although others are not known.
-        limit = loop.time() + (self._patience.position if wait.over else 0.0)
-        while wait.unknown and self._in_doubt(wait):
-            self._go_on()
+        # A wait for any job that is over may have unknown jobs that are not certainly absent.
+        limit = loop.time() + (self._timeouts.position if wait.over else 0.0)
+        while wait.unknown and self._may_be_there(wait):
+            self._check_open()
             if loop.time() >= limit:
                 raise unknown_yet()
-            await asyncio.sleep(_LOOK_AGAIN)
+            await asyncio.sleep(_CHECK_AGAIN)
 
-    def _go_on(self) -> None:
+    def _check_open(self) -> None:
         if self._closed:
             raise stopping()
 
@@ -299,7 +298,7 @@ class Waits:
         loop = asyncio.get_running_loop()
         wait.future = loop.create_future()
         timer = loop.call_at(until, wait.wake)
-        # What happened during the sign of life woke nobody.
+        # What happened while the sign of life was sent has woken nobody.
         if self._closed or wait.over:
             wait.wake()
         try:
@@ -308,27 +307,29 @@ class Waits:
             timer.cancel()
             wait.future = None
 
-    def _in_doubt(self, wait: Wait) -> bool:
-        """Tell whether a job that counts as unknown may be there all the same."""
-        return wait.doubts() or not all(map(self._coverage.is_level, wait.unknown_partitions()))
+    def _may_be_there(self, wait: Wait) -> bool:
+        """Tell whether a job that counts as unknown may exist."""
+        return wait.may_miss_jobs() or not all(
+            map(self._absence.has_all_of, wait.unknown_partitions())
+        )
 
     def close(self) -> None:
-        """Let no wait be held any longer: those that are not over are refused, or cut off."""
+        """End all waits: those that are not over are refused, or their connections closed."""
         self._closed = True
-        for wait in self._held:
+        for wait in self._open:
             wait.wake()
 
     def _is_unsynced(self, watch: Watch) -> None:
         self._unsynced[watch.key] = watch
         self._on_unsynced()
 
-    def lose(self, partition: int, held: Watermark, *, replaced: bool) -> None:
-        """Take in that the tail does not have all records of a partition any more.
+    def lose(self, partition: int, watermark: Watermark, *, replaced: bool) -> None:
+        """Note that the tail has lost records of a partition.
 
         Args:
             partition: Which.
-            held: Up to where the tail had them.
-            replaced: Whether the log is another one: what is known of its jobs is not true of it.
+            watermark: Up to where the tail had every record.
+            replaced: Whether the log was replaced: its jobs begin again.
         """
         for watch in self._watches.values():
             if watch.partition != partition:
@@ -336,19 +337,19 @@ class Waits:
             if replaced:
                 watch.begin()
             elif watch.synced:
-                watch.read_from = held
+                watch.read_from = watermark
             self._unsynced[watch.key] = watch
         if self._unsynced:
             self._on_unsynced()
 
     def resync(self, snapshot: Snapshot) -> bool:
-        """Read some watches that the tail does not cover from the projections.
+        """Read some watches from the projections, of those that the tail lacks records of.
 
         Returns:
             Whether any are left.
         """
-        held = snapshot.held
-        ready = (w for w in self._unsynced.values() if w.partition not in held.recovering)
+        watermark = snapshot.held
+        ready = (w for w in self._unsynced.values() if w.partition not in watermark.recovering)
         some = list(islice(ready, _RESYNC_AT_ONCE))
         if some:
             found = snapshot.watched([watch.id for watch in some])
@@ -358,34 +359,34 @@ class Waits:
         return bool(self._unsynced)
 
     def _sync(self, watch: Watch, job: Job | None, snapshot: Snapshot, most: int) -> int:
-        """Bring a watch to the log's end, or as near to it as the projections are.
+        """Bring a watch to the log's end, or to the checkpoint of the projections.
 
-        What it knows already it keeps: a job never goes back for those who wait for it.
+        A watch that is further than the projections stays as it is: a job never goes back.
 
         Args:
             watch: Which.
             job: As the projections have it.
             snapshot: Of the projections.
-            most: Events that may be folded.
+            most: The most events to fold.
 
         Returns:
             How many were folded.
         """
-        held = snapshot.held
-        checkpoint = held.position[watch.partition]
+        watermark = snapshot.held
+        checkpoint = watermark.position[watch.partition]
         records = self._buffer.beyond(watch.key, watch.partition, checkpoint, most + 1)
         covered = len(records) <= most and self._buffer.covers(watch.partition, checkpoint)
         reached = watch.next_offset
         if covered:
             watch.read_from = None
         elif checkpoint >= reached:
-            watch.read_from = held
+            watch.read_from = watermark
         if checkpoint >= reached:
             watch.next_offset = checkpoint
             watch.become(job)
         if not covered:
             if watch.waits:
-                # At the end of the line, so that each has its turn.
+                # At the end, so that each watch has its turn.
                 self._unsynced.pop(watch.key, None)
                 self._unsynced[watch.key] = watch
                 self._on_unsynced()

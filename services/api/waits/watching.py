@@ -1,8 +1,8 @@
-"""What is waited for: a watch per job, shared by all who wait for it, and who waits.
+"""A watch per job, shared by all waits for that job, and the waits.
 
-A wait is decided record by record, in the log's order as this process takes it in. While the tail
-does not have all records of a job (it began later, or had no room), only the states at the looks
-into the projections are seen, each as of its checkpoint.
+A wait is decided record by record, in the order in which the tail reads the log. While the tail
+lacks records of a job (it began later, or its buffer was full), a wait sees only the states that
+are read from the projections, each as of its checkpoint.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ _NOTHING: Final = Watermark({}, {}, frozenset())
 
 
 class Seen(IntEnum):
-    """How a job stands for one who waits for it."""
+    """How a wait counts a job."""
 
-    #: Not there, or not for them.
+    #: Absent, or not visible to the caller.
     UNKNOWN = 0
     PENDING = 1
     ENDED = 2
 
 
 class Claim:
-    """Keeps watches for a wait that has not taken up all of its jobs yet."""
+    """Keeps watches for a wait that is being registered."""
 
     __slots__ = ()
 
-    def look(self, watch: Watch, arrived: float | None = None) -> None:
-        """Take no notice: the wait looks at all of them when it begins."""
+    def update(self, watch: Watch, arrived: float | None = None) -> None:
+        """Do nothing: the wait counts all of its jobs when it begins."""
 
 
 class Watch:
-    """One job as it is at the end of the log, for as long as somebody waits for it."""
+    """One job at the end of the log, for as long as a wait is open for it."""
 
     __slots__ = (
         "_on_unsynced",
@@ -69,26 +69,26 @@ class Watch:
         self.partition = partition_of(job_id, partitions)
         self.partitions = partitions
         self.job: Job | None = None
-        #: What `job` holds: everything before this offset.
+        #: The offset before which all events are in `job`.
         self.next_offset = 0
-        #: What the projections held that `job` was read from, where the tail's records can't be
-        #: folded on as they come; None where they can.
+        #: The watermark of the projections from which `job` was read, if the tail's records can't
+        #: be folded onto it as they arrive; None if they can.
         self.read_from: Watermark | None = _NOTHING
         self.waits: dict[Wait | Claim, Seen] = {}
 
     @property
     def synced(self) -> bool:
-        """Whether the tail's records can be folded on as they come."""
+        """Whether the tail's records can be folded onto the job as they arrive."""
         return self.read_from is None
 
     def begin(self) -> None:
-        """Know nothing of the job: the log is another one."""
+        """Begin without the job: the log was replaced."""
         self.next_offset = 0
         self.read_from = _NOTHING
         self.become(None)
 
     def take(self, record: Record, arrived: float) -> None:
-        """Fold a record on, and wake the waits that it ends."""
+        """Fold a record onto the job, and wake the waits that it ends."""
         if (
             self.read_from is not None
             or record[0] != self.partition
@@ -98,17 +98,17 @@ class Watch:
         try:
             job = self._fold(record)
         except Problem:
-            # The projections can't be asked now: it is read from them when they can be.
+            # The projections can't be read now; the job is read from them when they can be.
             self._read_again()
             return
         self.next_offset = record[1] + 1
         self.become(job, arrived)
         if job is not None and isinstance(job.earlier, Chunks) and job.earlier.entries >= MANY:
-            # Its trail need not be kept here: the projections have it, or will.
+            # Read again without the long trail, which the projections have, or will have.
             self._read_again()
 
     def _read_again(self) -> None:
-        """Have the job read from the projections at the next look."""
+        """Have the job read from the projections again."""
         self.read_from = Watermark({self.partition: self.next_offset}, {}, frozenset())
         self._on_unsynced(self)
 
@@ -116,7 +116,7 @@ class Watch:
         """Return the job after a record.
 
         Raises:
-            Problem: The projections have the beginning of its trail, and can't be read.
+            Problem: The job's trail is in the projections, and they can't be read.
         """
         if not is_long(self.job):
             return fold_records(self.job, self.key, (record,), self.partitions)
@@ -126,34 +126,34 @@ class Watch:
             return fold_records(self.job, self.key, (record,), self.partitions, snapshot)
 
     def become(self, job: Job | None, arrived: float | None = None) -> None:
-        """Take in how the job is, and let every wait look at it that may count it anew."""
+        """Set the job, and have every wait count it again if that can differ."""
         before, self.job = self.job, job
-        # A job that many wait for may be told of very often, with nothing that concerns them.
+        # A job with many waits may have many events that change nothing for them.
         if job is not before and _decisive(job) != _decisive(before):
             for wait in self.waits:
-                wait.look(self, arrived)
+                wait.update(self, arrived)
 
 
 def _decisive(job: Job | None) -> tuple[bool, str | None, tuple[str, ...]] | None:
-    """Return all of a job by which a wait counts it: whether it has ended, and who may see it."""
+    """Return what decides how a wait counts a job: whether it has ended, and who may see it."""
     return None if job is None else (job.state in ENDED, job.owner, job.viewers)
 
 
 class Wait:
     """One request that waits for jobs to end.
 
-    It is over at the first moment at which its condition holds, record by record as the tail takes
-    them in, and keeps the jobs as they are then: what happens to them later changes nothing.
+    It is over after the first record with which its condition holds, in the order in which the tail
+    reads them. It keeps the jobs as they are then; later events change nothing.
     """
 
     __slots__ = (
         "_buffer",
-        "_held",
         "_jobs",
+        "_position",
         "arrived",
         "caller",
         "future",
-        "impatient",
+        "ignores_unknown",
         "over",
         "pending",
         "unknown",
@@ -168,19 +168,19 @@ class Wait:
         self.watches = tuple(watches)
         self.until_any = until_any
         self._buffer = buffer
-        #: How many jobs the caller sees that have not ended.
+        #: How many jobs that the caller may see have not ended.
         self.pending = 0
-        #: How many jobs are not there, or not for them.
+        #: How many jobs are absent, or not visible to the caller.
         self.unknown = len(self.watches)
-        #: Whether unknown jobs no longer count.
-        self.impatient = False
-        #: Whether there is nothing more to wait for.
+        #: Whether it no longer waits for unknown jobs.
+        self.ignores_unknown = False
+        #: Whether its condition has held.
         self.over = False
-        #: The jobs that they saw when it was over, and the log's end then.
+        #: The visible jobs when it was over, and the position then.
         self._jobs: dict[str, Job] = {}
-        self._held: tuple[Mapping[int, int], Watermark | None] | None = None
+        self._position: tuple[Mapping[int, int], Watermark | None] | None = None
         self.future: asyncio.Future[None] | None = None
-        #: When the event arrived that ended the wait, by `time.perf_counter`.
+        #: When the event that ended the wait arrived, by `time.perf_counter`.
         self.arrived: float | None = None
         for watch in self.watches:
             watch.waits[self] = Seen.UNKNOWN
@@ -188,13 +188,13 @@ class Wait:
             self._count(watch)
         self._check(None)
 
-    def look(self, watch: Watch, arrived: float | None = None) -> None:
-        """Take in how a job is now."""
+    def update(self, watch: Watch, arrived: float | None = None) -> None:
+        """Count a job as it is now."""
         if self._count(watch):
             self._check(arrived)
 
     def _count(self, watch: Watch) -> bool:
-        """Count a job as it is now; return whether it counted as something else before."""
+        """Count a job as it is now; return whether that differs from before."""
         job = watch.job
         if job is None or not self.caller.sees(job):
             seen = Seen.UNKNOWN
@@ -209,42 +209,42 @@ class Wait:
         return True
 
     def _check(self, arrived: float | None) -> None:
-        """Be over, where the condition holds for the first time."""
+        """End the wait if its condition holds for the first time."""
         if self.over:
             return
         if self.until_any and self.pending + self.unknown < len(self.watches):
             pass
-        elif self.pending or (self.unknown and not self.impatient):
+        elif self.pending or (self.unknown and not self.ignores_unknown):
             return
         self.over = True
         self.arrived = arrived
         self._jobs = self._now()
-        self._held = self.held()
+        self._position = self.position()
         self.wake()
 
     def ignore_unknown(self) -> None:
-        """Wait no longer for jobs that are not there."""
-        self.impatient = True
+        """Wait no longer for unknown jobs."""
+        self.ignores_unknown = True
         self._check(None)
 
     def wake(self) -> None:
-        """Let the request look whether its wait is over."""
+        """Wake the request."""
         if self.future is not None and not self.future.done():
             self.future.set_result(None)
 
-    def held(self) -> tuple[Mapping[int, int], Watermark | None]:
-        """Return what the answer holds, and the same with the log's times.
+    def position(self) -> tuple[Mapping[int, int], Watermark | None]:
+        """Return the position of the answer, and the same as a watermark with times.
 
-        The second is None where the tail keeps up with all of its jobs.
+        The second is None if all of its watches are synced, so that the answer is at the log's end.
         """
-        if self._held is not None:
-            return self._held
+        if self._position is not None:
+            return self._position
         position = self._buffer.position
-        behind = [watch for watch in self.watches if watch.read_from is not None]
-        if not behind:
+        unsynced = [watch for watch in self.watches if watch.read_from is not None]
+        if not unsynced:
             return position, None
         timestamps: dict[int, int] = {}
-        for watch in behind:
+        for watch in unsynced:
             assert watch.read_from is not None
             for partition, offset in watch.read_from.position.items():
                 if partition == watch.partition or partition not in position:
@@ -252,15 +252,15 @@ class Wait:
             timestamps |= watch.read_from.timestamps
         return position, Watermark(position, timestamps, frozenset())
 
-    def doubts(self) -> bool:
-        """Tell whether a job counts as unknown that the tail does not follow to the log's end."""
+    def may_miss_jobs(self) -> bool:
+        """Tell whether a job of an unsynced watch counts as unknown."""
         return any(
             seen is Seen.UNKNOWN
             for seen in (watch.waits[self] for watch in self.watches if not watch.synced)
         )
 
     def unknown_partitions(self) -> set[int]:
-        """Return where the jobs would be that are not there, or not for them."""
+        """Return the partitions of the unknown jobs."""
         return {w.partition for w in self.watches if w.waits[self] is Seen.UNKNOWN}
 
     def _now(self) -> dict[str, Job]:
@@ -271,5 +271,5 @@ class Wait:
         }
 
     def jobs(self) -> dict[str, Job]:
-        """Return the jobs that the caller sees: as they were when it was over, else as now."""
+        """Return the visible jobs as they were when the wait was over; before, as they are now."""
         return {**self._now(), **self._jobs}

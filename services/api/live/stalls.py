@@ -1,7 +1,7 @@
-"""Whether the projections get on: since when each partition stands still, and what that means.
+"""Finds partitions of the projections that are stalled, and says why.
 
-A projector writes every few seconds that it lives. One that is gone, hangs or is started again and
-again does not; nor does a partition move whose events nobody applies.
+A projector writes a heartbeat every few seconds. One that is gone, hangs or restarts again and
+again writes none. A partition also stalls if its checkpoint does not move although it has events.
 """
 
 from __future__ import annotations
@@ -14,65 +14,65 @@ from projections.ports.read import Watermark
 from services.api.live.buffer import Buffer
 
 
-class Standing:
+class Stalls:
     """Watches the checkpoints.
 
     Args:
         buffer: Knows the end of the log.
-        stalled_after: Seconds of standing still that are too long.
+        stalled_after: Seconds without progress, or without a heartbeat, that count as a stall.
     """
 
     def __init__(self, buffer: Buffer, stalled_after: float) -> None:
         self._buffer = buffer
         self._stalled_after = stalled_after
         self._began = monotonic()
-        self._known: Watermark | None = None
+        self._last: Watermark | None = None
         self._moved: dict[int, float] = {}
 
-    def note(self, held: Watermark) -> None:
-        """Take in what the projections hold now."""
-        known, end = self._known, self._buffer.end
+    def note(self, watermark: Watermark) -> None:
+        """Note the watermark of the projections now."""
+        last, end = self._last, self._buffer.end
         now = monotonic()
-        for partition, offset in held.position.items():
+        for partition, offset in watermark.position.items():
             if (
-                known is None
+                last is None
                 or offset >= end(partition)
-                or offset != known.position.get(partition)
+                or offset != last.position.get(partition)
                 or partition not in self._moved
             ):
                 self._moved[partition] = now
-        self._known = held
+        self._last = watermark
 
     def still_for(self, partition: int) -> float:
-        """Return for how many seconds a partition has had events to apply and has not moved."""
-        known = self._known
-        if known is None or known.position.get(partition, 0) >= self._buffer.end(partition):
+        """Return the seconds for which a partition has had events to apply and has not moved."""
+        last = self._last
+        if last is None or last.position.get(partition, 0) >= self._buffer.end(partition):
             return 0.0
         return monotonic() - self._moved.get(partition, self._began)
 
-    def silent_for(self, held: Watermark, partition: int) -> float:
-        """Return for how many seconds no projector has said that it lives; infinite for never."""
-        beat = held.beats.get(partition)
+    def silent_for(self, watermark: Watermark, partition: int) -> float:
+        """Return the seconds since a projector's last heartbeat; infinite if there was none."""
+        beat = watermark.beats.get(partition)
         return max(0.0, time.time() - beat / 1_000_000) if beat else float("inf")
 
-    def reasons(self, held: Watermark) -> list[str]:
-        """Return in words what keeps the projections from getting on."""
+    def reasons(self, watermark: Watermark) -> list[str]:
+        """Return in words why partitions are stalled; empty if none is."""
         limit, found = self._stalled_after, []
         by_reason: dict[str, list[int]] = {}
-        for partition, why in held.stopped.items():
+        for partition, why in watermark.stopped.items():
             by_reason.setdefault(why, []).append(partition)
         found += [f"{_named(some)}: {why}" for why, some in sorted(by_reason.items())]
-        if again := held.recovering - held.stopped.keys():
+        if again := watermark.recovering - watermark.stopped.keys():
             found.append(f"{_named(again)}: being folded again from the log.")
-        silent = {p: self.silent_for(held, p) for p in held.position}
+        silent = {p: self.silent_for(watermark, p) for p in watermark.position}
         unserved = {p: seconds for p, seconds in silent.items() if seconds > limit}
         if unserved:
             worst = max(unserved.values())
             since = "yet" if worst == float("inf") else f"for {worst:.0f} s"
-            found.append(f"{_named(unserved)}: no projector has said {since} that it lives.")
+            found.append(f"{_named(unserved)}: no heartbeat of a projector {since}.")
         still = {
             p: self.still_for(p)
-            for p in held.position.keys() - held.stopped.keys() - unserved.keys()
+            for p in watermark.position.keys() - watermark.stopped.keys() - unserved.keys()
         }
         if stuck := {p: seconds for p, seconds in still.items() if seconds > limit}:
             worst = max(stuck.values())
