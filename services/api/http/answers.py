@@ -8,7 +8,6 @@ from typing import Any, Final, Self
 
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.helpers import rfc822_formatted_time
 from msgspec import Raw, Struct
 from msgspec.json import Encoder
 
@@ -19,6 +18,11 @@ from projections.ports.read import Audience, line_of
 from services.api.http.coding import Coding, Stream, choose, stream
 from services.api.http.instants import as_text
 from services.api.http.outgoing import LARGE, Outgoing
+from services.api.internals.aiohttp_internals import (
+    keep_connection,
+    rfc822_formatted_time,
+    send_complete,
+)
 
 #: Answers are the caller's own, and have to be asked for again.
 BASE_HEADERS: Final = {
@@ -146,11 +150,12 @@ class Whole(web.Response):
     @property
     def content(self) -> bytes:
         """Its body; empty where it is none of bytes."""
-        return self._body if type(self._body) is bytes else b""
+        body = self.body
+        return body if type(body) is bytes else b""
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Send it."""
-        body = self._body
+        body = self.body
         if (
             type(body) is not bytes
             or self.status != 200
@@ -164,13 +169,7 @@ class Whole(web.Response):
         headers = self.headers
         headers[hdrs.CONTENT_LENGTH] = str(len(body))
         headers[hdrs.DATE] = rfc822_formatted_time()
-        writer = request.writer
-        self._keep_alive = True
-        # There is nothing that `write_eof` would have to send.
-        self._eof_sent = True
-        await writer.write_headers("HTTP/1.1 200 OK", headers)
-        await writer.write_eof(body)
-        self._body_length = writer.output_size
+        await send_complete(request, self, body)
         return None
 
 
@@ -311,7 +310,7 @@ class LongAnswer:
         self._response: web.StreamResponse | None = None
         self._coder: Stream | None = None
         # The timer that waits for a connection's first request runs on beside it: half a KiB.
-        request.protocol.keep_alive(True)
+        keep_connection(request)
 
     @property
     def begun(self) -> bool:

@@ -15,9 +15,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, cast
 
 from aiohttp import hdrs, web
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from services.api.http.answers import BASE_HEADERS
+from services.api.internals.aiohttp_internals import (
+    AppRunner,
+    Connection,
+    HttpProcessingError,
+    LineTooLong,
+    Server,
+    bytes_out,
+)
 from services.api.limits.limits import Bounds, Timeouts
 from services.api.problems.problems import (
     CONTENT_TYPE,
@@ -94,7 +101,7 @@ def _no_room() -> bytes:
 _NO_ROOM: Final = _no_room()
 
 
-class _Protocol(web.RequestHandler):
+class _Protocol(Connection):
     """One connection.
 
     Args:
@@ -112,7 +119,7 @@ class _Protocol(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take up a connection while there is room."""
-        manager = self._manager
+        manager = self.server
         assert isinstance(manager, _Server)
         # uvloop's are transports by what they do, not by their class.
         stream = cast(asyncio.Transport, transport)
@@ -144,7 +151,7 @@ class _Protocol(web.RequestHandler):
 
     def _look_later(self, transport: asyncio.Transport) -> None:
         left = transport.get_write_buffer_size()
-        self._look = self._loop.call_later(
+        self._look = self.loop.call_later(
             self._patience.answer, self._has_taken_enough, transport, left
         )
 
@@ -172,7 +179,7 @@ class _Protocol(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer a request that failed outside of the application."""
-        if request.writer.output_size > 0:
+        if bytes_out(request) > 0:
             # Only a broken connection says that the part that is out is not the whole.
             raise ConnectionResetError("the answer can't be finished") from exc
         if isinstance(exc, HttpProcessingError):
@@ -193,21 +200,15 @@ def _unreadable(error: HttpProcessingError) -> Problem:
     return unreadable(431 if _TOO_MANY_HEADERS in error.message else 400)
 
 
-class _Server(web.Server):
+class _Server(Server):
     def __init__(
         self,
         like: web.Server,
         direct: Mapping[tuple[str, str], _Handler],
         most: int,
         timeouts: Timeouts,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            _directed(direct, like.request_handler),
-            request_factory=like.request_factory,
-            handler_cancellation=like.handler_cancellation,
-            **kwargs,
-        )
+        super().__init__(like, _directed(direct, like.request_handler))
         self._most = most
         self._patience = timeouts
         self._refusing = 0
@@ -215,7 +216,7 @@ class _Server(web.Server):
     @property
     def is_full(self) -> bool:
         """Whether there are as many connections as there may be."""
-        return len(self._connections) >= self._most
+        return self.connection_count >= self._most
 
     def refuse(self, transport: asyncio.Transport) -> None:
         """Say that there is no room."""
@@ -229,7 +230,7 @@ class _Server(web.Server):
         self._refusing -= 1
 
     def __call__(self) -> web.RequestHandler:
-        return _Protocol(self, self._patience, loop=self._loop, **self._kwargs)
+        return self.connect(_Protocol, self._patience)
 
 
 def _directed(direct: Mapping[tuple[str, str], _Handler], otherwise: Any) -> Any:
@@ -252,7 +253,7 @@ def _directed(direct: Mapping[tuple[str, str], _Handler], otherwise: Any) -> Any
     return handle
 
 
-class Runner(web.AppRunner):
+class Runner(AppRunner):
     """Runs the application on connections of our own kind.
 
     Args:
@@ -281,7 +282,7 @@ class Runner(web.AppRunner):
             shutdown_timeout=shutdown_timeout,
         )
 
-    async def _make_server(self) -> web.Server:
-        made = await super()._make_server()
+    def server_like(self, made: web.Server) -> web.Server:
+        """Return a server that makes connections of our own kind."""
         direct = self.app.get(DIRECT, {})
-        return _Server(made, direct, self._most, self._patience, **made._kwargs)
+        return _Server(made, direct, self._most, self._patience)
