@@ -1,9 +1,16 @@
 # Python 3.11 or newer and make are all that these need; everything else is put into .venv.
+# `make test PYTHON=python3.13` takes another one: a .venv of another version is made again.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VERSION := -c 'import sys; print(*sys.version_info[:2])'
+ifeq ($(origin PYTHON),command line)
+ifneq ($(shell $(PYTHON) $(VERSION)),$(shell $(BIN)/python $(VERSION) 2>/dev/null))
+OTHER := other-python
+endif
+endif
 
-.PHONY: up test thorough needs checks bench soak mutate lock clean
+.PHONY: up test thorough needs checks bench soak mutate lock clean other-python
 
 up: $(VENV)/.installed
 	@exec $(BIN)/jobtrail up $(ARGS)
@@ -15,7 +22,7 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 needs: $(VENV)/.installed-dev
-	@sh tests/install.sh
+	@PYTHON=$(BIN)/python sh tests/install.sh
 
 # What CI has no time for: ten times as many drawn cases. An hour or two.
 thorough: $(VENV)/.installed-dev
@@ -38,8 +45,8 @@ mutate: $(VENV)/mutation/.installed
 	PYTHONHASHSEED=0 $(BIN)/python -m tests.mutation $(ARGS)
 
 # The marker files are newer than what they were made from, or they are made again.
-$(VENV)/.installed: requirements.lock pyproject.toml
-	$(PYTHON) -m venv $(VENV)
+$(VENV)/.installed: requirements.lock pyproject.toml $(OTHER)
+	$(PYTHON) -m venv $(if $(OTHER),--clear) $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@

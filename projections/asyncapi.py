@@ -7,12 +7,11 @@ Source: AsyncAPI 3.0.0 and its Kafka bindings 0.5.0.
 
 from __future__ import annotations
 
+import inspect
 import json
 from typing import Any, Final
 
-import msgspec
-
-from jobtrail.contract.json_schema import describable
+from jobtrail.contract.json_schema import schema_components
 from jobtrail.core.events import EVENT_TYPES, MAX_EVENT_BYTES, MAX_PAYLOAD_BYTES, TYPE_NAMES
 from jobtrail.core.nesting import MAX_NESTING
 from jobtrail.log.dead_letters import (
@@ -121,10 +120,7 @@ def document(settings: Settings) -> Document:
 
 
 def _schemas() -> Document:
-    kinds = [describable(kind) for kind in EVENT_TYPES]
-    _, components = msgspec.json.schema_components(
-        kinds, ref_template="#/components/schemas/{name}"
-    )
+    _, components = schema_components(EVENT_TYPES, "#/components/schemas/{name}")
     return dict(sorted(components.items()))
 
 
@@ -160,7 +156,7 @@ def _operation(action: str, topic: str, summary: str, names: Any) -> Document:
 def _event_message(kind: type[Any]) -> Document:
     return {
         "name": _name(kind),
-        "summary": kind.__doc__,
+        "summary": inspect.getdoc(kind),
         "description": _LIMITS,
         "contentType": "application/json",
         "payload": {"$ref": f"#/components/schemas/{kind.__name__}"},

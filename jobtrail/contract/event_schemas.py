@@ -10,9 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
-from jobtrail.contract.json_schema import describable
+from jobtrail.contract.json_schema import schema_components
 from jobtrail.core.events import EVENT_TYPES
 from jobtrail.files.atomic import atomic_write
 
@@ -28,9 +26,7 @@ def event_schemas() -> dict[str, dict[str, Any]]:
 
 def _schema(kind: type[Any]) -> dict[str, Any]:
     name = str(kind.__struct_config__.tag)
-    (made,), definitions = msgspec.json.schema_components(
-        [describable(kind)], ref_template="#/$defs/{name}"
-    )
+    (made,), definitions = schema_components([kind], "#/$defs/{name}")
     own = definitions.pop(made["$ref"].rpartition("/")[2])
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

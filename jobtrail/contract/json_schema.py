@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import types
+from collections.abc import Iterable
 from functools import cache
 from typing import Annotated, Any, TypeGuard, Union, get_args, get_origin
 
@@ -33,6 +35,27 @@ def describable(kind: Any) -> Any:
     if is_struct(kind) and _holds_raw(kind):
         return _twin(kind)
     return kind
+
+
+def schema_components(
+    kinds: Iterable[Any], ref_template: str
+) -> tuple[tuple[dict[str, Any], ...], dict[str, dict[str, Any]]]:
+    """Return the schemas of some types and those of the structs in them, the same on any Python.
+
+    Python 3.13 takes the indentation out of docstrings as it compiles them; versions before leave
+    it, and msgspec passes some of it on.
+
+    Args:
+        kinds: What to describe.
+        ref_template: Address of a struct's schema, with `{name}` in it.
+    """
+    made, components = msgspec.json.schema_components(
+        [describable(kind) for kind in kinds], ref_template=ref_template
+    )
+    for schema in components.values():
+        if "description" in schema:
+            schema["description"] = inspect.cleandoc(schema["description"])
+    return made, components
 
 
 def _holds_raw(kind: type[Struct]) -> bool:

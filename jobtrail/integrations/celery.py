@@ -23,7 +23,6 @@ from typing import Any, Final
 
 from celery import Celery, current_task, signals
 from celery.states import REJECTED
-from celery.utils.time import maybe_make_aware
 
 from jobtrail.core.errors import EventError
 from jobtrail.core.events import Event, decode, encode
@@ -40,6 +39,7 @@ from jobtrail.integrations.celery_calls import (
     event_id,
 )
 from jobtrail.integrations.outbox import Outbox
+from jobtrail.internals.celery_internals import maybe_make_aware
 from jobtrail.produce.event_factory import Envelope
 from jobtrail.produce.sync_producer import SyncJobProducer
 from jobtrail.settings import Settings

@@ -19,9 +19,9 @@ from itertools import islice
 from typing import Any, Final
 
 from aiokafka.errors import CorruptRecordException
-from aiokafka.record.default_records import DefaultRecord, DefaultRecordBatch
 
 from jobtrail.core.errors import EventError
+from jobtrail.internals.aiokafka_internals import DefaultRecord, DefaultRecordBatch
 from jobtrail.log.limits import Limits
 from jobtrail.log.record_reading import (
     COUNT,

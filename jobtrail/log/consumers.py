@@ -17,12 +17,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka import client as aiokafka_client
-from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
-from aiokafka.record.default_records import DefaultRecordBatch
-from aiokafka.record.legacy_records import LegacyRecordBatch
 
+from jobtrail.internals.aiokafka_internals import (
+    DefaultRecordBatch,
+    LegacyRecordBatch,
+    PartitionRecords,
+    count_breaks,
+    parse_batches_with,
+    yield_records_with,
+)
 from jobtrail.log.batches import BYTES, RECORDS, Batch, Limits, OldBatch
 from jobtrail.log.kafka import Client
 from jobtrail.log.record_reading import HEADER_BYTES
@@ -183,47 +187,32 @@ class Breaks:
 
     def install(self) -> None:
         """Count for every client of this process from now on; again is no harm."""
-        connect = aiokafka_client.create_conn
-        if getattr(connect, "counts", None) is self:
-            return
-        refresh = aiokafka_client.AIOKafkaClient.force_metadata_update
+        count_breaks(self, self._note)
 
-        async def connect_counted(*arguments: Any, **keywords: Any) -> Any:
-            connection = await connect(*arguments, **keywords)
-            self.count += 1
-            return connection
-
-        def refresh_counted(client: Any) -> Any:
-            self.count += 1
-            return refresh(client)
-
-        connect_counted.counts = self  # type: ignore[attr-defined]
-        aiokafka_client.create_conn = connect_counted
-        aiokafka_client.AIOKafkaClient.force_metadata_update = refresh_counted
+    def _note(self) -> None:
+        self.count += 1
 
 
 BREAKS: Final = Breaks()
 
 
-class _InGroups(fetcher.PartitionRecords):
+class _InGroups(PartitionRecords):
     """Yields groups of batches to the consumer that wishes for it."""
-
-    next_fetch_offset: int
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._breaks = BREAKS.count
 
-    def _unpack_records(self) -> Iterator[Any]:
-        if not isinstance(self._value_deserializer, InGroups):
-            yield from super()._unpack_records()
+    def unpack(self) -> Iterator[Any]:
+        if not isinstance(self.deserializer, InGroups):
+            yield from super().unpack()
             return
-        limits = self._value_deserializer.limits
+        limits = self.deserializer.limits
         batches: list[Any] = []
         begin, epoch = self.next_fetch_offset, -1
-        while self._records.has_next():
-            batch = self._records.next_batch()
-            if self._check_crcs and not batch.validate_crc():
+        while self.fetched.has_next():
+            batch = self.fetched.next_batch()
+            if self.checks_sums and not batch.validate_crc():
                 if self.next_fetch_offset > begin:
                     # What comes before it is good.
                     yield Group(begin, self.next_fetch_offset, epoch, self._breaks, batches, limits)
@@ -238,7 +227,7 @@ class _InGroups(fetcher.PartitionRecords):
                 begin = batch.base_offset
             epoch = batch.leader_epoch
             # In this order: what is asked also takes note of markers.
-            if not self._is_aborted(batch) and not batch.is_control_batch:
+            if not self.is_aborted(batch) and not batch.is_control_batch:
                 batches.append(batch)
             # The batch's own end, as aiokafka has it, too: the last records may be gone.
             self.next_fetch_offset = batch.next_offset
@@ -254,25 +243,12 @@ class _InGroups(fetcher.PartitionRecords):
         Raises:
             CorruptRecordException: Nobody can tell where that is.
         """
-        following = self._records.next_base()
+        following = self.fetched.next_base()
         end: int = batch.next_offset if following is None else following
         if end <= self.next_fetch_offset:
-            raise CorruptRecordException(f"Invalid CRC - {self._tp}")
+            raise CorruptRecordException(f"Invalid CRC - {self.partition}")
         self.next_fetch_offset = end
         return Group(end, end, batch.leader_epoch, self._breaks, (), limits, is_rotten=True)
-
-    def _is_aborted(self, batch: Any) -> bool:
-        """Tell whether a batch belongs to a transaction that was aborted, as aiokafka does.
-
-        The broker says with each fetch which producers' transactions in it were aborted, and from
-        where on; a marker ends each.
-        """
-        if self._isolation_level != fetcher.READ_COMMITTED:
-            return False
-        self._consume_aborted_up_to(batch.base_offset)
-        if batch.is_control_batch and self._contains_abort_marker(batch):
-            self._aborted_producers.discard(batch.producer_id)
-        return bool(batch.is_transactional and batch.producer_id in self._aborted_producers)
 
 
 def fetch_groups() -> None:
@@ -283,7 +259,7 @@ def fetch_groups() -> None:
     """
     read_any_header_name()
     BREAKS.install()
-    fetcher.PartitionRecords = _InGroups
+    yield_records_with(_InGroups)
 
 
 def group_reader(client: Mapping[str, Any], *topics: str, **options: Any) -> AIOKafkaConsumer:
@@ -317,7 +293,7 @@ def read_any_header_name() -> None:
 
     Their values are `InvalidHeader`; the names are strings with surrogates (PEP 383).
     """
-    fetcher.MemoryRecords = _Fetched
+    parse_batches_with(_Fetched)
 
 
 class _Fetched:

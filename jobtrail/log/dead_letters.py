@@ -11,10 +11,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-from aiokafka.record.default_records import DefaultRecordBatch
-
 from jobtrail.core.errors import UsageError
 from jobtrail.core.position import mark_of
+from jobtrail.internals.aiokafka_internals import DefaultRecordBatch
 from jobtrail.log.batches import Batch, Limits
 
 #: The name under which each fact stands in a dead letter's headers, the last ones that it has.

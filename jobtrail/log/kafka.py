@@ -12,6 +12,7 @@ from aiokafka.errors import TopicAuthorizationFailedError, for_code
 from aiokafka.helpers import create_ssl_context
 
 from jobtrail.core.errors import SettingError
+from jobtrail.internals.aiokafka_internals import close_parts
 from jobtrail.log.limits import Limits
 from jobtrail.settings import Settings
 
@@ -138,7 +139,7 @@ async def stop_client(client: Any, within: float = 5.0) -> None:
     if not done:
         logger.warning("action=kafka_stop_given_up within=%.0fs", within)
         stopping.cancel()
-        abandoning = asyncio.create_task(_abandon(client))
+        abandoning = asyncio.create_task(close_parts(client))
         # That too may wait for the broker.
         done, _ = await asyncio.wait([abandoning], timeout=within)
         if not done:
@@ -147,12 +148,3 @@ async def stop_client(client: Any, within: float = 5.0) -> None:
             logger.warning("action=kafka_abandon_failed %r", abandoning.exception())
     elif not stopping.cancelled() and stopping.exception() is not None:
         logger.warning("action=kafka_stop_failed %r", stopping.exception())
-
-
-async def _abandon(client: Any) -> None:
-    """End the tasks of a client that would go on trying for ever: aiokafka has no other way."""
-    for name in ("_sender", "_fetcher"):
-        part = getattr(client, name, None)
-        if part is not None:
-            await part.close()
-    await (client.client if hasattr(client, "client") else client._client).close()

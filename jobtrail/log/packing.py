@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
-
 from jobtrail.core.decoding import accept
 from jobtrail.core.errors import EventError, UsageError
+from jobtrail.internals.aiokafka_internals import DefaultRecordBatchBuilder
 from jobtrail.log.record_reading import is_utf_8
 
 #: How what we write is packed, as aiokafka calls it, and as Kafka numbers it.

@@ -20,6 +20,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError, UnknownTopicOrPar
 from jobtrail.core.errors import LogUnavailable
 from jobtrail.core.fold import within_years
 from jobtrail.core.position import LastRecord, mark_of
+from jobtrail.internals.aiokafka_internals import refresh_metadata
 from jobtrail.log.consumers import Group, group_reader
 from jobtrail.log.kafka import is_compacted, stop_client
 
@@ -156,7 +157,7 @@ class Log:
             TimeoutError: Likewise.
         """
         async with self._asking() as consumer:
-            if not await consumer._client.force_metadata_update():
+            if not await refresh_metadata(consumer):
                 raise TimeoutError("no metadata")
 
     async def begins(self) -> dict[int, int]:

@@ -14,12 +14,11 @@ from operator import lt
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from aiokafka.errors import CorruptRecordException
-from aiokafka.record.default_records import DefaultRecord
-from aiokafka.record.util import decode_varint_py
 
 from jobtrail.core.decoding import InvalidHeader
 from jobtrail.core.errors import EventError
 from jobtrail.core.fold import FIRST, LAST
+from jobtrail.internals.aiokafka_internals import DefaultRecord, decode_varint_py
 
 #: Milliseconds since 1970 within which a timestamp is kept: the years 2 to 9998.
 EARLIEST: Final = -(-FIRST // 1000)

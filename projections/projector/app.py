@@ -19,6 +19,7 @@ from yarl import URL
 from jobtrail.core.errors import FencedError
 from jobtrail.log.kafka import limits_of
 from jobtrail.settings import Settings
+from projections.internals.faust_internals import is_current
 from projections.projector.projector import Projector
 from projections.projector.transport import Fetched, RecordBatchTransport
 
@@ -93,7 +94,7 @@ def _add_agent(app: faust.App, name: str, projector: Projector) -> None:
 
     async def project(stream: Any) -> None:
         async for event in stream.events():
-            is_assigned = partial(_is_current, app, event.message.generation_id)
+            is_assigned = partial(is_current, app, event.message.generation_id)
             try:
                 if not await apply_fetched(projector, event.value, is_assigned):
                     await app.consumer.fetch_again()
@@ -106,11 +107,6 @@ def _add_agent(app: faust.App, name: str, projector: Projector) -> None:
 
     agent = app.agent(topic, concurrency=1, name="jobtrail.project")(project)
     assert agent.concurrency == 1, "Faust commits past events in flight at concurrency > 1"
-
-
-def _is_current(app: faust.App, generation: int) -> bool:
-    """Tell whether no rebalance has begun since: what Faust asks before it hands on a message."""
-    return bool(app.flow_control.is_active() and app.consumer_generation_id == generation)
 
 
 async def apply_fetched(

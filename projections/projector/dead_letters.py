@@ -23,8 +23,8 @@ from aiokafka.errors import (
     RecordListTooLargeError,
     UnknownError,
 )
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
+from jobtrail.internals.aiokafka_internals import DefaultRecordBatchBuilder
 from jobtrail.log.batches import Unread
 from jobtrail.log.dead_letters import BATCH, CUT, DETAIL, NONE, PLACE, REASON, RUN
 from jobtrail.log.kafka import DEAD_LETTER_BYTES, kafka_security, stop_client

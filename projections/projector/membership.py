@@ -15,11 +15,21 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from aiokafka.client import AIOKafkaClient, CoordinationType
-from aiokafka.client import ConnectionGroup as Connections
 from aiokafka.errors import KafkaError, for_code
-from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.types import Array, Int16, Int32, Schema, String
+
+from jobtrail.internals.aiokafka_internals import (
+    AIOKafkaClient,
+    Array,
+    ConnectionGroup,
+    CoordinationType,
+    Int16,
+    Int32,
+    Request,
+    RequestStruct,
+    Response,
+    Schema,
+    String,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +90,7 @@ async def _removed(connection: Any, group: str, names: list[str]) -> bool:
     try:
         node = await connection.coordinator_lookup(CoordinationType.GROUP, group)
         request = _LeaveGroup(group, names)
-        answer = await connection.send(node, request, group=Connections.COORDINATION)
+        answer = await connection.send(node, request, group=ConnectionGroup.COORDINATION)
     except KafkaError as error:
         # As while it moves, or on a cluster that has just begun.
         if error.retriable:

@@ -12,17 +12,20 @@ the group's committed offset is for monitoring only. Written for faust-streaming
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
-from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
-from faust.transport.drivers import aiokafka as driver
-from faust.types import TP, ConsumerMessage, Message
 
 from jobtrail.log.consumers import Group, InGroups
+from projections.internals.faust_internals import (
+    TP,
+    ConsumerMessage,
+    ConsumerThread,
+    FetchConsumer,
+    Transport,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -60,46 +63,17 @@ class Assignments(Protocol):
         """Find out where to go on in partitions whose log does not reach to where we are."""
 
 
-class _NothingRead(dict[TP, int | None]):
-    """Faust's memory of what it has read last of each partition: none.
-
-    It drops messages that lie before that, also those that a seek has just asked for again: a
-    message that was on its way during the seek moves the memory on behind them. What comes twice
-    or out of turn is passed over by the projector, which knows better.
-    """
-
-    def __missing__(self, _tp: TP) -> None:
-        """Return that nothing was read, and do not keep it."""
-
-    def __setitem__(self, tp: TP, offset: int | None) -> None:
-        """Do nothing."""
-
-    def update(self, *_offsets: Any, **_more: Any) -> None:
-        """Do nothing."""
-
-
-class _GroupsThread(driver.AIOKafkaConsumerThread):
+class _GroupsThread(ConsumerThread):
     """Has the consumer yield groups of records: see `jobtrail.log.consumers.fetch_groups`."""
 
-    def _create_consumer(self, loop: asyncio.AbstractEventLoop) -> AIOKafkaConsumer:
-        consumer = super()._create_consumer(loop)
-        # Faust passes none of these on.
-        consumer._value_deserializer = InGroups(self.app.limits)
-        consumer._isolation_level = "read_committed"
-        # Nobody but the store knows where to go on: a position is never moved by itself.
-        consumer._auto_offset_reset = "none"
-        return consumer
+    def deserializer(self) -> InGroups:
+        return InGroups(self.app.limits)
 
 
-class RecordBatchConsumer(driver.Consumer):
+class RecordBatchConsumer(FetchConsumer):
     """Yields one message for each fetch, and commits the last one acknowledged."""
 
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(*arguments, **keywords)
-        self._read_offset = _NothingRead()
-
-    def _new_consumer_thread(self) -> _GroupsThread:
-        return _GroupsThread(self, loop=self.loop, beacon=self.beacon)
+    Thread = _GroupsThread
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek every assigned partition to the store's checkpoint.
@@ -111,7 +85,7 @@ class RecordBatchConsumer(driver.Consumer):
         starts = await self.app.assignments.start_offsets({tp.partition for tp in assigned})
         offsets = {tp: starts[tp.partition] for tp in assigned}
         if offsets:
-            await self._thread.seek_wait(offsets)
+            await self.seek_all(offsets)
         return offsets
 
     async def getmany(
@@ -120,7 +94,7 @@ class RecordBatchConsumer(driver.Consumer):
     ) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
         """Fetch, and yield what came as one message."""
         try:
-            records, active = await self._wait_next_records(timeout)
+            groups = await self.fetch(timeout)
         except OffsetOutOfRangeError as error:
             await self._go_on_elsewhere(error)
             return
@@ -129,17 +103,11 @@ class RecordBatchConsumer(driver.Consumer):
             await self.fetch_again()
             return
         generation = self.app.consumer_generation_id
-        if records is None or self.should_stop:
+        if groups is None:
             return
         if not self.flow_active:
             await self.fetch_again()
             return
-        groups = [
-            (tp, group)
-            for tp, some in records.items()
-            if active is None or tp in active or tp in self._buffered_partitions
-            for group in some
-        ]
         if groups:
             tp, last = groups[-1]
             more = self._is_far_behind(tp, last.next_offset)
@@ -170,36 +138,6 @@ class RecordBatchConsumer(driver.Consumer):
         except (KafkaError, TimeoutError) as error:
             logger.warning("action=seek_given_up %r", error)
 
-    def on_buffer_full(self, tp: TP) -> None:
-        """Do nothing: the agent's bounded queue is the pressure.
-
-        Faust would stop fetching the partition until the queue is empty, which under load it
-        never is: other partitions go on and this one waits for the end of the log.
-        """
-
-    def on_buffer_drop(self, tp: TP) -> None:
-        """Do nothing, as `on_buffer_full` did nothing."""
-
-    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        """Do nothing: offsets between the last ones of two batches are no gap."""
-
-    def ack(self, message: Message) -> bool:
-        """Acknowledge what one fetch brought."""
-        acknowledged: bool = super().ack(message)
-        if acknowledged:
-            for tp, offset in message.value.ends().items():
-                self._acked[tp].append(offset)
-        return acknowledged
-
-    def _new_offset(self, tp: TP) -> int | None:
-        acked = self._acked[tp]
-        if not acked:
-            return None
-        last: int = max(acked)
-        acked.clear()
-        self._acked_index[tp].clear()
-        return last + 1
-
 
 def _as_message(fetched: Fetched, generation: int) -> ConsumerMessage:
     tp, last = fetched.groups[-1]
@@ -218,7 +156,7 @@ def _as_message(fetched: Fetched, generation: int) -> ConsumerMessage:
     )
 
 
-class RecordBatchTransport(driver.Transport):
+class RecordBatchTransport(Transport):
     """Faust's aiokafka transport with the consumer above."""
 
     Consumer = RecordBatchConsumer

@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
 
-from aiohttp import hdrs, web
-from aiohttp.http import HttpVersion11
+from aiohttp import HttpVersion11, hdrs, web
 
 from jobtrail.log.questions import Log
 from jobtrail.settings import Settings
@@ -24,6 +23,7 @@ from services.api.http.cursors import Cursors
 from services.api.http.outgoing import Outgoing
 from services.api.http.response_encoding import ResponseEncoder
 from services.api.ingest import Ingest
+from services.api.internals.aiohttp_internals import continue_request
 from services.api.limits.limits import Bounds, Rate, Timeouts
 from services.api.limits.slots import Slots
 from services.api.limits.turns import Turns
@@ -195,9 +195,7 @@ async def _expect(request: web.Request) -> web.StreamResponse | None:
     if request.version == HttpVersion11:
         if request.headers[hdrs.EXPECT].lower() != "100-continue":
             return unreadable(417).response()
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        # Those bytes are not a part of the answer.
-        request.writer.output_size = 0
+        await continue_request(request)
     return None
 
 

@@ -14,21 +14,23 @@ import secrets
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-from aiokafka.conn import create_conn
 from aiokafka.errors import SaslAuthenticationFailed, for_code
-from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.types import (
+
+from jobtrail.core.errors import BrokerError
+from jobtrail.internals.aiokafka_internals import (
     CompactArray,
     CompactBytes,
     CompactString,
     Int8,
     Int16,
     Int32,
+    Request,
+    RequestStruct,
+    Response,
     Schema,
     TaggedFields,
+    create_conn,
 )
-
-from jobtrail.core.errors import BrokerError
 from jobtrail.local.kafka_login import MECHANISM, PROTOCOL, Login
 from services.broker.config import BROKER_USER
 

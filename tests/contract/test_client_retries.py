@@ -23,7 +23,7 @@ async def test_a_wait_goes_on_with_the_next_service(tmp_path: Path, sign_of_life
         api.show()
         assert api.runner is not None
         port = int(api.url.rpartition(":")[2])
-        async with Client(api.url, api.token("alice"), timeouts=30) as client:
+        async with Client(api.url, api.token("alice"), patience=30) as client:
             task = asyncio.create_task(client.wait(["j"]))
             await held(api, 1)
             for _ in range(50):

@@ -1,14 +1,14 @@
-"""What Faust would remember of a partition is not remembered: see `_NothingRead`."""
+"""What Faust would remember of a partition is not remembered: see `NothingRead`."""
 
 from __future__ import annotations
 
 from faust.types import TP
 
-from projections.projector.transport import _NothingRead
+from projections.internals.faust_internals import NothingRead
 
 
 def test_what_was_read_last_is_not_known() -> None:
-    read, tp = _NothingRead(), TP("job-events", 3)
+    read, tp = NothingRead(), TP("job-events", 3)
     # As Faust's consumer uses it: bound once, and updated by every seek.
     get, put = read.__getitem__, read.__setitem__
     assert get(tp) is None

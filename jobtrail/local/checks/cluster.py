@@ -10,9 +10,9 @@ from typing import Any, Final, NamedTuple
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import KafkaError
 
+from jobtrail.internals.aiokafka_internals import ConsumerProtocolMemberAssignment
 from jobtrail.log.consumers import group_reader
 from jobtrail.log.kafka import Client, stop_client
 from jobtrail.settings import Settings

@@ -8,7 +8,6 @@ from typing import Any, Final, Self
 
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.helpers import rfc822_formatted_time
 from msgspec import Raw, Struct
 from msgspec.json import Encoder
 
@@ -19,6 +18,11 @@ from projections.ports.read import Audience, line_of
 from services.api.http.coding import Coding, Stream, choose, stream
 from services.api.http.instants import as_text
 from services.api.http.outgoing import LARGE, Outgoing
+from services.api.internals.aiohttp_internals import (
+    keep_connection,
+    rfc822_formatted_time,
+    send_complete,
+)
 
 #: Of every answer: it is for this caller alone, and a cache has to revalidate it.
 BASE_HEADERS: Final = {
@@ -145,11 +149,12 @@ class CompleteResponse(web.Response):
     @property
     def content(self) -> bytes:
         """Its body; empty if that is not bytes."""
-        return self._body if type(self._body) is bytes else b""
+        body = self.body
+        return body if type(body) is bytes else b""
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Send it."""
-        body = self._body
+        body = self.body
         if (
             type(body) is not bytes
             or self.status != 200
@@ -163,13 +168,7 @@ class CompleteResponse(web.Response):
         headers = self.headers
         headers[hdrs.CONTENT_LENGTH] = str(len(body))
         headers[hdrs.DATE] = rfc822_formatted_time()
-        writer = request.writer
-        self._keep_alive = True
-        # `write_eof` has nothing left to send.
-        self._eof_sent = True
-        await writer.write_headers("HTTP/1.1 200 OK", headers)
-        await writer.write_eof(body)
-        self._body_length = writer.output_size
+        await send_complete(request, self, body)
         return None
 
 
@@ -309,8 +308,8 @@ class LongAnswer:
         self._due = asyncio.get_running_loop().time() + interval
         self._response: web.StreamResponse | None = None
         self._coder: Stream | None = None
-        # Stops aiohttp's timer for the connection's first request, which takes half a KiB.
-        request.protocol.keep_alive(True)
+        # The timer that waits for a connection's first request runs on beside it: half a KiB.
+        keep_connection(request)
 
     @property
     def begun(self) -> bool:

@@ -26,7 +26,6 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 _REQUEST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)
 _WAKE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
@@ -116,7 +115,7 @@ class _Requests(Collector):
         assert isinstance(durations, HistogramMetricFamily)
         for (route, method, status), count in self._answered.items():
             requests.add_metric((route, method, str(status)), count)
-        bounds = [*map(floatToGoString, _REQUEST_BUCKETS), "+Inf"]
+        bounds = [*(str(float(bound)) for bound in _REQUEST_BUCKETS), "+Inf"]
         for route, (seconds, counts) in self._seconds.items():
             up_to = [float(count) for count in accumulate(counts)]
             durations.add_metric((route,), list(zip(bounds, up_to, strict=True)), seconds[0])

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, get_args
 
-import msgspec
 from msgspec import Struct, structs
 from pydantic import BaseModel
 
-from jobtrail.contract.json_schema import describable, is_struct
+from jobtrail.contract.json_schema import is_struct, schema_components
 from jobtrail.core import events
 
 Schema = dict[str, Any]
@@ -26,9 +25,7 @@ class Schemas:
 
     def __init__(self, shapes: Iterable[Any], models: Iterable[type[BaseModel]] = ()) -> None:
         kinds = list(dict.fromkeys(kind for shape in shapes for kind in _members(shape)))
-        made, components = msgspec.json.schema_components(
-            [describable(kind) for kind in kinds], ref_template=_REF
-        )
+        made, components = schema_components(kinds, _REF)
         self._of = dict(zip(kinds, made, strict=True))
         for name, kind in _answer_structs(kinds).items():
             _close(components[name], kind)

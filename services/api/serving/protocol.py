@@ -17,9 +17,16 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from services.api.http.answers import BASE_HEADERS
+from services.api.internals.aiohttp_internals import (
+    AppRunner,
+    Connection,
+    HttpProcessingError,
+    LineTooLong,
+    Server,
+    bytes_out,
+)
 from services.api.limits.limits import Bounds, Timeouts
 from services.api.problems.problems import (
     CONTENT_TYPE,
@@ -93,7 +100,7 @@ def _refusal() -> bytes:
 _REFUSAL: Final = _refusal()
 
 
-class _Protocol(web.RequestHandler):
+class _Protocol(Connection):
     """One connection.
 
     Args:
@@ -111,7 +118,7 @@ class _Protocol(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Accept the connection if fewer than the bound are open."""
-        manager = self._manager
+        manager = self.server
         assert isinstance(manager, _Server)
         # uvloop's transports have the methods of `asyncio.Transport`, but another base class.
         stream = cast(asyncio.Transport, transport)
@@ -143,7 +150,7 @@ class _Protocol(web.RequestHandler):
 
     def _check_later(self, transport: asyncio.Transport) -> None:
         left = transport.get_write_buffer_size()
-        self._check = self._loop.call_later(
+        self._check = self.loop.call_later(
             self._timeouts.answer, self._check_progress, transport, left
         )
 
@@ -171,7 +178,7 @@ class _Protocol(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer a request that failed outside of the application."""
-        if request.writer.output_size > 0:
+        if bytes_out(request) > 0:
             # Only a broken connection tells the client that the answer is incomplete.
             raise ConnectionResetError("the answer can't be finished") from exc
         if isinstance(exc, HttpProcessingError):
@@ -192,14 +199,9 @@ def _unreadable(error: HttpProcessingError) -> Problem:
     return unreadable(431 if _TOO_MANY_HEADERS in error.message else 400)
 
 
-class _Server(web.Server):
-    def __init__(self, like: web.Server, most: int, timeouts: Timeouts, **kwargs: Any) -> None:
-        super().__init__(
-            like.request_handler,
-            request_factory=like.request_factory,
-            handler_cancellation=like.handler_cancellation,
-            **kwargs,
-        )
+class _Server(Server):
+    def __init__(self, like: web.Server, most: int, timeouts: Timeouts) -> None:
+        super().__init__(like)
         self._most = most
         self._timeouts = timeouts
         self._refusing = 0
@@ -207,7 +209,7 @@ class _Server(web.Server):
     @property
     def is_full(self) -> bool:
         """Whether as many connections as allowed are open."""
-        return len(self._connections) >= self._most
+        return self.connection_count >= self._most
 
     def refuse(self, transport: asyncio.Transport) -> None:
         """Answer the connection's first request with a problem."""
@@ -221,10 +223,10 @@ class _Server(web.Server):
         self._refusing -= 1
 
     def __call__(self) -> web.RequestHandler:
-        return _Protocol(self, self._timeouts, loop=self._loop, **self._kwargs)
+        return self.connect(_Protocol, self._timeouts)
 
 
-class Runner(web.AppRunner):
+class Runner(AppRunner):
     """Runs the application on connections with these bounds.
 
     Args:
@@ -253,6 +255,6 @@ class Runner(web.AppRunner):
             shutdown_timeout=shutdown_timeout,
         )
 
-    async def _make_server(self) -> web.Server:
-        made = await super()._make_server()
-        return _Server(made, self._most, self._timeouts, **made._kwargs)
+    def server_like(self, made: web.Server) -> web.Server:
+        """Return a server that makes connections of our own kind."""
+        return _Server(made, self._most, self._timeouts)

@@ -20,6 +20,7 @@ from services.api.access.auth import NOBODY
 from services.api.http.answers import BASE_HEADERS, CompleteResponse
 from services.api.http.outgoing import LARGE
 from services.api.http.response_encoding import compressed
+from services.api.internals.aiohttp_internals import bytes_out
 from services.api.limits.overload import busy
 from services.api.problems.problems import Problem, forbidden, from_http, internal
 from services.api.service import Service
@@ -118,7 +119,7 @@ def _failed(request: web.Request, error: Exception) -> web.StreamResponse:
     else:
         logger.error("action=failed path=%s", request.path, exc_info=error)
         problem = internal()
-    if request.writer.output_size > 0:
+    if bytes_out(request) > 0:
         raise error
     response = problem.response()
     for name, value in BASE_HEADERS.items():

@@ -1,0 +1,1 @@
+"""What the projectors use of libraries beyond their documented interfaces."""

@@ -1,0 +1,1 @@
+"""What the API uses of libraries beyond their documented interfaces."""
