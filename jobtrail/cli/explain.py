@@ -14,8 +14,8 @@ from jobtrail.cli.common import tabular
 from jobtrail.client import Job
 from jobtrail.client.explain import Span, Story, tell
 from jobtrail.core.durations import duration
-from jobtrail.core.job import Verdict
 from jobtrail.core.states import ENDED, State
+from jobtrail.core.trail import Verdict
 from jobtrail.terminal.tables import Grid, Screen, Styled
 from jobtrail.terminal.text import out_json
 

@@ -15,8 +15,9 @@ from jobtrail.client import HistoryEntry
 from jobtrail.core import events as ev
 from jobtrail.core.errors import EventError
 from jobtrail.core.fold import fold
-from jobtrail.core.job import Job, Place, Verdict
+from jobtrail.core.job import Job, Place
 from jobtrail.core.states import ENDED, TRANSITIONS, Rule, State
+from jobtrail.core.trail import Verdict
 
 #: Characters of an output or error that are told.
 _LONGEST: Final = 120

@@ -9,9 +9,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from jobtrail.core.events import TYPE_NAMES
-from jobtrail.core.job import Verdict
 from jobtrail.core.readable import readable
 from jobtrail.core.states import State
+from jobtrail.core.trail import Verdict
 
 _T = TypeVar("_T")
 Instant = Annotated[datetime, Meta(tz=True)]

@@ -3,7 +3,7 @@
 `fold(job, event, place) -> (job, verdict)` is pure and total: no clock, no random number, no I/O,
 and no decoded event makes it raise. The projectors, the API's live tail, replay and the tests all
 call this one function, so they can't disagree. Where a store has the beginning of a long trail,
-whoever folds onto it has asked the store before: see `jobtrail.core.trail.Elsewhere`.
+the caller asks the store for the events' keys first: see `jobtrail.core.earlier.StoredEntries`.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from jobtrail.core import events as ev
-from jobtrail.core.job import (
-    STATE_CODES,
-    VERDICTS,
-    Job,
-    Place,
-    Verdict,
-    event_key,
-    foreign_key,
-)
+from jobtrail.core.earlier import MemoryChunks
+from jobtrail.core.job import Job, Place, event_key, foreign_key
 from jobtrail.core.source_binding import unpack_sources
 from jobtrail.core.states import ENDED, TRANSITIONS, Rule, State
-from jobtrail.core.trail import CHUNK_BYTES, TRAIL_LAYOUT, Chunks, trail_has
+from jobtrail.core.trail import (
+    CHUNK_BYTES,
+    STATE_CODES,
+    TRAIL_LAYOUT,
+    VERDICTS,
+    Verdict,
+    entry_code,
+    trail_has,
+)
 
 # Looked up once: each access to a member of an enum takes as long as a small function.
 _APPLIED: Final = Verdict.APPLIED
@@ -46,8 +47,8 @@ _STEPS: Final[Mapping[State, Mapping[State, int]]] = {
 }
 #: The last byte of a trail's entry.
 _CODES: Final = {
-    verdict: {cls: code << 4 | number for code, cls in enumerate(ev.EVENT_TYPES)}
-    for number, verdict in enumerate(VERDICTS)
+    verdict: {cls: entry_code(number, verdict) for number, cls in enumerate(ev.EVENT_TYPES)}
+    for verdict in VERDICTS
 }
 
 
@@ -98,7 +99,7 @@ def fold(job: Job | None, event: ev.Event, place: Place) -> tuple[Job, Verdict]:
     trail = after.trail + _pack(key, place.offset, time, STATE_CODES[after.state], code)
     if len(trail) >= CHUNK_BYTES:
         earlier = after.earlier
-        after.earlier = (Chunks() if earlier is None else earlier).with_chunk(trail)
+        after.earlier = (MemoryChunks() if earlier is None else earlier).with_chunk(trail)
         trail = b""
     after.trail = trail
     return after, verdict

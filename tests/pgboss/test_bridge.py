@@ -15,8 +15,9 @@ import pytest
 from jobtrail.access.tokens import local_secret, make_token
 from jobtrail.core.errors import JobtrailError
 from jobtrail.core.events import Created, decode
-from jobtrail.core.job import Job, Verdict, kept_trail, read_trail
+from jobtrail.core.job import Job, kept_trail
 from jobtrail.core.position import format_position
+from jobtrail.core.trail import Verdict, read_trail
 from jobtrail.integrations.pgboss.bridge import Bridge, Wanted
 from jobtrail.integrations.pgboss.memory import Checkpoint, Memory
 from jobtrail.settings import Settings

@@ -16,8 +16,9 @@ from jobtrail.client.explain import Span, tell
 from jobtrail.core import events as ev
 from jobtrail.core.durations import duration
 from jobtrail.core.fold import fold
-from jobtrail.core.job import Job, Place, Verdict, kept_trail, read_trail
+from jobtrail.core.job import Job, Place, kept_trail
 from jobtrail.core.states import State
+from jobtrail.core.trail import Verdict, read_trail
 from jobtrail.terminal.tables import Screen
 
 NOON = datetime(2026, 11, 23, 13, tzinfo=UTC)

@@ -35,8 +35,9 @@ from jobtrail.core.decoding import accept, decode_clear
 from jobtrail.core.errors import EventError
 from jobtrail.core.events import Completed, Event, decode, encode
 from jobtrail.core.fold import fold
-from jobtrail.core.job import Job, Place, TrailEntry, read_trail
+from jobtrail.core.job import Job, Place
 from jobtrail.core.partitions import partition_of
+from jobtrail.core.trail import TrailEntry, read_trail
 from jobtrail.importing.values import json_reader
 from jobtrail.integrations.celery import Tracker
 from jobtrail.integrations.pgboss.mapping import _due

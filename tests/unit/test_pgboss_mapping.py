@@ -9,8 +9,9 @@ import pytest
 
 from jobtrail.core.events import Event, decode, encode, microseconds
 from jobtrail.core.fold import fold
-from jobtrail.core.job import Job, Place, Verdict, read_trail
+from jobtrail.core.job import Job, Place
 from jobtrail.core.states import State
+from jobtrail.core.trail import Verdict, read_trail
 from jobtrail.integrations.pgboss.mapping import MAX_UNSEEN_RETRIES, Labels, Past, Row, changes
 
 LABELS: Final = Labels("//pg-boss/db/pgboss", "nobody")
