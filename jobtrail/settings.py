@@ -83,14 +83,15 @@ class Settings(BaseSettings):
     )
     max_batch_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 30)] = Field(
         default=32 << 20,
-        description="Bytes that a batch of the log is unpacked to at most; one with more is buried "
-        "as it is. A process holds that much for a moment: 13 KB can be 300 MB. The same for all "
+        description="Bytes that a batch of the log is unpacked to at most; a larger one goes "
+        "to the dead letters unread. A process needs that much memory for a moment: 13 KB can be "
+        "300 MB. The same for all "
         "processes; `jobtrail rebuild` after a change.",
     )
     max_batch_records: Annotated[int, Field(ge=1_000, le=10_000_000)] = Field(
         default=50_000,
-        description="Records of a batch at most; one with more is buried as it is. 1 MiB can be "
-        "hundreds of thousands, and 10 µs each to bury them hold up the others. As above.",
+        description="Records of a batch at most; one with more goes to the dead letters unread. 1 "
+        "MiB can be hundreds of thousands, and 10 µs for each of them delay the others. As above.",
     )
     store: str = Field(
         default="",
@@ -168,7 +169,7 @@ class Settings(BaseSettings):
     )
     max_body_bytes: Annotated[int, Field(ge=1 << 10, le=16 << 20)] = Field(
         default=1 << 20,
-        description="Bytes of the largest body; a larger one gets 413. It is held in memory whole.",
+        description="Bytes of the largest body; a larger one gets 413. It is in memory as a whole.",
     )
     max_ids: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=1000, description="Ids that one call may ask for; the contract has 1,000."
@@ -248,7 +249,7 @@ class Settings(BaseSettings):
     tail_buffer_bytes: Annotated[int, Field(ge=1 << 20)] = Field(
         default=64 << 20,
         description="Bytes of events beyond the projections that an API process keeps for fresh "
-        "statuses. Behind by more, it answers waits as the projections catch up.",
+        "statuses. With more lag, it answers waits as the projections catch up.",
     )
     max_events_folded: Annotated[int, Field(ge=200)] = Field(
         default=1000,
@@ -264,7 +265,7 @@ class Settings(BaseSettings):
     stalled_after: Annotated[float, Field(ge=1)] = Field(
         default=60.0,
         description="Seconds without progress, with events to apply, after which a projector "
-        "ends itself to be started anew.",
+        "ends itself to be restarted.",
     )
     hung_after: Annotated[float, Field(ge=3)] = Field(
         default=30.0,

@@ -52,9 +52,9 @@ def command(name: str) -> click.Command:
 
 
 class _Commands(click.Group):
-    """Says every error of ours as one sentence, with the right exit status.
+    """Prints every error of ours as one line, with the right exit status.
 
-    A command is imported when it is asked for: all of them take several times as long as one.
+    A command is imported when it is called: importing all of them takes several times as long.
     """
 
     def list_commands(self, _ctx: click.Context) -> list[str]:

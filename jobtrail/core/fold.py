@@ -37,7 +37,7 @@ _ACTIVE: Final = State.ACTIVE
 _RETRY: Final = State.RETRY
 _copy: Final[Callable[[Job], Job]] = Job.__copy__  # type: ignore[attr-defined]
 _pack: Final = TRAIL_LAYOUT.pack
-#: What a record's timestamp, which its producer chooses, is kept between: years 2 to 9998.
+#: The bounds of a record's timestamp, which its producer chooses: years 2 to 9998.
 FIRST: Final = -62_104_060_800_000_000
 LAST: Final = 253_370_764_799_999_999
 #: By how much an event's attempt has to be above the job's, from state to state.
@@ -53,10 +53,10 @@ _CODES: Final = {
 
 
 def fold(job: Job | None, event: ev.Event, place: Place) -> tuple[Job, Verdict]:
-    """Apply one event of the log to what is known of its job.
+    """Apply one event of the log to its job.
 
     Args:
-        job: What is known so far; None for a job that was never seen.
+        job: The job so far; None before its first event.
         event: The decoded event; `event.subject` is the job's id.
         place: Where the event lies in the log. Events are folded in the order of their offsets.
 
@@ -113,9 +113,9 @@ def within_years(timestamp: int) -> int:
 def _judge_bound(
     job: Job, event: ev.Event, key: bytes, attempt: int, bound_to: str
 ) -> tuple[Verdict, bytes]:
-    """Judge an event whose sender may not do everything; return the key that it is known by, too.
+    """Judge an event whose sender may not do everything; also return the key of its trail entry.
 
-    What was foreign once stays ignored, whatever part its sender gets in the job later.
+    An event that was foreign stays ignored, also if its sender may write to the job later.
     """
     apart = foreign_key(bound_to, event.id)
     seen = _has_seen(job, apart)
@@ -127,8 +127,8 @@ def _judge_bound(
 def _has_part(job: Job, event: ev.Event, bound_to: str) -> bool:
     """Tell whether an event's sender has a part in a job.
 
-    A job's own source may send anything, and its writers all but `job.created`: whose the job is,
-    and who may see it, is not theirs to say.
+    A job's own source may send anything, and its writers all but `job.created`: they can't set its
+    owner and viewers.
     """
     sources = unpack_sources(bound_to)
     if job.source in sources:

@@ -13,7 +13,7 @@ from jobtrail.core.trail import ENTRY_BYTES
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
-    """Where a record lies in the log, and when Kafka took it in."""
+    """A record's place in the log, and its timestamp."""
 
     partition: int
     offset: int
@@ -22,7 +22,7 @@ class Place(msgspec.Struct, frozen=True, gc=False):
 
 
 class Job(msgspec.Struct, kw_only=True, gc=False):
-    """What is known of one job at one place of the log. Instants are microseconds since 1970.
+    """The state of one job at one place of the log. Instants are microseconds since 1970.
 
     `fold` never changes a job that it was given; it returns another one.
     """
@@ -44,8 +44,8 @@ class Job(msgspec.Struct, kw_only=True, gc=False):
     bulk_id: str | None = None
     #: `user:x` and `group:y`, sorted, each once.
     viewers: tuple[str, ...] = ()
-    #: The source of the event that said whose the job is, else of its first one. Every folded job
-    #: has one.
+    #: The source of the event that described the job, else of its first one. Every folded job has
+    #: one.
     source: str = ""
     #: Sources that may work on the job too, sorted, each once.
     writers: tuple[str, ...] = ()
@@ -62,24 +62,24 @@ class Job(msgspec.Struct, kw_only=True, gc=False):
 
 
 def event_key(event_id: str) -> bytes:
-    """Return the eight bytes by which a job's trail knows an event's id again.
+    """Return the eight bytes by which a job's trail recognizes an event's id.
 
     Among a job's n events a false match has the chance n * n / 2**65: 10**-11 at 10,000 events.
 
-    Everybody who folds the log has to find the same, so there is no seed, and two ids with one key
-    can be made. That gives nobody anything: an event is only kept out by one whose id was made to
-    fit its own, by somebody who knew that id before and may write events of this job, and who
-    could have sent the same id just as well. A hash that can't be turned around, of a width that
+    All readers of the log have to compute the same key, so there is no seed, and two ids with one
+    key can be constructed. That is no attack: an event can only be suppressed by one whose id was
+    made to match, by a sender that knew that id before and may write events of this job, and that
+    could have sent the same id just as well. A cryptographic hash, of a width that
     fits into an entry, costs 1.3 us an event and keeps out neither.
     """
     return xxh3_64_digest(event_id.encode())
 
 
 def foreign_key(bound_to: str, event_id: str) -> bytes:
-    """Return the eight bytes by which a job's trail knows an event again that has no part in it.
+    """Return the eight bytes by which a job's trail recognizes a foreign event.
 
-    It is not the key of the id, which somebody who has a part in the job may be about to use, and
-    none that others can be made to equal, as those of XXH3 can.
+    It is not the key of the id, which a sender with a part in the job may use later, and no other
+    key can be made equal to it, as is possible with XXH3.
 
     Args:
         bound_to: What the sender is bound to (`jobtrail.core.source_binding`).

@@ -16,7 +16,7 @@ from jobtrail.core.partition_columns import partitions_of
 from jobtrail.core.position import LastRecord
 from jobtrail.core.states import ENDED
 from jobtrail.core.trail import Verdict
-from jobtrail.log.batches import Unread
+from jobtrail.log.batches import UnreadBatch
 from jobtrail.log.consumers import Group
 from jobtrail.log.questions import last_record
 from projections.ports.write import Batch, Entry, Tally
@@ -259,6 +259,6 @@ def _accepted(record: Any, partition: int, partitions: int) -> Event:
     """
     if not record.value:
         raise _NO_VALUE
-    if isinstance(record.value, Unread):
+    if isinstance(record.value, UnreadBatch):
         raise record.value.error
     return accept(record.key, record.value, partition, partitions)

@@ -27,7 +27,7 @@ from pyarrow import parquet
 
 from jobtrail.cli.emit import _lines as emitted
 from jobtrail.cli.explain import show
-from jobtrail.client.explain import tell
+from jobtrail.client.explain import explain_history
 from jobtrail.client.sse import messages
 from jobtrail.contract import results
 from jobtrail.contract.results import decoded
@@ -348,7 +348,7 @@ def answers(job: Job, happened: list[tuple[TrailEntry, int, bytes]]) -> None:
     found = decoded(answered(job_answer(job)), results.Job)
     decoded(answered(status_answer(job)), results.Status)
     history = [decoded(answered(entry_answer(*one)), results.HistoryEntry) for one in happened]
-    story = tell(history, datetime(MAXYEAR, 1, 1, tzinfo=UTC))
+    story = explain_history(history, datetime(MAXYEAR, 1, 1, tzinfo=UTC))
     assert [told.verdict for told in story.events] == [entry.verdict for entry, _, _ in happened]
     show(found, story, Screen(file=io.StringIO(), width=100))
     msgspec.json.encode(found)
