@@ -20,8 +20,8 @@ from benchmarks.options import Options
 from benchmarks.results import Result, Row
 from benchmarks.stage import Stage
 from benchmarks.stats import middle
-from jobtrail.core.job import trail_page
 from jobtrail.core.partitions import partition_of
+from jobtrail.core.trail import trail_page
 from jobtrail.log.consumers import Group
 from projections.projector.projector import Projector
 from projections.sqlite.files import schema

@@ -6,6 +6,7 @@ that. `pip install 'jobtrail[server]'` brings the service, the other extras brin
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from typing import Final
 
@@ -53,7 +54,12 @@ class ExtraMissing(UsageError):
 
 def missing(extra: str) -> list[str]:
     """Return which packages of an extra are not installed, by their import names."""
-    return [name for name in BRINGS[extra] if find_spec(name) is None]
+    return [name for name in BRINGS[extra] if not _is_there(name)]
+
+
+def _is_there(name: str) -> bool:
+    # Faust takes its own module's place when it is imported, and has no specification then.
+    return sys.modules.get(name) is not None or find_spec(name) is not None
 
 
 def missing_error(extra: str, what: str) -> ExtraMissing:

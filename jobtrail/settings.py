@@ -92,15 +92,16 @@ class Settings:
     max_batch_bytes: int = setting(
         bounds=(1 << 20, 1 << 30),
         default=32 << 20,
-        description="Bytes that a batch of the log is unpacked to at most; one with more is buried "
-        "as it is. A process holds that much for a moment: 13 KB can be 300 MB. The same for all "
+        description="Bytes that a batch of the log is unpacked to at most; a larger one goes "
+        "to the dead letters unread. A process needs that much memory for a moment: 13 KB can be "
+        "300 MB. The same for all "
         "processes; `jobtrail rebuild` after a change.",
     )
     max_batch_records: int = setting(
         bounds=(1_000, 10_000_000),
         default=50_000,
-        description="Records of a batch at most; one with more is buried as it is. 1 MiB can be "
-        "hundreds of thousands, and 10 µs each to bury them hold up the others. As above.",
+        description="Records of a batch at most; one with more goes to the dead letters unread. 1 "
+        "MiB can be hundreds of thousands, and 10 µs for each of them delay the others. As above.",
     )
     store: str = setting(
         default="",
@@ -191,7 +192,7 @@ class Settings:
     max_body_bytes: int = setting(
         bounds=(1 << 10, 16 << 20),
         default=1 << 20,
-        description="Bytes of the largest body; a larger one gets 413. It is held in memory whole.",
+        description="Bytes of the largest body; a larger one gets 413. It is in memory as a whole.",
     )
     max_reads: int = setting(
         bounds=(1, None),
@@ -280,7 +281,7 @@ class Settings:
         bounds=(1 << 20, None),
         default=64 << 20,
         description="Bytes of events beyond the projections that an API process keeps for fresh "
-        "statuses. Behind by more, it answers waits as the projections catch up.",
+        "statuses. With more lag, it answers waits as the projections catch up.",
     )
     max_events_folded: int = setting(
         bounds=(200, None),
@@ -299,7 +300,7 @@ class Settings:
         bounds=(1, None),
         default=60.0,
         description="Seconds without progress, with events to apply, after which a projector "
-        "ends itself to be started anew.",
+        "ends itself to be restarted.",
     )
     hung_after: float = setting(
         bounds=(3, None),

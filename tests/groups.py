@@ -25,7 +25,7 @@ class _Batch(list[Any]):
     def next_offset(self) -> int:
         return int(self[-1].offset) + 1
 
-    def whole(self, _limits: Limits) -> tuple[list[Any], int]:
+    def all_records(self, _limits: Limits) -> tuple[list[Any], int]:
         return self, 0
 
 

@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from jobtrail.core.events import Created, Event, from_microseconds, microseconds
 from jobtrail.core.fold import fold
-from jobtrail.core.job import Job, Place, Verdict
+from jobtrail.core.job import Job, Place
+from jobtrail.core.trail import Verdict
 from jobtrail.replay.schemas import EVENTS
 
 Row = dict[str, Any]

@@ -1,8 +1,8 @@
 """API keys: for programs that can't fetch a token from time to time.
 
-A key is 256 random bits behind a name; the file holds a SHA-256 of them, so whoever reads it can
-use none. (No slow hash: what is random through and through can't be guessed.) The file is its
-owner's alone all the same: whoever can write it can let anybody in.
+A key is an id and 256 random bits; the file has a SHA-256 of them, so reading the file gives no
+usable key. (A slow hash is not needed: random bits can't be guessed.) Still only the owner may
+access the file: anyone who can write it can add keys.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from jobtrail.files.atomic import atomic_write
 from jobtrail.files.private import FILE_MODE, private_folder
 
 PREFIX: Final = "jobtrail_"
-#: The most keys of a file: every process holds all of them.
+#: The most keys of a file: every process has all of them in memory.
 MAX_KEYS: Final = 10_000
 #: Seconds to wait for another command that changes the file.
 _LOCK_WITHIN: Final = 10.0
@@ -38,7 +38,7 @@ _NAME: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{0,256}")
 
 
 class ApiKey(msgspec.Struct, frozen=True, rename="camel"):
-    """What is known of a key; the key itself was shown once."""
+    """What the file has of a key; the key itself was shown once."""
 
     id: str
     user: str
@@ -49,7 +49,7 @@ class ApiKey(msgspec.Struct, frozen=True, rename="camel"):
     expires_at: datetime | None = None
     groups: tuple[str, ...] = ()
     permissions: tuple[str, ...] = ()
-    #: The CloudEvents sources that it may write; empty for all.
+    #: The CloudEvents sources that the key may write; empty for all.
     sources: tuple[str, ...] = ()
     name: str = ""
 
@@ -59,7 +59,7 @@ class ApiKey(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class KeysDamaged(SettingError):
-    """The file of the API keys holds something else: which keys there are is not known."""
+    """The file of the API keys can't be parsed: it is not known which keys exist."""
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -68,7 +68,7 @@ class _File(msgspec.Struct, frozen=True):
 
 
 def split_key(text: str) -> tuple[str, str] | None:
-    """Return the id and the secret of a key, None where the text has not the form of one."""
+    """Return the id and the secret of a key, None where the text has another form."""
     found = _KEY.fullmatch(text)
     return None if found is None else (found[1], found[2])
 
@@ -77,8 +77,8 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
     """Return all keys; none where there is no file.
 
     Raises:
-        KeysDamaged: It is no file of keys.
-        SettingError: Others can reach the file, or it can't be read.
+        KeysDamaged: The file can't be parsed.
+        SettingError: Other users can access the file, or it can't be read.
     """
     try:
         with path.open("rb") as file:
@@ -96,18 +96,18 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
             where=str(path),
             expected="mode 0600",
             found=f"mode {mode & 0o777:04o}",
-            hint="Set that mode, and look through the keys: others may have changed them.",
+            hint="Set that mode, and check the keys: others may have changed them.",
         )
     try:
-        held = msgspec.json.decode(content, type=_File)
+        parsed = msgspec.json.decode(content, type=_File)
     except msgspec.MsgspecError as error:
         raise KeysDamaged(
-            "This file holds no API keys.",
+            "This file has no API keys.",
             where=str(path),
             found=str(error),
             hint="Put a copy in its place, or delete it and make new keys.",
         ) from None
-    return held.keys
+    return parsed.keys
 
 
 def make_key(
@@ -120,7 +120,7 @@ def make_key(
     sources: tuple[str, ...] = (),
     name: str = "",
 ) -> tuple[ApiKey, str]:
-    """Make a key; it counts when it is in the file.
+    """Make a key; it is valid once it is in the file.
 
     Args:
         user: Whom the bearer acts as.
@@ -128,11 +128,11 @@ def make_key(
         expires_at: When the key ends; None for never.
         groups: Whose member the user is.
         permissions: Of `jobtrail.access.tokens.PERMISSIONS`.
-        sources: The CloudEvents sources that it may write; empty for all.
+        sources: The CloudEvents sources that the key may write; empty for all.
         name: What it is for.
 
     Returns:
-        What is kept of it, and the key, which is nowhere else.
+        The entry for the file, and the key, which is stored nowhere.
 
     Raises:
         UsageError: A name has another form, a permission is unknown, or there are sources
@@ -171,7 +171,7 @@ def make_key(
 
 
 def add_key(path: Path, key: ApiKey) -> None:
-    """Put a key into the file, which is made where it is not there.
+    """Add a key to the file, which is created where it is missing.
 
     Raises:
         UsageError: There are too many keys.
@@ -189,10 +189,10 @@ def add_key(path: Path, key: ApiKey) -> None:
 
 
 def revoke_key(path: Path, key_id: str) -> ApiKey:
-    """Take a key out of the file; the service refuses it within a second.
+    """Remove a key from the file; the service refuses it within a second.
 
     Returns:
-        What was known of it.
+        The removed entry.
 
     Raises:
         UsageError: There is no such key.
@@ -218,7 +218,7 @@ def _digest(secret: str) -> str:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Keep other commands from changing the file."""
+    """Lock the file against other commands."""
     private_folder(path.parent)
     try:
         with FileLock(f"{path}.lock", timeout=_LOCK_WITHIN, mode=FILE_MODE):
@@ -230,6 +230,6 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _write(path: Path, keys: tuple[ApiKey, ...]) -> None:
-    """Put the file in place whole: whoever reads it sees the keys of before or of after."""
+    """Replace the file atomically: a reader sees the old keys or the new ones."""
     content = msgspec.json.format(msgspec.json.encode(_File(keys)), indent=1) + b"\n"
     atomic_write(path, content, mode=FILE_MODE)

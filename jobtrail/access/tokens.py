@@ -1,7 +1,7 @@
 """Tokens of the local service: JWTs signed with a secret that never leaves the data folder.
 
-Whoever can read the secret is the local service's administrator: it can issue a token for any
-user. So the file is made for its owner alone, and one that others can read is not used.
+Anyone who can read the secret is the local service's administrator: they can issue a token for any
+user. So the file is readable for its owner alone, and one that others can read is not used.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ _ALGORITHM: Final = "HS256"
 _SECRET_BYTES: Final = 32
 _SECRET_FILE: Final = "secret"  # noqa: S105
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,256}")
-#: Headers by which a token would choose its own key or rules.
+#: Headers by which a token could choose its own key or rules.
 _REFUSED_HEADERS: Final = ("crit", "jku", "x5u", "jwk")
 _OPTIONS: Final[Any] = {"require": ["exp", "iss", "aud"], "enforce_minimum_key_length": True}
-#: What reading a token of anybody's making can end in.
+#: The exceptions that parsing an untrusted token can raise.
 _BROKEN: Final = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
 
 
@@ -53,15 +53,15 @@ class TokenError(JobtrailError):
 
 
 class WrongSignature(TokenError):
-    """A token that another key has signed than the one that it was held against."""
+    """A token that was signed by another key than the one that verifies it."""
 
 
-#: Claims that are instants: JSON numbers, and no texts that look like them (RFC 7519, section 2).
+#: Claims that are instants: JSON numbers, and no strings of digits (RFC 7519, section 2).
 _INSTANTS: Final = ("exp", "nbf", "iat")
 
 
 class Claims(NamedTuple):
-    """What a token says of its bearer, once it is verified."""
+    """The claims of a verified token about its bearer."""
 
     user: str
     groups: tuple[str, ...]
@@ -80,7 +80,7 @@ def local_secret(data_dir: Path) -> bytes:
         32 random bytes, the same for every process on this folder.
 
     Raises:
-        SettingError: The file can be read by others, or does not hold a secret.
+        SettingError: Others can read the file, or it has no secret.
     """
     path = data_dir / _SECRET_FILE
     try:
@@ -116,7 +116,7 @@ def local_secret(data_dir: Path) -> bytes:
 
 
 def _make_secret(path: Path) -> None:
-    """Put a new secret in place whole, unless another process was faster."""
+    """Write a new secret atomically, unless another process was faster."""
     private_folder(path.parent)
     text = secrets.token_hex(_SECRET_BYTES).encode() + b"\n"
     with contextlib.suppress(FileExistsError):
@@ -171,7 +171,7 @@ def make_token(
 
 
 def check_grant(user: str, groups: Iterable[str], permissions: Iterable[str]) -> None:
-    """Refuse what no token or key can be issued for.
+    """Check that a token or key can be issued.
 
     Raises:
         UsageError: A name has another form, or a permission is unknown.
@@ -200,10 +200,10 @@ def read_token(secret: bytes, token: str) -> Claims:
         token: As the bearer sent it.
 
     Returns:
-        What it says of its bearer.
+        The claims about its bearer.
 
     Raises:
-        TokenError: It is forged, over, made for somebody else, or no such token at all.
+        TokenError: It is forged, expired, for another audience, or no token of this kind.
     """
     payload = verify(token, secret, algorithms=[_ALGORITHM], issuer=ISSUER, audience=AUDIENCE)
     groups = payload.get("groups", [])
@@ -214,14 +214,14 @@ def read_token(secret: bytes, token: str) -> Claims:
 
 
 def look_into(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what a token claims, which proves nothing yet: its header and its payload.
+    """Return a token's unverified header and payload.
 
     Raises:
-        TokenError: It is too long, has a header that is refused, or is no token at all.
+        TokenError: It is too long, has a refused header, or is no token.
     """
     _check_length(token)
     try:
-        # Not by PyJWT, which takes as long over this as over verifying; it reads the token again.
+        # Not with PyJWT, which takes as long for this as for verifying, and parses the token again.
         header, payload = (
             orjson.loads(base64.urlsafe_b64decode(part + "==")) for part in token.split(".")[:2]
         )
@@ -242,19 +242,19 @@ def verify(
         token: As the bearer sent it.
         key: A secret, or a key as PyJWT has it.
         algorithms: Those that may have signed it, all of the key's own family.
-        issuer: Who has to have issued it.
-        audience: Whom it has to be made for.
+        issuer: The required issuer.
+        audience: The required audience.
 
     Returns:
         Its payload; `exp` is there.
 
     Raises:
         WrongSignature: Another key has signed it.
-        TokenError: It is forged, over, made for somebody else, or no such token at all.
+        TokenError: It is forged, expired, for another audience, or no token of this kind.
     """
     _check_length(token)
     try:
-        whole = jwt.decode_complete(
+        complete = jwt.decode_complete(
             token,
             key,
             algorithms=algorithms,
@@ -263,14 +263,14 @@ def verify(
             leeway=LEEWAY,
             options=_OPTIONS,
         )
-        # What can't be said in UTF-8 or in 64 bits would break whatever it is handed on to.
-        orjson.dumps(whole["payload"])
+        # Values outside of UTF-8 or 64 bits would break the code that gets them.
+        orjson.dumps(complete["payload"])
     except jwt.InvalidSignatureError:
         raise WrongSignature("Another key has signed the token.") from None
     except _BROKEN as error:
         raise _unreadable(error) from None
-    _check_header(whole["header"])
-    payload: dict[str, Any] = whole["payload"]
+    _check_header(complete["header"])
+    payload: dict[str, Any] = complete["payload"]
     for name in _INSTANTS:
         if name in payload and type(payload[name]) not in (int, float):
             raise TokenError(f"The token's `{name}` is no number.")
@@ -281,11 +281,13 @@ def make_claims(user: Any, groups: list[Any], permissions: list[Any], expires: A
     """Return the claims of a verified payload.
 
     Raises:
-        TokenError: Somebody is named that can't be.
+        TokenError: A name in it is not allowed.
     """
     for name in (user, *groups, *permissions):
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise TokenError("The token names somebody that can't be.", found=repr(name)[:80])
+            raise TokenError(
+                "The token has a user or group name that is not allowed.", found=repr(name)[:80]
+            )
     return Claims(user, tuple(groups), frozenset(permissions), float(expires))
 
 
@@ -305,6 +307,6 @@ def _check_header(header: dict[str, Any]) -> None:
 
 
 def _unreadable(error: Exception) -> TokenError:
-    # It may quote the token: neither its line feeds nor its length belong in a log.
+    # The error may quote the token: its line feeds and its length don't belong in a log.
     found = f"{type(error).__name__}: {ascii(str(error))[:200]}"
     return TokenError("The token can't be verified.", found=found)

@@ -54,19 +54,19 @@ COMMANDS: Final = {
         "Import events from elsewhere; importing again changes nothing.",
     ),
     "bridge": Place(
-        "bridge", "bridge", "pg-boss", "Follow another system; what it tells twice changes nothing."
+        "bridge", "bridge", "pg-boss", "Follow another job system; duplicates change nothing."
     ),
     "status": Place(
         "status",
         "status",
         "server",
-        "Show what runs, the lag of each partition, how many jobs are known, and versions.",
+        "Show what runs, the lag of each partition, the number of jobs, and versions.",
     ),
     "doctor": Place(
         "doctor",
         "doctor",
         "server",
-        "Look at Java, files, processes, Kafka and store, and say how to mend what is wrong.",
+        "Check Java, files, processes, Kafka and store, and explain how to repair what is wrong.",
     ),
     "search": Place(
         "ask", "search", None, "List jobs, newest first: as a table, or one JSON object a line."
@@ -79,13 +79,13 @@ COMMANDS: Final = {
         "ask",
         "wait",
         None,
-        "Wait until jobs have ended; the exit status is 1 where they have not in time.",
+        "Wait until jobs have ended; the exit status is 1 after a timeout.",
     ),
     "explain": Place(
         "explain",
         "explain",
         None,
-        "Tell what became of JOB: its events, why some did not count, and where time went.",
+        "Show what happened to JOB: its events, why some did not count, and where time went.",
     ),
     "replay": Place(
         "replay",
@@ -111,31 +111,32 @@ COMMANDS: Final = {
         "archive",
         "archive",
         "replay",
-        "Archive the log as Parquet, in a folder or a store that speaks S3.",
+        "Archive the log as Parquet, in a folder or an S3-compatible store.",
     ),
     "verify": Place(
         "verify",
         "verify",
         "server",
-        "Fold the log once more and compare all that the store says with it, while both go on.",
+        "Fold the log once more and compare the complete store with it, while both are in use.",
     ),
     "rebuild": Place(
         "rebuild",
         "rebuild",
         "server",
-        "Fold the projections again from the log, beside those that serve, and switch when level.",
+        "Fold the projections again from the log, beside those that serve, and switch when caught "
+        "up.",
     ),
     "dead": Place(
         "dead",
         "dead",
         "server",
-        "Look at records of the log that are no valid event, write them back, or drop them.",
+        "List records of the log that are no valid event, write them back, or drop them.",
     ),
     "skip": Place(
         "skip",
         "skip",
         "server",
-        "Go on behind a hole in the log: records that are lost and that nothing accounts for.",
+        "Continue after a hole in the log: lost records that nothing accounts for.",
     ),
     "log": Place("log", "log", "server", "Copy the log."),
 }
@@ -168,9 +169,9 @@ def _without(name: str, extra: str, what: str) -> click.Command:
 
 
 class _Commands(click.Group):
-    """Says every error of ours as one sentence, with the right exit status.
+    """Prints every error of ours as one line, with the right exit status.
 
-    A command is imported when it is asked for: all of them take several times as long as one.
+    A command is imported when it is called: importing all of them takes several times as long.
     """
 
     def list_commands(self, _ctx: click.Context) -> list[str]:

@@ -22,22 +22,22 @@ from jobtrail.terminal.text import err, out, out_json
 if TYPE_CHECKING:
     from jobtrail.replay.archive.description import Archive
 
-#: Some megabytes of compressed events: few files for a store, little to do again after a crash.
+#: Some megabytes of compressed events: few files for a store, little to repeat after a crash.
 _SEGMENT_RECORDS: Final = 250_000
-#: Seconds that Kafka may take to say which cluster it is.
+#: Timeout in seconds of the request for the cluster's id.
 _TIMEOUT: Final = 30.0
 
 
 @click.command()
 @click.option("--to", required=True, help="A folder, or s3://bucket/prefix.")
 @click.option("--verify", is_flag=True, help="Write nothing; read and compare the whole archive.")
-@click.option("--all", "rest", is_flag=True, help="Also what is behind the last closed segment.")
+@click.option("--all", "rest", is_flag=True, help="Also the records after the last closed segment.")
 @click.option(
     "--segment-records",
     type=click.IntRange(min=1),
     default=_SEGMENT_RECORDS,
     show_default=True,
-    help="Records of a closed segment, for an archive that is made; others keep theirs.",
+    help="Records of a closed segment, for a new archive; an existing one keeps its own.",
 )
 @click.option("--max-rate", type=click.FloatRange(min=1), help="Records read a second at most.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
@@ -46,7 +46,7 @@ _TIMEOUT: Final = 30.0
     "--past-gap",
     "skip_holes",
     is_flag=True,
-    help="Go on behind records that the log has lost; each hole is named.",
+    help="Continue after records that the log has lost; each hole is reported.",
 )
 @log_options
 def archive(
@@ -60,7 +60,7 @@ def archive(
     data_dir: Path | None,
     bootstrap_servers: str | None,
 ) -> None:
-    """Archive the log as Parquet, in a folder or a store that speaks S3.
+    """Archive the log as Parquet, in a folder or an S3-compatible store.
 
     Writes the segments that are closed and not archived yet; running it again, or twice at once,
     changes nothing. Every file is read again and compared before it counts.
@@ -76,7 +76,7 @@ def archive(
         _verify(Archive.open(to), as_json)
         return
     if "://" not in to and is_private(Path(to)):
-        # One whose folder others may look into was opened to them on purpose.
+        # An existing folder that others may read was opened to them on purpose.
         keep_private()
     settings = log_settings(data_dir, bootstrap_servers)
     name = LogName(asyncio.run(_cluster(settings)), settings.topic)
@@ -102,7 +102,7 @@ def archive(
 
 
 def _verify(kept: Archive, as_json: bool) -> None:
-    """Print what is wrong with an archive; leave with exit status 1 where anything is."""
+    """Print what is wrong with an archive; exit with status 1 where anything is."""
     from jobtrail.replay.archive.checking import verify
 
     segments = sum(len(spans) for spans in kept.spans.values())

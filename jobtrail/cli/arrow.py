@@ -1,12 +1,12 @@
 """How a command starts PyArrow: without pandas, and on the system's allocator.
 
-Where pandas is installed, PyArrow imports it with the first array that it makes, to tell its series
-from other sequences: 0.4 to 0.7 s and 45 MiB, and no command needs it. It asks once and keeps the
-answer, so the question is put here while pandas can't be found; after that whoever wants pandas
-finds it as ever, PyArrow's `to_pandas` too. And what PyArrow's own allocator keeps of a large
-export the system's gives back: 80 MiB for a million events.
+Where pandas is installed, PyArrow imports it with the first array that it makes, to distinguish its
+series from other sequences: 0.4 to 0.7 s and 45 MiB, and no command needs it. It checks once and
+caches the result, so the check is made here while pandas can't be found; after that pandas can be
+imported as usual, by PyArrow's `to_pandas` too. And the system's allocator returns memory that
+PyArrow's own keeps after a large export: 80 MiB for a million events.
 
-Only a command's own process does so: the library leaves both to whoever uses it.
+Only a command's own process does so: the library leaves both to its caller.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 
 
 class _NoPandas:
-    """Finds no pandas, first of all that `sys.meta_path` has."""
+    """An import finder, first in `sys.meta_path`, that hides pandas."""
 
     @staticmethod
     def find_spec(name: str, _path: object = None, _target: object = None) -> None:
@@ -24,7 +24,7 @@ class _NoPandas:
 
 
 def start_arrow() -> None:
-    """Import PyArrow in a command's way, unless it or pandas is there already.
+    """Import PyArrow for a command, unless it or pandas is imported already.
 
     Raises:
         ModuleNotFoundError: PyArrow is not installed.

@@ -33,7 +33,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def asking(command: _F) -> _F:
-    """Add the options of commands that ask a service, and how they answer."""
+    """Add the options of commands that query a service, and of their output."""
     options = (
         click.option("--json", "as_json", is_flag=True, help="JSON, also on a terminal."),
         token_options,
@@ -182,7 +182,7 @@ def get(
 @click.command()
 @click.argument("job_ids", nargs=-1, required=True)
 @click.option("--any", "until_any", is_flag=True, help="Return when the first of them has ended.")
-@click.option("--within", type=click.FloatRange(0), help="Seconds; without it as long as it takes.")
+@click.option("--within", type=click.FloatRange(0), help="Timeout in seconds. Default: none.")
 @asking
 def wait(
     job_ids: tuple[str, ...],
@@ -194,9 +194,9 @@ def wait(
     url: str | None,
     data_dir: Path | None,
 ) -> None:
-    """Wait until jobs have ended; the exit status is 1 where they have not in time.
+    """Wait until jobs have ended; the exit status is 1 after a timeout.
 
-    A job that is unknown, or not yours to see, is waited for like any other.
+    A job that is unknown, or that you may not see, is waited for like any other.
     """
     until: Literal["all", "any"] = "any" if until_any else "all"
     with client(url, token, token_file, data_dir) as asked:

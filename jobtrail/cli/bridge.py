@@ -1,4 +1,4 @@
-"""`jobtrail bridge`: what happens in another system, as events in the log, as it happens."""
+"""`jobtrail bridge`: jobs of another system as events in the log, continuously."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _SHOW_EVERY: Final = 0.5
 
 @click.group()
 def bridge() -> None:
-    """Follow another system; what it tells twice changes nothing."""
+    """Follow another job system; duplicates change nothing."""
 
 
 @bridge.command(name="pg-boss")
@@ -52,9 +52,9 @@ def bridge() -> None:
     type=click.FloatRange(min=0.05),
     default=1.0,
     show_default=True,
-    help="Seconds between two readings at least.",
+    help="The least seconds between two readings.",
 )
-@click.option("--once", is_flag=True, help="End when all is sent that was there at the start.")
+@click.option("--once", is_flag=True, help="End once everything that existed at the start is sent.")
 @click.option("--again", is_flag=True, help="Read everything again, not from the checkpoint.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @log_options
@@ -71,13 +71,13 @@ def pg_boss(
     data_dir: Path | None,
     bootstrap_servers: str | None,
 ) -> None:
-    """Bridge the jobs of pg-boss 9 to 12: all that are there, then what changes, until stopped.
+    """Bridge the jobs of pg-boss 9 to 12: all existing ones, then every change, until stopped.
 
-    It only reads the database. Started again it goes on where it was. See docs/pg-boss.md.
+    It only reads the database. A restart continues from the checkpoint. See docs/pg-boss.md.
     """
-    from jobtrail.integrations.pgboss.bridge import Bridge, Wanted
+    from jobtrail.integrations.pgboss.bridge import Bridge, BridgeOptions
 
-    wanted = Wanted(
+    wanted = BridgeOptions(
         dsn=dsn,
         log=load(bootstrap_servers=bootstrap_servers).bootstrap_servers,
         schema=schema,
@@ -134,7 +134,7 @@ async def _run(made: Bridge) -> None:
 
 @contextlib.asynccontextmanager
 async def _shown(figures: Figures) -> AsyncIterator[None]:
-    """Show progress: on a terminal all the time, else as a line a minute in the log."""
+    """Show progress: continuously on a terminal, else as a line a minute in the log."""
     showing = asyncio.create_task(_show(figures) if sys.stderr.isatty() else _log(figures))
     try:
         yield
@@ -160,9 +160,9 @@ def _said(figures: Figures) -> str:
     lag = "reading all"
     if figures.current_at is not None:
         lag = f"{asyncio.get_running_loop().time() - figures.current_at:.1f} s behind"
-    said = f"{figures.read:,} rows read, {figures.acknowledged:,} events acknowledged, {lag}"
+    line = f"{figures.read:,} rows read, {figures.acknowledged:,} events acknowledged, {lag}"
     if figures.refused:
-        said += f", {figures.refused:,} rows refused"
+        line += f", {figures.refused:,} rows refused"
     if figures.left_out:
-        said += f", {figures.left_out:,} outputs too large"
-    return said
+        line += f", {figures.left_out:,} outputs too large"
+    return line

@@ -1,4 +1,4 @@
-"""What the commands share: options, finding the service, progress."""
+"""Shared by the commands: options, finding the service, progress."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from jobtrail.produce.log_writer import LogWriter
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-#: Rows that a terminal gets unless told otherwise.
+#: The default limit of rows on a terminal.
 ROWS: Final = 50
-#: Seconds between two looks of a progress bar.
+#: Seconds between two updates of a progress bar.
 _SHOW_EVERY: Final = 0.1
 
 
@@ -48,37 +48,37 @@ def log_options(command: _F) -> _F:
 
 
 def archive_option(command: _F) -> _F:
-    """Add `--archive`, for what the log itself may no longer hold."""
+    """Add `--archive`, for records that the log may no longer have."""
     return click.option("--archive", help="Read this archive too: a folder or s3://bucket/prefix.")(
         command
     )
 
 
 def raw_option(command: _F) -> _F:
-    """Add `--raw`, for who reads CSV by a program."""
+    """Add `--raw`, for CSV that is read by a program."""
     return click.option(
         "--raw",
         is_flag=True,
-        help="Leave cells of CSV as they are that a spreadsheet takes for formulas.",
+        help="Don't escape CSV cells that a spreadsheet would run as formulas.",
     )(command)
 
 
 def holes_option(command: _F) -> _F:
-    """Add `--skip-holes`; `skipper` makes of it what `Replay.open` takes."""
+    """Add `--skip-holes`; `skipper` converts it into the argument of `Replay.open`."""
     return click.option(
         "--skip-holes",
         is_flag=True,
-        help="Go on behind records that the log, or an archive, has lost; each hole is named.",
+        help="Continue after records that the log, or an archive, has lost; each hole is reported.",
     )(command)
 
 
 def skipper(skip_holes: bool) -> Callable[[str], None] | None:
-    """Return what names holes on standard error where they are to be skipped."""
+    """Return a function that reports skipped holes on standard error; None to skip none."""
     return err if skip_holes else None
 
 
 def chosen_data_dir(given: Path | None) -> Path | None:
-    """Return the data folder that was given behind or before the command's name."""
+    """Return the data folder that was given before or after the command's name."""
     before: Path | None = click.get_current_context().obj
     return given if given is not None else before
 
@@ -103,26 +103,26 @@ def store_settings(
     settings = load(
         data_dir=chosen_data_dir(data_dir), bootstrap_servers=bootstrap_servers, store=store
     )
-    # What a process is told must not be relative: it may run in another folder.
+    # A process must not get a relative path: it may run in another folder.
     return with_log(settings.model_copy(update={"data_dir": settings.data_dir.absolute()}))
 
 
 def prepare_to_read() -> None:
     """Set up the process of a command that reads a log.
 
-    Such a command makes millions of objects and no cycles, so the collector comes seldom from here
-    on: looking for some cost a microsecond for each event, and a tenth of the start. Nothing is
-    frozen: DuckDB would complain of what is left at the end.
+    Such a command makes millions of objects and no cycles, so the collector runs seldom from
+    here on: it cost a microsecond per event, and a tenth of the start. Nothing is frozen: DuckDB
+    would warn about objects that are left at the end.
     """
     gc.set_threshold(100_000, 20, 50)
     start_arrow()
 
 
 class Progress(Protocol):
-    """Takes how many steps are done, and how many there are where that has changed."""
+    """A function that takes the steps done, and the total where it has changed."""
 
     def __call__(self, steps: int, total: int | None = None, /) -> None:
-        """Take it."""
+        """Update the progress."""
 
 
 @contextlib.contextmanager
@@ -130,8 +130,8 @@ def progress(what: str, total: int | None = None) -> Iterator[Progress]:
     """Show progress on a terminal, nothing in a pipe.
 
     Args:
-        what: What goes on.
-        total: How many steps there are, if it is known.
+        what: The activity.
+        total: The number of steps; None where unknown.
 
     Yields:
         A function that takes how many steps are done.
@@ -169,7 +169,7 @@ def progress(what: str, total: int | None = None) -> Iterator[Progress]:
             latest = steps
             if of is not None:
                 bar.update(task, total=of)
-            # Drawing costs more than a step does.
+            # Drawing takes longer than a step.
             if (now := time.monotonic()) >= due:
                 due = now + _SHOW_EVERY
                 show()
@@ -179,7 +179,7 @@ def progress(what: str, total: int | None = None) -> Iterator[Progress]:
 
 
 def tags_of(given: Iterable[str]) -> dict[str, str]:
-    """Return tags that were given as KEY:VALUE.
+    """Parse tags of the form KEY:VALUE.
 
     Raises:
         BadParameter: One has another form.
@@ -190,9 +190,9 @@ def tags_of(given: Iterable[str]) -> dict[str, str]:
 
 
 def tabular(as_json: bool) -> bool:
-    """Tell whether to answer with a table: on a terminal, unless JSON was asked for.
+    """Tell whether to print a table: on a terminal, unless `--json` is given.
 
-    Where nothing is installed that draws tables, the answer is JSON there too.
+    Where nothing is installed that draws tables, it is JSON there too.
     """
     return not as_json and sys.stdout.isatty() and can_draw()
 
@@ -208,18 +208,18 @@ def report(
     *,
     what: str,
     as_json: bool,
-    held: str = "",
+    note: str = "",
     more: Mapping[str, int] = {},
 ) -> None:
-    """Print what a command wrote to the log; leave with exit status 1 where it refused anything.
+    """Print what a command wrote to the log; exit with status 1 where it refused anything.
 
     Args:
-        writer: What wrote it.
-        refused: How many lines or rows were no valid event.
-        what: What those are.
+        writer: The writer.
+        refused: The number of lines or rows that were no valid event.
+        what: Their name, such as `lines`.
         as_json: Print it for a machine.
-        held: What else is true of the events, as `, projected`.
-        more: What else a machine is told.
+        note: Added to the text, such as `, projected`.
+        more: Added to the JSON.
     """
     position = format_position(writer.position)
     if as_json:
@@ -232,7 +232,7 @@ def report(
         out_json(msgspec.json.encode(outcome))
     else:
         at = f", position {position}" if position else ""
-        out(f"{writer.acknowledged} events acknowledged{held}{at}")
+        out(f"{writer.acknowledged} events acknowledged{note}{at}")
     if refused:
         err(f"{refused} {what} refused")
         sys.exit(1)

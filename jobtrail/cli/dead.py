@@ -1,4 +1,4 @@
-"""`jobtrail dead`: records of the log that are no valid event, and what is done about them."""
+"""`jobtrail dead`: records of the log that are no valid event: list, show, retry, drop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ import orjson
 
 from jobtrail.cli.common import ROWS, log_options, log_settings, tabular
 from jobtrail.core.errors import JobtrailError, UsageError
-from jobtrail.log.dead_letters import Letter, Wanted, Whole, place_of, records_of
+from jobtrail.log.dead_letters import (
+    DeadLetter,
+    LetterFilter,
+    OriginalRecord,
+    checked_place,
+    records_of,
+)
 from jobtrail.log.dead_topic import DeadTopic, Outcome
 from jobtrail.terminal.tables import Grid, Screen
 from jobtrail.terminal.text import err, out, out_json
@@ -24,7 +30,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _T = TypeVar("_T")
 _AGO: Final = re.compile(r"([0-9]+) ?(s|min|h|d)")
 _SECONDS: Final = {"s": 1, "min": 60, "h": 3600, "d": 86_400}
-#: Bytes of a value that a terminal gets.
+#: The most characters of a value that are shown on a terminal.
 _SHOWN: Final = 4_096
 
 
@@ -34,11 +40,11 @@ class NoSuchLetter(JobtrailError):
 
 @click.group()
 def dead() -> None:
-    """Look at records of the log that are no valid event, write them back, or drop them."""
+    """List records of the log that are no valid event, write them back, or drop them."""
 
 
 def _filters(command: _F) -> _F:
-    """Add the options that say which letters are meant."""
+    """Add the options that select letters."""
     for option in reversed(
         (
             click.option("--reason", "reasons", multiple=True, help="Only this one; repeatable."),
@@ -49,10 +55,10 @@ def _filters(command: _F) -> _F:
             click.option("--job", "jobs", multiple=True, help="Only of this key; repeatable."),
             click.option(
                 "--since", metavar="WHEN",
-                help="Only those found since: an instant, or how long ago, as 2h or 7d.",
+                help="Only those refused since: an instant, or how long ago, as 2h or 7d.",
             ),
-            click.option("--until", metavar="WHEN", help="Only those found until then."),
-            click.option("--limit", type=click.IntRange(1), help="The oldest so many."),
+            click.option("--until", metavar="WHEN", help="Only those refused until then."),
+            click.option("--limit", type=click.IntRange(1), help="At most N, oldest first."),
             click.option("--json", "as_json", is_flag=True, help="Print it as JSON."),
         )
     ):  # fmt: skip
@@ -60,9 +66,9 @@ def _filters(command: _F) -> _F:
     return log_options(command)
 
 
-def _wanted(given: dict[str, Any], places: Iterable[str] = ()) -> Wanted:
-    return Wanted(
-        places=frozenset(map(place_of, places)),
+def _wanted(given: dict[str, Any], places: Iterable[str] = ()) -> LetterFilter:
+    return LetterFilter(
+        places=frozenset(map(checked_place, places)),
         reasons=frozenset(given["reasons"]),
         partitions=frozenset(given["partitions"]),
         jobs=frozenset(given["jobs"]),
@@ -89,7 +95,7 @@ def _instant(text: str | None, option: str) -> datetime | None:
 
 
 def _on(given: dict[str, Any], work: Callable[[DeadTopic], Awaitable[_T]]) -> _T:
-    """Do something with the dead topic that the options name."""
+    """Run work on the dead-letter topic of the options."""
     settings = log_settings(given["data_dir"], given["bootstrap_servers"])
 
     async def run() -> _T:
@@ -131,26 +137,26 @@ def list_(done: bool, **given: Any) -> None:
 def show(place: str, as_json: bool, data_dir: Path | None, bootstrap_servers: str | None) -> None:
     """Show the letter of PLACE, topic/partition/offset, with its record's bytes.
 
-    Of a letter that has many records, the first.
+    Of a letter with many records, the first one.
     """
     given = {"data_dir": data_dir, "bootstrap_servers": bootstrap_servers}
-    wanted = Wanted(places=frozenset([place_of(place)]))
+    wanted = LetterFilter(places=frozenset([checked_place(place)]))
 
-    async def look(topic: DeadTopic) -> list[dict[str, Any]]:
+    async def find(topic: DeadTopic) -> list[dict[str, Any]]:
         letters = await topic.letters(wanted, done=True)
         return [
             {
                 **_row(letter),
-                "key": _text(whole.key),
-                "headers": [[name, _text(content)] for name, content in whole.headers],
-                "value": _text(whole.value),
+                "key": _text(original.key),
+                "headers": [[name, _text(content)] for name, content in original.headers],
+                "value": _text(original.value),
             }
-            async for letter, whole in _firsts(topic, letters)
+            async for letter, original in _firsts(topic, letters)
         ]
 
-    found = _on(given, look)
+    found = _on(given, find)
     if not found:
-        raise NoSuchLetter("There is no letter of this place.", where=place)
+        raise NoSuchLetter("There is no letter with this place.", where=place)
     if not tabular(as_json):
         out_json(orjson.dumps(found[-1]))
         return
@@ -161,12 +167,12 @@ def show(place: str, as_json: bool, data_dir: Path | None, bootstrap_servers: st
 
 @dead.command()
 @click.argument("places", metavar="[PLACE]...", nargs=-1)
-@click.option("--everything", is_flag=True, help="All letters; otherwise say which.")
+@click.option("--everything", is_flag=True, help="All letters.")
 @click.option(
     "--again", is_flag=True,
     help="Also those that were written back before and came again, or would be refused again.",
 )  # fmt: skip
-@click.option("--dry-run", "dry", is_flag=True, help="Only say what would be done.")
+@click.option("--dry-run", "dry", is_flag=True, help="Only print what would be done.")
 @_filters
 def retry(places: tuple[str, ...], everything: bool, again: bool, dry: bool, **given: Any) -> None:
     """Write letters back to the log as they were, each to its key's partition.
@@ -184,11 +190,11 @@ def retry(places: tuple[str, ...], everything: bool, again: bool, dry: bool, **g
 
 @dead.command()
 @click.argument("places", metavar="[PLACE]...", nargs=-1)
-@click.option("--everything", is_flag=True, help="All letters; otherwise say which.")
-@click.option("--dry-run", "dry", is_flag=True, help="Only say what would be done.")
+@click.option("--everything", is_flag=True, help="All letters.")
+@click.option("--dry-run", "dry", is_flag=True, help="Only print what would be done.")
 @_filters
 def drop(places: tuple[str, ...], everything: bool, dry: bool, **given: Any) -> None:
-    """Take letters off the list: they are kept, and `list --all` shows them."""
+    """Mark letters as dropped: they are kept, and `list --all` shows them."""
     wanted = _meant(given, places, everything=everything)
 
     async def work(topic: DeadTopic) -> list[Outcome]:
@@ -198,11 +204,11 @@ def drop(places: tuple[str, ...], everything: bool, dry: bool, **given: Any) -> 
     _report(_on(given, work), places, as_json=given["as_json"], dry=dry)
 
 
-def _meant(given: dict[str, Any], places: tuple[str, ...], *, everything: bool) -> Wanted:
+def _meant(given: dict[str, Any], places: tuple[str, ...], *, everything: bool) -> LetterFilter:
     wanted = _wanted(given, places)
-    if everything == (wanted != Wanted()):
+    if everything == (wanted != LetterFilter()):
         raise UsageError(
-            "Say which letters are meant.",
+            "Select letters.",
             expected="places or filters, or --everything alone",
             found="both" if everything else "none",
         )
@@ -230,7 +236,7 @@ def _report(outcomes: list[Outcome], places: Iterable[str], *, as_json: bool, dr
         sys.exit(1)
 
 
-def _row(letter: Letter) -> dict[str, Any]:
+def _row(letter: DeadLetter) -> dict[str, Any]:
     return {
         "place": letter.place,
         "at": letter.at.isoformat().replace("+00:00", "Z"),
@@ -247,11 +253,11 @@ def _row(letter: Letter) -> dict[str, Any]:
 
 
 async def _firsts(
-    topic: DeadTopic, letters: Sequence[Letter]
-) -> AsyncIterator[tuple[Letter, Whole]]:
-    """Yield letters with their records, the first of those that have many."""
-    async for letter, whole in topic.whole(letters):
-        yield letter, next(iter(records_of(letter, whole)), whole)
+    topic: DeadTopic, letters: Sequence[DeadLetter]
+) -> AsyncIterator[tuple[DeadLetter, OriginalRecord]]:
+    """Yield each letter with its first record."""
+    async for letter, original in topic.originals(letters):
+        yield letter, next(iter(records_of(letter, original)), original)
 
 
 def _text(content: bytes | None) -> str | None:

@@ -66,7 +66,7 @@ def diff(
         skip_holes=skip_holes,
     ) as opened:
         found = diff_tables(
-            # What lies behind a position can't change what was true before it.
+            # Events after a position can't change what was true before it.
             opened.event_batches(until=position_of(after)),
             meant(before, last=True),
             meant(after, last=True),

@@ -1,4 +1,4 @@
-"""`jobtrail doctor`: looks at all that a local service stands on, and says how to mend it."""
+"""`jobtrail doctor`: checks what a local service needs, and explains how to repair it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _STYLES: Final = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @log_options
 def doctor(as_json: bool, data_dir: Path | None, bootstrap_servers: str | None) -> None:
-    """Look at Java, files, processes, Kafka and store, and say how to mend what is wrong.
+    """Check Java, files, processes, Kafka and store, and explain how to repair what is wrong.
 
     The exit status is 1 where something is wrong. Nothing is changed.
     """
     settings = load(data_dir=chosen_data_dir(data_dir), bootstrap_servers=bootstrap_servers)
-    # What a client says while it is refused is among the findings.
+    # A refused client's log lines are among the findings.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     findings = asyncio.run(examine(settings))
     if as_json:

@@ -17,7 +17,7 @@ from jobtrail.settings import Settings
 from jobtrail.terminal.text import err
 
 _CHUNK: int = 256 * 1024
-#: What JSON may have around it: `strip` alone would take off more, which no other door does.
+#: JSON's white space: `strip` alone would remove more, which no other entry point accepts.
 _BLANK: Final = b" \t\r\n"
 
 
@@ -30,8 +30,8 @@ def emit(
 ) -> None:
     """Append the events of FILE, one CloudEvent in JSON a line, to the log.
 
-    Prints how many were acknowledged and the position behind them. A line that is no valid event
-    is named on standard error and left out, and the exit status is 1.
+    Prints how many were acknowledged and the position after them. A line that is no valid event is
+    reported on standard error and left out, and the exit status is 1.
     """
     settings = log_settings(data_dir, bootstrap_servers)
     with progress("events acknowledged") as show:
@@ -61,7 +61,7 @@ async def _emit(
 
 
 async def _lines(file: BinaryIO) -> AsyncIterator[tuple[int, bytes]]:
-    """Number the lines that are not blank, as they come; no line is held beyond what is allowed."""
+    """Number the lines that are not blank, as they come; only the allowed length is kept."""
     loop = asyncio.get_running_loop()
     read = getattr(file, "read1", file.read)
     number, rest, cut = 0, b"", False
@@ -69,7 +69,7 @@ async def _lines(file: BinaryIO) -> AsyncIterator[tuple[int, bytes]]:
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             number += 1
-            # Of an overlong line only the first part is kept: too large is what it is.
+            # Only the first part of an overlong line is kept: it is refused as too large.
             if line.strip(_BLANK) or cut:
                 yield number, b" " * (MAX_EVENT_BYTES + 1) if cut else line.strip(_BLANK)
             cut = False

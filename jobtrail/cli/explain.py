@@ -1,4 +1,4 @@
-"""`jobtrail explain`: what became of a job, in words and as a chart."""
+"""`jobtrail explain`: what happened to a job, in words and as a chart."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import msgspec
 from jobtrail.cli.ask import asking, client
 from jobtrail.cli.common import tabular
 from jobtrail.client import Job
-from jobtrail.client.explain import Span, Story, tell
+from jobtrail.client.explain import Explanation, StateSpan, explain_history
 from jobtrail.core.durations import duration
-from jobtrail.core.job import Verdict
 from jobtrail.core.states import ENDED, State
+from jobtrail.core.trail import Verdict
 from jobtrail.terminal.tables import Grid, Screen, Styled
 from jobtrail.terminal.text import out_json
 
-#: Columns of the terminal that the chart leaves to names, figures and what separates them.
+#: Columns of the terminal beside the chart: names, figures and separators.
 _BESIDE: Final = 34
 _NARROWEST: Final = 12
 #: The most spans that are drawn, half of them from the beginning.
@@ -43,56 +43,58 @@ def explain(
     url: str | None,
     data_dir: Path | None,
 ) -> None:
-    """Tell what became of JOB: its events, why some did not count, and where time went."""
+    """Show what happened to JOB: its events, why some did not count, and where time went."""
     now = datetime.now(UTC)
     with client(url, token, token_file, data_dir) as asked:
         job = asked.job(job_id)
-        story = tell(asked.history(job_id), now)
+        explanation = explain_history(asked.history(job_id), now)
     if tabular(as_json):
-        show(job, story, Screen())
+        show(job, explanation, Screen())
     else:
-        out_json(msgspec.json.encode(_plain(job, story)))
+        out_json(msgspec.json.encode(_plain(job, explanation)))
 
 
-def _plain(job: Job, story: Story) -> dict[str, Any]:
+def _plain(job: Job, explanation: Explanation) -> dict[str, Any]:
     return {
         "id": job.id,
         "state": job.state,
-        "events": [told._asdict() for told in story.events],
-        "spans": [span._asdict() for span in story.spans],
-        "seconds": story.by_state(),
+        "events": [event._asdict() for event in explanation.events],
+        "spans": [span._asdict() for span in explanation.spans],
+        "seconds": explanation.by_state(),
     }
 
 
-def show(job: Job, story: Story, screen: Screen) -> None:
-    """Print what became of a job for people.
+def show(job: Job, explanation: Explanation, screen: Screen) -> None:
+    """Print an explanation for people.
 
     Args:
-        job: As the service has it.
-        story: What its history says.
-        screen: Where to.
+        job: The job from the service.
+        explanation: Of its history.
+        screen: Where to print.
     """
     owner = f" of {job.owner}" if job.owner else ""
     screen.say(f"{job.id}: {job.job_type or 'a job of unknown type'}{owner}, {job.state}")
     grid = Grid("time (UTC)", "after", "place", "state", "what happened")
-    for told in story.events:
-        after = (told.time - story.events[0].time).total_seconds()
-        style = "" if told.verdict is Verdict.APPLIED else "dim"
+    for event in explanation.events:
+        after = (event.time - explanation.events[0].time).total_seconds()
+        style = "" if event.verdict is Verdict.APPLIED else "dim"
         grid.add(
-            told.time.astimezone(UTC).isoformat(sep=" ", timespec="milliseconds")[:-6],
+            event.time.astimezone(UTC).isoformat(sep=" ", timespec="milliseconds")[:-6],
             f"{'+' if after >= 0 else ''}{duration(after)}",
-            f"{told.partition}:{told.offset}",
-            told.state,
-            told.words,
+            f"{event.partition}:{event.offset}",
+            event.state,
+            event.words,
             style=style,
         )
     screen.show(grid)
-    spans = [span for span in story.spans if span.ended is not None or span.state not in ENDED]
+    spans = [
+        span for span in explanation.spans if span.ended is not None or span.state not in ENDED
+    ]
     if spans:
         screen.show(_where_time_went(spans, screen.width))
 
 
-def _where_time_went(spans: list[Span], width: int) -> Grid:
+def _where_time_went(spans: list[StateSpan], width: int) -> Grid:
     """Draw each span as a bar on the axis of the job's whole time."""
     total = sum(span.seconds for span in spans)
     names = [_name(span) for span in spans]
@@ -117,7 +119,7 @@ def _where_time_went(spans: list[Span], width: int) -> Grid:
     return grid
 
 
-def _name(span: Span) -> str:
+def _name(span: StateSpan) -> str:
     name = _SPENT.get(span.state, span.state.value)
     if span.state is State.ACTIVE and span.attempt is not None:
         name = f"{name}, attempt {span.attempt}"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jobtrail.replay import Filters, Replay
     from jobtrail.replay.following import Following
 
-#: Seconds between two looks at the log's end.
+#: Seconds between two checks of the log's end.
 _EVERY: Final = 0.25
 
 
@@ -47,15 +47,14 @@ class _Printed:
 
 
 def follow(opened: Replay, since: str | None, filters: Filters) -> None:
-    """Print the log's events as JSON, a line each, and those that come, until SIGINT or SIGTERM.
+    """Print the log's events, then new ones, as JSON lines, until SIGINT or SIGTERM.
 
-    At the end, whatever ended it, the position to go on from is told on standard error.
+    At the end, or after an error, the position to continue from is printed on standard error.
 
     Args:
         opened: The log.
-        since: Where to begin: a position, or the first instant that an event may name; None: the
-            log's begin.
-        filters: Only events of jobs that are so once the event is taken in.
+        since: Where to begin: a position, or the earliest time of an event; None: the log's begin.
+        filters: Only events of jobs that match after the event.
     """
     from jobtrail.replay.following import Following
 
@@ -74,22 +73,22 @@ def grow(
     raw: bool = False,
     keep_on: bool = False,
 ) -> int:
-    """Add to an export what came since its end, or begin it.
+    """Add the events since its end to an export, or begin it.
 
     Args:
         opened: The log.
         to: The file, or the folder of Parquet files.
-        filters: As of `follow`; of an export that is there the same as when it was begun.
+        filters: As in `follow`; for an existing export the same as when it was begun.
         since: Where to begin; None: as it was begun, else the log's begin.
         by_day: Whether the folder has one for each day.
-        raw: Whether cells of CSV that look like formulas are left as they are.
-        keep_on: Whether to go on with events as they come, as `follow` does.
+        raw: Whether CSV cells that look like formulas are not escaped.
+        keep_on: Whether to continue with new events, as `follow` does.
 
     Returns:
         How many events were added.
 
     Raises:
-        UsageError: What lies there can't be gone on with.
+        UsageError: The existing export can't be continued.
     """
     from jobtrail.replay.export.growing import Selection, growing
     from jobtrail.replay.following import Following
@@ -114,7 +113,7 @@ def grow(
 
 
 def _keep_up(opened: Replay, following: Following, sink: _Sink, ended: threading.Event) -> None:
-    """Pass on what is there and what comes until somebody ends it, then tell the position."""
+    """Pass on existing and new events until a signal, then print the position."""
     try:
         while not ended.is_set():
             _catch_up(following, sink)
@@ -135,7 +134,7 @@ def _catch_up(following: Following, sink: _Sink) -> None:
 
 
 def _ended_by_signals() -> threading.Event:
-    """Return what SIGINT and SIGTERM set from now on."""
+    """Return an event that SIGINT and SIGTERM set from now on."""
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())

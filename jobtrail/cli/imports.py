@@ -1,4 +1,4 @@
-"""`jobtrail import`: what happened elsewhere, as events in the log."""
+"""`jobtrail import`: events from files of other systems."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from jobtrail.local.running import read_running, with_log_of
 from jobtrail.settings import load
 from jobtrail.terminal.text import err, out, out_json
 
-#: Seconds that the projections may take for a partition: some millions of events.
+#: Timeout in seconds for a partition's projections: some millions of events.
 _PATIENCE: Final = 600.0
 _F = TypeVar("_F", bound=Callable[..., Any])
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -38,7 +38,7 @@ class _Options(TypedDict):
 
     dry_run: bool
     rejects: Path | None
-    anew: bool
+    restart: bool
     wait: bool
     as_json: bool
     bootstrap_servers: str | None
@@ -49,7 +49,7 @@ class _Options(TypedDict):
 
 
 def _import_options(command: _F) -> _F:
-    """Add what every import takes."""
+    """Add the options of every import."""
     options = (
         click.argument("files", nargs=-1, required=True, type=_FILE),
         click.option("--dry-run", is_flag=True, help="Send nothing; show what would be sent."),
@@ -58,8 +58,8 @@ def _import_options(command: _F) -> _F:
             type=click.Path(dir_okay=False, path_type=Path),
             help="Write every rejected row to this file, as JSON a line.",
         ),
-        click.option("--anew", is_flag=True, help="Don't go on with an interrupted import."),
-        click.option("--wait", is_flag=True, help="Return when the projections hold it."),
+        click.option("--anew", "restart", is_flag=True, help="Restart an interrupted import."),
+        click.option("--wait", is_flag=True, help="Return once the projections have it."),
         click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON."),
         click.option("--bootstrap-servers", help="Another Kafka: host:port[,host:port]."),
         token_options,
@@ -75,8 +75,8 @@ def _import_options(command: _F) -> _F:
 def import_() -> None:
     """Import events from elsewhere; importing again changes nothing.
 
-    A row that can't be used is named on standard error and left out; the exit status is then 1. An
-    import that was interrupted goes on where it was.
+    A row that can't be used is reported on standard error and left out; the exit status is then 1.
+    An interrupted import continues where it was.
     """
 
 
@@ -88,7 +88,7 @@ def google(files: tuple[Path, ...], **options: Unpack[_Options]) -> None:
 
 
 def _mapped(kind: str, what: str, unit: str = "line") -> None:
-    """Make the command that imports one kind of files by a mapping."""
+    """Make the command that imports one file format by a mapping."""
 
     @import_.command(name=kind, help=f"Import {what} by a mapping; docs/importing.md shows how.")
     @click.option("--map", "mapping", required=True, type=_FILE, help="The mapping, in TOML.")
@@ -99,7 +99,7 @@ def _mapped(kind: str, what: str, unit: str = "line") -> None:
             Source(file, identify(file, rules.fingerprint), partial(read, kind, file, rules))
             for file in files
         ]
-        # A file that does not fit is refused before anything is sent.
+        # A file that does not match is refused before anything is sent.
         for source in found:
             next(source.rows(0), None)
         _import(found, options, unit, counts=True)
@@ -113,13 +113,13 @@ _mapped("parquet", "Parquet files", unit="row")
 def _import(
     sources: Sequence[Source], options: _Options, unit: str = "line", counts: bool = False
 ) -> None:
-    """Do what the command line says with some files.
+    """Run an import.
 
     Args:
         sources: The files.
-        options: What the command line says.
-        unit: What their rows are numbered by.
-        counts: Whether the outcome tells how many rows there were.
+        options: Of the command line.
+        unit: The name of a row, for messages.
+        counts: Whether the outcome has the number of rows.
     """
     if options["dry_run"]:
         _dry_run(sources, options, unit)
@@ -127,7 +127,7 @@ def _import(
     url, wait = options["url"], options["wait"]
     data_dir = chosen_data_dir(options["data_dir"])
     settings = load(data_dir=data_dir, bootstrap_servers=options["bootstrap_servers"])
-    # The local Kafka may be at another port the next time; it is the data folder's all the same.
+    # The local Kafka's port may change; the data folder identifies it.
     log = settings.bootstrap_servers
     if not settings.bootstrap_servers or (wait and url is None):
         running = read_running(settings.data_dir)
@@ -139,7 +139,7 @@ def _import(
         asked = whom_to_ask(
             settings, url, options["token"], options["token_file"], "jobtrail-import"
         )
-    todo = tasks(settings, sources, log, anew=options["anew"])
+    todo = tasks(settings, sources, log, restart=options["restart"])
     with (
         rejects_of(todo, options["rejects"], unit) as rejects,
         progress("events acknowledged") as show,
@@ -157,7 +157,7 @@ def _import(
         rejects.before + rejects.count,
         what="rows",
         as_json=options["as_json"],
-        held=", projected" if wait else "",
+        note=", projected" if wait else "",
         more={"rows": tally.rows, "rowsBefore": before, "withoutEvent": tally.without_event}
         if counts
         else {},
@@ -165,7 +165,7 @@ def _import(
 
 
 def _dry_run(sources: Sequence[Source], options: _Options, unit: str) -> None:
-    """Print what an import would send; leave with exit status 1 where it would refuse rows."""
+    """Print what an import would send; exit with status 1 where it would refuse rows."""
     with Rejects(options["rejects"], unit) as rejects, progress("rows read") as show:
         tally = preview(sources, rejects, show)
     if options["as_json"]:
@@ -194,9 +194,9 @@ def _outcome(tally: Tally, refused: int) -> dict[str, object]:
 
 
 async def _projected(asked: Asked, position: dict[int, int], show: Callable[[int], None]) -> None:
-    """Wait until reads of the service hold a position, partition by partition.
+    """Wait until the service's reads have reached a position, partition by partition.
 
-    A service that is being started anew, or is far behind, is waited for.
+    A service that restarts, or lags far, is waited for.
     """
     async with Client(*asked, patience=_PATIENCE) as client:
         for done, (partition, offset) in enumerate(sorted(position.items())):

@@ -1,4 +1,4 @@
-"""`jobtrail keys`: API keys for programs; the running service takes them up by itself."""
+"""`jobtrail keys`: API keys for programs; a running service reads them by itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def keys() -> None:
 
 
 @keys.command()
-@click.option("--user", required=True, help="Whom the key's bearer acts as.")
+@click.option("--user", required=True, help="The user that the key's bearer acts as.")
 @click.option("--group", "groups", multiple=True, help="A group of theirs; repeatable.")
 @click.option(
     "--permission", "permissions", multiple=True, help="jobs:read:all or jobs:write; repeatable."
@@ -33,7 +33,7 @@ def keys() -> None:
 )  # fmt: skip
 @click.option(
     "--expires-in-days", "days", type=click.IntRange(1, 36_500),
-    help="How long it is good for. Default: until it is revoked.",
+    help="How long it is valid. Default: until it is revoked.",
 )  # fmt: skip
 @click.option("--name", default="", help="What it is for.")
 @data_dir_option
@@ -46,7 +46,7 @@ def create(
     name: str,
     data_dir: Path | None,
 ) -> None:
-    """Print a new key: it is shown this once."""
+    """Print a new key, which is shown only once."""
     now = datetime.now(UTC).replace(microsecond=0)
     key, text = make_key(
         user,
@@ -67,7 +67,7 @@ def create(
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 @data_dir_option
 def list_(as_json: bool, data_dir: Path | None) -> None:
-    """Show all keys, those that are over too; no secrets."""
+    """List all keys, including expired ones, without secrets."""
     rows = [_row(key) for key in read_keys(_file(data_dir))]
     if as_json:
         out_json(orjson.dumps(rows))
@@ -84,7 +84,7 @@ def list_(as_json: bool, data_dir: Path | None) -> None:
 @click.argument("key_id", metavar="ID")
 @data_dir_option
 def revoke(key_id: str, data_dir: Path | None) -> None:
-    """End a key: the service refuses it within a second."""
+    """Revoke a key: the service refuses it within a second."""
     key = revoke_key(_file(data_dir), key_id)
     err(f"key {key.id} of {key.user} is revoked")
 

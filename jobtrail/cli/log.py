@@ -24,7 +24,7 @@ def log() -> None:
 @log.command()
 @click.option("--to-topic", required=True, metavar="NEW", help="The new topic; it is made.")
 @click.option("--partitions", type=click.IntRange(1, 1024), required=True, help="How many it gets.")
-@click.option("--resume", is_flag=True, help="Go on with a copy: after a kill, or with what came.")
+@click.option("--resume", is_flag=True, help="Continue a copy: after a kill, or with new records.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @log_options
 def copy(
@@ -37,7 +37,7 @@ def copy(
 ) -> None:
     """Copy the log into a new topic with another number of partitions, each record once.
 
-    What else is to be done, and in which order, is in docs/broker.md: To grow the log.
+    docs/broker.md has the other steps, and their order: To grow the log.
     """
     settings = log_settings(data_dir, bootstrap_servers)
     if to_topic in (settings.topic, settings.dead_topic):
@@ -49,11 +49,11 @@ def copy(
         return
     out(f"{done.records} records copied, up to position {format_position(done.position)}")
     if done.moved:
-        out(f"{done.moved} lay in another partition than their key's and are events now")
+        out(f"{done.moved} were in another partition than their key's and are events now")
     if done.left_out:
         out(f"{done.left_out} were left out: Kafka does not take them again; they are no events")
     out(
-        "Stop all who write, and run this again with --resume until it copies nothing. Then start "
+        "Stop all producers, and run this again with --resume until it copies nothing. Then start "
         f"everything with JOBTRAIL_TOPIC={to_topic} JOBTRAIL_PARTITIONS={partitions}, and another "
         "JOBTRAIL_GROUP, JOBTRAIL_DEAD_TOPIC and JOBTRAIL_STORE."
     )

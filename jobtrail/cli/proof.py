@@ -1,7 +1,8 @@
-"""Who a command asks as: the caller's own token, or that of the local service's administrator.
+"""The token of a command: the caller's own, or that of the local service's administrator.
 
-The administrator's token sees every job, so it goes to the service of this data folder only. Any
-other gets what the caller has given for it: a token that went to the wrong service is anybody's.
+The administrator's token sees every job, so it is sent to the service of this data folder only. Any
+other service gets the token that the caller has given for it: a token that was sent to the wrong
+service is compromised.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from jobtrail.processes.process_states import read_processes
 from jobtrail.settings import Settings
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-#: How long a command may go on asking.
+#: The lifetime of a command's token.
 _LIFETIME: Final = timedelta(days=2)
 
 
@@ -41,13 +42,13 @@ def token_options(command: _F) -> _F:
         click.option(
             "--token",
             envvar="JOBTRAIL_TOKEN",
-            help="Who asks: a token or an API key. Default: JOBTRAIL_TOKEN, else, for the local "
-            "service alone, one that sees every job.",
+            help="A token or an API key. Default: JOBTRAIL_TOKEN, else, for the local "
+            "service only, one that sees every job.",
         ),
         click.option(
             "--token-file",
             type=click.Path(path_type=Path, dir_okay=False),
-            help="The same, from a file: what stands on a command line is seen by others.",
+            help="The same, from a file: other users can see command lines.",
         ),
     )
     for option in reversed(options):
@@ -58,18 +59,18 @@ def token_options(command: _F) -> _F:
 def whom_to_ask(
     settings: Settings, url: str | None, token: str | None, token_file: Path | None, name: str
 ) -> Asked:
-    """Return which service is asked, and with which token.
+    """Return the service to query, and the token.
 
     Args:
-        settings: Name the data folder.
-        url: As somebody gave it; None for the service of the data folder.
-        token: As somebody gave it.
-        token_file: Where it is instead.
-        name: What the local service is to call the command.
+        settings: With the data folder.
+        url: As the caller gave it; None for the service of the data folder.
+        token: As the caller gave it.
+        token_file: A file with the token.
+        name: The user name of the command at the local service.
 
     Raises:
         NotRunning: No URL is given, and no service runs on the data folder; or none of its
-            processes listens where it says.
+            processes listens on its port.
         UsageError: The service is another one, and there is no token for it; or the file has none.
     """
     if token_file is not None:
@@ -94,9 +95,9 @@ def whom_to_ask(
             raise NotRunning(
                 "The local service does not answer at the moment.",
                 where=asked,
-                expected="one of its processes, which alone get the local administrator's token",
+                expected="one of its processes: no other gets the local administrator's token",
                 found="none of them listens there",
-                hint="Try again; `jobtrail status` says what its processes do.",
+                hint="Try again; `jobtrail status` shows its processes.",
             )
         require_extra("server", "Asking the local service without a token")
         from jobtrail.access.tokens import READ_ALL, local_secret, make_token
@@ -106,21 +107,21 @@ def whom_to_ask(
 
 
 def _is_ours(data_dir: Path, url: str) -> bool:
-    """Tell whether a process of the local service's is the one who listens there.
+    """Tell whether a process of the local service listens there.
 
     Where one has ended, any user of the machine may take its port before it is started again.
     """
     port = urlsplit(url).port
-    said = read_processes(data_dir)
+    running = read_processes(data_dir)
     return (
         port is not None
-        and said is not None
-        and said.current
+        and running is not None
+        and running.current
         and any(
             process.pid is not None
             and birth_of(process.pid) == process.birth
             and listens(process.pid, port)
-            for process in said.processes
+            for process in running.processes
         )
     )
 
@@ -134,7 +135,7 @@ def _read(path: Path) -> str:
         raise UsageError("The token can't be read.", where=str(path), found=str(error)) from None
     if not token or len(token) > MAX_TOKEN_BYTES or not token.isprintable() or " " in token:
         raise UsageError(
-            "This file holds no token.",
+            "This file has no token.",
             where=str(path),
             expected=f"one token or API key, {MAX_TOKEN_BYTES} bytes at most",
         )

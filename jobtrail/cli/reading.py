@@ -1,4 +1,4 @@
-"""How commands read the log again: one way to open it, with progress."""
+"""How commands open the log for replay, with progress."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def reading(
     skip_holes: bool = False,
     shown: bool = True,
 ) -> Iterator[Replay]:
-    """Open the log, and show on a terminal how much of it is read.
+    """Open the log, and show progress on a terminal.
 
     Args:
-        what: What is read.
-        bootstrap_servers: As of `Replay.open`, like all that follow.
-        data_dir: As the command was given it.
+        what: The activity, for the progress bar.
+        bootstrap_servers: As in `Replay.open`, like the following ones.
+        data_dir: As given to the command.
         archive: The same.
         max_rate: The same.
-        skip_holes: Whether to go on behind missing records, and name each hole.
+        skip_holes: Whether to continue after missing records, and report each hole.
         shown: Whether to show progress.
     """
     prepare_to_read()
@@ -49,6 +49,6 @@ def reading(
             yield opened
             return
         total = sum(opened.ends[p] - begin for p, begin in opened.begins.items())
-        with progress(f"reading {what}", total) as told:
-            opened.progress = lambda done, _total: told(done)
+        with progress(f"reading {what}", total) as update:
+            opened.progress = lambda done, _total: update(done)
             yield opened

@@ -18,7 +18,7 @@ from jobtrail.processes.runtime import run_in_foreground
 )  # fmt: skip
 @click.option(
     "--from-what-is-left", is_flag=True,
-    help="Also where the log no longer has all that is in a shard: the shard loses it, too.",
+    help="Also where the log no longer has everything that is in a shard: the shard loses it, too.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @click.option("--store", help="Projection store: sqlite:///FOLDER.")
@@ -31,10 +31,10 @@ def rebuild(
     data_dir: Path | None,
     bootstrap_servers: str | None,
 ) -> None:
-    """Fold the projections again from the log, beside those that serve, and switch when level.
+    """Fold the projections again from the log, beside those that serve, and switch when caught up.
 
-    Killed or interrupted at any point, it leaves those that serve as they are; the next one removes
-    what is left of it.
+    Killed or interrupted at any point, the serving ones are unchanged; the next rebuild removes the
+    leftovers.
     """
     settings = store_settings(data_dir, bootstrap_servers, store)
     arguments = [

@@ -47,7 +47,7 @@ _SHOWN: Final = {
 
 
 class _Asked(NamedTuple):
-    """What the command was told, but for where the log is and which jobs are wanted."""
+    """The command's options, except for the log and the filters."""
 
     what: str
     to: Path | None = None
@@ -62,12 +62,12 @@ class _Asked(NamedTuple):
 
     @property
     def ending(self) -> str:
-        """Of the file's name, which says what is written to it; empty without a file."""
+        """The file's suffix, which decides the format; empty without a file."""
         return "" if self.to is None else self.to.suffix.lower()
 
     @property
     def begin(self) -> str | None:
-        """What `--since` says but for `last`."""
+        """The value of `--since`, except `last`."""
         return None if self.since == LAST else self.since
 
 
@@ -84,7 +84,7 @@ class _Asked(NamedTuple):
 @click.option(
     "--since",
     metavar="WHEN",
-    help="Events from this instant or position on; `last`: add to the export what came since.",
+    help="Events from this instant or position on; `last`: add the events since to the export.",
 )
 @click.option(
     "--until",
@@ -100,14 +100,14 @@ class _Asked(NamedTuple):
     "states",
     multiple=True,
     type=click.Choice([str(s) for s in STATES]),
-    help="Only jobs that end up in this state; repeatable.",
+    help="Only jobs in this state at the end; repeatable.",
 )
 @click.option("--tag", "tags", multiple=True, metavar="KEY:VALUE", help="Only with this tag.")
 @click.option("--limit", type=click.IntRange(1), help="How many rows; on a terminal 50, else all.")
 @click.option("--by-day", is_flag=True, help="Parquet in a folder, a day in a folder of its own.")
 @raw_option
 @click.option(
-    "--follow", is_flag=True, help="Go on with events as they come, until Ctrl-C; also into a file."
+    "--follow", is_flag=True, help="Continue with new events, until Ctrl-C; also into a file."
 )
 @click.option("--max-rate", type=click.FloatRange(min=1), help="Records read a second at most.")
 @click.option("--json", "as_json", is_flag=True, help="JSON, also on a terminal.")
@@ -135,7 +135,7 @@ def replay(
 ) -> None:
     """Read the log again: events, or the jobs and transitions that they make.
 
-    An instant is ISO 8601, a position is what every command and answer calls one, as 0:10,1:7.
+    An instant is ISO 8601, a position has the form 0:10,1:7.
     """
     what = "jobs" if state_at else "transitions" if of_transitions else "events"
     if state_at and of_transitions:
@@ -168,7 +168,7 @@ def replay(
 
 
 def _check(asked: _Asked) -> None:
-    """Refuse what does not go together.
+    """Check that the options go together.
 
     Raises:
         UsageError: It does not.
@@ -178,11 +178,11 @@ def _check(asked: _Asked) -> None:
     if asked.to is not None:
         check_ending(asked.to)
     if asked.state_at and asked.until:
-        raise click.UsageError("--state-at says already up to where.")
+        raise click.UsageError("--state-at has the end of the range already.")
     if asked.what != "events" and asked.since:
         raise click.UsageError("--since is for events: a state rests on all that came before.")
     if asked.ending == DUCKDB and (asked.what != "events" or asked.limit):
-        raise click.UsageError("A DuckDB file has all three tables, whole.")
+        raise click.UsageError("A DuckDB file has all three tables, complete.")
     if asked.raw and asked.ending != CSV:
         raise click.UsageError("--raw is about cells of CSV: give --to a name in .csv.")
     if asked.by_day and asked.ending != PARQUET:
@@ -190,7 +190,7 @@ def _check(asked: _Asked) -> None:
 
 
 def _check_growing(asked: _Asked) -> None:
-    """Refuse what does not go together with an export that grows, or with one that does not.
+    """Check the options of an export that grows.
 
     Raises:
         UsageError: It does not.
@@ -200,21 +200,21 @@ def _check_growing(asked: _Asked) -> None:
     last = asked.since == LAST
     if not (asked.follow or last):
         if asked.to is not None and (asked.to.is_dir() or (asked.by_day and asked.to.exists())):
-            raise click.UsageError("A folder is made anew, or grows: give --to a free name.")
+            raise click.UsageError("A folder is made once, or grows: give --to a new name.")
         return
     if last and asked.to is None:
-        raise click.UsageError("--since last goes on with an export: say which by --to.")
+        raise click.UsageError("--since last continues an export: name it with --to.")
     if asked.what != "events" or asked.until or asked.limit:
-        raise click.UsageError("--since last and --follow take up all events that came since.")
+        raise click.UsageError("--since last and --follow take all events since.")
     if asked.follow and asked.ending == DUCKDB:
         raise click.UsageError(
-            "Nobody can read a DuckDB file while another process has it open: have --since last "
+            "No process can read a DuckDB file while another one has it open: let --since last "
             "add to it, as often as you like."
         )
 
 
 def _read(opened: Replay, asked: _Asked, filters: Filters) -> int:
-    """Write or print what is asked for; return how many rows."""
+    """Write or print the result; return the number of rows."""
     from jobtrail.replay.export.export import DUCKDB
 
     if asked.to is not None and asked.ending == DUCKDB:
@@ -235,7 +235,7 @@ def _read(opened: Replay, asked: _Asked, filters: Filters) -> int:
 
 
 def _position(opened: Replay, asked: _Asked) -> str | None:
-    """Return where the read ended; None where nobody can go on from there."""
+    """Return where the read ended; None where it can't be continued."""
     from jobtrail.replay.replay import instant_of
 
     if asked.limit is not None or instant_of(asked.until) is not None:
@@ -245,13 +245,13 @@ def _position(opened: Replay, asked: _Asked) -> str | None:
 
 
 def _to_duckdb(opened: Replay, to: Path, filters: Filters, asked: _Asked) -> int:
-    """Write a database, or add to it what came since; return how many events."""
+    """Write a database, or add the events since; return their number."""
     from jobtrail.replay.export.export import grow_duckdb, to_duckdb
     from jobtrail.replay.export.files import whole
 
     if asked.since == LAST:
         if filters:
-            raise click.UsageError("--since last adds to a DuckDB file all that came since.")
+            raise click.UsageError("--since last adds all events since to a DuckDB file.")
         if to.exists():
             return grow_duckdb(opened, to)
     with whole(to) as draft:

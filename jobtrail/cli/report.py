@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--to",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The page: one HTML file that needs no other.",
+    help="The page: a self-contained HTML file.",
 )
 @click.option(
     "--from", "since", metavar="WHEN", help="Only what changed at or after an instant or position."
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 )
 @click.option("--plot", help="types, arrivals, flow, waiting, running, rates, slowest or users.")
 @click.option("--max-rate", type=click.FloatRange(min=1), help="Records read a second at most.")
-@click.option("--json", "as_json", is_flag=True, help="Say what was written in JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the written files as JSON.")
 @archive_option
 @holes_option
 @log_options
@@ -75,14 +75,14 @@ def report(
 ) -> None:
     """Write what jobs did: arrivals, ends, waiting, running, failures, who and which took longest.
 
-    An instant is ISO 8601, a position is what every command and answer calls one, as 0:10,1:7.
+    An instant is ISO 8601, a position has the form 0:10,1:7.
     """
     if (png is None) is not (plot is None):
         raise click.UsageError("--png and --plot go together.")
     if raw and csv_folder is None:
         raise click.UsageError("--raw is about cells of CSV: give --csv.")
     if to is None and csv_folder is None and png is None:
-        raise click.UsageError("Nothing is to be written: give --to, --csv or --png.")
+        raise click.UsageError("There is no output: give --to, --csv or --png.")
     prepare_to_read()
     from jobtrail.replay import Filters
     from jobtrail.replay.export.database import open_database
@@ -119,13 +119,13 @@ def report(
 
 
 def _asked(since: str | None, until: str | None) -> str:
-    """Say which range was asked for."""
+    """Return the requested range as text."""
     asked = [f"{word} {when}" for word, when in (("from", since), ("until", until)) if when]
-    return " ".join(asked) or "the whole log"
+    return " ".join(asked) or "the complete log"
 
 
 def _say(found: Report, written: list[Path], as_json: bool) -> None:
-    """Name the files that were written."""
+    """Print the files that were written."""
     if not as_json:
         for file in written:
             out(str(file))
@@ -144,7 +144,7 @@ def _write(
     plot: str | None,
     raw: bool,
 ) -> Iterator[Path]:
-    """Write what is wanted; yield each file."""
+    """Write the requested files; yield each."""
     if to is not None:
         found.write_page(to)
         yield to

@@ -1,4 +1,4 @@
-"""`jobtrail skip`: let a partition go on behind a hole in the log, on purpose."""
+"""`jobtrail skip`: let a partition continue after a hole in the log, on purpose."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jobtrail.settings import load
 @click.option("--store", help="Projection store: sqlite:///FOLDER.")
 @click.option("--partition", type=click.IntRange(0), required=True, help="Which stands still.")
 @click.option(
-    "--to", "until", type=click.IntRange(1), required=True, help="The offset behind the hole."
+    "--to", "until", type=click.IntRange(1), required=True, help="The offset after the hole."
 )
 def skip(
     data_dir: Path | None,
@@ -28,10 +28,10 @@ def skip(
     partition: int,
     until: int,
 ) -> None:
-    """Go on behind a hole in the log: records that are lost and that nothing accounts for.
+    """Continue after a hole in the log: lost records that nothing accounts for.
 
-    The partition says in the projector's log, in /readyz and in `jobtrail status` where it stands
-    and up to where to skip. It is refused where the log has records.
+    The projector's log, /readyz and `jobtrail status` show where the partition stopped and up to
+    where to skip. It is refused where the log has records.
     """
     settings = with_log(
         load(data_dir=chosen_data_dir(data_dir), bootstrap_servers=bootstrap_servers, store=store)

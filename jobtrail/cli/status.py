@@ -1,4 +1,4 @@
-"""`jobtrail status`: what runs, how far it is, what it holds."""
+"""`jobtrail status`: what runs, its lag, and the number of jobs."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def status(
     url: str | None,
     data_dir: Path | None,
 ) -> None:
-    """Show what runs, the lag of each partition, how many jobs are known, and versions.
+    """Show what runs, the lag of each partition, the number of jobs, and versions.
 
     The exit status is 1 where nothing runs, it is not ready, or a process does not run as it
-    should; `reasons` says why.
+    should; `reasons` has the causes.
     """
     settings = load(data_dir=chosen_data_dir(data_dir))
     running = None if url else _running(settings.data_dir)
-    said = None if url else _processes(settings.data_dir)
+    states = None if url else _processes(settings.data_dir)
     url = url or (running.url if running else "")
     found: dict[str, Any] = {
         "url": url, "ready": False, "health": {}, "partitions": [], "jobs": None, "reasons": [],
@@ -56,7 +56,7 @@ def status(
             asked = whom_to_ask(settings, url, token, token_file, "jobtrail-status")
             found |= asyncio.run(_ask(*asked))
         except NotRunning as error:
-            if said is None:
+            if states is None:
                 raise
             found["reasons"].append(str(error))
     else:
@@ -68,8 +68,8 @@ def status(
         found["clientProperties"] = running.client_properties or None
         found["deadLetters"] = asyncio.run(_dead_letters(with_log(settings)))
         found["verified"] = _verified(settings)
-    if said is not None:
-        rows = [_process(process) for process in said.processes]
+    if states is not None:
+        rows = [_process(process) for process in states.processes]
         found["processes"] = rows
         found["reasons"] += [row["trouble"] for row in rows if row["trouble"]]
     if as_json:
@@ -81,8 +81,8 @@ def status(
 
 
 def _processes(data_dir: Path) -> Processes | None:
-    said = read_processes(data_dir)
-    return said if said is not None and said.current else None
+    states = read_processes(data_dir)
+    return states if states is not None and states.current else None
 
 
 def _running(data_dir: Path) -> Running | None:
@@ -143,7 +143,7 @@ async def _ask(url: str, token: str) -> dict[str, Any]:
 
 
 async def _dead_letters(settings: Settings) -> dict[str, Any] | None:
-    """Count the dead letters that wait for somebody; None where that is not known."""
+    """Count the open dead letters; None where Kafka can't be asked."""
     try:
         count, newest = await open_letters(settings)
     except JobtrailError:
@@ -166,8 +166,8 @@ def _ago(instant: str) -> str:
 
 
 def _say_verified(found: dict[str, Any]) -> str:
-    whole = "" if found["sample"] == 1 else f" (one job in {found['sample']})"
-    return f"verified{whole}: {found['position']}, {_ago(found['at'])}"
+    sample = "" if found["sample"] == 1 else f" (one job in {found['sample']})"
+    return f"verified{sample}: {found['position']}, {_ago(found['at'])}"
 
 
 def _say_dead_letters(found: dict[str, Any]) -> str:
@@ -178,9 +178,9 @@ def _say_dead_letters(found: dict[str, Any]) -> str:
 
 
 def _partitions(health: dict[str, Any]) -> list[dict[str, int]]:
-    """The lag of each partition: the end that the tail saw, less what the projections hold.
+    """Return the lag of each partition: the log's end in the tail less the projections' position.
 
-    And up to where the log was last found to be the one that was folded.
+    With each, the position up to which the log was last proven to be the one that was folded.
     """
     ends = _position(health, "tail")
     projected = _position(health, "projections")
@@ -198,12 +198,12 @@ def _partitions(health: dict[str, Any]) -> list[dict[str, int]]:
 
 
 def _progress(health: dict[str, Any]) -> str:
-    """Say when a projector last lived, and whether all get on."""
+    """Return the projectors' last heartbeat and progress as text."""
     part = health.get("projections") or {}
     silent, still = part.get("silentSeconds"), part.get("stillSeconds")
     if silent is None:
-        return "projectors: none has said yet that it lives"
-    moves = f"a partition has not moved for {duration(still)}" if still else "all get on"
+        return "projectors: no heartbeat yet"
+    moves = f"a partition made no progress for {duration(still)}" if still else "all make progress"
     return f"projectors: heard {duration(silent)} ago, {moves}"
 
 

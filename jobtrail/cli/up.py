@@ -34,15 +34,16 @@ from jobtrail.settings import Settings, load
 from jobtrail.terminal.text import out
 from jobtrail.version import __version__
 
-#: Seconds that the whole service has to stop; the broker gets the most of it.
+#: Seconds within which the service has to stop; the broker gets most of them.
 _STOP_API: Final = 4.0
 _STOP_PROJECTOR: Final = 5.0
 _STOP_BROKER: Final = 10.0
-#: Seconds that a port has to become free: the API of an `up` that was killed ends within them.
+#: Seconds within which a port has to become free: the API of an `up` that was killed ends within
+#: them.
 _PORT_WITHIN: Final = 6.0
-#: Seconds after which a start that is not done says what it waits for, again and again.
+#: Seconds between two messages about what a slow start waits for.
 _SAY_EVERY: Final = 10.0
-#: Seconds that one question whether the service is ready may take.
+#: Timeout in seconds of one request to `/readyz`.
 _ANSWER_WITHIN: Final = 10.0
 
 #: Projectors of one service: more than partitions would have nothing to do.
@@ -86,7 +87,7 @@ def up(
         bootstrap_servers=bootstrap_servers,
         store=store,
     )
-    # Children are started in other folders' terms: what they are told must not be relative.
+    # Children may run in other folders: their paths must not be relative.
     settings = settings.model_copy(update={"data_dir": settings.data_dir.absolute()})
     try:
         keep_private()
@@ -104,13 +105,13 @@ def up(
 
 
 def _close(settings: Settings) -> None:
-    """Make the folders of the service, and take the rights that others have to them.
+    """Make the folders of the service, and remove other users' rights to them.
 
     Raises:
         NotPrivate: One belongs to another user.
     """
     folder, store = private_folder(settings.data_dir), settings.store_folder
-    # An empty folder that somebody has made gave nothing away.
+    # An empty folder exposed nothing.
     is_new = not any((folder / name).exists() for name in OURS)
     narrowed = narrow(folder, OURS)
     if store.is_dir() and not store.resolve().is_relative_to(folder.resolve()):
@@ -118,7 +119,7 @@ def _close(settings: Settings) -> None:
     if narrowed and not is_new:
         say(
             f"{narrowed} files and folders in {folder} were open to other users of this machine. "
-            "They are not any more."
+            "They are private now."
         )
 
 
@@ -137,7 +138,7 @@ async def _run(settings: Settings, api_processes: int, projectors: int, demo: bo
 
 
 class _Service:
-    """The children of one `up`, and the order in which they come and go."""
+    """The children of one `up`, and their order of start and stop."""
 
     def __init__(self, settings: Settings, api_processes: int, projectors: int) -> None:
         self._settings = settings
@@ -149,7 +150,7 @@ class _Service:
         self._birth = birth_of(os.getpid()) or ""
         self._running = KeptFile(settings.data_dir / local.FILE)
         self._processes = KeptFile(settings.data_dir / processes.FILE)
-        #: The file that says how clients get into our own Kafka; empty where there is none.
+        #: The file with the login of our own Kafka; empty where there is none.
         self._client_properties = ""
         #: What the start waits for when all children are ready.
         self._waits_for = ""
@@ -188,7 +189,7 @@ class _Service:
                 url = await self._start_children(group)
             await self._ready(url)
         except ExceptionGroup as failed:
-            # The first to fail ends the start of the others.
+            # The first failure ends the start of the others.
             raise failed.exceptions[0] from None
         finally:
             saying.cancel()
@@ -219,9 +220,9 @@ class _Service:
         environment = child_environment(settings)
         names = [f"projector-{number}" for number in range(_MOST_PROJECTORS)]
         # Those of an earlier start with more of them may still be members of the group.
-        gone = [word for name in names[self._projectors :] for word in ("--gone", name)]
+        removed = [word for name in names[self._projectors :] for word in ("--gone", name)]
         self._folding = [
-            self._child(name, "projections", ["--name", name, *gone], environment)
+            self._child(name, "projections", ["--name", name, *removed], environment)
             for name in names[: self._projectors]
         ]
         first = self._child("api-0", "services.api", [], environment)
@@ -229,7 +230,7 @@ class _Service:
         for child in self._folding:
             group.create_task(child.start())
         url = await first.start()
-        # A port that was free to choose is kept: by its siblings, and when it is started again.
+        # A port chosen by the system is kept: by its siblings, and when it is started again.
         port = url.rsplit(":", 1)[1]
         self._settings = settings = settings.model_copy(update={"port": int(port)})
         environment = child_environment(settings)
@@ -258,7 +259,7 @@ class _Service:
             "services.broker",
             ["--data-dir", str(folder)],
             broker_environment(self._settings),
-            # Its own log is in its folder; what it says is for the person at the terminal.
+            # Its log is in its folder; its standard error is for the person at the terminal.
             None,
             self._settings.hung_after,
             self._changed,
@@ -276,11 +277,11 @@ class _Service:
 
     def _changed(self) -> None:
         states = tuple(child.state for child in self._children)
-        said = processes.Processes(os.getpid(), self._birth, states)
-        self._processes.want(msgspec.json.encode(said))
+        content = processes.Processes(os.getpid(), self._birth, states)
+        self._processes.want(msgspec.json.encode(content))
 
     async def _say_what_is_missing(self) -> None:
-        """Say on standard error what a start that takes long waits for."""
+        """Print what a slow start waits for, on standard error."""
         while True:
             await asyncio.sleep(_SAY_EVERY)
             missing = []
@@ -295,7 +296,7 @@ class _Service:
                 say(f"still waiting: {'; '.join(missing)}")
 
     async def _ready(self, url: str) -> None:
-        """Wait until the service as a whole is ready."""
+        """Wait until the complete service is ready."""
         timeout = aiohttp.ClientTimeout(total=_ANSWER_WITHIN)
         async with aiohttp.ClientSession(timeout=timeout) as session:
             while True:
@@ -320,13 +321,13 @@ class _Service:
 
 
 async def _port_is_free(host: str, port: int) -> None:
-    """Wait for a port that the API can have to itself.
+    """Wait for a port that no other service uses.
 
     API processes share their port, so by themselves they would share it with those of another
     service, and each would get some of the other's requests.
 
     Raises:
-        PortTaken: Somebody listens there.
+        PortTaken: Another program listens there.
     """
     clock = asyncio.get_running_loop().time
     give_up = clock() + _PORT_WITHIN

@@ -32,7 +32,7 @@ def verify(
     data_dir: Path | None,
     bootstrap_servers: str | None,
 ) -> None:
-    """Fold the log once more and compare all that the store says with it, while both go on.
+    """Fold the log once more and compare the complete store with it, while both are in use.
 
     Each shard is copied for it, into the store's folder, and compared at its own checkpoint.
     The exit status is 0 where they are equal, and 1 where they are not.

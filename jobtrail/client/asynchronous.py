@@ -31,7 +31,7 @@ from jobtrail.core.states import ENDED, State
 _T = TypeVar("_T")
 _LONGEST_WAIT: Final = 86_400
 _IDS_PER_CALL: Final = 1000
-#: Seconds between two questions about jobs that the service does not know.
+#: Seconds between two requests about jobs that the service does not know.
 _ASK_AGAIN: Final = 1.0
 
 Instant = datetime | date | str
@@ -41,18 +41,18 @@ Until = Literal["all", "any"]
 class Client:
     """Asks a jobtrail service. Use it as an async context manager.
 
-    Everything here only reads, so what fails in passing (no connection, 429, 502, 503, 504) is
-    tried again, for as long as `patience` says, in the service's own time where it names one.
+    All methods only read, so temporary failures (no connection, 429, 502, 503, 504) are retried for
+    up to `patience` seconds, after the service's `Retry-After` where it sends one.
 
     Args:
         url: The service, `http://HOST:PORT`.
-        token: Who asks.
-        patience: Seconds after which a passing failure is given up.
+        token: The caller's token or API key.
+        patience: Seconds after which retries of a temporary failure end.
     """
 
     def __init__(self, url: str, token: str, *, patience: float = 30.0) -> None:
         self._transport = Transport(URL(url), token, patience)
-        #: Every read waits until the service holds this position of the log. Set it from the
+        #: Every read waits until the service has this position of the log. Set it from the
         #: `Jobtrail-Position` of a write to read what was written.
         self.position: str | None = None
 
@@ -116,7 +116,7 @@ class Client:
             following = page.next
 
     async def job(self, job_id: str, *, as_of: Instant | None = None) -> Job:
-        """Return one whole job.
+        """Return one job.
 
         Args:
             job_id: The job.
@@ -204,20 +204,20 @@ class Client:
     async def wait(
         self, job_ids: Iterable[str], *, until: Until = "all", within: float | None = None
     ) -> dict[str, Status]:
-        """Wait until jobs have ended; a connection that breaks is taken up again.
+        """Wait until jobs have ended; a broken connection is opened again.
 
-        A job that the service does not know, or that you may not see, has not ended: it is waited
-        for like any other, without a bound as long as it takes. A job that ends and is taken up
-        again has ended for the wait that hears of it; one that breaks in that moment may not.
+        A job that the service does not know, or that you may not see, counts as not ended: it is
+        waited for like any other, for ever where there is no timeout. A job that ends and is then
+        resumed has ended for this wait, unless the connection breaks at that moment.
 
         Args:
             job_ids: The jobs, 1000 at most.
             until: `all` of them, or `any`.
-            within: Seconds; None for as long as it takes.
+            within: Timeout in seconds; None for no timeout.
 
         Returns:
-            The states as they are then: see for yourself whether they have ended where a
-            bound was given. Unknown jobs are left out.
+            The states then. After a timeout some jobs may not have ended. Unknown jobs are left
+            out.
 
         Raises:
             ApiError: The service refused; `ServiceUnavailable` where it can't answer now.
@@ -236,7 +236,7 @@ class Client:
 
         while True:
             began = clock()
-            # Each try, also one after a connection that broke, waits for what is left.
+            # Each attempt, also one after a broken connection, waits for the remaining time.
             found = await self._ask("POST", "/jobs/statuses", dict[str, Status], asked)
             ended = [job_id in found and found[job_id].state in ENDED for job_id in ids]
             over = any(ended) if until == "any" else all(ended)
@@ -259,7 +259,7 @@ class Client:
         tags: Mapping[str, str] = {},
         after: str | None = None,
     ) -> AsyncGenerator[Change]:
-        """Iterate over what happens to jobs, for ever; a connection that breaks is taken up again.
+        """Iterate over the events of jobs, for ever; a broken connection is opened again.
 
         Each event comes once, those of one job in the log's order.
 
@@ -308,7 +308,7 @@ def _filters(
     bulk_id: str | None,
     tags: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Return what a listing and the feed are narrowed by, as the query has it."""
+    """Return the query parameters of the filters of a listing and of the feed."""
     return {
         "jobType": job_types,
         "state": states,

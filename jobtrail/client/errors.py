@@ -1,4 +1,4 @@
-"""What a service answers when it can't do what was asked, as exceptions."""
+"""The service's error answers, as exceptions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class ApiError(JobtrailError):
 
     Args:
         status: The HTTP status.
-        problem: The problem's members; empty where the answer was none.
+        problem: The problem's members; empty where the answer was no problem document.
         where: Method and path.
     """
 
@@ -21,7 +21,7 @@ class ApiError(JobtrailError):
         self.type = str(problem.get("type", "about:blank"))
         self.title = str(problem.get("title", f"The service answered {status}."))
         self.detail = str(problem.get("detail", ""))
-        #: Per fault its `parameter` or `pointer`, and its `detail`.
+        #: For each error its `parameter` or `pointer`, and its `detail`.
         self.errors: list[dict[str, str]] = list(problem.get("errors", ()))
         faults = "; ".join(
             f"{fault.get('parameter') or fault.get('pointer') or 'body'}: {fault['detail']}"
@@ -32,13 +32,13 @@ class ApiError(JobtrailError):
 
 
 class ServiceUnavailable(ApiError):
-    """The service can't answer now: it recovers, has too much to do, or was not reached.
+    """The service can't answer now: it is recovering, overloaded, or was not reached.
 
     Args:
         status: The HTTP status; 0 where it was not reached.
         problem: The problem's members.
         where: Method and path.
-        retry_after: Seconds after which the service wants to be asked again, if it said so.
+        retry_after: Seconds of the answer's `Retry-After`, where it has one.
     """
 
     retriable = True

@@ -1,6 +1,6 @@
-"""A job's history told: every event in words, why it counted or not, and where time went.
+"""A job's history explained: every event in words, why it counted or not, and where time went.
 
-It folds the job's events once more, so that the words come from the same rules as the states.
+The job's events are folded once more, so that the words follow the same rules as the states.
 """
 
 from __future__ import annotations
@@ -15,91 +15,93 @@ from jobtrail.client import HistoryEntry
 from jobtrail.core import events as ev
 from jobtrail.core.errors import EventError
 from jobtrail.core.fold import fold
-from jobtrail.core.job import Job, Place, Verdict
+from jobtrail.core.job import Job, Place
 from jobtrail.core.states import ENDED, TRANSITIONS, Rule, State
+from jobtrail.core.trail import Verdict
 
-#: Characters of an output or error that are told.
+#: The most characters of an output or error that are shown.
 _LONGEST: Final = 120
 _IN_GENERAL: Final = {
-    Verdict.LATE: "its attempt is over, or it came after the fact",
+    Verdict.LATE: "its attempt is over, or it came late",
     Verdict.NOT_ALLOWED: "the job's state allows no such transition",
     Verdict.FOREIGN: "its sender may not touch this job",
 }
 
 
-class Told(NamedTuple):
+class ExplainedEvent(NamedTuple):
     """One event of a job, in words."""
 
     time: datetime
     type: str
-    #: Where it lies in the log.
+    #: Its place in the log.
     partition: int
     offset: int
     verdict: Verdict
     #: The job's state after it.
     state: State
-    #: The attempt that the job was at after it; None where the log has lost what tells it.
+    #: The attempt that the job was at after it; None where the log has lost the events that
+    #: determine it.
     attempt: int | None
     #: What happened, and why it did not count where it did not.
     words: str
 
 
-class Span(NamedTuple):
-    """A time that a job spent in one state, by the times of its events."""
+class StateSpan(NamedTuple):
+    """A period that a job spent in one state, by the times of its events."""
 
     state: State
     attempt: int | None
     began: datetime
     #: None while it lasts.
     ended: datetime | None
-    #: Until it ended, else until the instant that the story is told at. Never negative: where
-    #: clocks disagree the log's order counts, and such a span has no length.
+    #: Until it ended, else until the instant of the explanation. Never negative: where clocks
+    #: disagree the log's order counts, and such a span has length 0.
     seconds: float
 
 
-class Story(NamedTuple):
-    """What became of a job."""
+class Explanation(NamedTuple):
+    """The events of a job, and the time that it spent in each state."""
 
-    events: list[Told]
-    spans: list[Span]
+    events: list[ExplainedEvent]
+    spans: list[StateSpan]
 
     def by_state(self) -> dict[State, float]:
-        """Return the seconds in each state that the job was in, in the order of first coming."""
+        """Return the seconds in each state, in the order in which the states first occurred."""
         found: dict[State, float] = {}
         for span in self.spans:
             found[span.state] = found.get(span.state, 0.0) + span.seconds
         return found
 
 
-def tell(history: Iterable[HistoryEntry], now: datetime) -> Story:
-    """Tell what a job's history says.
+def explain_history(history: Iterable[HistoryEntry], now: datetime) -> Explanation:
+    """Explain a job's history.
 
     Args:
         history: The job's events in their order in the log, as `Client.history` gives them.
         now: Until when an open span is counted.
     """
     job: Job | None = None
-    whole = True
+    complete = True
     places: dict[str, str] = {}
-    told: list[Told] = []
-    spans: list[Span] = []
+    explained: list[ExplainedEvent] = []
+    spans: list[StateSpan] = []
     for entry in history:
         before, event = job, _event(entry)
         if event is None:
-            # What the log has lost, later words can't rest on.
-            whole, job = False, None
-        elif whole:
+            # After a lost event the job's later state can't be folded.
+            complete, job = False, None
+        elif complete:
             place = Place(entry.partition, entry.offset, ev.microseconds(entry.time))
             job, _verdict = fold(job, event, place)
         attempt = job.attempt if job is not None else None
-        words = _happened(event) if event is not None else "the log no longer holds the event"
+        words = _happened(event) if event is not None else "the log no longer has the event"
         if why := _ignored(entry, event, before):
             seen = places.get(event.id) if event and entry.verdict is Verdict.DUPLICATE else None
             words = f"{words}; ignored: {why}{_if(', at ', seen)}"
         if event is not None and entry.verdict is not Verdict.FOREIGN:
             places.setdefault(event.id, f"{entry.partition}:{entry.offset}")
-        told.append(
-            Told(
+        explained.append(
+            ExplainedEvent(
                 time=entry.time,
                 type=entry.type,
                 partition=entry.partition,
@@ -112,11 +114,11 @@ def tell(history: Iterable[HistoryEntry], now: datetime) -> Story:
         )
         if entry.verdict is Verdict.APPLIED and _begins_a_span(entry, attempt, spans):
             _close(spans, entry.time)
-            spans.append(Span(entry.state, attempt, entry.time, None, 0.0))
+            spans.append(StateSpan(entry.state, attempt, entry.time, None, 0.0))
     if spans and spans[-1].state not in ENDED:
         last = spans[-1]
         spans[-1] = last._replace(seconds=_seconds(last.began, now))
-    return Story(told, spans)
+    return Explanation(explained, spans)
 
 
 def _event(entry: HistoryEntry) -> ev.Event | None:
@@ -129,14 +131,13 @@ def _event(entry: HistoryEntry) -> ev.Event | None:
         return None
 
 
-def _begins_a_span(entry: HistoryEntry, attempt: int | None, spans: list[Span]) -> bool:
+def _begins_a_span(entry: HistoryEntry, attempt: int | None, spans: list[StateSpan]) -> bool:
     if not spans or entry.state is not spans[-1].state:
-        return True
-    # A job that is active stays so with each attempt.
+        return True  # An active job stays active from one attempt to the next.
     return entry.type == "job.active" and attempt != spans[-1].attempt
 
 
-def _close(spans: list[Span], time: datetime) -> None:
+def _close(spans: list[StateSpan], time: datetime) -> None:
     if spans:
         last = spans[-1]
         spans[-1] = last._replace(ended=time, seconds=_seconds(last.began, time))
@@ -147,7 +148,7 @@ def _seconds(began: datetime, ended: datetime) -> float:
 
 
 def _happened(event: ev.Event) -> str:
-    """Say what an event says, whatever was made of it."""
+    """Describe an event, whatever its verdict."""
     data = event.data
     attempt = "" if data.attempt is None else f" (attempt {data.attempt})"
     if isinstance(event, ev.Created):
@@ -174,7 +175,7 @@ def _happened(event: ev.Event) -> str:
 
 
 def _in_utc(instant: datetime) -> datetime:
-    """Return an instant in UTC; one that the calendar has only in its own zone as it is."""
+    """Return an instant in UTC; unchanged where UTC would leave the calendar's range."""
     try:
         return instant.astimezone(UTC)
     except OverflowError:
@@ -182,7 +183,7 @@ def _in_utc(instant: datetime) -> datetime:
 
 
 def _ignored(entry: HistoryEntry, event: ev.Event | None, before: Job | None) -> str:
-    """Say why an event did not count; empty where it did."""
+    """Return why an event did not count; empty where it did."""
     if entry.verdict is Verdict.APPLIED:
         return ""
     if entry.verdict is Verdict.DUPLICATE:
@@ -192,8 +193,8 @@ def _ignored(entry: HistoryEntry, event: ev.Event | None, before: Job | None) ->
     named = event.data.attempt
     if entry.verdict is Verdict.LATE:
         if named is not None and named < before.attempt:
-            return f"its attempt {named} is behind the job's {before.attempt}"
-        return "it came after the fact, and only says what the job is and whose"
+            return f"its attempt {named} is before the job's {before.attempt}"
+        return "it came late, and only adds the job's type and owner"
     if event.state is None:
         return f"the job has ended as {before.state}"
     if TRANSITIONS[before.state].get(event.state) is Rule.HIGHER_ATTEMPT:

@@ -1,4 +1,4 @@
-"""The client's synchronous face: the same code, run on an event loop of its own thread."""
+"""The synchronous client: the same code, run on an event loop in its own thread."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _P = ParamSpec("_P")
 def _iterating(
     method: Callable[Concatenate[Client, _P], AsyncGenerator[_T]],
 ) -> Callable[Concatenate[SyncClient, _P], Iterator[_T]]:
-    """Return an asynchronous generator of `Client` as one that blocks."""
+    """Turn an asynchronous generator of `Client` into a blocking one."""
 
     @functools.wraps(method)
     def iterate(self: SyncClient, /, *args: _P.args, **kwargs: _P.kwargs) -> Iterator[_T]:
@@ -29,7 +29,7 @@ def _iterating(
                 except StopAsyncIteration:
                     return
         finally:
-            # Who stops in the middle lets go of the connection; a closed client has none.
+            # An iteration that stops early closes its connection; a closed client has none.
             if self._thread.is_running:
                 self._thread.run(found.aclose())
 
@@ -47,8 +47,8 @@ class SyncClient(SyncFacade[Client]):
 
     Args:
         url: The service, `http://HOST:PORT`.
-        token: Who asks.
-        patience: Seconds after which a passing failure is given up.
+        token: The caller's token or API key.
+        patience: Seconds after which retries of a temporary failure end.
     """
 
     search = _iterating(Client.search)
@@ -66,7 +66,7 @@ class SyncClient(SyncFacade[Client]):
 
     @property
     def position(self) -> str | None:
-        """Every read waits until the service holds this position of the log."""
+        """Every read waits until the service has this position of the log."""
         return self._client.position
 
     @position.setter

@@ -1,4 +1,4 @@
-"""The client's way to the service: connections, refusals as exceptions, and trying again.
+"""The client's transport: connections, errors as exceptions, and retries.
 
 aiohttp is imported with the first connection: it takes most of the time that `import
 jobtrail.client` would, and a command that only prints its help opens none.
@@ -22,22 +22,23 @@ from jobtrail.client.sse import Message, messages
 if TYPE_CHECKING:
     import aiohttp
 
-#: What may be answered otherwise the next time: too much to do, not there, recovering.
+#: Statuses of temporary failures: overloaded, unavailable, recovering.
 _PASSING: Final = frozenset({429, 502, 503, 504})
 _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 10.0
-#: A request that was held for so long before it was cut off or refused, was served: it is longer
-#: than a read that the service refuses waits for what it lacks. Seconds.
+#: Seconds. A request that was open for this long before it broke counts as served: a read that the
+#: service refuses is refused sooner.
 _SERVED: Final = 10.0
-#: Longer than the service is silent on a connection that it holds. Seconds.
+#: Seconds without a byte after which a connection is given up: the service sends signs of life more
+#: often.
 _SILENCE: Final = 60.0
 
 
 class Retry:
-    """How often and how long something that fails in passing is tried again.
+    """When, and for how long, a temporary failure is retried.
 
     Args:
-        patience: Seconds after which it is given up.
+        patience: Seconds after which retries end.
     """
 
     def __init__(self, patience: float) -> None:
@@ -45,19 +46,19 @@ class Retry:
         self._pause = _FIRST_PAUSE
         self._give_up: float | None = None
 
-    async def pause(self, error: ServiceUnavailable, held: float = 0.0) -> None:
-        """Pause before the next try, in the service's own time where it names one.
+    async def pause(self, error: ServiceUnavailable, open_for: float = 0.0) -> None:
+        """Pause before the next attempt, by the service's `Retry-After` where it sends one.
 
-        Patience counts from the first failure: what was held for long and then broke was served.
+        Patience counts from the first failure; a request that was open for long counts as served.
 
         Args:
-            error: What failed.
-            held: For how many seconds the service had held the request.
+            error: The failure.
+            open_for: Seconds for which the request was open.
 
         Raises:
-            ServiceUnavailable: The error, where it has been going on for too long.
+            ServiceUnavailable: The error itself, once patience has run out.
         """
-        if self._give_up is None or held >= _SERVED:
+        if self._give_up is None or open_for >= _SERVED:
             self._give_up = time.monotonic() + self._patience
             self._pause = _FIRST_PAUSE
         wanted = error.retry_after or self._pause * random.uniform(0.5, 1)  # noqa: S311
@@ -72,8 +73,8 @@ class Transport:
 
     Args:
         url: The service.
-        token: Who asks.
-        patience: Seconds after which a passing failure is given up.
+        token: The caller's token or API key.
+        patience: Seconds after which retries of a temporary failure end.
     """
 
     def __init__(self, url: URL, token: str, patience: float) -> None:
@@ -97,17 +98,17 @@ class Transport:
             await self._session.close()
 
     def retry(self) -> Retry:
-        """Return how something is tried again that begins now."""
+        """Return the retries of a request that begins now."""
         return Retry(self._patience)
 
     async def ask(self, method: str, path: str, headers: Mapping[str, str], body: Any) -> bytes:
-        """Ask, and again while that may help; return the content of the answer.
+        """Send a request, with retries; return the content of the answer.
 
         Args:
             method: Of HTTP.
             path: Relative to the service.
             headers: Of the request.
-            body: To be sent as JSON, or what makes it for each try; None for none.
+            body: Sent as JSON, or a function that makes it for each attempt; None for none.
 
         Raises:
             ApiError: The service refused; `ServiceUnavailable` where it can't answer now.
@@ -121,7 +122,7 @@ class Transport:
                     answered = True
                     return await answer.read()
             except ServiceUnavailable as error:
-                # A connection on which nothing came was not held by the service.
+                # A connection without a byte was not served.
                 answered = answered or error.status != 0
                 await retry.pause(error, time.monotonic() - began if answered else 0.0)
 
@@ -129,7 +130,7 @@ class Transport:
         """Listen to server-sent events until the connection ends.
 
         Raises:
-            ServiceUnavailable: It has ended, or was not to be had.
+            ServiceUnavailable: The stream has ended, or could not be opened.
             ApiError: The service refused.
         """
         async with self._request("GET", path, headers) as answer:
@@ -141,7 +142,7 @@ class Transport:
     async def _request(
         self, method: str, path: str, headers: Mapping[str, str], body: Any = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send one request; what is not answered 200, or breaks, is raised."""
+        """Send one request; raise where it breaks or is not answered with 200."""
         import aiohttp
 
         assert self._session is not None, "use the client as an async context manager"

@@ -1,6 +1,6 @@
 """The JSON Schema of each event type, for producers that are not written in Python.
 
-`python -m jobtrail.contract.event_schemas docs/schemas` writes them anew.
+`python -m jobtrail.contract.event_schemas docs/schemas` writes them again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jobtrail.contract.json_schema import schema_components
 from jobtrail.core.events import EVENT_TYPES
 from jobtrail.files.atomic import atomic_write
 
-#: Of all of them. It stays 1 for as long as fields are only added, which is for good: see
+#: The version of all schemas. It stays 1 as long as fields are only added, as they always are: see
 #: docs/events.md.
 VERSION: Final = 1
 

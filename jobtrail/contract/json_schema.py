@@ -18,9 +18,9 @@ def is_struct(kind: Any) -> TypeGuard[type[Struct]]:
 
 
 def describable(kind: Any) -> Any:
-    """Return a type like this one of which msgspec can make a JSON Schema.
+    """Return an equivalent type for which msgspec can make a JSON Schema.
 
-    It makes none of a struct with a field of undecoded JSON that has a default.
+    It can't for a struct with a field of undecoded JSON that has a default.
 
     Args:
         kind: A struct, or a list, union or annotation of such types.
@@ -67,7 +67,7 @@ def _holds_raw(kind: type[Struct]) -> bool:
 
 @cache
 def _twin(kind: type[Struct]) -> type[Struct]:
-    """Return a struct with the same fields, of which undecoded JSON is any JSON."""
+    """Return a struct with the same fields, where undecoded JSON is any JSON."""
     config = kind.__struct_config__
     members = []
     for field in structs.fields(kind):

@@ -1,4 +1,4 @@
-"""Why a service is not ready, in the words that `/readyz` has for it."""
+"""Why a service is not ready, from the answer of `/readyz`."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 
 
 def reasons_of(health: Any) -> list[str]:
-    """Return why a service says that it is not ready, a sentence each.
+    """Return the reasons why a service is not ready, a sentence each.
 
     Args:
-        health: What `/readyz` answered; whatever it is, since a service of another version, or
-            something else, may have answered.
+        health: The answer of `/readyz`; any JSON, since a service of another version, or another
+            program, may have answered.
     """
     if not isinstance(health, Mapping):
         return []
-    said = health.get("reasons")
-    if isinstance(said, list) and said:
-        return [str(reason) for reason in said]
+    reasons = health.get("reasons")
+    if isinstance(reasons, list) and reasons:
+        return [str(reason) for reason in reasons]
     reasons = []
     for name, part in health.items():
         if not isinstance(part, Mapping) or part.get("up") is not False:

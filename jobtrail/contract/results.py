@@ -1,4 +1,4 @@
-"""What a service answers, as types."""
+"""The service's answers, as types."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import msgspec
 from msgspec import Meta, Struct
 
 from jobtrail.core.events import TYPE_NAMES
-from jobtrail.core.job import Verdict
 from jobtrail.core.readable import readable
 from jobtrail.core.states import State
+from jobtrail.core.trail import Verdict
 
 _T = TypeVar("_T")
 Instant = Annotated[datetime, Meta(tz=True)]
 
 
 class Status(Struct, frozen=True):
-    """The state of a job; None where the job is unknown and that was asked for."""
+    """The state of a job; None for an unknown job, with `include_unknown`."""
 
     id: str
     state: State | None
@@ -26,7 +26,7 @@ class Status(Struct, frozen=True):
 
 
 class Job(Struct, frozen=True, rename="camel"):
-    """A whole job, as `GET /jobs/search` has it."""
+    """A job with all its fields, as `GET /jobs/search` returns it."""
 
     id: str
     state: State
@@ -74,11 +74,11 @@ class Summary(Struct, frozen=True, rename="camel"):
 
 
 class HistoryEntry(Struct, frozen=True):
-    """One event of a job, and what was made of it."""
+    """One event of a job, and its verdict."""
 
     #: A newer service may know more types.
     type: Annotated[str, Meta(extra_json_schema={"enum": list(TYPE_NAMES)})]
-    #: Of the event, else when the log took it in.
+    #: The event's time, else the log's timestamp.
     time: Instant
     verdict: Verdict
     #: The job's state after it.
@@ -111,7 +111,7 @@ class ChangeData(HistoryEntry, frozen=True):
 class Change(ChangeData, frozen=True):
     """The same, as `Client.events` gives it."""
 
-    #: Give this to `Client.events` to go on behind it.
+    #: Pass this to `Client.events` to continue after it.
     position: str = ""
 
 
@@ -119,7 +119,7 @@ class Written(Struct, frozen=True):
     """The answer of `POST /events` to one event."""
 
     id: str
-    #: Behind the event: what is read at this position holds it.
+    #: After the event: a read at this position includes it.
     position: str
 
 
@@ -130,7 +130,7 @@ class EventVerdict(Struct, frozen=True):
     id: str | None = None
     position: str | None = None
     #: Why it is not: `invalid`, `not-json`, `not-utf-8`, `no-value`, `too-large`,
-    #: or `foreign-source` for who may write other sources only.
+    #: or `foreign-source` for callers that may write other sources only.
     reason: str | None = None
     detail: str | None = None
 
@@ -139,27 +139,27 @@ class BatchWritten(Struct, frozen=True):
     """The answer of `POST /events` to a batch: a verdict on each event, in its order."""
 
     events: list[EventVerdict]
-    #: Behind the last of them.
+    #: After the last of them.
     position: str
 
 
 def decoded(content: bytes, kind: type[_T]) -> _T:
     """Decode an answer, whatever JSON its jobs have.
 
-    A service or a log of before may hold what no reader does: a number beyond the range of a float
-    is given as a text, half of a surrogate pair as U+FFFD.
+    An older service or log may have JSON that parsers refuse: a number beyond the range of a float
+    is returned as a string, a lone surrogate as U+FFFD.
 
     Args:
-        content: What the service answered.
-        kind: The type of it.
+        content: The service's answer.
+        kind: Its type.
 
     Raises:
-        msgspec.MsgspecError: It is another answer.
+        msgspec.MsgspecError: It is not of that type.
     """
     try:
         return msgspec.json.decode(content, type=kind)
     except msgspec.DecodeError:
-        held = readable(content)
-        if held == content:
+        portable = readable(content)
+        if portable == content:
             raise
-        return msgspec.json.decode(held, type=kind)
+        return msgspec.json.decode(portable, type=kind)

@@ -1,7 +1,7 @@
-"""The one judgement of what is a valid record of the log, shared by projectors, tails and replay.
+"""Deciding whether a record of the log is a valid event, for projectors, tails and replay.
 
-What it refuses goes to the dead-letter topic with the reason; everyone who folds the log must
-refuse the same records, or their folds would differ.
+Refused records go to the dead-letter topic with the reason; every reader that folds the log must
+refuse the same ones, or their folds would differ.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from jobtrail.core.events import (
     decode_lines,
     is_json_type,
     is_plain,
-    is_told_by_all,
+    is_utc_year,
 )
 from jobtrail.core.job import event_key, foreign_key
 from jobtrail.core.nesting import SHALLOW_BYTES, may_be_deep
 from jobtrail.core.partitions import partition_of
 from jobtrail.core.readable import big_number, may_have_big_numbers
 
-#: Values that are decoded at one go: what was decoded is in the processor's cache then.
+#: Values that are decoded at once: the results stay in the processor's cache.
 DECODED_TOGETHER: Final = 256
 _FIRST: Final = itemgetter(0)
 _LAST: Final = itemgetter(-1)
@@ -44,7 +44,7 @@ class InvalidHeader(bytes):
 
 
 def accept(key: bytes | None, value: bytes | None, partition: int, partitions: int) -> Event:
-    """Decode a record and check that it lies where its job's events belong.
+    """Decode a record and check that it is in its job's partition.
 
     Args:
         key: The record's key: the job id in UTF-8.
@@ -76,7 +76,7 @@ def accept(key: bytes | None, value: bytes | None, partition: int, partitions: i
     expected = partition_of(event.subject, partitions)
     if expected != partition:
         raise EventError(
-            "The record lies in another partition than its key's.",
+            "The record is in another partition than its key's.",
             reason="wrong-partition",
             expected=f"partition {expected} of {partitions} (murmur2 of the key)",
             found=f"partition {partition}",
@@ -86,10 +86,10 @@ def accept(key: bytes | None, value: bytes | None, partition: int, partitions: i
 
 
 def ids_of(keys: Iterable[bytes | None]) -> dict[bytes, str]:
-    """Return the ids of jobs that keys of records are; others than ids of jobs may be left out.
+    """Decode the keys of records that can be job ids.
 
-    A key that is no UTF-8 is no id, nor is one that is longer than any: it may have megabytes, and
-    what is asked about ids would take as long.
+    A key that is not UTF-8 is no id, nor is one that is longer than any: it may have megabytes, and
+    look-ups by id would take as long.
     """
     found = [key for key in keys if key is not None and len(key) <= MAX_NAME_BYTES]
     try:
@@ -103,11 +103,11 @@ def ids_of(keys: Iterable[bytes | None]) -> dict[bytes, str]:
 
 
 def decode_clear(values: Sequence[bytes | None]) -> list[Event | None]:
-    """Decode at one go what is clear: in half the time that `decode` takes for each.
+    """Decode simple values together, in half the time of `decode` for each.
 
-    A value is clear where a few looks at all of them together tell that the schema alone decides:
-    it is ASCII without a backslash, neither large nor deep, and begins and ends in its line. Key
-    and partition are not looked at.
+    A value is simple where a few checks over all values show that the schema alone decides: it is
+    ASCII without a backslash, neither large nor deep, and one line. Key and partition are not
+    checked.
 
     Args:
         values: Of records, some hundred at most: what was decoded should be used while it is in
@@ -133,9 +133,9 @@ def decode_clear(values: Sequence[bytes | None]) -> list[Event | None]:
 
 
 def _clear_lines(values: Sequence[bytes]) -> bytes | None:
-    """Return values as lines, if the schema alone decides about them and each is one line.
+    """Return simple values as lines; None if one is not simple.
 
-    No value stretches over two lines: a brace is never followed by an opening one within a value,
+    No value takes two lines: a brace is never followed by an opening one within a value,
     and within a string the decoder takes no line's end.
     """
     sizes = set(map(len, values))
@@ -154,7 +154,7 @@ def _clear_lines(values: Sequence[bytes]) -> bytes | None:
 
 
 def _decode_lines(lines: bytes, count: int) -> list[Event | None]:
-    """Decode clear lines; None stands for all if one of them is no event."""
+    """Decode the lines of simple values; None for each of them if one is no event."""
     nothing: list[Event | None] = [None] * count
     try:
         events = decode_lines(lines)
@@ -167,7 +167,7 @@ def _decode_lines(lines: bytes, count: int) -> list[Event | None]:
     # As many as there are lines: then each line is one.
     years = {event.time.year for event in events if event.time is not None}
     kinds = {event.datacontenttype for event in events}
-    if len(events) == count and all(map(is_told_by_all, years)) and all(map(is_json_type, kinds)):
+    if len(events) == count and all(map(is_utc_year, years)) and all(map(is_json_type, kinds)):
         return [*events]
     return nothing
 

@@ -1,4 +1,4 @@
-"""Lengths of time as people say them: the one place, so that charts, tables and words agree."""
+"""Durations as text, in one place, so that charts, tables and messages agree."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _UNITS: Final = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min",
 
 
 def duration(seconds: float) -> str:
-    """Say a length of time with about three digits, as `2 h 5 min` or `0.31 s`.
+    """Format a duration with about three digits, as `2 h 5 min` or `0.31 s`.
 
     Args:
         seconds: How long; may be negative, since times come from events.
@@ -19,7 +19,7 @@ def duration(seconds: float) -> str:
     if seconds == 0:
         return "0 s"
     if seconds < 0.9995:
-        # Times are whole microseconds.
+        # Times have a resolution of one microsecond.
         return f"{seconds * 1000:.3g} ms" if seconds < 0.1 else f"{seconds:.2g} s"
     if seconds < 59.95:
         return f"{seconds:.3g} s"
@@ -27,8 +27,8 @@ def duration(seconds: float) -> str:
         # What is rounded may fill the larger unit.
         rest = round(seconds / smaller) * smaller
         if rest >= size:
-            whole, left = divmod(rest, size)
-            if whole >= 100:
+            count, left = divmod(rest, size)
+            if count >= 100:
                 return f"{seconds / size:,.0f} {sign}"
-            return f"{whole} {sign} {left // smaller} {smaller_sign}" if left else f"{whole} {sign}"
+            return f"{count} {sign} {left // smaller} {smaller_sign}" if left else f"{count} {sign}"
     return f"{seconds:.3g} s"

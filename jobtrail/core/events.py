@@ -1,7 +1,7 @@
 """Job events: CloudEvents 1.0 in structured JSON mode, decoded into typed structs.
 
 An event's type name and its fields are a storage format: the log keeps them for ever, so they may
-only be added to. The golden files in tests/unit/golden hold one of each.
+only be added to. The golden files in tests/unit/golden have one of each.
 
 Source of the envelope: CloudEvents 1.0.2, "JSON Event Format".
 """
@@ -25,7 +25,7 @@ from jobtrail.core.readable import (
     may_have_big_numbers,
     not_json_error,
     path_text,
-    unheld_error,
+    unportable_error,
     unwritable_error,
 )
 from jobtrail.core.source_binding import ATTRIBUTE, MAX_CHARACTERS, MAX_SOURCES
@@ -33,7 +33,7 @@ from jobtrail.core.states import State
 
 #: The most bytes of `output` and of `error`, as JSON.
 MAX_PAYLOAD_BYTES: Final = 64 * 1024
-#: The most bytes of a whole event: far below Kafka's default `message.max.bytes` of 1 MiB.
+#: The most bytes of an event: far below Kafka's default `message.max.bytes` of 1 MiB.
 MAX_EVENT_BYTES: Final = 192 * 1024
 #: The most characters of a name, such as a job's id, and the most bytes of one in UTF-8.
 MAX_NAME: Final = 256
@@ -41,10 +41,10 @@ MAX_NAME_BYTES: Final = 4 * MAX_NAME
 #: The most tags of one job.
 MAX_TAGS: Final = 32
 
-#: What documents say of a text that `_check_text` looks at: as an ECMA-262 pattern.
+#: The rule of `_check_text` as an ECMA-262 pattern, for schemas.
 NO_CONTROL_CHARACTERS: Final = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
-# Control characters are looked for by `_check_text`, which most events need not pass through.
+# Control characters are checked by `_check_text`, which most events can skip.
 _PLAIN: Final = {"pattern": NO_CONTROL_CHARACTERS}
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME, extra_json_schema=_PLAIN)]
 Principal = Annotated[str, Meta(max_length=262, pattern=r"^(?:user|group):[^\x00-\x1f\x7f-\x9f]+$")]
@@ -54,11 +54,11 @@ Attempt = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Text = Annotated[str, Meta(max_length=4096)]
 Sources = Annotated[str, Meta(min_length=1, max_length=MAX_CHARACTERS, extra_json_schema=_PLAIN)]
 Instant = Annotated[datetime, Meta(tz=True)]
-#: What stands in a name of a media type, RFC 6838.
+#: The characters of a name of a media type, RFC 6838.
 _NAMED: Final = r"[A-Za-z0-9!#$&^_.+-]+"
 _JSON_TYPE: Final = rf"^{_NAMED}/(?:{_NAMED}\+)?[Jj][Ss][Oo][Nn][ \t]*(?:;[\x20-\x7e\t]*)?$"
 _IS_JSON_TYPE: Final = re.compile(_JSON_TYPE)
-# Looked at by `is_json_type`: the decoder would take as long for it as for the rest of the event.
+# Checked by `is_json_type`: the decoder would take as long for it as for the rest of the event.
 JsonType = Annotated[str, Meta(max_length=256, extra_json_schema={"pattern": _JSON_TYPE})]
 
 
@@ -254,7 +254,7 @@ def decode(value: bytes | None) -> Event:
     if may_be_deep(value):
         check_nesting(value)
     try:
-        # Output is handed on as it came, so it must be checked as a whole: msgspec skips it.
+        # The encoding is checked for all bytes: msgspec passes raw output on unchecked.
         plain or value.decode()
         event = _decoder.decode(value)
     except UnicodeDecodeError as error:
@@ -266,9 +266,9 @@ def decode(value: bytes | None) -> Event:
     except (msgspec.DecodeError, RecursionError) as error:
         raise not_json_error(value, str(error)) from None
     if may_have_big_numbers(value) and (big := big_number(value)) is not None:
-        raise unheld_error(big)
+        raise unportable_error(big)
     time = event.time
-    if time is not None and not is_told_by_all(time.year):
+    if time is not None and not is_utc_year(time.year):
         raise _untellable(time)
     if not is_json_type(event.datacontenttype):
         raise EventError(
@@ -297,13 +297,13 @@ def _untellable(time: datetime) -> EventError:
 
 
 def decode_lines(values: bytes) -> list[Event]:
-    """Decode many values at one go: for whoever makes sure of all else that `decode` looks at.
+    """Decode many values at once; the caller makes the other checks of `decode`.
 
     Args:
         values: One value a line.
 
     Returns:
-        The events; fewer than there are lines where a value stretches over several, or over none.
+        The events; not as many as lines where a value takes several lines, or none.
 
     Raises:
         msgspec.MsgspecError: One breaks the schema, or is not JSON.
@@ -312,20 +312,20 @@ def decode_lines(values: bytes) -> list[Event]:
 
 
 def is_plain(text: bytes) -> bool:
-    """Tell that no control character can be in JSON: neither as it is nor behind a backslash."""
+    """Tell whether JSON can have no control character, neither raw nor escaped."""
     return text.isascii() and b"\\" not in text and b"\x7f" not in text
 
 
-def is_told_by_all(year: int) -> bool:
-    """Tell whether everyone can tell, in UTC, an event's time in this year of its own zone."""
+def is_utc_year(year: int) -> bool:
+    """Tell whether any time of a local year is within the calendar also in UTC."""
     return MINYEAR < year < MAXYEAR
 
 
 def _check_text(event: Event) -> None:
-    """Refuse control characters in what names a thing.
+    """Refuse control characters in names.
 
-    U+0000 can't be held by PostgreSQL, the others only deceive readers. JSON allows them only
-    behind a backslash, or beyond ASCII: an event with neither has none.
+    PostgreSQL can't store U+0000, the others only deceive readers. JSON allows them only escaped,
+    or beyond ASCII: an event with neither has none.
     """
     for path, text in _names(event):
         if _CONTROL.search(text):
@@ -340,7 +340,7 @@ def _check_text(event: Event) -> None:
 
 
 def _names(event: Event) -> Iterator[tuple[Path, str]]:
-    """Yield what names a thing, and where it stands."""
+    """Yield the names in an event, with their paths."""
     data = event.data
     yield from ((("id",), event.id), (("source",), event.source), (("subject",), event.subject))
     yield (ATTRIBUTE,), event.bound_to or ""
@@ -378,7 +378,7 @@ def encode(event: Event) -> bytes:
         CloudEvents 1.0 structured JSON in UTF-8.
 
     Raises:
-        EventError: It has what no JSON is for, such as half a surrogate pair.
+        EventError: It has a value that JSON can't represent, such as half a surrogate pair.
     """
     try:
         value = _encoder.encode(event)
@@ -391,7 +391,7 @@ def encode(event: Event) -> bytes:
 
 
 def microseconds(instant: datetime) -> int:
-    """Return an aware instant as whole microseconds since 1970-01-01T00:00:00Z."""
+    """Return an aware instant in microseconds since 1970-01-01T00:00:00Z."""
     return (instant - _EPOCH) // _MICROSECOND
 
 

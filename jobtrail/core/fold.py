@@ -3,7 +3,7 @@
 `fold(job, event, place) -> (job, verdict)` is pure and total: no clock, no random number, no I/O,
 and no decoded event makes it raise. The projectors, the API's live tail, replay and the tests all
 call this one function, so they can't disagree. Where a store has the beginning of a long trail,
-whoever folds onto it has asked the store before: see `jobtrail.core.trail.Elsewhere`.
+the caller asks the store for the events' keys first: see `jobtrail.core.earlier.StoredEntries`.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from jobtrail.core import events as ev
-from jobtrail.core.job import (
-    STATE_CODES,
-    VERDICTS,
-    Job,
-    Place,
-    Verdict,
-    event_key,
-    foreign_key,
-)
+from jobtrail.core.earlier import MemoryChunks
+from jobtrail.core.job import Job, Place, event_key, foreign_key
 from jobtrail.core.source_binding import unpack_sources
 from jobtrail.core.states import ENDED, TRANSITIONS, Rule, State
-from jobtrail.core.trail import CHUNK_BYTES, TRAIL_LAYOUT, Chunks, trail_has
+from jobtrail.core.trail import (
+    CHUNK_BYTES,
+    STATE_CODES,
+    TRAIL_LAYOUT,
+    VERDICTS,
+    Verdict,
+    entry_code,
+    trail_has,
+)
 
 # Looked up once: each access to a member of an enum takes as long as a small function.
 _APPLIED: Final = Verdict.APPLIED
@@ -36,7 +37,7 @@ _ACTIVE: Final = State.ACTIVE
 _RETRY: Final = State.RETRY
 _copy: Final[Callable[[Job], Job]] = Job.__copy__  # type: ignore[attr-defined]
 _pack: Final = TRAIL_LAYOUT.pack
-#: What a record's timestamp, which its producer chooses, is kept between: years 2 to 9998.
+#: The bounds of a record's timestamp, which its producer chooses: years 2 to 9998.
 FIRST: Final = -62_104_060_800_000_000
 LAST: Final = 253_370_764_799_999_999
 #: By how much an event's attempt has to be above the job's, from state to state.
@@ -46,16 +47,16 @@ _STEPS: Final[Mapping[State, Mapping[State, int]]] = {
 }
 #: The last byte of a trail's entry.
 _CODES: Final = {
-    verdict: {cls: code << 4 | number for code, cls in enumerate(ev.EVENT_TYPES)}
-    for number, verdict in enumerate(VERDICTS)
+    verdict: {cls: entry_code(number, verdict) for number, cls in enumerate(ev.EVENT_TYPES)}
+    for verdict in VERDICTS
 }
 
 
 def fold(job: Job | None, event: ev.Event, place: Place) -> tuple[Job, Verdict]:
-    """Apply one event of the log to what is known of its job.
+    """Apply one event of the log to its job.
 
     Args:
-        job: What is known so far; None for a job that was never seen.
+        job: The job so far; None before its first event.
         event: The decoded event; `event.subject` is the job's id.
         place: Where the event lies in the log. Events are folded in the order of their offsets.
 
@@ -98,7 +99,7 @@ def fold(job: Job | None, event: ev.Event, place: Place) -> tuple[Job, Verdict]:
     trail = after.trail + _pack(key, place.offset, time, STATE_CODES[after.state], code)
     if len(trail) >= CHUNK_BYTES:
         earlier = after.earlier
-        after.earlier = (Chunks() if earlier is None else earlier).with_chunk(trail)
+        after.earlier = (MemoryChunks() if earlier is None else earlier).with_chunk(trail)
         trail = b""
     after.trail = trail
     return after, verdict
@@ -112,9 +113,9 @@ def within_years(timestamp: int) -> int:
 def _judge_bound(
     job: Job, event: ev.Event, key: bytes, attempt: int, bound_to: str
 ) -> tuple[Verdict, bytes]:
-    """Judge an event whose sender may not do everything; return the key that it is known by, too.
+    """Judge an event whose sender may not do everything; also return the key of its trail entry.
 
-    What was foreign once stays ignored, whatever part its sender gets in the job later.
+    An event that was foreign stays ignored, also if its sender may write to the job later.
     """
     apart = foreign_key(bound_to, event.id)
     seen = _has_seen(job, apart)
@@ -126,8 +127,8 @@ def _judge_bound(
 def _has_part(job: Job, event: ev.Event, bound_to: str) -> bool:
     """Tell whether an event's sender has a part in a job.
 
-    A job's own source may send anything, and its writers all but `job.created`: whose the job is,
-    and who may see it, is not theirs to say.
+    A job's own source may send anything, and its writers all but `job.created`: they can't set its
+    owner and viewers.
     """
     sources = unpack_sources(bound_to)
     if job.source in sources:

@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from hashlib import blake2b
-from typing import Final, NamedTuple
 
 import msgspec
 from xxhash import xxh3_64_digest
 
-from jobtrail.core.states import STATES, State
-from jobtrail.core.trail import ENTRY_BYTES, TRAIL_LAYOUT, Earlier
-
-
-class Verdict(StrEnum):
-    """What the fold made of an event. Append only: the order is that of the codes in a trail."""
-
-    #: It changed the job.
-    APPLIED = "applied"
-    #: The job has seen an event of this id.
-    DUPLICATE = "duplicate"
-    #: It belongs to an attempt that is over, or is a `job.created` that came after the fact.
-    LATE = "late"
-    #: The table has no such transition.
-    NOT_ALLOWED = "not-allowed"
-    #: Its sender is bound to sources that have no part in the job.
-    FOREIGN = "foreign"
-
-
-VERDICTS: Final = tuple(Verdict)
+from jobtrail.core.earlier import Earlier
+from jobtrail.core.states import State
+from jobtrail.core.trail import ENTRY_BYTES
 
 
 class Place(msgspec.Struct, frozen=True, gc=False):
-    """Where a record lies in the log, and when Kafka took it in."""
+    """A record's place in the log, and its timestamp."""
 
     partition: int
     offset: int
@@ -41,7 +22,7 @@ class Place(msgspec.Struct, frozen=True, gc=False):
 
 
 class Job(msgspec.Struct, kw_only=True, gc=False):
-    """What is known of one job at one place of the log. Instants are microseconds since 1970.
+    """The state of one job at one place of the log. Instants are microseconds since 1970.
 
     `fold` never changes a job that it was given; it returns another one.
     """
@@ -63,8 +44,8 @@ class Job(msgspec.Struct, kw_only=True, gc=False):
     bulk_id: str | None = None
     #: `user:x` and `group:y`, sorted, each once.
     viewers: tuple[str, ...] = ()
-    #: The source of the event that said whose the job is, else of its first one. Every folded job
-    #: has one.
+    #: The source of the event that described the job, else of its first one. Every folded job has
+    #: one.
     source: str = ""
     #: Sources that may work on the job too, sorted, each once.
     writers: tuple[str, ...] = ()
@@ -80,42 +61,25 @@ class Job(msgspec.Struct, kw_only=True, gc=False):
     earlier: Earlier | None = None
 
 
-class TrailEntry(NamedTuple):
-    """One event in a job's trail."""
-
-    key: bytes
-    offset: int
-    #: The event's time, microseconds since the epoch.
-    time: int
-    #: The job's state after it.
-    state: State
-    #: Index into `events.EVENT_TYPES`.
-    type_code: int
-    verdict: Verdict
-
-
-STATE_CODES: Final = {state: code for code, state in enumerate(STATES)}
-
-
 def event_key(event_id: str) -> bytes:
-    """Return the eight bytes by which a job's trail knows an event's id again.
+    """Return the eight bytes by which a job's trail recognizes an event's id.
 
     Among a job's n events a false match has the chance n * n / 2**65: 10**-11 at 10,000 events.
 
-    Everybody who folds the log has to find the same, so there is no seed, and two ids with one key
-    can be made. That gives nobody anything: an event is only kept out by one whose id was made to
-    fit its own, by somebody who knew that id before and may write events of this job, and who
-    could have sent the same id just as well. A hash that can't be turned around, of a width that
+    All readers of the log have to compute the same key, so there is no seed, and two ids with one
+    key can be constructed. That is no attack: an event can only be suppressed by one whose id was
+    made to match, by a sender that knew that id before and may write events of this job, and that
+    could have sent the same id just as well. A cryptographic hash, of a width that
     fits into an entry, costs 1.3 us an event and keeps out neither.
     """
     return xxh3_64_digest(event_id.encode())
 
 
 def foreign_key(bound_to: str, event_id: str) -> bytes:
-    """Return the eight bytes by which a job's trail knows an event again that has no part in it.
+    """Return the eight bytes by which a job's trail recognizes a foreign event.
 
-    It is not the key of the id, which somebody who has a part in the job may be about to use, and
-    none that others can be made to equal, as those of XXH3 can.
+    It is not the key of the id, which a sender with a part in the job may use later, and no other
+    key can be made equal to it, as is possible with XXH3.
 
     Args:
         bound_to: What the sender is bound to (`jobtrail.core.source_binding`).
@@ -132,41 +96,3 @@ def kept_trail(job: Job) -> bytes:
 def entries_of(job: Job) -> int:
     """Return how many events a job has seen."""
     return len(job.trail) // ENTRY_BYTES + (0 if job.earlier is None else job.earlier.entries)
-
-
-def read_trail(trail: bytes) -> list[TrailEntry]:
-    """Unpack a trail, oldest event first."""
-    return [
-        TrailEntry(key, offset, time, STATES[state], code >> 4, VERDICTS[code & 15])
-        for key, offset, time, state, code in TRAIL_LAYOUT.iter_unpack(trail)
-    ]
-
-
-def entry_at(trail: bytes, offset: int) -> TrailEntry | None:
-    """Return the entry of the event at an offset of the log; None where the trail has none."""
-    found = trail_page(trail, offset, 1)
-    return found[0] if found and found[0].offset == offset else None
-
-
-def trail_page(trail: bytes, offset: int, size: int) -> list[TrailEntry]:
-    """Unpack a part of a trail, however long it is: entries lie in the order of their offsets.
-
-    Args:
-        trail: Packed.
-        offset: The first that is wanted, whether it is there or not.
-        size: How many entries, at most.
-    """
-    begin = place_of(trail, offset)
-    return read_trail(trail[begin : begin + size * ENTRY_BYTES])
-
-
-def place_of(trail: bytes, offset: int) -> int:
-    """Return where in a trail the first entry is that lies at an offset of the log or behind it."""
-    low, high = 0, len(trail) // ENTRY_BYTES
-    while low < high:
-        middle = (low + high) // 2
-        if TRAIL_LAYOUT.unpack_from(trail, middle * ENTRY_BYTES)[1] < offset:
-            low = middle + 1
-        else:
-            high = middle
-    return low * ENTRY_BYTES

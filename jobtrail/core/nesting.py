@@ -8,18 +8,18 @@ from typing import Final
 from jobtrail.core.errors import EventError
 from jobtrail.core.readable import path_at, path_text
 
-#: A fixed bound, since everyone who folds the log has to refuse the same events, however deep the
-#: stack is that they decode on.
+#: A fixed bound, since every reader of the log has to refuse the same events, whatever the depth of
+#: its stack.
 MAX_NESTING: Final = 256
-#: What is opened is closed: in so many bytes nothing can be nested deeper.
+#: Every bracket is closed: fewer bytes can't be nested deeper.
 SHALLOW_BYTES: Final = 2 * MAX_NESTING
 # Brackets, and strings so that brackets in them are passed over. A string that is not closed goes
-# to the end: else it would be looked through again from every quote in it.
+# to the end: else every quote in it would begin another search.
 _BRACKETS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
 
 
 def may_be_deep(value: bytes) -> bool:
-    """Tell whether a value has so many brackets that they may be nested too deep."""
+    """Tell whether a value has enough brackets to be nested too deep."""
     return len(value) > SHALLOW_BYTES and value.count(b"[") + value.count(b"{") > MAX_NESTING
 
 

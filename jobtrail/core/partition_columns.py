@@ -18,8 +18,8 @@ _Numbers: TypeAlias = np.ndarray[tuple[int], np.dtype[np.int64]]
 _Bytes: TypeAlias = np.ndarray[tuple[int], np.dtype[np.uint8]]
 
 
-#: Up to so many keys, or keys of one length, are hashed one by one, which takes less time than
-#: arrays of them: else keys of very many lengths would take long.
+#: Up to this many keys, or keys of one length, are hashed one by one, which is faster than numpy:
+#: else keys of very many lengths would take long.
 _FEW: Final = 16
 
 
@@ -39,10 +39,10 @@ def partitions_of(keys: Sequence[bytes], partitions: int) -> list[int]:
 
 
 def partitions_within(content: _Bytes, begins: _Numbers, partitions: int) -> _Numbers:
-    """Return the partition of each key that lies in an array.
+    """Return the partition of each key in an array.
 
     Args:
-        content: The keys, one behind the other.
+        content: The keys, concatenated.
         begins: Where each begins, and where the last one ends.
         partitions: How many there are.
 
@@ -70,8 +70,8 @@ def partitions_within(content: _Bytes, begins: _Numbers, partitions: int) -> _Nu
 def _murmur2(keys: np.ndarray[tuple[int, int], np.dtype[np.uint8]], length: int) -> _Hashes:
     """Return Kafka's hash of keys of one length; unsigned numbers wrap round as they have to."""
     tail = length & 3
-    whole = np.ascontiguousarray(keys[:, : length - tail])
-    words = whole.view("<u4").astype(np.uint32, copy=False)
+    blocks = np.ascontiguousarray(keys[:, : length - tail])
+    words = blocks.view("<u4").astype(np.uint32, copy=False)
     mixed: _Hashes = np.full(len(keys), _SEED ^ length, np.uint32)
     for column in range(words.shape[1]):
         scrambled = words[:, column] * _FACTOR

@@ -25,7 +25,7 @@ def partition_of(job_id: str, partitions: int) -> int:
 
 
 def partition_of_key(key: bytes, partitions: int) -> int:
-    """Return the partition of a record's key, whatever it is made of."""
+    """Return the partition of a record's key, which may be any bytes."""
     return (_murmur2(key) & 0x7FFFFFFF) % partitions
 
 

@@ -1,13 +1,13 @@
-"""Positions in the log: how a write says where it went, and an answer what it holds.
+"""Positions in the log: of a write, and of the state that an answer includes.
 
 The text form is `partition:next` pairs joined by commas, as `3:1043` or `0:10,1:7`: everything of
 that partition before offset `next`. A write and a read use the same form, so the position of a
 write can be sent back on a read as it is.
 
-A pair may name the record that it lies behind, by that record's mark: `3:1043.9f2a77c1`. So a
-position proves itself: a log in which another record lies there is not the one that it was made
-from, whether it lost its end, was replaced, or restored. A pair without a mark, as people write
-them, is taken at its word.
+A pair may name the record before the position, by that record's mark: `3:1043.9f2a77c1`. So a
+position can be checked: a log with another record there is not the one that it was made from,
+whether it lost its end, was replaced, or restored. A pair without a mark, as people write them, is
+taken at its word.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from xxhash import xxh3_64_intdigest
 from jobtrail.core.errors import UsageError
 
 _PAIR: Final = r"[0-9]{1,4}:[0-9]{1,18}(?:\.[0-9a-f]{8})?"
-#: The text form, also as a pattern of ECMA-262; that no partition is named twice it can't say.
+#: The text form, also as a pattern of ECMA-262; it can't express that no partition occurs twice.
 PATTERN: Final = rf"^{_PAIR}(?:,{_PAIR}){{0,1023}}$"
 _FORM: Final = re.compile(PATTERN)
 
@@ -29,19 +29,19 @@ _FORM: Final = re.compile(PATTERN)
 def mark_of(key: bytes | None, value: bytes | None) -> int:
     """Return the mark of a record: 32 bits of a hash of its key and value.
 
-    It tells records apart, and proves nothing to who may write into the log.
+    It distinguishes records, but is no proof against producers, who can choose a record for a mark.
 
     Args:
         key: The record's.
         value: The record's.
     """
-    # What is not there has a seed of its own, so that it differs from what is empty.
+    # A missing key or value has its own seed, so that it differs from an empty one.
     seed = xxh3_64_intdigest(key) if key is not None else 1
     return (xxh3_64_intdigest(value, seed) if value is not None else seed ^ 2) & 0xFFFFFFFF
 
 
 class LastRecord(NamedTuple):
-    """The last record of a partition that somebody has read: it tells which log that was.
+    """The last record of a partition that was read, which identifies the log.
 
     A log that has another record at its offset, or none, is not the log that was read: it has lost
     its end and was filled again, or was replaced.
@@ -51,16 +51,16 @@ class LastRecord(NamedTuple):
     mark: int
     #: The record's own, microseconds since 1970, kept within the years 2 to 9998.
     timestamp: int
-    #: Under which leader of the partition it was appended; -1 where that is not known.
+    #: Epoch of the partition's leader that appended it; -1 where unknown.
     epoch: int
 
 
 class Position(dict[int, int]):
-    """Per partition the offset before which everything is meant.
+    """Per partition the offset before which all records are included.
 
     Args:
         offsets: Per partition that offset.
-        marks: Per partition the mark of the record that lies before it, where it is known.
+        marks: Per partition the mark of the record before it, where known.
     """
 
     __slots__ = ("marks",)
@@ -109,8 +109,8 @@ def format_position(position: Mapping[int, int], marks: Mapping[int, int] | None
 
     Args:
         position: Per partition the offset.
-        marks: Per partition the mark of the record before it, where it is known; None: those that
-            a `Position` has itself.
+        marks: Per partition the mark of the record before it, where known; None: those of a
+            `Position`.
     """
     if marks is None:
         marks = position.marks if isinstance(position, Position) else {}
@@ -122,13 +122,13 @@ def format_position(position: Mapping[int, int], marks: Mapping[int, int] | None
     )
 
 
-def holds(held: Mapping[int, int], wanted: Mapping[int, int]) -> bool:
-    """Tell whether a projection at position `held` has everything before `wanted`."""
-    return all(held.get(partition, 0) >= offset for partition, offset in wanted.items())
+def holds(position: Mapping[int, int], wanted: Mapping[int, int]) -> bool:
+    """Tell whether a projection at `position` has everything before `wanted`."""
+    return all(position.get(partition, 0) >= offset for partition, offset in wanted.items())
 
 
 def join_positions(positions: Iterable[Position]) -> Position:
-    """Return the position that holds all of several: of each partition the one that is furthest.
+    """Return the position that includes several: the latest one of each partition.
 
     Args:
         positions: Any number of them; marks are kept.

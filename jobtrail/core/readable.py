@@ -1,8 +1,8 @@
-"""JSON that common readers can hold, and what they can't, named by where it stands.
+"""Portable JSON: finding, by path, the values that common JSON parsers refuse.
 
-Two things are JSON by its grammar and yet stop readers: a number beyond the range of a double (JSON
-readers of C, Java, JavaScript and Rust refuse it, or take it for infinity; Python refuses whole
-numbers of more than 4,300 digits), and half of a surrogate pair, which no Unicode text holds.
+Two things are valid by JSON's grammar and yet stop parsers: a number beyond the range of a double
+(JSON readers of C, Java, JavaScript and Rust refuse it, or take it for infinity; Python refuses
+integers of more than 4,300 digits), and half of a surrogate pair, which is no Unicode text.
 
 Source: RFC 8259, sections 6 and 8.2, which name both as what does not interoperate.
 """
@@ -29,13 +29,13 @@ _AROUND: Final = bytes(
 )
 _LEFT_OUT: Final = b"+-0123456789"
 _HIGH_EXPONENT: Final = re.compile(rb"[eE]\+?[0-9]{3,}(?:[],}\s]|\Z)")
-#: A number whose exponent has two digits or none is beyond a double from so many digits on.
+#: Digits from which on a number with a short exponent, or none, may be beyond a double.
 _DIGITS: Final = 210
-#: A run of so many has that many at least of the bytes that are `_STRIDE` apart.
+#: Only every `_STRIDE`th byte is checked: a run of `_DIGITS` has at least that many of them.
 _STRIDE: Final = 16
 _RUN: Final = b"\x01" * (_DIGITS // _STRIDE)
 _IS_DIGIT: Final = bytes(byte in b"0123456789" for byte in range(256))
-# A string that is not closed goes to the end: else each quote in it would begin another look.
+# A string that is not closed goes to the end: else each quote in it would begin another search.
 _STRING: Final = rb'"[^"\\]*(?:\\.[^"\\]*)*"?'
 _STRINGS_AND_NUMBERS: Final = re.compile(
     _STRING + rb"|-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.DOTALL
@@ -49,28 +49,28 @@ _ESCAPE: Final = re.compile(
 )
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 _PLAIN_NAME: Final = re.compile(r"\w+", re.ASCII)
-#: Characters of a path, and of what stands there, that an error tells.
+#: The most characters of a path, and of the value, in an error.
 _LONGEST_PATH: Final = 200
 _LONGEST_TOKEN: Final = 40
-_HELD: Final = "a number within a double's range, up to 1.8e308"
-_WHOLE_PAIR: Final = "both halves of a surrogate pair"
+_DOUBLE_RANGE: Final = "a number within a double's range, up to 1.8e308"
+_BOTH_HALVES: Final = "both halves of a surrogate pair"
 _DOUBLE_BITS: Final = 1024
 _BLANK: Final = b" \t\r\n"
 _encode: Final = msgspec.json.Encoder().encode
-#: Goes through JSON without making anything of it.
+#: Validates JSON without building objects.
 _skip: Final = msgspec.json.Decoder(msgspec.Raw).decode
 
 
-class Unheld(NamedTuple):
-    """Something that common readers can't hold."""
+class Unportable(NamedTuple):
+    """A value that common JSON parsers refuse."""
 
     path: Path
-    #: What stands there, its beginning where it is long.
+    #: The value, shortened where it is long.
     found: str
 
 
 def may_have_big_numbers(text: bytes) -> bool:
-    """Tell whether there may be a number beyond a double's range, in one look at all bytes.
+    """Tell whether there may be a number beyond a double's range, in one pass over all bytes.
 
     Nearly all JSON has none. This costs a tenth of what decoding does, or less.
 
@@ -82,7 +82,7 @@ def may_have_big_numbers(text: bytes) -> bool:
     return len(text) >= _DIGITS and _RUN in text[::_STRIDE].translate(_IS_DIGIT)
 
 
-def big_number(value: bytes) -> Unheld | None:
+def big_number(value: bytes) -> Unportable | None:
     """Return the first number of a value that is beyond a double's range.
 
     Args:
@@ -90,7 +90,7 @@ def big_number(value: bytes) -> Unheld | None:
     """
     for token in _STRINGS_AND_NUMBERS.finditer(value):
         if _is_big(token[0]):
-            return Unheld(path_at(value, token.start()), _short(token[0].decode()))
+            return Unportable(path_at(value, token.start()), _short(token[0].decode()))
     return None
 
 
@@ -99,7 +99,7 @@ def _is_big(token: bytes) -> bool:
     return len(token) >= len("2e308") and token[0] != ord('"') and math.isinf(float(token))
 
 
-def half_pair(value: bytes) -> Unheld | None:
+def half_pair(value: bytes) -> Unportable | None:
     r"""Return the first half of a surrogate pair of a value, as `\ud800` alone is.
 
     Args:
@@ -107,12 +107,12 @@ def half_pair(value: bytes) -> Unheld | None:
     """
     for escape in _ESCAPE.finditer(value):
         if escape[1]:
-            return Unheld(path_at(value, escape.start()), escape[0].decode())
+            return Unportable(path_at(value, escape.start()), escape[0].decode())
     return None
 
 
 def readable(content: bytes) -> bytes:
-    """Return JSON with what readers can't hold put so that they can.
+    """Return JSON with every value that parsers refuse made portable.
 
     A number beyond a double's range becomes a text of the same characters, half of a surrogate pair
     U+FFFD.
@@ -127,11 +127,11 @@ def readable(content: bytes) -> bytes:
 
 
 def path_at(value: bytes, place: int) -> Path:
-    """Return the path of what stands at a place of a value.
+    """Return the path of the value at a byte offset.
 
     Args:
-        value: JSON up to there; what follows is not looked at.
-        place: A number of bytes.
+        value: JSON; only the bytes up to the place are parsed.
+        place: The byte offset.
     """
     path: list[str | int] = []
     # Whether the next string is a name.
@@ -190,27 +190,27 @@ def not_json_error(value: bytes, fault: str) -> EventError:
 
     Args:
         value: What a decoder refused.
-        fault: What it said.
+        fault: The decoder's message.
     """
     half = half_pair(value)
     if half is not None and _is_json(readable(value)):
-        return unheld_error(half)
+        return unportable_error(half)
     return EventError("The event is not JSON.", reason="not-json", found=fault)
 
 
 def check_value(content: bytes) -> None:
-    """Make sure that something is one JSON value, whether readers can hold it or not.
+    """Check that bytes are one JSON value, portable or not.
 
     Args:
-        content: What may be one.
+        content: The bytes.
 
     Raises:
-        EventError: It is none, or more than one.
+        EventError: They are none, or more than one.
     """
     try:
         _skip(content)
     except RecursionError:
-        return  # nested too deep, which is for those to say who look at what it holds
+        return  # nested too deep, which the decoder of the event reports
     except msgspec.DecodeError as error:
         if half_pair(content) is None or not _is_json(readable(content)):
             raise EventError(
@@ -219,10 +219,10 @@ def check_value(content: bytes) -> None:
 
 
 def items_of(content: bytes) -> list[bytes] | None:
-    """Return the items of a JSON array, also where readers can't hold some of them.
+    """Return the items of a JSON array, also where some of them are not portable.
 
     Args:
-        content: What may be one.
+        content: The bytes.
 
     Returns:
         The items; None where it is no JSON array.
@@ -261,22 +261,22 @@ def _is_json(value: bytes) -> bool:
     return True
 
 
-def unheld_error(unheld: Unheld, whole: str = "The event") -> EventError:
-    """Return the error that something has what common readers can't hold."""
-    is_half = unheld.found.startswith("\\")
+def unportable_error(unportable: Unportable, subject: str = "The event") -> EventError:
+    """Return the error for a value that common JSON parsers refuse."""
+    is_half = unportable.found.startswith("\\")
     return EventError(
-        f"{whole} has JSON that common readers can't hold.",
+        f"{subject} has JSON that common readers can't hold.",
         # Decoders take half of a pair for what is not JSON.
         reason="not-json" if is_half else "invalid",
-        path=unheld.path,
-        where=path_text(unheld.path) or None,
-        expected=_WHOLE_PAIR if is_half else _HELD,
-        found=unheld.found,
+        path=unportable.path,
+        where=path_text(unportable.path) or None,
+        expected=_BOTH_HALVES if is_half else _DOUBLE_RANGE,
+        found=unportable.found,
     )
 
 
 def json_of(value: Any, path: Path) -> msgspec.Raw:
-    """Write a Python value as JSON that common readers hold.
+    """Encode a Python value as portable JSON.
 
     Args:
         value: What to write.
@@ -290,8 +290,8 @@ def json_of(value: Any, path: Path) -> msgspec.Raw:
     except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
         raise unwritable_error(value, path, str(error)) from None
     # What is not a number becomes a null.
-    if b"null" in written and (unheld := _unwritable(_plain(value), path)) is not None:
-        raise unheld_error(unheld)
+    if b"null" in written and (unportable := _unwritable(_plain(value), path)) is not None:
+        raise unportable_error(unportable)
     return msgspec.Raw(written)
 
 
@@ -301,14 +301,14 @@ def unwritable_error(value: Any, path: Path, fault: str) -> EventError:
     Args:
         value: Of Python.
         path: Which member of an event it would be.
-        fault: What the encoder said.
+        fault: The encoder's message.
     """
     try:
-        unheld = _unwritable(_plain(value), path)
+        unportable = _unwritable(_plain(value), path)
     except (TypeError, ValueError, msgspec.MsgspecError, RecursionError):
-        unheld = None
-    if unheld is not None:
-        return unheld_error(unheld)
+        unportable = None
+    if unportable is not None:
+        return unportable_error(unportable)
     return EventError(
         "This can't be written as JSON.",
         reason="not-json",
@@ -320,20 +320,20 @@ def unwritable_error(value: Any, path: Path, fault: str) -> EventError:
 
 def _plain(value: Any) -> Any:
     """Return a value with dictionaries and lists in place of everything that is written so."""
-    # What is JSON already is looked at by who decodes the event.
+    # Raw JSON is checked when the event is decoded.
     return msgspec.to_builtins(value, enc_hook=lambda _: None)
 
 
-def _unwritable(value: Any, path: Path) -> Unheld | None:
-    """Return the first part of plain values that no JSON is for, or none that readers hold."""
+def _unwritable(value: Any, path: Path) -> Unportable | None:
+    """Return the first part of a value that has no JSON, or no portable one."""
     if isinstance(value, str):
         half = _SURROGATE.search(value)
-        return Unheld(path, ascii(half[0])[1:-1]) if half else None
+        return Unportable(path, ascii(half[0])[1:-1]) if half else None
     if isinstance(value, float):
-        return None if math.isfinite(value) else Unheld(path, repr(value))
+        return None if math.isfinite(value) else Unportable(path, repr(value))
     if isinstance(value, int):
         bits = value.bit_length()
-        return Unheld(path, f"a whole number of {bits:,} bits") if bits > _DOUBLE_BITS else None
+        return Unportable(path, f"an integer of {bits:,} bits") if bits > _DOUBLE_BITS else None
     if isinstance(value, dict):
         for name, member in value.items():
             within = (*path, _SURROGATE.sub("\ufffd", str(name)))

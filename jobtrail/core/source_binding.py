@@ -1,9 +1,9 @@
-"""The sources that the sender of an event is bound to, as the event itself says it.
+"""The sources that the sender of an event is bound to, as an attribute of the event.
 
-The fold sees an event and nothing else, so the door that knows who sends it writes down what the
-sender may touch. `POST /events` does so for API keys that are bound to sources; an event without
-the attribute comes from somebody who may do anything: a writer of the log, or a caller whose
-token or key is bound to nothing.
+The fold sees only the event, so the entry point that authenticates the sender writes into the event
+which sources the sender may use. `POST /events` does so for API keys that are bound to sources; an
+event without the attribute comes from a sender without restrictions: a writer of the log, or a
+caller whose token or key is bound to nothing.
 
 The attribute is a text, since CloudEvents knows no lists: the sources with spaces between them, in
 which a space is `%20` and a percent sign `%25`.
@@ -18,11 +18,11 @@ from urllib.parse import unquote
 
 import msgspec
 
-#: The extension attribute of CloudEvents that says it.
+#: The extension attribute of CloudEvents.
 ATTRIBUTE: Final = "jobtrailsources"
 #: The most sources of an API key, and the most writers that a job names.
 MAX_SOURCES: Final = 32
-#: The most characters of the attribute: so many names of 256 characters, each of them escaped.
+#: The most characters of the attribute: all names with 256 characters, each of them escaped.
 MAX_CHARACTERS: Final = MAX_SOURCES * (3 * 256 + 1)
 _SPACE: Final = b" \t\r\n"
 
@@ -42,7 +42,7 @@ def unpack_sources(text: str) -> frozenset[str]:
 
 
 def stamp(value: bytes, text: str) -> bytes:
-    """Write the attribute into an event, whatever it says so far.
+    """Write the attribute into an event, replacing an existing one.
 
     Args:
         value: A CloudEvents JSON object that was decoded, byte for byte as it came.

@@ -2,7 +2,7 @@
 
 The seven states are those of pg-boss up to its version 9. An ended job can be taken up again, so
 "ended" is a property of a state, not the end of a job's life. docs/states.md draws this table and
-a test holds the two together.
+a test compares the two.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Final
 class State(StrEnum):
     """Where a job is in its life. The order is that of a life, and of the columns in a store."""
 
-    #: Known, and waiting to be taken up.
+    #: Created, and waiting for a worker.
     CREATED = "created"
-    #: A worker is at it.
+    #: A worker runs it.
     ACTIVE = "active"
     #: An attempt failed; another one is due.
     RETRY = "retry"
     #: Ended well. Nothing follows.
     COMPLETED = "completed"
-    #: Ended badly, with no attempt due. Somebody may still order another.
+    #: Ended badly, with no attempt due. Another may still be ordered.
     FAILED = "failed"
-    #: Ended because somebody said so. It can be resumed.
+    #: Cancelled by a user or program. It can be resumed.
     CANCELLED = "cancelled"
     #: Ended because its time ran out. pg-boss 10 and later never send it.
     EXPIRED = "expired"
@@ -53,7 +53,7 @@ _FROM_ACTIVE = {
 }
 
 #: From state to state, and under which condition. What is not here is not allowed.
-#: A job that is not known yet may start in any state: its log begins somewhere.
+#: A job may be first seen in any state: its first events may be missing from the log.
 TRANSITIONS: Final = MappingProxyType(
     {
         State.CREATED: {State.ACTIVE: Rule.ALWAYS, **_FROM_ACTIVE},

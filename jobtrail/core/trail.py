@@ -1,37 +1,147 @@
-"""A job's trail: its entries packed, and what of it lies before the last of them.
+"""A job's packed trail: its format, what the codes in it mean, and every walk over it.
 
-The fold appends to the last entries, fewer than `CHUNK_ENTRIES`, and seals them when they are as
-many: so an event costs the same however many its job had before. What is sealed is asked for one
-thing only: whether it has an event of an id.
+A trail has one entry per event of the job, in the order of the log. Which entries count is decided
+here and nowhere else: an applied event changed the job, and a `job.created` may have described it
+(said what the job is and whose) even where it came late.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from itertools import chain
 from struct import Struct as Layout
-from typing import Final, Protocol
+from typing import Final, NamedTuple
 
-#: Key of the event's id, offset, time, state, type * 16 + verdict: 26 bytes, little endian.
+from jobtrail.core.events import TYPE_NAMES
+from jobtrail.core.states import STATES, State
+
+#: Key of the event's id, offset, time, state, code: 26 bytes, little endian.
 TRAIL_LAYOUT: Final = Layout("<8sqqBB")
 ENTRY_BYTES: Final = TRAIL_LAYOUT.size
-#: A chunk lies by itself, in memory as in a store: with each event fewer entries than this are
-#: copied and written.
+KEY_BYTES: Final = 8
+#: A chunk is stored on its own, in memory and in a store: with each event fewer entries than this
+#: are copied and written.
 CHUNK_ENTRIES: Final = 64
 CHUNK_BYTES: Final = CHUNK_ENTRIES * ENTRY_BYTES
-_KEY_BYTES: Final = 8
-#: Keys of a bucket, on average, from which on there are more buckets, and how many times as many.
-_FULL: Final = 32
-_MORE: Final = 4
-#: Entries that are kept in memory before it is looked whether a store has them by now.
-MANY: Final = 16 * CHUNK_ENTRIES
+#: Before every instant.
+NEVER: Final = -(2**63)
+STATE_CODES: Final = {state: code for code, state in enumerate(STATES)}
+
+
+class Verdict(StrEnum):
+    """What the fold made of an event. Append only: the order is that of the codes in a trail."""
+
+    #: It changed the job.
+    APPLIED = "applied"
+    #: The job has seen an event of this id.
+    DUPLICATE = "duplicate"
+    #: It belongs to an attempt that is over, or is a `job.created` that came after the fact.
+    LATE = "late"
+    #: The table has no such transition.
+    NOT_ALLOWED = "not-allowed"
+    #: Its sender is bound to sources that have no part in the job.
+    FOREIGN = "foreign"
+
+
+VERDICTS: Final = tuple(Verdict)
+
+# An entry's code is the type's number * 16 + the verdict's number.
+_TYPE_SHIFT: Final = 4
+_VERDICT_MASK: Final = 15
+_APPLIED: Final = VERDICTS.index(Verdict.APPLIED)
+_CREATED: Final = TYPE_NAMES.index("job.created")
+_NEVER_DESCRIBES: Final = frozenset({Verdict.DUPLICATE, Verdict.NOT_ALLOWED, Verdict.FOREIGN})
+
+
+def entry_code(type_code: int, verdict: Verdict) -> int:
+    """Return the last byte of a trail's entry.
+
+    Args:
+        type_code: Index of the event's type in `events.EVENT_TYPES`.
+        verdict: Of the fold.
+    """
+    return type_code << _TYPE_SHIFT | VERDICTS.index(verdict)
+
+
+#: The codes of events that changed their job. As sets, since a look-up takes half the time of a
+#: call, and every event passes here.
+APPLIED_CODES: Final = frozenset(code for code in range(256) if code & _VERDICT_MASK == _APPLIED)
+#: The codes of events that may have said what their job is and whose.
+DESCRIBING_CODES: Final = frozenset(
+    entry_code(_CREATED, verdict) for verdict in VERDICTS if verdict not in _NEVER_DESCRIBES
+)
+#: The codes of events that count for what their job was: the rest changed nothing.
+_COUNTING_CODES: Final = APPLIED_CODES | DESCRIBING_CODES
+
+
+class TrailEntry(NamedTuple):
+    """One event in a job's trail."""
+
+    key: bytes
+    offset: int
+    #: The event's time, microseconds since the epoch.
+    time: int
+    #: The job's state after it.
+    state: State
+    #: Index into `events.EVENT_TYPES`.
+    type_code: int
+    verdict: Verdict
+
+
+def read_trail(trail: bytes) -> list[TrailEntry]:
+    """Unpack a trail, oldest event first."""
+    return [
+        TrailEntry(
+            key, offset, time, STATES[state], code >> _TYPE_SHIFT, VERDICTS[code & _VERDICT_MASK]
+        )
+        for key, offset, time, state, code in TRAIL_LAYOUT.iter_unpack(trail)
+    ]
+
+
+def entry_at(trail: bytes, offset: int) -> TrailEntry | None:
+    """Return the entry of the event at an offset of the log; None where the trail has none."""
+    found = trail_page(trail, offset, 1)
+    return found[0] if found and found[0].offset == offset else None
+
+
+def trail_page(trail: bytes, offset: int, size: int) -> list[TrailEntry]:
+    """Unpack a part of a trail; the time does not grow with the trail's length.
+
+    Args:
+        trail: Packed; its entries are in the order of their offsets.
+        offset: The first one wanted, whether an entry has it or not.
+        size: The most entries.
+    """
+    begin = start_of(trail, offset)
+    return read_trail(trail[begin : begin + size * ENTRY_BYTES])
+
+
+def start_of(trail: bytes, offset: int) -> int:
+    """Return the byte at which the first entry of an offset of the log or a later one begins."""
+    low, high = 0, len(trail) // ENTRY_BYTES
+    while low < high:
+        middle = (low + high) // 2
+        if TRAIL_LAYOUT.unpack_from(trail, middle * ENTRY_BYTES)[1] < offset:
+            low = middle + 1
+        else:
+            high = middle
+    return low * ENTRY_BYTES
 
 
 def trail_has(trail: bytes, key: bytes) -> bool:
-    """Tell whether packed entries hold an event with this key."""
-    return _has(trail, key, ENTRY_BYTES)
+    """Tell whether packed entries contain an event with this key."""
+    return find_key(trail, key, ENTRY_BYTES)
 
 
-def _has(content: bytes | bytearray, key: bytes, width: int) -> bool:
+def find_key(content: bytes | bytearray, key: bytes, width: int) -> bool:
+    """Tell whether any piece of content begins with a key.
+
+    Args:
+        content: Pieces of equal length.
+        key: Of `KEY_BYTES`.
+        width: Bytes of a piece.
+    """
     at = content.find(key)
     while at >= 0:
         if at % width == 0:
@@ -45,183 +155,94 @@ def keys_of(trail: bytes) -> list[bytes]:
     return [key for key, *_ in TRAIL_LAYOUT.iter_unpack(trail)]
 
 
-class Earlier(Protocol):
-    """The entries of a trail that come before the last ones: whole chunks."""
-
-    @property
-    def entries(self) -> int:
-        """How many there are."""
-
-    def has(self, key: bytes) -> bool:
-        """Tell whether an event with this key is among them."""
-
-    def with_chunk(self, chunk: bytes) -> Earlier:
-        """Return these entries and a chunk more; this object stays what it is."""
-
-    def kept(self) -> bytes:
-        """Return those that are in memory, packed: the last ones of them."""
+def raw_entries(trail: bytes) -> Iterator[tuple[bytes, int, int, int, int]]:
+    """Unpack entries as they are stored: key, offset, time, state's number, code."""
+    return TRAIL_LAYOUT.iter_unpack(trail)
 
 
-class _Store:
-    """Chunks, and the keys in them by a hash that nobody can work out."""
-
-    __slots__ = ("_buckets", "_keys", "chunks")
-
-    def __init__(self, chunks: Iterable[bytes] = ()) -> None:
-        self.chunks: list[bytes] = []
-        self._buckets = [bytearray()]
-        self._keys = 0
-        for chunk in chunks:
-            self.append(chunk)
-
-    def append(self, chunk: bytes) -> None:
-        self.chunks.append(chunk)
-        keys = keys_of(chunk)
-        self._keys += len(keys)
-        if self._keys > _FULL * len(self._buckets):
-            self._spread()
-        self._put(keys)
-
-    def _put(self, keys: Iterable[bytes]) -> None:
-        buckets, mask = self._buckets, len(self._buckets) - 1
-        for key in keys:
-            # Python's hash of bytes has a seed of the process: no ids can be made that all go into
-            # one bucket.
-            buckets[hash(key) & mask] += key
-
-    def _spread(self) -> None:
-        former = self._buckets
-        self._buckets = [bytearray() for _ in range(_MORE * len(former))]
-        for bucket in former:
-            content = bytes(bucket)
-            self._put(content[at : at + _KEY_BYTES] for at in range(0, len(content), _KEY_BYTES))
-
-    def has(self, key: bytes) -> bool:
-        return _has(self._buckets[hash(key) & (len(self._buckets) - 1)], key, _KEY_BYTES)
+def offsets_of(trail: bytes) -> list[int]:
+    """Return the offsets of packed entries, in order."""
+    return [offset for _key, offset, *_ in TRAIL_LAYOUT.iter_unpack(trail)]
 
 
-class Chunks:
-    """Earlier entries that are all in memory: 26 bytes each, and about 12 for its key.
-
-    What is made of one by `with_chunk` shares its chunks, so that nothing is copied as long as
-    each is gone on from once.
-
-    Args:
-        chunks: Of `CHUNK_BYTES` each.
-    """
-
-    __slots__ = ("_count", "_store")
-
-    def __init__(self, chunks: Iterable[bytes] = ()) -> None:
-        self._store = _Store(chunks)
-        self._count = len(self._store.chunks)
-
-    @property
-    def entries(self) -> int:
-        """How many there are."""
-        return self._count * CHUNK_ENTRIES
-
-    def has(self, key: bytes) -> bool:
-        """Tell whether an event with this key is among them."""
-        return self._own().has(key)
-
-    def with_chunk(self, chunk: bytes) -> Chunks:
-        """Return these entries and a chunk more; this object stays what it is."""
-        store = self._own()
-        store.append(chunk)
-        more = Chunks.__new__(Chunks)
-        more._store, more._count = store, self._count + 1
-        return more
-
-    def kept(self) -> bytes:
-        """Return them, packed."""
-        return b"".join(self._store.chunks[: self._count])
-
-    def since(self, offset: int) -> Chunks:
-        """Return those chunks of which any entry lies at an offset of the log or behind it."""
-        chunks = self._store.chunks[: self._count]
-        last = CHUNK_BYTES - ENTRY_BYTES
-        while chunks and TRAIL_LAYOUT.unpack_from(chunks[-1], last)[1] >= offset:
-            chunks.pop()
-        return Chunks(self._store.chunks[len(chunks) : self._count])
-
-    def _own(self) -> _Store:
-        """Return a store with these chunks and no others."""
-        if len(self._store.chunks) != self._count:
-            # Somebody has gone on from here, and now somebody else does.
-            self._store = _Store(self._store.chunks[: self._count])
-        return self._store
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Chunks) and self.kept() == other.kept()
-
-    def __hash__(self) -> int:
-        return hash((self._count, self.kept()[-ENTRY_BYTES:]))
-
-    def __repr__(self) -> str:
-        return f"Chunks(entries={self.entries})"
+def first_place(trail: bytes) -> tuple[int, int]:
+    """Return the offset and the time of the first entry of a trail that has one."""
+    _key, offset, time, _state, _code = TRAIL_LAYOUT.unpack_from(trail)
+    return offset, time
 
 
-class Elsewhere:
-    """Earlier entries of which the first lie in a store, which is asked for single keys.
+def effective_time(trail: bytes) -> int:
+    """Return the effective time of a job's last applied event; `NEVER` for an empty trail."""
+    latest = NEVER
+    for _key, _offset, time, _state, code in TRAIL_LAYOUT.iter_unpack(trail):
+        if time > latest and code in APPLIED_CODES:
+            latest = time
+    return latest
+
+
+#: The first and the last offset of an event that may have described a job; None for none.
+DescriptionSpan = tuple[int | None, int | None]
+
+
+def describing_offsets(trail: bytes) -> list[int]:
+    """Return the offsets of the events of a trail that may have described the job, in order."""
+    return [
+        offset
+        for _key, offset, _time, _state, code in TRAIL_LAYOUT.iter_unpack(trail)
+        if code in DESCRIBING_CODES
+    ]
+
+
+def description_span(trail: bytes) -> DescriptionSpan:
+    """Return where a packed trail may describe the job for the first and for the last time."""
+    found = describing_offsets(trail)
+    return (found[0], found[-1]) if found else (None, None)
+
+
+def merged_spans(one: DescriptionSpan, other: DescriptionSpan) -> DescriptionSpan:
+    """Return the span of two consecutive parts of a trail."""
+    found = [offset for offset in (*one, *other) if offset is not None]
+    return (found[0], found[-1]) if found else (None, None)
+
+
+#: (offset, the event's time) of an event that counts.
+Event = tuple[int, int]
+
+
+class Prefix(NamedTuple):
+    """The part of a trail before a cut, where there is any."""
+
+    #: The job's state then, and the time of its last change.
+    state: State
+    updated_at: int
+    #: Offset and time of the events that made it what it was.
+    events: tuple[Event, ...]
+    #: Whether nothing after the cut has changed the job.
+    complete: bool
+
+
+def prefix_before(trail: Iterable[bytes], end: int, instant: int | None) -> Prefix | None:
+    """Return the part of a trail that counts before a cut; None where there is none.
 
     Args:
-        stored: How many lie there.
-        answers: By key whether it is among them: of the events that are to be folded next.
-        added: What was sealed since.
+        trail: In packed pieces; no more of them is taken than is needed.
+        end: The offset before which events count. Unused where there is an instant.
+        instant: The latest time that counts, in microseconds since the epoch.
     """
-
-    __slots__ = ("_added", "_answers", "stored")
-
-    def __init__(
-        self,
-        stored: int,
-        answers: Mapping[bytes, bool] | None = None,
-        added: Chunks | None = None,
-    ) -> None:
-        self.stored = stored
-        self._answers = answers or {}
-        self._added = added
-
-    @property
-    def entries(self) -> int:
-        """How many there are."""
-        return self.stored + (0 if self._added is None else self._added.entries)
-
-    def has(self, key: bytes) -> bool:
-        """Tell whether an event with this key is among them.
-
-        Raises:
-            LookupError: The store was not asked for it.
-        """
-        known = self._answers.get(key)
-        if known is None:
-            raise LookupError(f"the store was not asked for the key {key.hex()} of an event")
-        return known or (self._added is not None and self._added.has(key))
-
-    def with_chunk(self, chunk: bytes) -> Elsewhere:
-        """Return these entries and a chunk more; this object stays what it is."""
-        added = Chunks() if self._added is None else self._added
-        return Elsewhere(self.stored, self._answers, added.with_chunk(chunk))
-
-    def kept(self) -> bytes:
-        """Return what was sealed since, packed."""
-        return b"" if self._added is None else self._added.kept()
-
-    def told(self, answers: Mapping[bytes, bool], *, reaching: int | None = None) -> Elsewhere:
-        """Return the same entries with what the store says of the events that are next.
-
-        Args:
-            answers: By key whether the store has it.
-            reaching: Up to which offset the store has all entries by now, where it has moved on:
-                those need not be kept.
-        """
-        stored, added = self.stored, self._added
-        if added is not None and reaching is not None and added.entries > MANY:
-            rest = added.since(reaching)
-            stored += added.entries - rest.entries
-            added = rest
-        return Elsewhere(stored, answers, added)
-
-    def __repr__(self) -> str:
-        return f"Elsewhere(stored={self.stored}, entries={self.entries})"
+    last_state, updated_at, complete = 0, 0, True
+    events: list[Event] = []
+    entries = chain.from_iterable(map(TRAIL_LAYOUT.iter_unpack, trail))
+    for _key, offset, time, state, code in entries:
+        if code not in _COUNTING_CODES:
+            continue
+        applied = code in APPLIED_CODES
+        if offset >= end if instant is None else (applied and time > instant):
+            complete = False
+            break
+        events.append((offset, time))
+        last_state = state
+        if applied:
+            updated_at = time
+    if not events:
+        return None
+    return Prefix(STATES[last_state], updated_at, tuple(events), complete)

@@ -1,1 +1,1 @@
-"""Files that are written whole or not at all, and those that are their user's alone."""
+"""Files that are written atomically, and files that only their owner may access."""

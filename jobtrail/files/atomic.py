@@ -1,9 +1,8 @@
-"""Small files that are written for good: whole or not at all, whatever dies when.
+"""Small files that are written durably and atomically.
 
-The content goes to a temporary file in the same folder, from there to the disk, and takes the
-wanted name in one step; then the folder goes to the disk. A reader sees the content of before or
-of after. A writer holds the lock of its temporary file, so that the next one tells what a killed
-writer left from what another is writing.
+The content is written to a temporary file in the same folder, synced, and renamed; then the folder
+is synced. A reader sees the old content or the new one. A writer locks its temporary file, so that
+the next writer can tell the leftover of a killed one from a file that is being written.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import secrets
 from pathlib import Path
 from typing import Final
 
-#: How a temporary file's name ends, behind the wanted name and 16 hexadecimal digits.
+#: The end of a temporary file's name, after the target's name and 16 hexadecimal digits.
 _SUFFIX: Final = ".writing"
 _DIGITS: Final = "[0-9a-f]" * 16
 
@@ -24,17 +23,17 @@ _DIGITS: Final = "[0-9a-f]" * 16
 def atomic_write(
     path: Path, content: bytes, *, mode: int | None = None, replace: bool = True
 ) -> None:
-    """Put a file in place whole, and on the disk; its folder has to be there.
+    """Write a file atomically and durably; its folder has to exist.
 
     Args:
-        path: Where.
-        content: All of it.
-        mode: Its permissions, from the first byte on; None: as the process's umask has it.
-        replace: Whether a file of this name may be there, and is replaced.
+        path: The file.
+        content: Its complete content.
+        mode: Its permissions, from the first byte on; None: by the process's umask.
+        replace: Whether to replace an existing file of this name.
 
     Raises:
-        FileExistsError: There is one, and it is not to be replaced.
-        OSError: It can't be written; what was there is as it was.
+        FileExistsError: There is one, and `replace` is false.
+        OSError: It can't be written; an existing file is unchanged.
     """
     _remove_left(path)
     handle, draft = _draft(path, 0o666 if mode is None else mode)
@@ -53,23 +52,24 @@ def atomic_write(
 
 
 def _draft(path: Path, mode: int) -> tuple[int, Path]:
-    """Make a temporary file whose lock is held as long as the returned handle is open."""
+    """Make a temporary file that is locked as long as the returned handle is open."""
     while True:
         draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_SUFFIX}")
         handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        # A file system without locks keeps what is left over; nothing else depends on them.
+        # On a file system without locks leftovers stay; nothing else depends on locks.
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
-        # Another writer may have taken it for one that was left, before it was locked.
+        # Another writer may have removed it as a leftover, before it was locked.
         if draft.exists():
             return handle, draft
         os.close(handle)
 
 
 def _remove_left(path: Path) -> None:
-    """Remove the temporary files of a path whose writers are dead."""
+    """Remove the temporary files of a path that killed writers left."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.{_DIGITS}{_SUFFIX}"):
-        # One that is locked is being written; one that is gone or not ours is not our business.
+        # A locked one is being written; one that is missing or another user's is not ours to
+        # remove.
         with contextlib.suppress(OSError):
             handle = os.open(left, os.O_RDONLY)
             try:
@@ -80,7 +80,7 @@ def _remove_left(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Have a file's content, or a folder's names, on the disk."""
+    """Sync a file's content, or a folder's entries, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

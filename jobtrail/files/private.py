@@ -1,8 +1,8 @@
-"""Files and folders that are their user's alone.
+"""Files and folders that only their owner may access.
 
-What the service keeps says what every job does, also to those who may not see it: the log, the
-store, what the processes say, the passwords. So other users of the machine get no rights to it,
-from the first byte on, and rights that an earlier version gave are taken back at the start.
+The service's files show what every job does, and have its passwords: the log, the store, the logs
+of the processes. So other users of the machine get no rights to them, from the first byte on, and
+rights that an earlier version gave are removed at the start.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Final
 
 from jobtrail.core.errors import JobtrailError
 
-#: Of a folder, and of a file, that is its user's alone.
+#: The modes of a folder and of a file that only their owner may access.
 FOLDER_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
-#: The rights of everybody else.
+#: The rights of all other users.
 _OTHERS: Final = 0o077
-#: Theirs to pass through a folder.
+#: Their rights to pass through a folder.
 _PASS: Final = 0o011
-#: What the service makes in its data folder; anything else in there is somebody's own.
+#: The service's entries in its data folder; others are not touched.
 OURS: Final = (
     "bridges", "broker", "faust", "imports", "keys.json", "keys.json.lock", "logs",
     "processes.json", "run.json", "secret", "store", "up.lock",
@@ -34,30 +34,30 @@ class NotPrivate(JobtrailError):
 
 
 def keep_private() -> None:
-    """Have this process, and those that it starts, make files that are their user's alone."""
+    """Set the umask of this process and its children so that new files are private."""
     os.umask(os.umask(_OTHERS) | _OTHERS)
 
 
 def private_folder(path: Path) -> Path:
-    """Make a folder that is its user's alone, and those above it that are missing; return it.
+    """Make a private folder, and missing ones above it; return it.
 
-    One that is there is left as it is.
+    An existing one is left as it is.
     """
     path.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
     return path
 
 
 def is_reachable(folder: Path) -> bool:
-    """Tell whether other users get to a folder at all: through all those that it lies in."""
+    """Tell whether other users can reach a folder: through all the folders above it."""
     return all(above.stat().st_mode & _PASS for above in folder.resolve().parents)
 
 
 def narrow(folder: Path, names: Iterable[str] | None = None) -> int:
-    """Take from other users the rights to a folder and to what lies in it.
+    """Remove other users' rights to a folder and its content.
 
     Args:
-        folder: Which one; it has to be there.
-        names: What in it is narrowed beside itself; None for all of it. Links are not followed.
+        folder: Which one; it has to exist.
+        names: The entries to change beside the folder itself; None for all. Links are not followed.
 
     Returns:
         How many files and folders had wider rights.
@@ -76,7 +76,7 @@ def narrow(folder: Path, names: Iterable[str] | None = None) -> int:
             hint="Choose another folder, or give this one to the user who runs the service.",
         )
     narrowed = 0
-    # From the top: what is below a folder that is closed nobody can exchange any more.
+    # From the top: below a closed folder other users can't replace anything any more.
     for path, mode in wide(folder, names):
         try:
             path.chmod(mode & ~_OTHERS)
@@ -94,11 +94,11 @@ def narrow(folder: Path, names: Iterable[str] | None = None) -> int:
 
 
 def wide(folder: Path, names: Iterable[str] | None = None) -> Iterator[tuple[Path, int]]:
-    """Find what other users have rights to, in a folder and itself, from the top.
+    """Find the files and folders, from the top, that other users have rights to.
 
     Args:
-        folder: Which one; nothing is found where it is not there.
-        names: What in it is looked at; None for all of it.
+        folder: Where to look; a missing one has none.
+        names: The entries to check; None for all.
 
     Yields:
         Each path, and its rights.
@@ -124,7 +124,7 @@ def wide(folder: Path, names: Iterable[str] | None = None) -> Iterator[tuple[Pat
         try:
             mode = entry.stat(follow_symlinks=False).st_mode
         except OSError:
-            # It was there a moment ago.
+            # It was removed in between.
             continue
         if stat.S_ISDIR(mode):
             yield from wide(Path(entry.path))
@@ -133,7 +133,7 @@ def wide(folder: Path, names: Iterable[str] | None = None) -> Iterator[tuple[Pat
 
 
 def is_private(folder: Path) -> bool:
-    """Tell whether other users have no right to a folder; one that is not there is."""
+    """Tell whether other users have no right to a folder; true for a missing one."""
     try:
         return not folder.stat().st_mode & _OTHERS
     except OSError:

@@ -60,27 +60,27 @@ class Tally:
             self.without_event += 1
 
 
-def tasks(settings: Settings, sources: Sequence[Source], log: str, *, anew: bool) -> list[Task]:
+def tasks(settings: Settings, sources: Sequence[Source], log: str, *, restart: bool) -> list[Task]:
     """Find out what interrupted imports left to do, and say so on standard error.
 
     Args:
         settings: The log, and the data folder.
         sources: What is to be imported.
         log: What tells the log from others, see `Checkpoint`.
-        anew: Whether to pass over nothing.
+        restart: Whether to start at the first row, whatever was imported before.
     """
     found = []
     for source in sources:
         checkpoint = Checkpoint(settings, source.file, log)
         done = checkpoint.read()
-        if done is not None and (anew or done.identity != source.identity):
-            why = "as told" if anew else "it or the mapping has changed since"
-            err(f"{source.file}: an import was interrupted; it begins anew, {why}")
+        if done is not None and (restart or done.identity != source.identity):
+            why = "as requested" if restart else "it or the mapping has changed since"
+            err(f"{source.file}: an import was interrupted; it starts again, {why}")
             checkpoint.forget()
             done = None
         if done is not None:
             err(
-                f"{source.file}: an import was interrupted; it goes on behind "
+                f"{source.file}: an import was interrupted; it continues after "
                 f"{done.rows} rows, {done.refused} of them refused"
             )
         found.append(Task(source, checkpoint, done))
@@ -237,7 +237,7 @@ class _Progress:
         except OSError as error:
             if not self._unwritable:
                 err(
-                    f"If this import is interrupted, it begins anew: {error} "
+                    f"If this import is interrupted, it starts again: {error} "
                     f"({batch.task.checkpoint.path})"
                 )
             self._unwritable = True

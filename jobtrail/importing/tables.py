@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from jobtrail.core.errors import UsageError
-from jobtrail.core.readable import big_number, half_pair, unheld_error
+from jobtrail.core.readable import big_number, half_pair, unportable_error
 from jobtrail.extras import require_extra
 from jobtrail.importing.mapping import CsvOptions, Mapping
 from jobtrail.importing.opening import (
@@ -176,10 +176,10 @@ def _no_row(content: bytes, error: Exception) -> Fault:
     """Return why a line is no row: the member that no reader holds, where it is that."""
     with contextlib.suppress(UnicodeDecodeError):
         content.decode()
-        unheld = big_number(content) or half_pair(content)
-        if unheld is not None:
-            column = str(unheld.path[0]) if unheld.path else ""
-            return Fault(str(unheld_error(unheld, "The row")), column)
+        unportable = big_number(content) or half_pair(content)
+        if unportable is not None:
+            column = str(unportable.path[0]) if unportable.path else ""
+            return Fault(str(unportable_error(unportable, "The row")), column)
     return Fault(f"expected JSON: {error}")
 
 

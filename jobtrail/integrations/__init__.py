@@ -1,1 +1,1 @@
-"""What connects jobtrail to other people's job systems; each needs an extra of its own."""
+"""Integrations with other job systems; each needs its own extra."""

@@ -1,4 +1,4 @@
-"""Celery: what its signals say of a task becomes events of a job.
+"""Celery: its signals about a task become events of a job.
 
 ```python
 from jobtrail.integrations.celery import track
@@ -7,7 +7,7 @@ app = Celery("shop", broker=...)
 track(app, source="//shop/worker", owner="shop")
 ```
 
-docs/celery.md has the mapping and what it promises. The signals are those of Celery 5, sent by
+docs/celery.md has the mapping and its guarantees. The signals are those of Celery 5, sent by
 `celery.app.trace`, `celery.worker.request` and `celery.worker.consumer.consumer`.
 """
 
@@ -46,11 +46,11 @@ from jobtrail.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a process waits at its end for what it has told.
+#: Seconds that a process waits at its end for its events to be sent.
 _FLUSH: Final = 10.0
-#: What `TOLD` holds where a task is told of once it is published.
+#: The value of `TOLD` where the `job.created` is sent after the task is published.
 _AFTER: Final = "after"
-#: Celery's own housekeeping, which nobody asked for.
+#: Celery's own internal tasks.
 _INTERNAL: Final = frozenset({"celery.backend_cleanup", "celery.chord_unlock"})
 
 
@@ -66,25 +66,25 @@ def track(
     bootstrap_servers: str | None = None,
     settings: Settings | None = None,
 ) -> Tracker:
-    """Tell jobtrail of every task of an app, where it is published and where it is run.
+    """Send events for every task of an app, where it is published and where it is run.
 
-    Call it where the app is made, before anything is published. A header of a task goes before
-    what is given here: `jobtrail_owner`, `jobtrail_viewers`, `jobtrail_tags`.
+    Call it where the app is made, before anything is published. A task's headers override the
+    arguments here: `jobtrail_owner`, `jobtrail_viewers`, `jobtrail_tags`.
 
     Args:
-        app: Whose tasks.
-        source: Who tells it, as CloudEvents has it: `//shop/worker`.
-        owner: Whose the jobs are; a callable is asked for each task, and where it returns None the
-            owner is that of the task that published it.
+        app: The app.
+        source: The sender, as a CloudEvents source: `//shop/worker`.
+        owner: The owner of the jobs; a callable is called for each task, and where it returns None
+            the owner is that of the task that published it.
         viewers: Who else may see them: `user:bob`, `group:stewards`.
         tags: Of the jobs.
         tracebacks: Whether an error has its traceback.
-        strict: Whether a task is only published once Kafka knows of it; else LogUnavailable.
+        strict: Whether a task is only published once Kafka has its event; else LogUnavailable.
         bootstrap_servers: Kafka, as for `SyncJobProducer`.
         settings: Everything else about Kafka.
 
     Returns:
-        What tells it; a short script calls its `flush` before it ends.
+        The tracker; a short script calls its `flush` before it ends.
     """
     producer = SyncJobProducer(source, bootstrap_servers=bootstrap_servers, settings=settings)
     tracker = Tracker(app, producer, owner, viewers, tags, tracebacks)
@@ -121,11 +121,11 @@ class Tracker:
         return self._outbox.dropped
 
     def flush(self, within: float = _FLUSH) -> bool:
-        """Wait until Kafka has what was told; return whether that was so within some seconds."""
+        """Wait until Kafka has all events; return whether that succeeded in time."""
         return self._outbox.flush(within)
 
     def close(self) -> None:
-        """Listen no longer, and disconnect when what was told is sent."""
+        """Stop listening, and disconnect once all events are sent."""
         for signal, receiver in self._receivers():
             signal.disconnect(receiver)
         self._at_end()
@@ -133,17 +133,17 @@ class Tracker:
         self._producer.close()
 
     def connect(self) -> None:
-        """Begin to listen."""
+        """Connect to the signals."""
         for signal, receiver in self._receivers():
-            # Nobody else may hold the tracker.
+            # The signals keep the only reference to the tracker.
             signal.connect(receiver, weak=False)
         atexit.register(self._at_end)
 
     def be_strict(self) -> None:
-        """Tell of a task before it is published, or don't publish it.
+        """Send a task's event before the task is published, or don't publish it.
 
         Celery logs what a receiver of a signal raises and goes on, so it is done where all
-        publishing ends: in `app.amqp.send_task_message`.
+        publishing passes: in `app.amqp.send_task_message`.
         """
         base, tracker = type(self._app.amqp), self
 
@@ -187,14 +187,15 @@ class Tracker:
     # --- where a task is published
 
     def _before_publish(self, sender: str, headers: Any, body: Any, **_: Any) -> None:
-        """Write into its headers whose it is, for those who run it and for what they publish."""
+        """Write the owner into the headers, for the workers and for the tasks that they publish."""
 
         def write() -> None:
             if _is_new(sender, headers):
                 headers.update(self._said_of(call_of_headers(sender, headers, body)))
                 headers[TOLD] = _AFTER
             elif "id" in headers:
-                # Who retries it has run it, and told of it where nobody else did.
+                # The worker that retries it has run it, and has sent its `job.created` if none was
+                # sent.
                 headers.setdefault(TOLD, "retried")
 
         self._outbox.tell(write)
@@ -204,7 +205,7 @@ class Tracker:
             self._outbox.tell(lambda: self._created(call_of_headers(sender, headers, body)))
 
     def _said_of(self, call: Call) -> dict[str, Any]:
-        """Return the headers that a task lacks: what its own and the callables leave open."""
+        """Return the headers that a task lacks after its own and the callables."""
         parent = current_task.request.headers if current_task else None
         found: dict[str, Any] = {}
         for name, wanted in ((OWNER, self._owner), (VIEWERS, self._viewers), (TAGS, self._tags)):
@@ -241,7 +242,7 @@ class Tracker:
     # --- where it is run
 
     def _make_known(self, call: Call) -> None:
-        """Tell that a task exists whose publisher does not."""
+        """Send `job.created` for a task whose publisher does not send it."""
         if TOLD not in call.headers:
             self._outbox.tell(
                 lambda: self._created(
@@ -250,7 +251,7 @@ class Tracker:
             )
 
     def _run_of(self, task: Any, request: Any) -> Call | None:
-        """Return the call that a signal is about; None where it is not for us."""
+        """Return the call that a signal is about; None where it is not tracked."""
         if task.app != self._app or task.name in _INTERNAL or not request.id:
             return None
         return call_of_request(task.name, request)
@@ -312,7 +313,7 @@ class Tracker:
     def _postrun(
         self, sender: Any, task_id: str, state: Any = None, retval: Any = None, **_: Any
     ) -> None:
-        # A message that is rejected for good will never run again; Celery 5.6 says so nowhere.
+        # A message that is rejected for good never runs again; Celery 5.6 has no signal for that.
         if state == REJECTED and not retval.requeue:
             self._fail(sender, task_id, sender.request, error_of(retval))
 
@@ -322,7 +323,7 @@ class Tracker:
     def _fail(self, task: Any, task_id: str, request: Any, error: dict[str, str]) -> None:
         if task.app != self._app or task.name in _INTERNAL:
             return
-        # The main process tells of a child that it lost, and may not know which attempt it was.
+        # The main process reports a child that it lost, and may not know which attempt it was.
         about = Envelope(event_id=event_id(task_id, "failed", "lost"))
         if request is not None:
             about = envelope("failed", request)
@@ -342,7 +343,7 @@ class Tracker:
         self._outbox.tell(lambda: self._events.cancelled(call.id, reason=why, **about))
 
     def _refused(self, sender: Any, message: Any, exc: Any = None, **_: Any) -> None:
-        """Tell of a task that the worker does not know, or whose message it can't use."""
+        """Send events for a task that the worker does not know, or whose message it can't use."""
         headers = message.headers or {}
         if sender.app != self._app or not headers.get("id") or not headers.get("task"):
             return
@@ -362,7 +363,7 @@ class Tracker:
 
     def _due(self, when: datetime | float | None) -> datetime | None:
         if isinstance(when, (int, float)):
-            # A countdown of for ever is due at no time.
+            # An infinite countdown is never due.
             with contextlib.suppress(OverflowError, ValueError):
                 return datetime.now(UTC) + timedelta(seconds=when)
             return None
@@ -374,7 +375,7 @@ class Tracker:
 
 
 def _is_new(name: str, headers: Mapping[str, Any]) -> bool:
-    """Tell whether a message is a task of somebody's that nobody has told of."""
+    """Tell whether a message is a user's task without a `job.created` so far."""
     return (
         "id" in headers and not headers.get("retries") and TOLD not in headers
     ) and name not in _INTERNAL

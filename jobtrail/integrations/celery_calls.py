@@ -1,4 +1,4 @@
-"""What Celery knows of one call of a task, in the words of a job's events."""
+"""One call of a Celery task, as fields of a job's events."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any, Final
 
 from jobtrail.produce.event_factory import Envelope
 
-#: Headers of a task that say whose it is, who else sees it, and its tags.
+#: Headers of a task: its owner, viewers and tags.
 OWNER: Final = "jobtrail_owner"
 VIEWERS: Final = "jobtrail_viewers"
 TAGS: Final = "jobtrail_tags"
-#: The header of a task whose publisher tells that it exists.
+#: The header of a task whose publisher sends its `job.created`.
 TOLD: Final = "jobtrail_told"
 
 _LONGEST_ID: Final = 256
 _MESSAGE: Final = 4096
-#: The end of a traceback says most; escaped in JSON it stays below what an event may hold.
+#: Only the end of a traceback, which matters most; escaped in JSON it fits into an event.
 _TRACEBACK: Final = 8000
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of a task, as a callable is given it that says whose it is.
+    """One call of a task: the argument of the callables that return its owner and the like.
 
     Attributes:
         id: The task's id, which is the job's.
@@ -44,7 +44,7 @@ class Call:
 
 
 def call_of_headers(name: str, headers: Mapping[str, Any], body: Any = None) -> Call:
-    """Return the call that a message of Celery's protocol 2 holds.
+    """Return the call in a message of Celery's protocol 2.
 
     Source: Celery, "Message Protocol", "Version 2": the body is (args, kwargs, embed).
     """
@@ -59,19 +59,19 @@ def call_of_request(name: str, request: Any) -> Call:
 
 
 def event_id(job_id: str, *parts: object) -> str:
-    """Return the same id whenever the same thing is told of the same job."""
+    """Return an event id that is the same for the same parts."""
     whole = "/".join([job_id, *map(str, parts)])
     return whole if len(whole) <= _LONGEST_ID else hashlib.sha256(whole.encode()).hexdigest()
 
 
 def envelope(kind: str, request: Any) -> Envelope:
-    """Return what an event of a run says of itself.
+    """Return the optional fields of an event of a run.
 
-    A task that replaces another has its id and begins to count anew; its events then name no
-    attempt, and count as the job's current one.
+    A task that replaces another has its id and restarts the count of attempts; its events then name
+    no attempt, and belong to the job's current one.
 
     Args:
-        kind: Of the event.
+        kind: The event's type.
         request: The `task.request`.
     """
     nesting, retries = request.replaced_task_nesting or 0, request.retries or 0
@@ -81,7 +81,7 @@ def envelope(kind: str, request: Any) -> Envelope:
 
 
 def error_of(error: BaseException | str | None, trace: object = None) -> dict[str, str]:
-    """Return an error as an event has it; one that can't be put into words too.
+    """Return an error as an event has it, also one whose text can't be made.
 
     Args:
         error: What was raised.
@@ -91,7 +91,7 @@ def error_of(error: BaseException | str | None, trace: object = None) -> dict[st
         message = str(error)
     except Exception:
         message = "(it can't be put into words)"
-    # What could not be pickled comes in a wrapper that knows the name.
+    # An exception that can't be pickled comes in a wrapper with its name.
     kind = getattr(error, "exc_cls_name", None) or type(error).__name__
     about = {"type": kind, "message": _plain(message[:_MESSAGE])}
     if trace is not None:
@@ -100,5 +100,5 @@ def error_of(error: BaseException | str | None, trace: object = None) -> dict[st
 
 
 def _plain(text: str) -> str:
-    """Return a text without what UTF-8 can't hold."""
+    """Return a text without characters that UTF-8 can't encode."""
     return text.encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""Telling without waiting: what a job system's hooks hand over must never hold up a job."""
+"""Sending without waiting: a job system's hooks must never delay a job."""
 
 from __future__ import annotations
 
@@ -18,35 +18,36 @@ logger = logging.getLogger(__name__)
 for _chatty in ("client", "cluster", "conn", "producer.producer", "producer.sender"):
     logging.getLogger(f"aiokafka.{_chatty}").addFilter(LogRateLimiter(("aiokafka",)))
 
-#: Events that wait for Kafka at a time, in one process; more are dropped. About 20 MiB.
+#: The most events that wait for Kafka, in one process; more are dropped. About 20 MiB.
 MAX_WAITING: Final = 10_000
-#: Seconds in which it is said once that events are dropped, for each kind of reason.
+#: Seconds in which dropped events are logged once, for each kind of reason.
 _SAID_ONCE_IN: Final = 10.0
 
 
 class Outbox:
     """Sends events in the background, in bounded memory and time, and never raises.
 
-    It may be made before a fork: what waits there is left to the process that handed it over.
+    It may be made before a fork: events that wait then are sent by the process that added them.
 
     Args:
-        producer: What sends them.
+        producer: Sends them.
     """
 
     def __init__(self, producer: SyncJobProducer) -> None:
         self._producer = producer
-        # Changed by single operations alone, so that no fork can find a lock held.
+        # Changed only by atomic operations, without a lock that a fork could copy while it is
+        # locked.
         self._waiting: set[concurrent.futures.Future[str]] = set()
         self._pid = os.getpid()
-        #: How many events were given up, in this process.
+        #: Events dropped in this process.
         self.dropped = 0
         self._said: dict[type[object], float] = {}
 
     def tell(self, make: Callable[[], Event | None]) -> None:
-        """Hand over an event.
+        """Add an event.
 
         Args:
-            make: Makes it; None where there is nothing to tell. What it raises is logged.
+            make: Makes it; None where there is no event. An exception is logged.
         """
         try:
             self._own()
@@ -65,13 +66,13 @@ class Outbox:
         future.add_done_callback(lambda done: self._done(job_id, done))
 
     def flush(self, within: float) -> bool:
-        """Wait until nothing waits for Kafka any more.
+        """Wait until no event waits for Kafka any more.
 
         Args:
-            within: Seconds after which it waits no longer.
+            within: Timeout in seconds.
 
         Returns:
-            Whether everything was sent or given up in that time.
+            Whether every event was sent or dropped in that time.
         """
         self._own()
         return not concurrent.futures.wait(list(self._waiting), within).not_done
@@ -93,7 +94,7 @@ class Outbox:
         if now - self._said.get(type(why), -_SAID_ONCE_IN) < _SAID_ONCE_IN:
             return
         self._said[type(why)] = now
-        # A bug shows where it is; what is said of Kafka says all.
+        # A bug is logged with its trace; Kafka's errors explain themselves.
         unforeseen = isinstance(why, Exception) and not isinstance(why, JobtrailError)
         logger.warning(
             "action=event_dropped job=%s dropped=%d why=%s",

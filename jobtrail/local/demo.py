@@ -1,4 +1,4 @@
-"""A stream of synthetic jobs, to have something to look at."""
+"""A stream of synthetic jobs, for a first look at the service."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ async def run_demo(settings: Settings) -> None:
 
 
 def life(chance: random.Random) -> Iterator[Step]:
-    """Make up the life of a job: its events and when each is due.
+    """Generate a job's events and when each is due.
 
     Args:
-        chance: Where the chance comes from.
+        chance: The random number generator.
     """
     at = 0.0
     owner = chance.choice(_OWNERS)

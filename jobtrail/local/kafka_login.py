@@ -1,9 +1,9 @@
-"""How a client gets into the Kafka that `jobtrail up` runs: its password, and the file that has it.
+"""Authentication at the Kafka that `jobtrail up` runs: the password, and its file.
 
-Every user of the machine can connect to the loopback, so that Kafka asks for a password. It was
-made at the broker's first start and lies in a file in Kafka's own form, which its tools take as it
-is, and which is its owner's alone. The mechanism proves that both sides know the password without
-sending it: a program that listens in Kafka's place learns nothing, and no client believes it.
+Every user of the machine can connect to the loopback, so Kafka requires a password. It is made at
+the broker's first start and stored in a file in Kafka's own format, which Kafka's tools can use,
+and which only its owner may access. The mechanism proves that both sides know the password without
+sending it: a program that listens in Kafka's place learns nothing, and no client accepts it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PASSWORD: Final = re.compile(
 
 
 class Login(NamedTuple):
-    """Who a client says that it is."""
+    """A client's user and password."""
 
     username: str
     password: str
@@ -47,7 +47,7 @@ class Login(NamedTuple):
 
 
 def new_login() -> Login:
-    """Make a password that nobody can guess."""
+    """Make a random password."""
     return Login(USER, secrets.token_urlsafe(32))
 
 
@@ -55,7 +55,7 @@ def properties_of(login: Login, servers: str) -> str:
     """Return the content of the file: a configuration of Kafka's own clients.
 
     Args:
-        login: Who.
+        login: The user and password.
         servers: Where Kafka listens, `host:port`.
     """
     module = "org.apache.kafka.common.security.scram.ScramLoginModule"
@@ -71,7 +71,7 @@ def properties_of(login: Login, servers: str) -> str:
 
 
 def read_login(file: Path) -> Login | None:
-    """Return who a client of the local Kafka is; None where no file says it.
+    """Read the login of the local Kafka; None where there is no file.
 
     Args:
         file: `client.properties` in the broker's folder.
@@ -88,10 +88,10 @@ def read_login(file: Path) -> Login | None:
 
 
 def login_of(file: Path) -> Login:
-    """Return the same for a client, which can't do without.
+    """Return the same, for a client that needs it.
 
     Raises:
-        NotRunning: No file says it, or this user may not read it.
+        NotRunning: There is no file, or this user may not read it.
     """
     try:
         login = read_login(file)
@@ -103,7 +103,7 @@ def login_of(file: Path) -> Login:
             "The password of the local Kafka can't be read.",
             where=str(file),
             found=found,
-            hint="Run this as the user who runs `jobtrail up`; where it is that one, start that "
-            "again.",
+            hint="Run this as the user who runs `jobtrail up`; if it is that user, restart "
+            "`jobtrail up`.",
         )
     return login

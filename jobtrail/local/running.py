@@ -1,4 +1,4 @@
-"""The local service as its data folder shows it: how commands find what `jobtrail up` runs."""
+"""The local service, from its data folder: how commands find a running `jobtrail up`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Running(msgspec.Struct, frozen=True):
     """A local service that answers."""
 
     pid: int
-    #: Tells that process from another with its number (`jobtrail.processes.pids`).
+    #: Distinguishes the process from another one with its id (`jobtrail.processes.pids`).
     birth: str
     #: Where the API listens.
     url: str
     bootstrap_servers: str
     version: str
-    #: The file that says how clients get into its own Kafka; empty where it uses another one, into
-    #: which the settings lead.
+    #: The file with the login of its own Kafka; empty where it uses another one, whose login is in
+    #: the settings.
     client_properties: str = ""
 
 
@@ -34,7 +34,7 @@ def read_running(data_dir: Path) -> Running:
     """Find the service that runs on a data folder.
 
     Raises:
-        NotRunning: None does, or this user may not know of it.
+        NotRunning: None runs, or this user may not read its file.
     """
     try:
         running = msgspec.json.decode((data_dir / FILE).read_bytes(), type=Running)
@@ -42,17 +42,17 @@ def read_running(data_dir: Path) -> Running:
             return running
     except PermissionError as error:
         raise NotRunning(
-            "Whether a local service runs can't be seen.",
+            "This user can't find out whether a local service runs.",
             where=str(data_dir),
             found=str(error),
-            hint="Run this as the user whose folder it is, or say where a service is with --url.",
+            hint="Run this as the owner of the folder, or name a service with --url.",
         ) from None
     except (OSError, msgspec.MsgspecError):
         pass
     raise NotRunning(
         "No local service is running.",
         where=str(data_dir),
-        hint="Start it with `jobtrail up`, or say where one is with --data-dir, "
+        hint="Start it with `jobtrail up`, or name one with --data-dir, "
         "--bootstrap-servers or --url.",
     )
 
@@ -61,7 +61,7 @@ def with_log(settings: Settings) -> Settings:
     """Return settings that reach a log: where they name no cluster, that of the local service.
 
     Raises:
-        NotRunning: They name none, and no local service runs on their data folder, or this user
+        NotRunning: They name none, and no local service runs on the data folder, or this user
             may not read the password of its Kafka.
     """
     if settings.bootstrap_servers:

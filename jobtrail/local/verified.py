@@ -1,4 +1,4 @@
-"""At which position a store was last found equal to its log, kept beside it."""
+"""The position at which a store was last verified against its log, stored beside it."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ VERIFIED: Final = "verified.json"
 
 
 class Verified(msgspec.Struct, frozen=True):
-    """What the file says."""
+    """The content of the file."""
 
     position: str
     #: Seconds since 1970.
     at: float
-    #: One job in so many was compared.
+    #: One in this many jobs was compared.
     sample: int
 
 
 def write_verified(store: Path, verified: Verified) -> None:
-    """Keep it.
+    """Write the file.
 
     Args:
         store: The store's folder.
-        verified: What was found.
+        verified: The result.
 
     Raises:
         OSError: It can't be written.
@@ -38,7 +38,7 @@ def write_verified(store: Path, verified: Verified) -> None:
 
 
 def read_verified(store: Path) -> Verified | None:
-    """Return what was found last; None where nothing was, or it can't be read."""
+    """Return the last result; None where there is none, or it can't be read."""
     with contextlib.suppress(OSError, msgspec.MsgspecError):
         return msgspec.json.decode((store / VERIFIED).read_bytes(), type=Verified)
     return None

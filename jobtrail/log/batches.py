@@ -1,13 +1,13 @@
 """A batch of the log, taken apart some records at a time.
 
-Whatever a Kafka client has written, its readers get past it. aiokafka takes apart what it can: it
-is compiled, and fast. What its parser refuses is read here, as Kafka's broker has read it before
-it took it. What can't be read at all, or would take more than its bounds, becomes one record in
-the place of all: an `Unread`, which is no event, and is buried as such. So no reader stops, and
-all of them agree.
+No batch that a Kafka client has written may stop a reader. aiokafka's compiled parser reads what it
+can. A batch that it refuses is parsed here, as Kafka's broker parsed it on arrival. A batch that
+can't be read, or would exceed the limits, becomes one record in place of its records: an
+`UnreadBatch`, which is no event and goes to the dead-letter topic. So no reader stops, and all
+readers agree.
 
-Timestamps are any 64-bit number in Kafka. They are kept within the years that a fold knows here,
-and nowhere else.
+Timestamps are any 64-bit number in Kafka. They are clamped to the years that the fold supports
+here, and nowhere else.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from jobtrail.log.record_reading import (
     COUNT,
     EARLIEST,
     HEADER_BYTES,
+    HINT,
     LATEST,
-    MEND,
     Content,
     Head,
     check_headers,
@@ -38,7 +38,7 @@ from jobtrail.log.record_reading import (
 )
 from jobtrail.log.unpacking import NAMES, PIECE, TooLarge, Unpackable, unpack
 
-__all__ = ["BYTES", "RECORDS", "Batch", "Limits", "OldBatch", "Unread"]
+__all__ = ["BYTES", "RECORDS", "Batch", "Limits", "OldBatch", "UnreadBatch"]
 
 #: Records that are listed at a time, and about how many bytes of them.
 RECORDS: Final = 4_096
@@ -46,21 +46,21 @@ BYTES: Final = 4 * 1024 * 1024
 _EPOCH: Final = struct.Struct(">12xi")
 _ATTRIBUTES_AT: Final = 21
 _CODEC: Final = 0x07
-#: Pieces that are unpacked before others may go on, however small they are.
+#: Pieces that are unpacked before other tasks may run, however small they are.
 _PIECES: Final = 256
-#: Headers of a batch: of one that is as small as nearly all it is not looked at, for it has less
-#: than two million, which take half a second. More than most producers write in an hour.
+#: The most headers of a batch. Batches of the usual size are not checked: they can't have more than
+#: two million, which take half a second.
 _HEADERS: Final = 200_000
 
 
-class Unread(bytes):
+class UnreadBatch(bytes):
     """The value of a record that stands for records of a batch: the batch as it is in the log.
 
-    The record has the last offset of the batch, and no key. Its value begins with a zero, so that
-    it is no event to who does not know of this either.
+    The record has the last offset of the batch, and no key. Its value begins with a zero byte, so
+    that readers without this class don't take it for an event.
     """
 
-    #: The offsets that it stands for, both included.
+    #: The first and the last offset that it stands for.
     first: int
     last: int
     #: The name of the batch's codec.
@@ -104,7 +104,7 @@ class Batch:
         return next(self._batch)
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield the records as aiokafka does, whatever their headers are called."""
+        """Yield the records as aiokafka does, also those with header names that are not UTF-8."""
         try:
             return iter(list(self._batch))
         except (UnicodeDecodeError, CorruptRecordException) as error:
@@ -116,14 +116,14 @@ class Batch:
             content = more
         return read_slowly(content, self._head_of(), 0)
 
-    def whole(self, limits: Limits) -> tuple[list[Any], int] | None:
-        """Return all records of a batch that is small and as it should be; nearly every one is.
+    def all_records(self, limits: Limits) -> tuple[list[Any], int] | None:
+        """Return all records of a small, valid batch; nearly every batch is one.
 
         Args:
-            limits: Of what is unpacked.
+            limits: The size of the unpacked batch.
 
         Returns:
-            They, and how many bytes they take; None for any other batch: see `pieces`.
+            The records, and how many bytes they take; None for any other batch: see `pieces`.
         """
         data: memoryview | bytes = self._data
         (count,) = COUNT.unpack_from(data)
@@ -138,18 +138,18 @@ class Batch:
                 records = in_order(records, self.base_offset, self.next_offset)
             return records, len(data)
         except Exception:
-            # Whatever it is: the bytes are somebody's, and what parses them is compiled.
+            # Any exception: the bytes come from outside, and the compiled parser documents none.
             return None
 
     def pieces(self, limits: Limits) -> Iterator[list[Any]]:
-        """Take it apart, some records at a time; a second time, too.
+        """Parse the batch, some records at a time; may be called more than once.
 
         Args:
-            limits: Of what is unpacked.
+            limits: The size of the unpacked batch.
 
         Yields:
-            Records in the order of their offsets, about `RECORDS` and `BYTES` at most; none while
-            it is being unpacked, so that others can go on.
+            Records in the order of their offsets, about `RECORDS` and `BYTES` at most; an empty
+            list while it is being unpacked, so that other tasks can run.
         """
         begin = self.base_offset
         try:
@@ -173,7 +173,7 @@ class Batch:
                 begin = records[-1].offset + 1
                 yield records
         except EventError as error:
-            # Where it has no offset left, all of its records were read.
+            # Without an offset left, all of its records were read.
             if begin < self.next_offset:
                 last = self.next_offset - 1
                 codec = NAMES.get(self._codec, str(self._codec))
@@ -185,7 +185,7 @@ class Batch:
         return codec
 
     def _content(self, limits: Limits) -> Iterator[Content]:
-        """Yield the batch without its codec, the same object again and again while it grows.
+        """Yield the uncompressed batch, the same object again and again while it grows.
 
         Raises:
             EventError: It can't be unpacked, or not within the limits.
@@ -222,7 +222,7 @@ class Batch:
         )
 
     def _listed(self, content: Content, most: int) -> Iterator[list[Any]]:
-        """Yield the records, so many at a time.
+        """Yield the records, at most `most` at a time.
 
         Raises:
             EventError: They can't be told apart.
@@ -233,7 +233,7 @@ class Batch:
             try:
                 some = list(islice(records, most))
             except Exception:
-                # As in `whole`.
+                # As in `all_records`.
                 break
             if some:
                 done += len(some)
@@ -269,7 +269,7 @@ class OldBatch:
 
     is_control_batch = is_transactional = False
     producer_id = None
-    #: It says only its last offset.
+    #: The format stores only its last offset.
     base_offset = 0
     leader_epoch = -1
     timestamp = 0
@@ -280,15 +280,15 @@ class OldBatch:
         self.next_offset: int = batch.next_offset
 
     def validate_crc(self) -> bool:
-        """Tell whether it is as it was written."""
+        """Tell whether its checksum is right."""
         return bool(self._batch.validate_crc())
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the records as aiokafka does."""
         return iter(self._batch)
 
-    def whole(self, _limits: Limits) -> None:
-        """Return nothing; see `Batch.whole`."""
+    def all_records(self, _limits: Limits) -> None:
+        """Return None; see `Batch.all_records`."""
 
     def pieces(self, _limits: Limits) -> Iterator[list[Any]]:
         """Yield what stands for it; see `Batch.pieces`."""
@@ -300,11 +300,11 @@ class OldBatch:
 def unread(
     data: memoryview, first: int, last: int, timestamp: int, codec: str, error: EventError
 ) -> Any:
-    """Return the record that stands for some of a batch; see `Unread`."""
-    value = Unread(data)
+    """Return the record that stands for some of a batch; see `UnreadBatch`."""
+    value = UnreadBatch(data)
     value.first, value.last, value.codec, value.error = first, last, codec, error
     return DefaultRecord(last, timestamp, 0, None, value, [])
 
 
 def _too_large(what: str, expected: str, found: str) -> EventError:
-    return EventError(what, reason="batch-too-large", expected=expected, found=found, hint=MEND)
+    return EventError(what, reason="batch-too-large", expected=expected, found=found, hint=HINT)

@@ -1,13 +1,13 @@
 """The only way in which the log is read: consumers that yield batches, untouched, in groups.
 
-aiokafka takes a fetched batch apart by itself, record by record, and whoever reads the partition
-gets nothing behind what its parser refuses, for ever. It has no hook, so a process of ours that
-reads the log puts `_Fetched` in the place of the one class in its fetcher that turns bytes into
-batches, and `jobtrail.log.batches` says what becomes of each.
+aiokafka parses a fetched batch record by record, and a reader of the partition never gets past a
+batch that its parser refuses. It has no hook for that, so a process of ours that reads the log
+replaces the one class in its fetcher that turns bytes into batches by `_Fetched`, and
+`jobtrail.log.batches` parses each batch.
 
-And it tells nobody that a connection or a leader is another one. A log can only lose its end, or
-be replaced, where that happens: so groups of records say by how many breaks of the connection, and
-under which leader, they came, and who folds them proves first that the log is still the same.
+aiokafka also doesn't report a new connection or leader. A log can only lose its end, or be
+replaced, when that happens: so each group of records carries the number of breaks of the connection
+and the leader epoch, and a reader that folds them first proves that the log is still the same.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from jobtrail.log.batches import BYTES, RECORDS, Batch, Limits, OldBatch
 from jobtrail.log.kafka import Client
 from jobtrail.log.record_reading import HEADER_BYTES
 
-#: Where a batch says how long the rest of it is, and how long that is together with what precedes:
+#: Where a batch has the length of the rest of it, and how long that is together with what precedes:
 #: https://kafka.apache.org/documentation/#recordbatch
 _LENGTH: Final = struct.Struct(">8xi")
 _BASE: Final = struct.Struct(">q")
-#: Where it says which version of the format it has, and the one that Kafka has written since 0.11.
+#: Where it has the version of its format, and the one that Kafka has written since 0.11.
 _VERSION: Final = 16
-#: Bytes behind the length in the smallest batch of any version.
+#: Bytes after the length in the smallest batch of any version.
 _LEAST: Final = 14
 _CURRENT: Final = 2
 #: Records of a group that is yielded; the last batch of it may add more.
@@ -45,10 +45,10 @@ GROUP: Final = 4_096
 
 
 class InGroups:
-    """Stands for a wish, as the `value_deserializer` of a consumer: see `fetch_groups`.
+    """Marks a consumer, as its `value_deserializer`, as one that gets groups: see `fetch_groups`.
 
     Args:
-        limits: Of what a batch is unpacked to.
+        limits: How large an unpacked batch may be.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -60,16 +60,17 @@ class InGroups:
 
 
 class Group:
-    """Consecutive batches of a partition, not taken apart yet.
+    """Consecutive batches of a partition, not parsed yet.
 
     Every offset from `begin` to `next_offset` is accounted for by a batch, whether there is a
     record or not: control records and aborted transactions take offsets, compaction takes records
     out of batches. A group ends before offsets that no batch accounts for; the next one begins
-    behind them.
+    after them.
 
-    A batch whose checksum is wrong has rotted on the broker's disk, which serves it as it is. It
-    accounts for nothing: what comes in its place is a group that is rotten, without any records and
-    offsets, and begins behind it. Who looks for holes finds one; who does not has to refuse it.
+    A batch with a wrong checksum was damaged on the broker's disk, and the broker serves it as it
+    is. It accounts for no offsets: in its place comes a group with `is_damaged`, without records
+    and offsets, that begins after it. A reader that checks for gaps finds one; any other has to
+    refuse it.
     """
 
     __slots__ = (
@@ -78,7 +79,7 @@ class Group:
         "begin",
         "breaks",
         "epoch",
-        "is_rotten",
+        "is_damaged",
         "next_offset",
         "timestamp",
     )
@@ -92,63 +93,63 @@ class Group:
         batches: Sequence[Any],
         limits: Limits = Limits(),  # noqa: B008
         *,
-        is_rotten: bool = False,
+        is_damaged: bool = False,
     ) -> None:
         self._batches = batches
         self._limits = limits
         #: The first offset.
         self.begin = begin
-        #: The one behind the last.
+        #: The offset after the last.
         self.next_offset = next_offset
-        #: Of the partition's leader that appended all of it; -1 where the broker does not say.
+        #: Epoch of the partition's leader that appended all of it; -1 where the broker sends none.
         self.epoch = epoch
         #: See `Breaks`.
         self.breaks = breaks
-        #: The latest of the last batch, milliseconds since the epoch; 0 where there is no record.
+        #: The latest timestamp of the last batch, milliseconds since the epoch; 0 without a record.
         self.timestamp: int = batches[-1].timestamp if batches else 0
-        #: Whether it stands for a batch that has rotted.
-        self.is_rotten = is_rotten
+        #: Whether it stands for a damaged batch.
+        self.is_damaged = is_damaged
 
     def check(self) -> Group:
         """Return itself.
 
         Raises:
-            CorruptRecordException: It stands for a batch that has rotted.
+            CorruptRecordException: It stands for a damaged batch.
         """
-        if self.is_rotten:
+        if self.is_damaged:
             raise CorruptRecordException(f"Invalid CRC of a batch before offset {self.begin}")
         return self
 
     def until(self, end: int) -> Group:
-        """Return what of it lies before an offset."""
+        """Return the part of it before an offset."""
         if end >= self.next_offset:
             return self
         return Group(self.begin, end, self.epoch, self.breaks, self._batches, self._limits)
 
     def pieces(self, most: int = RECORDS) -> Iterator[list[Any]]:
-        """Take the batches apart: best where the records are used, while they are in the cache.
+        """Parse the batches, where the records are used: then they are in the processor's cache.
 
-        Nobody lists more than a piece: a small batch can hold very much. A record whose value is
-        `Unread` stands for those of a batch that can't be read.
+        Only one piece is in memory at a time: a small batch can unpack to very many records. A
+        record whose value is an `UnreadBatch` stands for those of a batch that can't be read.
 
         Args:
-            most: Records of a piece that are enough: it ends with the batch that brings so many.
+            most: Records at which a piece ends, with the batch that reaches them.
 
         Yields:
-            The next records, about `BYTES` and `RECORDS` at most; none where it takes long, so that
-            others can go on.
+            The next records, about `BYTES` and `RECORDS` at most; an empty list where it takes
+            long, so that other tasks can run.
         """
         some: list[Any] = []
         size = 0
         for batch in self._batches:
             if batch.next_offset <= self.begin or batch.base_offset >= self.next_offset:
                 continue
-            if (whole := batch.whole(self._limits)) is not None:
-                records, taken = whole
+            if (complete := batch.all_records(self._limits)) is not None:
+                records, taken = complete
                 some += self._within(records)
                 size += taken
             else:
-                # What comes of it may be large.
+                # The parsed records may be large.
                 yield some
                 some, size = [], 0
                 for records in batch.pieces(self._limits):
@@ -160,7 +161,7 @@ class Group:
             yield some
 
     def _within(self, records: list[Any]) -> list[Any]:
-        # A fetch brings the whole of the batch in which its offset lies.
+        # A fetch returns the complete batch that contains its offset.
         if records and (records[0].offset < self.begin or records[-1].offset >= self.next_offset):
             return [one for one in records if self.begin <= one.offset < self.next_offset]
         return records
@@ -174,19 +175,19 @@ class Group:
 
 
 class Breaks:
-    """Counts what may separate two fetches of one log from fetches of two.
+    """Counts the events that may mean that two fetches were not from the same log.
 
-    A log can't change behind an offset that was read unless its broker was started again, or the
+    A log can't change before an offset that was read unless its broker was started again, or the
     topic was made again. The first breaks a connection, the second makes the broker refuse a fetch,
-    upon which aiokafka asks for new metadata. Both are counted, for all clients of the process: one
-    too many costs a look into the log.
+    upon which aiokafka asks for new metadata. Both are counted, for all clients of the process: a
+    needless one costs one more check of the log.
     """
 
     def __init__(self) -> None:
         self.count = 0
 
     def install(self) -> None:
-        """Count for every client of this process from now on; again is no harm."""
+        """Count for every client of this process from now on; may be called more than once."""
         count_breaks(self, self._note)
 
     def _note(self) -> None:
@@ -197,7 +198,7 @@ BREAKS: Final = Breaks()
 
 
 class _InGroups(PartitionRecords):
-    """Yields groups of batches to the consumer that wishes for it."""
+    """Yields groups of batches to the consumers that ask for them."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -216,7 +217,7 @@ class _InGroups(PartitionRecords):
                 if self.next_fetch_offset > begin:
                     # What comes before it is good.
                     yield Group(begin, self.next_fetch_offset, epoch, self._breaks, batches, limits)
-                yield self._rotten(batch, limits)
+                yield self._damaged(batch, limits)
                 # What follows is fetched again: the batch may have ended a transaction.
                 return
             follows = batch.base_offset <= self.next_fetch_offset
@@ -226,10 +227,10 @@ class _InGroups(PartitionRecords):
             if not follows:
                 begin = batch.base_offset
             epoch = batch.leader_epoch
-            # In this order: what is asked also takes note of markers.
+            # In this order: the second check also records transaction markers.
             if not self.is_aborted(batch) and not batch.is_control_batch:
                 batches.append(batch)
-            # The batch's own end, as aiokafka has it, too: the last records may be gone.
+            # The batch's own end, as in aiokafka: compaction may have removed the last records.
             self.next_fetch_offset = batch.next_offset
             if self.next_fetch_offset - begin >= GROUP:
                 yield Group(begin, self.next_fetch_offset, epoch, self._breaks, batches, limits)
@@ -237,25 +238,25 @@ class _InGroups(PartitionRecords):
         if self.next_fetch_offset > begin:
             yield Group(begin, self.next_fetch_offset, epoch, self._breaks, batches, limits)
 
-    def _rotten(self, batch: Any, limits: Limits) -> Group:
-        """Return what stands for a batch that has rotted, and go on behind it.
+    def _damaged(self, batch: Any, limits: Limits) -> Group:
+        """Return the group that stands for a damaged batch, and continue after it.
 
         Raises:
-            CorruptRecordException: Nobody can tell where that is.
+            CorruptRecordException: The end of the batch is not known.
         """
         following = self.fetched.next_base()
         end: int = batch.next_offset if following is None else following
         if end <= self.next_fetch_offset:
             raise CorruptRecordException(f"Invalid CRC - {self.partition}")
         self.next_fetch_offset = end
-        return Group(end, end, batch.leader_epoch, self._breaks, (), limits, is_rotten=True)
+        return Group(end, end, batch.leader_epoch, self._breaks, (), limits, is_damaged=True)
 
 
 def fetch_groups() -> None:
     """Let consumers whose `value_deserializer` is `InGroups` yield a `Group` for many records.
 
-    Then nothing is done for each record but its parsing. The other consumers of the process, which
-    may be a notebook's, are what they were, but for header names that are no UTF-8.
+    Then parsing is the only work per record. The other consumers of the process, such as a
+    notebook's, stay as they are, except that they accept header names that are not UTF-8.
     """
     read_any_header_name()
     BREAKS.install()
@@ -263,17 +264,17 @@ def fetch_groups() -> None:
 
 
 def group_reader(client: Mapping[str, Any], *topics: str, **options: Any) -> AIOKafkaConsumer:
-    """Return a consumer as everybody who reads the log has it, not started yet.
+    """Return the consumer that every reader of the log uses, not started yet.
 
-    It yields a `Group` for many records, of what is committed; is in no consumer group, unless the
-    options name one, and commits nothing by itself; and never goes elsewhere than it is told to:
-    by default aiokafka answers an offset that the log has not with the log's end.
+    It yields a `Group` for many records, committed ones only; is in no consumer group, unless the
+    options name one, and commits nothing by itself; and never resets its position: by default
+    aiokafka goes to the log's end where the log does not have the offset.
 
     Args:
-        client: Keyword arguments for aiokafka: servers and security; a `Client` says, too, what a
-            batch is unpacked to.
-        topics: What it is subscribed to.
-        **options: What else it is to be.
+        client: Keyword arguments for aiokafka: servers and security; a `Client` also has the limits
+            of an unpacked batch.
+        topics: Topics to subscribe to.
+        **options: Further options of `AIOKafkaConsumer`.
     """
     fetch_groups()
     limits = client.limits if isinstance(client, Client) else Limits()
@@ -297,9 +298,9 @@ def read_any_header_name() -> None:
 
 
 class _Fetched:
-    """What one fetch brought of one partition, as aiokafka's fetcher uses it.
+    """The response of one fetch for one partition, as aiokafka's fetcher uses it.
 
-    aiokafka's own takes the version of all batches from the first.
+    aiokafka's own class takes the version of all batches from the first.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -310,7 +311,7 @@ class _Fetched:
         return len(self._data)
 
     def has_next(self) -> bool:
-        """Tell whether the whole of another batch is there: a broker cuts the last one."""
+        """Tell whether another batch is complete: a broker cuts the last one off."""
         return self._end() <= len(self._data)
 
     def _end(self) -> int:
@@ -320,7 +321,7 @@ class _Fetched:
         return begin + int(_LENGTH.unpack_from(self._data, self._next)[0])
 
     def next_base(self) -> int | None:
-        """Return the first offset of the next batch, where the whole of it is there."""
+        """Return the first offset of the next batch, where it is complete."""
         if not self.has_next():
             return None
         return int(_BASE.unpack_from(self._data, self._next)[0])

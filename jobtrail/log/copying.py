@@ -1,12 +1,12 @@
 """Copying a log into a new topic, with another number of partitions: how a log grows.
 
-A job's events lie in one partition, chosen by the number of partitions. So a topic can't be given
-more of them: the jobs that are there would go on in another one. A copy puts each record where its
-key belongs.
+A job's events are in one partition, which depends on the number of partitions. So a topic can't be
+given more partitions: its jobs would continue in another one. A copy puts each record where its key
+belongs.
 
 Each step is one transaction of Kafka's: the records, and how far each partition of the old log is
-copied, as the offsets of a consumer group. A copy that is killed goes on from there, and nothing is
-missing or there twice.
+copied, as the offsets of a consumer group. A copy that is killed continues from there; no record is
+missing or copied twice.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from aiokafka.errors import (
 from jobtrail.core.decoding import InvalidHeader
 from jobtrail.core.errors import LogGapError, LogUnavailable, UsageError
 from jobtrail.core.partitions import partition_of_key
-from jobtrail.log.batches import Unread
+from jobtrail.log.batches import UnreadBatch
 from jobtrail.log.consumers import group_reader
 from jobtrail.log.kafka import Client, is_compacted, stop_client
 from jobtrail.log.packing import CODEC, LARGEST, check_no_event, fits, is_misnamed
@@ -36,7 +36,7 @@ from jobtrail.settings import Settings
 
 #: Seconds that Kafka may take for one step.
 _WITHIN: Final = 60.0
-#: Seconds for taking a transaction back; Kafka does it by itself where there is no answer.
+#: Seconds for aborting a transaction; without an answer Kafka aborts it by itself.
 _ABORT_WITHIN: Final = 5.0
 _POLL_MS: Final = 500
 #: Bytes that are fetched ahead of a partition.
@@ -45,7 +45,7 @@ _AHEAD: Final = 1024 * 1024
 _RECORDS: Final = 20_000
 _BYTES: Final = 8 * 1024 * 1024
 _BATCH_BYTES: Final = 256 * 1024
-#: The largest request: a record of Kafka's largest size, as it is told, with room beside it.
+#: The largest request: a record of Kafka's largest size, by default 1 MiB, with room for its batch.
 _REQUEST_BYTES: Final = 16 * 1024 * 1024
 
 
@@ -54,7 +54,7 @@ class Copied(NamedTuple):
 
     #: Records that were copied now.
     records: int
-    #: Of them those that lay in another partition than their key's, where they were no events.
+    #: Those of them that were in another partition than their key's, where they were no events.
     moved: int
     #: Records that can't be written again, as a header's name is no UTF-8, or as they are larger
     #: than the new topic takes, and batches that can't be unpacked: they are no events.
@@ -148,7 +148,7 @@ class LogCopy:
                 over = await self._transaction(merged)
             show(total - self.total)
         async with _answered():
-            # Kafka takes up another transaction when everybody sees the one before.
+            # Kafka starts another transaction once the one before is visible to all.
             await self._keep_place(self._at)
         return Copied(
             self._records,
@@ -179,12 +179,12 @@ class LogCopy:
                 hint="Name another topic, or delete this one.",
             )
         self._largest = there.largest
-        # In this order: a copy that somebody else does at this moment ends before it is looked at.
+        # In this order: another copy that runs at this moment is fenced before its state is read.
         self._producer = AIOKafkaProducer(
             **self._options,
             transactional_id=self._group,
             max_batch_size=min(_BATCH_BYTES, self._largest),
-            # As some of the old log's records may be: unpacked they may be too large for any topic.
+            # Unpacked, some of the old log's records may be too large for any topic.
             compression_type=CODEC,
             max_request_size=_REQUEST_BYTES,
         )
@@ -200,7 +200,7 @@ class LogCopy:
         """Find out from where on to copy, and up to where.
 
         Raises:
-            UsageError: There is something in the new topic, or no copy to go on with.
+            UsageError: The new topic has records, or there is no copy to go on with.
             LogGapError: The old log has lost what is not copied yet.
         """
         news = [TopicPartition(self._new, p) for p in range(self._partitions)]
@@ -219,13 +219,13 @@ class LogCopy:
                 else "Name another topic, or delete this one.",
             )
         if is_empty:
-            # From here on it is known that what lies there is a copy.
+            # From here on the topic is marked as a copy.
             copied = begins
             await self._keep_place(begins)
         for tp in tps:
             if not begins[tp] <= copied[tp] <= self._ends[tp]:
                 raise LogGapError(
-                    "The log and its copy don't meet.",
+                    "The log has lost records that are not copied yet.",
                     where=f"topic {tp.topic}, partition {tp.partition}",
                     expected=f"a log that holds offset {copied[tp]}, up to which it is copied",
                     found=f"one from {begins[tp]} to {self._ends[tp]}",
@@ -250,19 +250,19 @@ class LogCopy:
             except OffsetOutOfRangeError:
                 raise _gap(tp, at) from None
             for group in found.get(tp, ()):
-                if group.is_rotten or (group.begin > at and not self._compacted):
+                if group.is_damaged or (group.begin > at and not self._compacted):
                     raise _gap(tp, at)
                 for some in group.until(end).pieces():
                     for record in some:
                         yield _Read(tp, record.offset + 1, record)
-                    # Others have waited while it was taken apart.
+                    # Other tasks have waited while it was parsed.
                     await asyncio.sleep(0)
                 at = group.next_offset
                 yield _Read(tp, min(at, end), None)
         self._consumer.pause(tp)
 
     async def _transaction(self, merged: AsyncIterator[_Read]) -> bool:
-        """Copy as much as one transaction takes; tell whether that was the last of it."""
+        """Copy one transaction; tell whether it was the last one."""
         count = size = 0
         over = True
         batches: dict[int, Any] = {}
@@ -300,7 +300,7 @@ class LogCopy:
         self, record: Any, tp: TopicPartition, batches: dict[int, Any], sent: list[Any]
     ) -> None:
         """Add a record to the batch of the partition that it belongs to."""
-        if isinstance(record.value, InvalidHeader | Unread) or is_misnamed(record):
+        if isinstance(record.value, InvalidHeader | UnreadBatch) or is_misnamed(record):
             self._left_out += 1
             return
         partition = 0 if record.key is None else partition_of_key(record.key, self._partitions)
@@ -327,7 +327,7 @@ class LogCopy:
 
 
 class _Read(NamedTuple):
-    """A record of the old log, or None, and the offset behind it."""
+    """A record of the old log, or None, and the offset after it."""
 
     tp: TopicPartition
     behind: int
@@ -337,10 +337,10 @@ class _Read(NamedTuple):
 async def _merged(
     partitions: Mapping[TopicPartition, AsyncIterator[_Read]],
 ) -> AsyncIterator[_Read]:
-    """Merge partitions by the records' timestamps; each one's order stays what it is.
+    """Merge partitions by the records' timestamps; the order within each is kept.
 
-    A job may lie in two of them, where the topic was given partitions: what came first then has
-    the earlier timestamps.
+    A job may have events in two partitions, where the topic was given partitions later: the earlier
+    events then have the earlier timestamps.
     """
     heads: dict[TopicPartition, _Read] = {}
 
@@ -359,7 +359,7 @@ async def _merged(
 
 
 def _first(head: _Read) -> tuple[int, int]:
-    # What is no record is in nobody's way.
+    # An offset without a record has no timestamp to merge by.
     return (head.record.timestamp if head.record is not None else -(2**63), head.tp.partition)
 
 
@@ -375,7 +375,7 @@ def _gap(tp: TopicPartition, at: int) -> LogGapError:
 
 @contextlib.asynccontextmanager
 async def _answered() -> AsyncIterator[None]:
-    """Turn what Kafka fails to do in time into `LogUnavailable`."""
+    """Turn Kafka's errors and timeouts into `LogUnavailable`."""
     try:
         async with asyncio.timeout(_WITHIN):
             yield
@@ -384,7 +384,7 @@ async def _answered() -> AsyncIterator[None]:
             "Another process has taken over this copy.", hint="Let one of them go on."
         ) from None
     except MessageSizeTooLargeError as error:
-        # Somebody has changed the topic meanwhile, or Kafka packs there in another way.
+        # The topic was changed since, or Kafka compresses it in another way.
         raise UsageError(
             "The new topic does not take a batch that large.",
             found=str(error),

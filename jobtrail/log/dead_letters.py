@@ -1,9 +1,9 @@
-"""Dead letters as they lie in their topic: what their headers say, and which ones are meant.
+"""Dead letters as records of their topic: their headers, and filters over them.
 
-A letter is known by its place in the log: it can come twice. The topic only ever grows, so that a
-letter was written back to the log, or dropped, is said by a small record of its own, a *mark*. A
-letter that was written back and failed again is another one, with another place; a header that
-counts says that it was tried before.
+A letter is identified by its place in the log, since it can be written twice. The topic is
+append-only, so a small record of its own, the letter's *resolution*, says that the letter was
+written back to the log or dropped. A record that was written back and failed again is another
+letter, with another place; a header counts how often it was written back.
 """
 
 from __future__ import annotations
@@ -16,49 +16,49 @@ from jobtrail.core.position import mark_of
 from jobtrail.internals.aiokafka_internals import DefaultRecordBatch
 from jobtrail.log.batches import Batch, Limits
 
-#: The name under which each fact stands in a dead letter's headers, the last ones that it has.
+#: The names of a dead letter's own headers, which come after the record's.
 REASON: Final = "jobtrail-reason"
 DETAIL: Final = "jobtrail-detail"
 PLACE: Final = "jobtrail-place"
-#: Says that the record was too large for a letter, and how large: key, value and headers in bytes.
+#: The record was too large for a letter; its bytes: key, value and headers.
 CUT: Final = "jobtrail-cut"
-#: The header before the place of a letter that is no single record with key or value, and what it
-#: says. There is one at most, and no record can have its own there.
-#: Of a run, refused for one reason: its last offset/how many; the value is a batch of Kafka's.
+#: One of these headers comes before the place of a letter that is not a single record with a key or
+#: value. No record can have a header of its own there.
+#: For a run of records refused for one reason: last offset/count; the value is a Kafka batch.
 RUN: Final = "jobtrail-run"
-#: Of a batch that was not read: its last offset/its codec; the value is the batch as it was.
+#: For a batch that was not read: its last offset/its codec; the value is the batch as it was.
 BATCH: Final = "jobtrail-batch"
-#: Of a record that had neither key nor value.
+#: For a record that had neither key nor value.
 NONE: Final = "jobtrail-none"
-#: The headers of a mark, in this order: the letter's place, what tells its record from another at
-#: the same place of a topic that was made again, and what became of the letter.
+#: The headers of a resolution, in this order: the letter's place, its fingerprint (which differs
+#: from that of a record at the same place of a topic that was made again), and what was done.
 LETTER: Final = "jobtrail-letter"
 MARK: Final = "jobtrail-mark"
 DONE: Final = "jobtrail-done"
-#: Of a record in the log: how often it was written back. A letter of it has it, too.
+#: Header of a record in the log, and of its letter: how often it was written back.
 RETRIES: Final = "jobtrail-retries"
 RETRIED: Final = "retried"
 DROPPED: Final = "dropped"
 _NAMES: Final = (REASON, DETAIL, PLACE)
-#: Milliseconds of the last instant that a letter is shown to have.
+#: The latest instant that is shown for a letter, in milliseconds since 1970.
 _LAST: Final = 253_370_764_799_000
 #: No offset and no count is greater.
 _GREATEST: Final = 2**63 - 1
 
 
-class Letter(NamedTuple):
+class DeadLetter(NamedTuple):
     """A record of the log that is no valid event, or many of them."""
 
     #: topic/partition/offset of the record.
     place: str
-    #: Where it lies in the log.
+    #: The record's partition and offset in the log.
     partition: int
     offset: int
-    #: When it was found to be none.
+    #: When the record was refused.
     at: datetime
     reason: str
     detail: str
-    #: Whose record it claims to be: its key.
+    #: The record's key: the job that it claims to belong to.
     job: str
     #: Bytes of its value.
     size: int
@@ -66,21 +66,21 @@ class Letter(NamedTuple):
     retries: int
     #: `RUN`, `BATCH` or `NONE`; empty for a record.
     kind: str
-    #: The last offset that it stands for, and how many records, as far as is known.
+    #: The last offset that it stands for, and the number of records, an estimate for a batch.
     last: int
     records: int
-    #: Whether the letter has not all of the record.
+    #: Whether a part of the record is missing from the letter.
     cut: bool
-    #: Tells its record from others.
-    mark: str
-    #: Where the letter itself lies.
-    lies: tuple[int, int]
-    #: `retried` or `dropped`; empty while nothing was done about it.
+    #: A short hash of the record's key and value, in hexadecimal.
+    fingerprint: str
+    #: Partition and offset of the letter in the dead-letter topic.
+    topic_place: tuple[int, int]
+    #: `retried` or `dropped`; empty while it is open.
     done: str = ""
 
 
-class Wanted(NamedTuple):
-    """Which letters are meant. Empty or None: all."""
+class LetterFilter(NamedTuple):
+    """A selection of letters. Empty or None: no restriction."""
 
     places: frozenset[str] = frozenset()
     reasons: frozenset[str] = frozenset()
@@ -89,8 +89,8 @@ class Wanted(NamedTuple):
     since: datetime | None = None
     until: datetime | None = None
 
-    def has(self, letter: Letter) -> bool:
-        """Tell whether a letter is meant."""
+    def has(self, letter: DeadLetter) -> bool:
+        """Tell whether a letter is selected."""
         return (
             (not self.places or letter.place in self.places)
             and (not self.reasons or letter.reason in self.reasons)
@@ -101,7 +101,7 @@ class Wanted(NamedTuple):
         )
 
 
-class Whole(NamedTuple):
+class OriginalRecord(NamedTuple):
     """A letter's record as it was in the log."""
 
     key: bytes | None
@@ -109,56 +109,56 @@ class Whole(NamedTuple):
     headers: list[tuple[str, bytes | None]]
 
 
-def whole_of(letter: Letter, record: Any) -> Whole:
+def original_of(letter: DeadLetter, record: Any) -> OriginalRecord:
     """Return a letter's record without the headers that made it a letter."""
     ours = len(_NAMES) + bool(letter.kind) + letter.cut
     value = None if letter.kind == NONE else record.value
-    return Whole(record.key, value, list(record.headers[: len(record.headers) - ours]))
+    return OriginalRecord(record.key, value, list(record.headers[: len(record.headers) - ours]))
 
 
-def records_of(letter: Letter, whole: Whole) -> list[Whole]:
-    """Return the records of the log that a letter has; none of a batch that was not read."""
+def records_of(letter: DeadLetter, original: OriginalRecord) -> list[OriginalRecord]:
+    """Return the log records in a letter; an empty list for a batch that was not read."""
     if letter.kind == BATCH or (letter.cut and letter.kind):
         return []
-    if letter.kind != RUN or whole.value is None:
-        return [whole]
-    batch = Batch(DefaultRecordBatch(whole.value), memoryview(whole.value))
+    if letter.kind != RUN or original.value is None:
+        return [original]
+    batch = Batch(DefaultRecordBatch(original.value), memoryview(original.value))
     return [
-        Whole(record.key, record.value, list(record.headers))
+        OriginalRecord(record.key, record.value, list(record.headers))
         for some in batch.pieces(Limits())
         for record in some
     ]
 
 
-def letter_in(record: Any, lies_in: int) -> Letter | None:
-    """Return the letter that a record of the dead topic is; None where it is none.
+def parse_letter(record: Any, topic_partition: int) -> DeadLetter | None:
+    """Parse a record of the dead-letter topic; None where it is no letter.
 
     Args:
         record: As aiokafka gives it.
-        lies_in: The partition of the dead topic.
+        topic_partition: The record's partition in the dead-letter topic.
     """
     headers = list(record.headers)
-    kind = said = ""
+    kind = kind_detail = ""
     if len(headers) > len(_NAMES) and headers[-2][0] in (RUN, BATCH, NONE):
         kind, content = headers.pop(-2)
-        said = (content or b"").decode(errors="replace")
+        kind_detail = (content or b"").decode(errors="replace")
     if tuple(name for name, _content in headers[-len(_NAMES) :]) != _NAMES:
         return None
     reason, detail, place = (
         (content or b"").decode(errors="replace") for _name, content in headers[-3:]
     )
-    lay = _place_in(place)
-    if lay is None:
+    record_place = _place_in(place)
+    if record_place is None:
         return None
-    lay_in, offset = lay
+    partition, offset = record_place
     before = headers[:-3]
-    last, _, count = said.partition("/")
+    last, _, count = kind_detail.partition("/")
     end = max(_number(last) or 0, offset)
     many = (_number(count) if kind == RUN else None) or end - offset + 1
     retries = [content or b"" for name, content in before if name == RETRIES]
-    return Letter(
+    return DeadLetter(
         place=place,
-        partition=lay_in,
+        partition=partition,
         offset=offset,
         at=datetime.fromtimestamp(min(max(record.timestamp, 0), _LAST) / 1000, UTC),
         reason=reason,
@@ -170,23 +170,23 @@ def letter_in(record: Any, lies_in: int) -> Letter | None:
         last=end,
         records=many,
         cut=bool(before) and before[-1][0] == CUT,
-        mark=f"{mark_of(record.key, record.value):08x}",
-        lies=(lies_in, record.offset),
+        fingerprint=f"{mark_of(record.key, record.value):08x}",
+        topic_place=(topic_partition, record.offset),
     )
 
 
 def _place_in(text: str) -> tuple[int, int] | None:
-    """Return partition and offset of a place, topic/partition/offset; None where it is none."""
+    """Parse a place, topic/partition/offset, into partition and offset; None where invalid."""
     topic, _, rest = text.rpartition("/")
     topic, _, partition = topic.rpartition("/")
-    lay_in, offset = _number(partition), _number(rest)
-    return None if not topic or lay_in is None or offset is None else (lay_in, offset)
+    number, offset = _number(partition), _number(rest)
+    return None if not topic or number is None or offset is None else (number, offset)
 
 
 def _number(text: str) -> int | None:
-    """Return the offset or count that a text is; None where it is none.
+    """Parse an offset or count; None where it is invalid.
 
-    Anybody may write into a header, and Python refuses to read very long numbers.
+    Any producer may write any header, and Python refuses to parse very long numbers.
     """
     if not (text.isascii() and text.isdecimal() and len(text) < 20):
         return None
@@ -194,19 +194,21 @@ def _number(text: str) -> int | None:
     return number if number <= _GREATEST else None
 
 
-def mark_in(record: Any) -> tuple[str, str, str] | None:
-    """Return what a mark says: place and mark of the letter, and what was done; None for others."""
+def parse_resolution(record: Any) -> tuple[str, str, str] | None:
+    """Parse a resolution: the letter's place and fingerprint, and what was done; else None."""
     if tuple(name for name, _content in record.headers) != (LETTER, MARK, DONE):
         return None
-    place, mark, done = ((content or b"").decode(errors="replace") for _, content in record.headers)
-    return place, mark, done
+    place, fingerprint, done = (
+        (content or b"").decode(errors="replace") for _, content in record.headers
+    )
+    return place, fingerprint, done
 
 
-def place_of(text: str) -> str:
-    """Return a letter's place as it was given.
+def checked_place(text: str) -> str:
+    """Return a letter's place, after checking its form.
 
     Raises:
-        UsageError: It has another form.
+        UsageError: It is not topic/partition/offset.
     """
     if _place_in(text) is None:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""The topic of dead letters: to be read, and what is done about the letters in it."""
+"""The dead-letter topic: reading, retrying and dropping letters."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ from jobtrail.log.dead_letters import (
     RETRIED,
     RETRIES,
     RUN,
-    Letter,
-    Wanted,
-    Whole,
-    letter_in,
-    mark_in,
+    DeadLetter,
+    LetterFilter,
+    OriginalRecord,
+    original_of,
+    parse_letter,
+    parse_resolution,
     records_of,
-    whole_of,
 )
 from jobtrail.log.kafka import DEAD_LETTER_BYTES, kafka_security, stop_client
 from jobtrail.log.log_range import LogRange
 from jobtrail.settings import Settings
 
-#: Letters that are written back together, and then marked: their bytes are in memory.
+#: Letters that are written back, and then resolved, together; they are in memory.
 TOGETHER: Final = 200
 _TIMEOUT: Final = 30.0
 
 
 class Outcome(NamedTuple):
-    """What was done about a letter, or would be."""
+    """What was done with a letter, or would be in a dry run."""
 
-    letter: Letter
+    letter: DeadLetter
     #: `retried`, `dropped` or `left`.
     what: str
-    #: Why it was left; else where in the log it lies now, as partition:offset.
+    #: Why it was left; else its new place in the log, as partition:offset.
     note: str
 
 
 class DeadTopic:
-    """The topic of dead letters, to be read, and marked in.
+    """Reads the dead-letter topic, writes letters back and records what was done.
 
     Use it as an async context manager.
 
@@ -85,27 +85,30 @@ class DeadTopic:
             await stop_client(self._producer)
         await self._topic.__aexit__(kind, error, trace)
 
-    async def letters(self, wanted: Wanted = Wanted(), *, done: bool = False) -> list[Letter]:  # noqa: B008
-        """Return letters, the oldest first, each once however often it came.
+    async def letters(
+        self, wanted: LetterFilter | None = None, *, done: bool = False
+    ) -> list[DeadLetter]:
+        """Return letters, the oldest first, each once, also where it was written several times.
 
         Args:
-            wanted: Which.
-            done: Also those about which something was done.
+            wanted: Which letters.
+            done: Also those that were retried or dropped.
 
         Raises:
             LogUnavailable: Kafka does not answer.
         """
-        found: dict[tuple[str, str], Letter] = {}
-        marks: dict[tuple[str, str], str] = {}
+        chosen = LetterFilter() if wanted is None else wanted
+        found: dict[tuple[str, str], DeadLetter] = {}
+        resolutions: dict[tuple[str, str], str] = {}
         async for partition, record in self._records():
-            if (mark := mark_in(record)) is not None:
-                marks[mark[:2]] = mark[2]
-            elif (letter := letter_in(record, partition)) is not None and wanted.has(letter):
-                found.setdefault((letter.place, letter.mark), letter)
+            if (resolution := parse_resolution(record)) is not None:
+                resolutions[resolution[:2]] = resolution[2]
+            elif (letter := parse_letter(record, partition)) is not None and chosen.has(letter):
+                found.setdefault((letter.place, letter.fingerprint), letter)
         letters = [
-            letter._replace(done=marks.get(key, ""))
+            letter._replace(done=resolutions.get(key, ""))
             for key, letter in found.items()
-            if done or key not in marks
+            if done or key not in resolutions
         ]
         return sorted(letters, key=lambda letter: (letter.at, letter.partition, letter.offset))
 
@@ -116,14 +119,16 @@ class DeadTopic:
                 for record in some:
                     yield partition, record
 
-    async def whole(self, letters: Sequence[Letter]) -> AsyncIterator[tuple[Letter, Whole]]:
+    async def originals(
+        self, letters: Sequence[DeadLetter]
+    ) -> AsyncIterator[tuple[DeadLetter, OriginalRecord]]:
         """Yield letters with their records as they were in the log.
 
         Raises:
             LogUnavailable: Kafka does not answer.
-            LogGapError: One is not there any more.
+            LogGapError: A letter is no longer in the topic.
         """
-        by_place = {letter.lies: letter for letter in letters}
+        by_place = {letter.topic_place: letter for letter in letters}
         starts: dict[int, int] = {}
         ends: dict[int, int] = {}
         for partition, offset in by_place:
@@ -134,34 +139,36 @@ class DeadTopic:
                 for record in some:
                     letter = by_place.get((partition, record.offset))
                     if letter is not None:
-                        yield letter, whole_of(letter, record)
+                        yield letter, original_of(letter, record)
 
     async def retry(
-        self, letters: Sequence[Letter], *, again: bool = False, dry: bool = False
+        self, letters: Sequence[DeadLetter], *, again: bool = False, dry: bool = False
     ) -> list[Outcome]:
-        """Write letters' records back to the log, each to its key's partition, and mark them.
+        """Write letters' records back to the log, each to its key's partition, and record that.
 
         One that would be refused again is left as it is, and so is one that was written back
-        before and came again: otherwise the two topics could feed each other for ever.
+        before and came again: otherwise a record could go back and forth between the topics for
+        ever.
 
         Args:
-            letters: Which; those about which something was done are left.
-            again: Write those back, too.
+            letters: Which; those that were retried or dropped before are left.
+            again: Also write back those.
             dry: Write nothing.
 
         Raises:
-            LogUnavailable: Kafka does not answer. What was written back and not marked would be
-                written twice by the next retry, which changes nothing: events are known by id.
+            LogUnavailable: Kafka does not answer. What was written back without a record of it
+                would be written twice by the next retry, which changes nothing: events are
+                deduplicated by id.
         """
         async with LogRange(self._settings) as log:
             partitions = log.partitions
         outcomes: list[Outcome] = []
-        batch: list[tuple[Letter, list[_Record]]] = []
+        batch: list[tuple[DeadLetter, list[_RecordToWrite]]] = []
         count = 0
-        async for letter, whole in self.whole(letters):
+        async for letter, original in self.originals(letters):
             records = [
-                _Record(one, _home(one.key, letter.partition, partitions))
-                for one in records_of(letter, whole)
+                _RecordToWrite(one, _home(one.key, letter.partition, partitions))
+                for one in records_of(letter, original)
             ]
             if why := _why_not(letter, records, partitions, again=again):
                 outcomes.append(Outcome(letter, "left", why))
@@ -177,11 +184,11 @@ class DeadTopic:
                 batch, count = [], 0
         return outcomes + await self._write_back(batch)
 
-    async def drop(self, letters: Sequence[Letter], *, dry: bool = False) -> list[Outcome]:
-        """Mark letters as dropped: they are kept, and no longer listed.
+    async def drop(self, letters: Sequence[DeadLetter], *, dry: bool = False) -> list[Outcome]:
+        """Record letters as dropped: they are kept, and no longer listed.
 
         Args:
-            letters: Which; those about which something was done are left.
+            letters: Which; those that were retried or dropped before are left.
             dry: Write nothing.
 
         Raises:
@@ -194,24 +201,28 @@ class DeadTopic:
             for letter in letters
         ]
         if not dry:
-            await self._mark([o.letter for o in outcomes if o.what == DROPPED], DROPPED)
+            await self._resolve([o.letter for o in outcomes if o.what == DROPPED], DROPPED)
         return outcomes
 
-    async def _write_back(self, batch: Sequence[tuple[Letter, list[_Record]]]) -> list[Outcome]:
+    async def _write_back(
+        self, batch: Sequence[tuple[DeadLetter, list[_RecordToWrite]]]
+    ) -> list[Outcome]:
         sent: list[Any] = []
         for letter, records in batch:
-            for whole, partition in records:
-                kept = [header for header in whole.headers if header[0] != RETRIES]
+            for original, partition in records:
+                kept = [header for header in original.headers if header[0] != RETRIES]
                 headers = [*kept, (RETRIES, b"%d" % (letter.retries + 1))]
-                sent.append((self._settings.topic, whole.value, whole.key, partition, headers))
+                sent.append(
+                    (self._settings.topic, original.value, original.key, partition, headers)
+                )
         places = iter(await self._send(sent))
         outcomes = [
             _outcome(letter, list(islice(places, len(records)))) for letter, records in batch
         ]
-        await self._mark([o.letter for o in outcomes if o.what == RETRIED], RETRIED)
+        await self._resolve([o.letter for o in outcomes if o.what == RETRIED], RETRIED)
         return outcomes
 
-    async def _mark(self, letters: Sequence[Letter], done: str) -> None:
+    async def _resolve(self, letters: Sequence[DeadLetter], done: str) -> None:
         for begin in range(0, len(letters), TOGETHER):
             places = await self._send(
                 [
@@ -222,7 +233,7 @@ class DeadTopic:
                         None,
                         [
                             (LETTER, letter.place.encode()),
-                            (MARK, letter.mark.encode()),
+                            (MARK, letter.fingerprint.encode()),
                             (DONE, done.encode()),
                         ],
                     )
@@ -268,15 +279,15 @@ class DeadTopic:
         return self._producer
 
 
-class _Record(NamedTuple):
-    """A record to be written back, and to which partition."""
+class _RecordToWrite(NamedTuple):
+    """A record to write back, and its partition."""
 
-    whole: Whole
+    original: OriginalRecord
     to: int
 
 
-def _outcome(letter: Letter, places: Sequence[Any]) -> Outcome:
-    """Return what became of a letter whose records lie in these places now."""
+def _outcome(letter: DeadLetter, places: Sequence[Any]) -> Outcome:
+    """Return the outcome of a letter whose records were written to these places."""
     if failed := [place for place in places if isinstance(place, str)]:
         count = f"{len(failed):,} of {len(places):,}: " if len(places) > 1 else ""
         return Outcome(letter, "left", f"{count}{failed[0]}")
@@ -285,7 +296,7 @@ def _outcome(letter: Letter, places: Sequence[Any]) -> Outcome:
 
 
 def _home(key: bytes | None, partition: int, partitions: int) -> int:
-    """Return the partition of a key; where there is no job in it, the one where it was."""
+    """Return the partition of a key; the original one where the key is no job's id."""
     try:
         if key is None:
             return partition
@@ -295,8 +306,10 @@ def _home(key: bytes | None, partition: int, partitions: int) -> int:
         return partition
 
 
-def _why_not(letter: Letter, records: Sequence[_Record], partitions: int, *, again: bool) -> str:
-    """Return why a letter is not to be written back; empty where it is."""
+def _why_not(
+    letter: DeadLetter, records: Sequence[_RecordToWrite], partitions: int, *, again: bool
+) -> str:
+    """Return why a letter can't be written back; empty where it can."""
     if letter.done:
         return f"was {letter.done} before"
     if letter.cut:
@@ -305,15 +318,15 @@ def _why_not(letter: Letter, records: Sequence[_Record], partitions: int, *, aga
         return "is a batch that could not be read"
     if lost := [record.to for record in records if record.to >= partitions]:
         return f"the log has no partition {lost[0]}"
-    if any(whole.key is None and whole.value is None for whole, _to in records):
+    if any(original.key is None and original.value is None for original, _to in records):
         return "has neither key nor value"
     if again:
         return ""
     if letter.retries:
         return "was written back before and came again (--again)"
-    for number, (whole, to) in enumerate(records):
+    for number, (original, to) in enumerate(records):
         try:
-            accept(whole.key, whole.value, to, partitions)
+            accept(original.key, original.value, to, partitions)
         except EventError as error:
             which = f"record {number + 1:,} of {len(records):,} " if letter.kind == RUN else ""
             return f"{which}would be refused again, {error.reason} (--again)"
@@ -321,14 +334,14 @@ def _why_not(letter: Letter, records: Sequence[_Record], partitions: int, *, aga
 
 
 async def open_letters(settings: Settings, within: float = 5.0) -> tuple[int, datetime | None]:
-    """Count the letters about which nothing was done.
+    """Count the records of the open letters.
 
     Args:
         settings: Which Kafka, which topic.
         within: Seconds in which they have to be read.
 
     Returns:
-        For how many records they stand, and when the newest was found.
+        The number of records that they stand for, and when the newest one was refused.
 
     Raises:
         LogUnavailable: Kafka does not answer, or there are too many to be read in time.

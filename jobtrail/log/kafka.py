@@ -1,4 +1,4 @@
-"""How every Kafka client of jobtrail speaks to the cluster, made from the settings in one place."""
+"""The options of every Kafka client of jobtrail, made from the settings in one place."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from jobtrail.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: The largest dead letter: a record of the log's largest size, 1 MiB as Kafka has it unless it is
-#: told otherwise, and as much again for its headers and ours.
+#: The largest dead letter: a record of the log's largest size, 1 MiB by Kafka's default, and as
+#: much again for its headers and ours.
 DEAD_LETTER_BYTES: Final = 2 * 1024 * 1024
-#: Seconds in which the cluster has to say how a topic is configured.
+#: Seconds within which the cluster has to answer for a topic's configuration.
 _ADMIN_WITHIN: Final = 15.0
 
 
@@ -29,7 +29,7 @@ class Client(dict[str, Any]):
     """How a client of jobtrail reaches the cluster: keyword arguments for aiokafka.
 
     Args:
-        settings: Name the cluster, and say what a batch may be unpacked to.
+        settings: The cluster, and the limits of an unpacked batch.
 
     Raises:
         SettingError: As `kafka_security`.
@@ -43,7 +43,7 @@ class Client(dict[str, Any]):
 
 
 def limits_of(settings: Settings) -> Limits:
-    """Return what a batch may be unpacked to."""
+    """Return how large an unpacked batch may be."""
     return Limits(settings.max_batch_bytes, settings.max_batch_records)
 
 
@@ -102,7 +102,7 @@ async def is_compacted(client_options: Mapping[str, Any], topic: str) -> bool:
         KafkaError: The cluster does not answer, or has no such topic.
         TimeoutError: It does not answer in time.
     """
-    # Slow to import, and seldom wanted.
+    # Slow to import, and seldom needed.
     from aiokafka.admin import AIOKafkaAdminClient
     from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
@@ -128,11 +128,11 @@ async def stop_client(client: Any, within: float = 5.0) -> None:
     """Stop a consumer or producer of aiokafka, and never fail nor wait long.
 
     Without a broker aiokafka's `stop` has been seen to hang (aiokafka #1101), to swallow a
-    cancellation and to let out one of its own; so it runs in a task of its own.
+    cancellation and to raise one of its own; so it runs in a task of its own.
 
     Args:
         client: What to stop.
-        within: Seconds after which it is left alone.
+        within: Seconds after which it is abandoned.
     """
     stopping = asyncio.create_task(client.stop())
     done, _ = await asyncio.wait([stopping], timeout=within)

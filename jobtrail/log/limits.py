@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Limits(NamedTuple):
-    """What a batch may be unpacked to: one with more is not read, but buried as it is."""
+    """How large an unpacked batch may be. A larger one goes to the dead-letter topic unread."""
 
     #: Bytes.
     size: int = 32 * 1024 * 1024

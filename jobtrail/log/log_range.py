@@ -1,6 +1,6 @@
 """A range of a topic, read from Kafka as projectors read the log, but without a consumer group.
 
-Nothing is committed and nobody else is affected: it is for who reads beside them.
+Nothing is committed, and no other reader is affected.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from jobtrail.settings import Settings
 _POLL_MS: Final = 500
 #: Milliseconds that the broker waits for records.
 _WAIT_MS: Final = 50
-#: Seconds without an answer after which the log counts as away.
+#: Seconds without an answer after which the log counts as unavailable.
 _WITHIN: Final = 30.0
 #: Bytes that are fetched ahead of each partition.
 _AHEAD: Final = 2 * 1024 * 1024
 
 
 class LogRange:
-    """Reads stretches of a topic.
+    """Reads ranges of offsets of a topic.
 
     Args:
         settings: Which Kafka.
@@ -41,7 +41,8 @@ class LogRange:
         self._consumer = group_reader(
             Client(settings),
             max_partition_fetch_bytes=_AHEAD,
-            # What is asked for is there: a broker that waits for more would only hold up the next.
+            # The records asked for exist: a broker that waits for more would only delay the next
+            # fetch.
             fetch_max_wait_ms=_WAIT_MS,
         )
 
@@ -54,8 +55,8 @@ class LogRange:
         try:
             async with asyncio.timeout(_WITHIN):
                 await self._consumer.start()
-                # A topic has to be assigned before anything is known of it; without a place to
-                # begin at, aiokafka would keep an error for the first fetch.
+                # aiokafka loads a topic's metadata only once it is assigned; without a start
+                # position it would keep an error for the first fetch.
                 first = TopicPartition(self._topic, 0)
                 self._consumer.assign([first])
                 self._consumer.seek(first, 0)
@@ -90,7 +91,7 @@ class LogRange:
         return await self._offsets(self._consumer.beginning_offsets(self._all()))
 
     async def ends(self) -> dict[int, int]:
-        """Return the offset behind the last committed record of each partition.
+        """Return the offset after the last committed record of each partition.
 
         Raises:
             LogUnavailable: Kafka does not answer.
@@ -100,14 +101,14 @@ class LogRange:
     async def read(
         self, starts: Mapping[int, int], ends: Mapping[int, int]
     ) -> AsyncIterator[tuple[int, Group]]:
-        """Yield what lies between two positions, partition by partition as it comes.
+        """Yield the records between two positions, in the order in which they arrive.
 
         Args:
             starts: Per partition the first offset.
             ends: Per partition the offset before which to stop. The last group may reach beyond.
 
         Raises:
-            LogGapError: The log no longer holds it, or has it damaged.
+            LogGapError: The log no longer has the records, or they are damaged.
             LogUnavailable: Kafka does not answer.
         """
         left = {
@@ -124,8 +125,8 @@ class LogRange:
         while left:
             for tp, groups in (await self._fetch()).items():
                 for group in groups:
-                    if group.is_rotten:
-                        raise self._rotten(tp, group.begin)
+                    if group.is_damaged:
+                        raise self._damaged(tp, group.begin)
                     heard = clock()
                     yield tp.partition, group
                     if group.next_offset >= left.get(tp, 0):
@@ -162,7 +163,7 @@ class LogRange:
             raise self._away(repr(error)) from None
         return {tp.partition: offset for tp, offset in sorted(found.items())}
 
-    def _rotten(self, tp: TopicPartition, end: int) -> LogGapError:
+    def _damaged(self, tp: TopicPartition, end: int) -> LogGapError:
         return LogGapError(
             "Records of the log are damaged.",
             where=f"topic {tp.topic}, partition {tp.partition}",

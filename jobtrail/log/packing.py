@@ -1,7 +1,7 @@
-"""What a record takes in a topic, packed: whether Kafka takes it there at all.
+"""How large a record is once compressed, and whether a topic accepts it.
 
-A topic bounds its batches as they are written. A record that its producer has packed may be far
-larger than that, unpacked.
+A topic limits the size of batches as they are written, compressed. A record may be far larger than
+that uncompressed.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from jobtrail.core.errors import EventError, UsageError
 from jobtrail.internals.aiokafka_internals import DefaultRecordBatchBuilder
 from jobtrail.log.record_reading import is_utf_8
 
-#: How what we write is packed, as aiokafka calls it, and as Kafka numbers it.
+#: The codec of our own batches: aiokafka's name and Kafka's number.
 CODEC: Final = "zstd"
 _NUMBER: Final = 4
 _VERSION: Final = 2
-#: What a topic is allowed at most is this configuration of it.
+#: The topic configuration with the largest batch in bytes.
 LARGEST: Final = "max.message.bytes"
 
 
 def is_misnamed(record: Any) -> bool:
-    """Tell whether a record has a header whose name is no UTF-8: Kafka's clients can't write it."""
+    """Tell whether a record has a header name that is not UTF-8: clients can't write it."""
     return not all(is_utf_8(name) for name, _content in record.headers)
 
 
 def fits(record: Any, largest: int) -> bool:
-    """Tell whether a topic takes a record, in a batch of its own.
+    """Tell whether a topic accepts a record in a batch of its own.
 
     Args:
         record: As aiokafka gives it.
@@ -52,17 +52,17 @@ def fits(record: Any, largest: int) -> bool:
 
 
 def check_no_event(record: Any, place: str, partition: int, partitions: int, largest: int) -> None:
-    """Check that a record which a topic does not take is no event, so that nothing is lost by it.
+    """Check that a record which a topic does not accept is no event, so that none is lost.
 
     Args:
         record: As aiokafka gives it.
-        place: Where it lies, for the message.
-        partition: Where its key belongs in the topic.
+        place: Its place, for the message.
+        partition: The key's partition in the topic.
         partitions: How many the topic has.
         largest: Bytes of the topic's largest batch.
 
     Raises:
-        UsageError: It is one.
+        UsageError: It is an event.
     """
     try:
         accept(record.key, record.value, partition, partitions)

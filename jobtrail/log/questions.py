@@ -1,9 +1,9 @@
-"""What is asked of the log beside its records: where it begins and ends, what lies where.
+"""Queries about the log: where it begins and ends, single records, whether it is still the same.
 
 A reader that folds the log keeps the last record that it read (`LastRecord`). A log can lose its
 end (a power cut on one machine, an unclean election), be deleted and made again, or be restored
-from a copy; then new records take offsets that count as read. So the last record is looked up again
-whenever the log may have become another one, and from time to time.
+from a copy; then new records get offsets that count as read. So the last record is looked up again
+whenever the log may have changed, and from time to time.
 """
 
 from __future__ import annotations
@@ -24,39 +24,39 @@ from jobtrail.internals.aiokafka_internals import refresh_metadata
 from jobtrail.log.consumers import Group, group_reader
 from jobtrail.log.kafka import is_compacted, stop_client
 
-#: Seconds that the log has to answer a question.
+#: Seconds within which the log has to answer.
 _TIMEOUT: Final = 30.0
 _POLL_MS: Final = 500
-#: Bytes fetched for one record: a batch comes whole, however large it is.
+#: Bytes fetched for one record: a batch is always complete, however large it is.
 _FETCH_BYTES: Final = 16 * 1024
 #: Milliseconds after which the number of partitions is asked for again.
 _METADATA_MS: Final = 5_000
 
 
 class Read(NamedTuple):
-    """How far somebody has read a partition."""
+    """How far a reader has read a partition."""
 
-    #: The offset behind what they read.
+    #: The offset after the last one read.
     next_offset: int
-    #: The last record before it; None where they met none.
+    #: The last record before it; None where there was none.
     last: LastRecord | None
 
 
 def last_record(record: Any, epoch: int) -> LastRecord:
-    """Return what tells a log by a record of it.
+    """Return the identity of a record, by which the log is recognized.
 
     Args:
         record: As aiokafka gives it.
-        epoch: Of the leader that appended it.
+        epoch: Epoch of the leader that appended it.
     """
     timestamp = within_years(record.timestamp * 1000)
     return LastRecord(record.offset, mark_of(record.key, record.value), timestamp, epoch)
 
 
 class Log:
-    """A consumer without a group, for questions about the log.
+    """A consumer without a group, for queries about the log.
 
-    It connects where it is entered, else with the first question.
+    It connects when it is entered as a context manager, else with the first query.
 
     Args:
         topic: The log.
@@ -68,7 +68,7 @@ class Log:
         self._client = client
         self._consumer: Any = None
         self._one_at_a_time = asyncio.Lock()
-        #: How many partitions the log has, as far as is known: `refresh` asks.
+        #: The log's partitions as of the last answer; `refresh` updates it.
         self.partitions = 0
 
     async def __aenter__(self) -> Self:
@@ -96,17 +96,17 @@ class Log:
         await self.close()
 
     async def close(self) -> None:
-        """Disconnect; the next question connects again."""
+        """Disconnect; the next query connects again."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             await stop_client(consumer)
 
     @contextlib.asynccontextmanager
     async def _asking(self) -> AsyncIterator[Any]:
-        """Give a consumer that is connected, one question at a time, in bounded time.
+        """Yield a connected consumer, to one query at a time and in bounded time.
 
-        After a question that was not answered the next one gets another consumer: aiokafka's have
-        been seen to be alive and get nothing.
+        After a query without an answer the next one gets a new consumer: aiokafka's have been seen
+        to stay connected and receive nothing.
         """
         try:
             async with self._one_at_a_time, asyncio.timeout(_TIMEOUT):
@@ -134,7 +134,7 @@ class Log:
         )
         try:
             await consumer.start()
-            # A topic has to be assigned before anything is known of it. Nothing is fetched.
+            # aiokafka loads a topic's metadata only once it is assigned. Nothing is fetched.
             first = TopicPartition(self._topic, 0)
             consumer.assign([first])
             consumer.seek(first, 0)
@@ -150,7 +150,7 @@ class Log:
         return [TopicPartition(self._topic, number) for number in range(self.partitions)]
 
     async def refresh(self) -> None:
-        """Ask how many partitions the log has now.
+        """Update the number of partitions.
 
         Raises:
             KafkaError: The log does not answer.
@@ -171,7 +171,7 @@ class Log:
             return self._offsets(await consumer.beginning_offsets(self._all()))
 
     async def ends(self) -> dict[int, int]:
-        """Return the offset behind the last committed record of each partition.
+        """Return the offset after the last committed record of each partition.
 
         Raises:
             KafkaError: The log does not answer.
@@ -194,10 +194,10 @@ class Log:
         return await is_compacted(self._client, self._topic)
 
     async def accounted_from(self, partition: int, offset: int) -> int:
-        """Return the first offset from there on that a batch accounts for.
+        """Return the first offset, from the given one on, that a batch accounts for.
 
         Args:
-            partition: Where.
+            partition: Which one.
             offset: Neither before the log's beginning nor at its end.
 
         Raises:
@@ -215,13 +215,13 @@ class Log:
         return {p: next(group.pieces(), []) for p, group in found.items() if group}
 
     async def find(self, offsets: Mapping[int, int]) -> dict[int, Any]:
-        """Look records up.
+        """Look up one record per partition.
 
         Args:
-            offsets: Per partition the offset of one; before the log's end.
+            offsets: Its offset, per partition; before the log's end.
 
         Returns:
-            Per partition the record, as aiokafka gives it; None where none lies there.
+            Per partition the record, as aiokafka gives it; None where the offset has none.
 
         Raises:
             KafkaError: The log does not answer, or has it damaged.
@@ -231,7 +231,7 @@ class Log:
         return {p: group and group.check().at(offsets[p]) for p, group in groups.items()}
 
     async def _groups_at(self, offsets: Mapping[int, int]) -> dict[int, Group | None]:
-        """Return per partition the group from an offset on; None where the log has it not."""
+        """Return per partition the group from an offset on; None where the log lacks it."""
         found: dict[int, Group | None] = {}
         wanted = {TopicPartition(self._topic, p): offset for p, offset in offsets.items()}
         if not wanted:
@@ -254,10 +254,10 @@ class Log:
         return found
 
     async def differences(self, read: Mapping[int, Read]) -> dict[int, str]:
-        """Tell of which partitions the log is not the one that somebody has read.
+        """Return the partitions in which the log is not the one that was read.
 
         Args:
-            read: Per partition how far they have.
+            read: Per partition how far it was read.
 
         Returns:
             Per such partition what is different, in words.
@@ -266,7 +266,7 @@ class Log:
             KafkaError: The log does not answer.
             TimeoutError: Likewise.
         """
-        # The ends last: who reads on meanwhile must not seem to be beyond them.
+        # The ends last: a reader that advances in between must not seem to be beyond them.
         begins, ends = await self.begins(), await self.ends()
         found: dict[int, str] = {}
         asked: dict[int, int] = {}
@@ -278,9 +278,9 @@ class Log:
                 asked[partition] = last.offset
         if not asked:
             return found
-        # Of a record that has rotted since nobody can tell: it is no sign of another log.
+        # A record that was damaged since can't be compared: that is no sign of another log.
         groups = await self._groups_at(asked)
-        sound = {p: group for p, group in groups.items() if group is None or not group.is_rotten}
+        sound = {p: group for p, group in groups.items() if group is None or not group.is_damaged}
         there = {p: group and group.at(asked[p]) for p, group in sound.items()}
         gone = await self._lost({p for p, one in there.items() if one is None}, read)
         for partition, record in there.items():
@@ -293,10 +293,10 @@ class Log:
         return found
 
     async def _lost(self, partitions: Set[int], read: Mapping[int, Read]) -> set[int]:
-        """Return which of these have no record any more where the last one was, without a reason.
+        """Return those of these partitions whose last record is missing without a reason.
 
-        The beginnings are asked for anew: records may have been deleted on purpose since somebody
-        asked, and of those nobody can tell what they were.
+        The beginnings are read again: records may have been deleted on purpose since, and deleted
+        records can't be compared.
         """
         if not partitions or await self.is_compacted():
             return set()

@@ -1,8 +1,8 @@
-"""The records of a batch without its codec: what aiokafka's parser refuses, and what it lets pass.
+"""Parsing the records of an uncompressed batch where aiokafka's compiled parser does not suffice.
 
-It is compiled and fast, and this is neither; so here is only what it can't do. It decodes header
-names, which Kafka takes for bytes that should be UTF-8 and does not check, and takes the byte of a
-record's attributes for a number. And it looks neither at offsets nor at timestamps.
+That parser is fast and this one is not, so only what it can't do is done here. It refuses header
+names that are not UTF-8, which Kafka does not check, and reads the byte of a record's attributes as
+a variable-length number. It checks neither offsets nor timestamps.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ from jobtrail.internals.aiokafka_internals import DefaultRecord, decode_varint_p
 #: Milliseconds since 1970 within which a timestamp is kept: the years 2 to 9998.
 EARLIEST: Final = -(-FIRST // 1000)
 LATEST: Final = LAST // 1000
-#: Before the records of a batch, and where in it is said how many there are:
+#: Bytes before the records of a batch, and where it has their number:
 #: https://kafka.apache.org/documentation/#recordbatch
 HEADER_BYTES: Final = 61
 COUNT: Final = struct.Struct(">57xi")
 #: What to do about a batch that is not read.
-MEND: Final = "The letter has the batch as it is in the log: write again what it has of events."
+HINT: Final = "The letter has the batch as it is in the log: write the events in it again."
 
 #: A batch without its codec.
 Content: TypeAlias = memoryview | bytearray
 
 
 class Head(NamedTuple):
-    """What a batch says for all of its records."""
+    """The fields of a batch that apply to all of its records."""
 
     base_offset: int
     first_timestamp: int
     max_timestamp: int
-    #: 1 where the log's clock counts.
+    #: 1 where the timestamp is the log's append time.
     timestamp_type: int
 
 
 def unreadable(what: str, found: str) -> EventError:
-    """Return why a batch can't be read."""
-    return EventError(what, reason="batch-unreadable", found=found, hint=MEND)
+    """Return the error for a batch that can't be read."""
+    return EventError(what, reason="batch-unreadable", found=found, hint=HINT)
 
 
 def read_slowly(content: Content, head: Head, done: int) -> Iterator[Any]:
-    """Yield the records behind so many, read as Kafka's broker reads them.
+    """Yield the records after a number of them, parsed as Kafka's broker parses them.
 
     Raises:
-        CorruptRecordException: They can't be told apart.
+        CorruptRecordException: They can't be separated.
     """
     at = HEADER_BYTES
     (count,) = COUNT.unpack_from(content)
@@ -73,16 +73,16 @@ def read_slowly(content: Content, head: Head, done: int) -> Iterator[Any]:
 
 
 def check_headers(content: Content, most: int) -> None:
-    """Check that the records have not more headers than may be read, all together.
+    """Check that a batch has no more headers than may be read.
 
-    Each takes two bytes, and as an object of Python's a hundred: some KB of zstd become gigabytes.
+    Each takes two bytes, and a hundred as a Python object: some KB of zstd become gigabytes.
 
     Args:
         content: The batch.
-        most: How many there may be.
+        most: The most headers of the batch.
 
     Raises:
-        EventError: There are more.
+        EventError: The batch has more.
     """
     at = HEADER_BYTES
     (count,) = COUNT.unpack_from(content)
@@ -100,7 +100,7 @@ def check_headers(content: Content, most: int) -> None:
             found += max(headers, 0)
             at = end
     except (ValueError, IndexError):
-        # Who reads the records says what is wrong with them.
+        # Parsing the records reports what is wrong with them.
         pass
     if found > most:
         raise EventError(
@@ -108,20 +108,20 @@ def check_headers(content: Content, most: int) -> None:
             reason="batch-too-large",
             expected=f"{most:,} at most",
             found=f"{found:,}",
-            hint=MEND,
+            hint=HINT,
         )
 
 
 def _record(buffer: Content, head: Head) -> Any:
-    """Return the record in some bytes.
+    """Parse one record.
 
     https://kafka.apache.org/documentation/#record
 
     Raises:
-        ValueError: There is none.
+        ValueError: The bytes are no record.
         IndexError: Likewise.
     """
-    delta, at = decode_varint_py(buffer, 1)  # behind the attributes
+    delta, at = decode_varint_py(buffer, 1)  # after the attributes
     timestamp = head.max_timestamp if head.timestamp_type else head.first_timestamp + delta
     offset, at = decode_varint_py(buffer, at)
     key, at = _bytes(buffer, at)
@@ -139,18 +139,18 @@ def _record(buffer: Content, head: Head) -> Any:
         raise ValueError(f"it has {len(buffer)} bytes, and what is in it {at}")
     if misnamed and value is not None:
         value = InvalidHeader(value)
-    # Else it is no number for the compiled class.
+    # The compiled class takes an int only.
     timestamp = min(max(timestamp, EARLIEST), LATEST)
     offset = min(max(head.base_offset + offset, -1), sys.maxsize)
     return DefaultRecord(offset, timestamp, head.timestamp_type, key, value, headers)
 
 
 def in_order(records: list[Any], begin: int, end: int) -> list[Any]:
-    """Return records whose offsets are in order, with timestamps as they are kept.
+    """Return the records, with clamped timestamps, after checking the order of their offsets.
 
     Raises:
-        EventError: The offsets are not, or lie outside of the batch: a client counts them itself,
-            and the broker does not look where a batch is not compressed.
+        EventError: They are not in order, or outside of the batch: the client assigns them, and the
+            broker does not check them in an uncompressed batch.
     """
     earliest, latest = EARLIEST, LATEST
     first = number = records[0].offset
@@ -167,7 +167,7 @@ def in_order(records: list[Any], begin: int, end: int) -> list[Any]:
         raise unreadable("The offsets of the batch's records are not in order.", _first_of(offsets))
     if first < begin or offsets[-1] >= end:
         raise unreadable(
-            "Offsets of the batch's records lie outside of it.",
+            "Offsets of the batch's records are outside of it.",
             f"offsets {first} to {offsets[-1]}, where {begin} to {end - 1} are left",
         )
     return [_kept(record) for record in records]
@@ -179,7 +179,7 @@ def _ascend(numbers: Sequence[int]) -> bool:
 
 def _first_of(offsets: list[int]) -> str:
     at = next(at for at in range(1, len(offsets)) if offsets[at] <= offsets[at - 1])
-    return f"offset {offsets[at]} behind {offsets[at - 1]}"
+    return f"offset {offsets[at]} after {offsets[at - 1]}"
 
 
 def _kept(record: Any) -> Any:
@@ -197,5 +197,5 @@ def _bytes(buffer: Content, at: int) -> tuple[bytes | None, int]:
 
 
 def is_utf_8(text: str) -> bool:
-    """Tell whether a header's name was UTF-8: what was not is half of a surrogate pair in it."""
+    """Tell whether a header's name was UTF-8: bytes that were not are lone surrogates in it."""
     return not any("\udc80" <= char <= "\udcff" for char in text)

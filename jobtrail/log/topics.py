@@ -1,4 +1,4 @@
-"""Topics as an administrator sees them: how many partitions and replicas, and how configured."""
+"""Administration of topics: partitions, replicas and configuration."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from aiokafka.errors import (
 
 from jobtrail.log.packing import LARGEST
 
-#: Seconds between two looks at what the cluster is about to have.
+#: Seconds between two checks whether the cluster has the topic.
 _PAUSE: Final = 0.05
-#: What describes a configuration that was set for a topic itself, KIP-226.
+#: The source of a configuration that was set for the topic itself, KIP-226.
 _SET_FOR_THE_TOPIC: Final = 1
 #: A copy keeps its records' own times.
 _NOT_COPIED: Final = {"message.timestamp.type"}
 
 
 class Topic(NamedTuple):
-    """What a topic is."""
+    """A topic's partitions, replicas and configuration."""
 
     partitions: int
     replicas: int
-    #: What was set for it alone.
+    #: The configuration set for this topic.
     configs: dict[str, str]
-    #: Bytes of the largest batch that it takes, whoever has set that.
+    #: Bytes of the largest batch that it accepts, by its own or the broker's configuration.
     largest: int
 
 
 async def describe_topic(client_options: Mapping[str, Any], name: str) -> Topic | None:
-    """Return what a topic is; None where there is none.
+    """Describe a topic; None where it does not exist.
 
     Args:
         client_options: Keyword arguments for aiokafka: servers and security.
         name: Which topic.
 
     Raises:
-        KafkaError: The cluster does not answer, or does not let us see it.
+        KafkaError: The cluster does not answer, or does not let us read it.
     """
     async with _admin(client_options) as client:
         if name not in await client.list_topics():
@@ -70,7 +70,7 @@ async def make_topic(
         client_options: Keyword arguments for aiokafka: servers and security.
         name: Of the topic.
         partitions: How many.
-        like: Whose replicas and configuration it gets.
+        like: The topic whose replicas and configuration it gets.
 
     Raises:
         KafkaError: The cluster does not answer, or refuses.
@@ -97,7 +97,7 @@ async def committed(client_options: Mapping[str, Any], group: str) -> dict[Topic
         group: Its name.
 
     Raises:
-        KafkaError: The cluster does not answer, or does not let us see them.
+        KafkaError: The cluster does not answer, or does not let us read them.
     """
     async with _admin(client_options) as client:
         while True:
@@ -105,7 +105,8 @@ async def committed(client_options: Mapping[str, Any], group: str) -> dict[Topic
                 found = await client.list_consumer_group_offsets(group)
                 break
             except (GroupCoordinatorNotAvailableError, GroupLoadInProgressError):
-                # The first group of a cluster waits until Kafka has made its topic of groups.
+                # A cluster's first group waits until Kafka has created its internal topic for
+                # groups.
                 await asyncio.sleep(_PAUSE)
     return {tp: at.offset for tp, at in found.items() if at.offset >= 0}
 

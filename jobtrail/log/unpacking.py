@@ -1,9 +1,10 @@
-"""What a batch's records are compressed with, undone some at a time and never beyond a bound.
+"""Decompressing a batch's records piece by piece, up to a limit.
 
 13 KB can be 300 MiB of records. And the libraries' own decompressors refuse what Kafka's broker,
-which looks into every compressed batch, has taken: bytes behind the end of gzip's, several streams
-one behind the other, headers of another version. So here each codec is read as Kafka's Java does,
-in pieces: https://github.com/apache/kafka, `org.apache.kafka.common.compress`.
+which decompresses every batch to check it, has accepted: bytes after the end of gzip's data,
+several streams in a row, headers of another version. So here each codec is read as Kafka's Java
+does, in
+pieces: https://github.com/apache/kafka, `org.apache.kafka.common.compress`.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-#: Bytes that are unpacked at a time: about a millisecond.
+#: Bytes that are decompressed at a time: about a millisecond.
 PIECE: Final = 1024 * 1024
-#: What the attributes of a batch say: https://kafka.apache.org/documentation/#recordbatch
+#: The attributes of a batch: https://kafka.apache.org/documentation/#recordbatch
 NAMES: Final = {0: "none", 1: "gzip", 2: "snappy", 3: "lz4", 4: "zstd"}
 #: Streams in one batch at most: 10 bytes make one, and each takes 10 microseconds.
 _STREAMS: Final = 10_000
@@ -36,21 +37,22 @@ _FED: Final = 16 * 1024
 _ZSTD_SKIPPED: Final = frozenset(bytes((low, 0x2A, 0x4D, 0x18)) for low in range(0x50, 0x60))
 _ZSTD_LENGTH: Final = struct.Struct("<4xI")
 _XERIAL: Final = b"\x82SNAPPY\x00"
-#: Its version, and the one that a reader has to know at least.
+#: The version, and the oldest one that can read it.
 _XERIAL_VERSIONS: Final = struct.Struct(">8xii")
 _XERIAL_LENGTH: Final = struct.Struct(">i")
 #: Where one stream follows another, its header stands in the place of a length.
 _XERIAL_NEXT: Final = _XERIAL_LENGTH.unpack(_XERIAL[:4])[0]
 _LZ4: Final = b"\x04\x22\x4d\x18"
 _LZ4_LENGTH: Final = struct.Struct("<I")
-#: A byte stands for so many at most: https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md
+#: The most bytes that one byte can expand to:
+#: https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md
 _LZ4_RATIO: Final = 255
 _LZ4_STORED: Final = 1 << 31
 _LZ4_BLOCK_BYTES: Final = {4: 1 << 16, 5: 1 << 18, 6: 1 << 20, 7: 1 << 22}
 
 
 class Unpackable(Exception):
-    """Bytes that can't be unpacked; the text says why."""
+    """Bytes that can't be decompressed; the text has the reason."""
 
 
 class TooLarge(Exception):
@@ -62,15 +64,14 @@ def unpack(codec: int, data: memoryview, limit: int) -> Iterator[bytes]:
 
     Args:
         codec: As in `NAMES`, not 0.
-        data: What follows on the batch's header.
-        limit: Bytes at most.
+        data: The batch after its header.
+        limit: The most bytes after decompression.
 
     Yields:
-        What comes next; of zlib and zstd `PIECE` bytes at most, of the others a block as it was
-        packed.
+        The next piece; of zlib and zstd `PIECE` bytes at most, of the others one block.
 
     Raises:
-        Unpackable: The bytes are not what the codec packs, or the codec is none of Kafka's.
+        Unpackable: The bytes are not valid for the codec, or Kafka has no such codec.
         TooLarge: There is more than the limit.
     """
     try:
@@ -93,7 +94,7 @@ def _begins(data: memoryview, at: int, magic: bytes) -> bool:
 
 
 def _gunzip(data: memoryview, _limit: int) -> Iterator[bytes]:
-    """Unpack members one behind the other; what follows on one and begins no other is ignored."""
+    """Unpack consecutive members; other bytes after a member are ignored."""
     at = streams = 0
     while at == 0 or _begins(data, at, _GZIP):
         streams = _one_more(streams)
@@ -102,7 +103,7 @@ def _gunzip(data: memoryview, _limit: int) -> Iterator[bytes]:
         fed: bytes | memoryview = b""
         while not member.eof:
             if not fed:
-                # Little at a time: what is not used is copied.
+                # Little at a time: unused input is copied.
                 fed = data[at : at + _FED]
                 at += len(fed)
             try:
@@ -112,7 +113,7 @@ def _gunzip(data: memoryview, _limit: int) -> Iterator[bytes]:
             except zlib.error:
                 if came or begin == 0:
                     raise
-                # It only looks like the beginning of another.
+                # It only resembles the beginning of another.
                 return
             fed = member.unconsumed_tail
             came = came or bool(piece)
@@ -127,7 +128,7 @@ def _one_more(streams: int) -> int:
 
 
 def _unzstd(data: memoryview, _limit: int) -> Iterator[bytes]:
-    """Unpack frames one behind the other, and pass over those that are to be skipped."""
+    """Unpack consecutive frames; skippable frames are passed over."""
     at = streams = 0
     while at < len(data):
         if data[at : at + 4] in _ZSTD_SKIPPED:
@@ -146,7 +147,7 @@ def _unzstd(data: memoryview, _limit: int) -> Iterator[bytes]:
 
 
 def _unsnap(data: memoryview, limit: int) -> Iterator[bytes]:
-    """Unpack snappy as it is, or in the framing of the Java library, streams in a row included."""
+    """Unpack raw snappy, or the framing of the Java library, also several streams in a row."""
     if len(data) < _XERIAL_VERSIONS.size or not _begins(data, 0, _XERIAL):
         yield _unsnap_block(data, limit)
         return
@@ -175,7 +176,7 @@ def _check_xerial(data: memoryview) -> None:
 
 
 def _unsnap_block(data: memoryview, limit: int) -> bytes:
-    # Before memory is taken for it: the length is whatever somebody wrote.
+    # Before memory is allocated: the length comes from outside.
     if cramjam.snappy.decompress_raw_len(data) > limit:
         raise TooLarge
     return bytes(cramjam.snappy.decompress_raw(data))
@@ -187,7 +188,7 @@ def _unlz4(data: memoryview, _limit: int) -> Iterator[bytes]:
     https://github.com/lz4/lz4/blob/dev/doc/lz4_Frame_format.md
     """
     if not _begins(data, 0, _LZ4):
-        raise Unpackable("lz4: it begins otherwise than a frame")
+        raise Unpackable("lz4: it does not begin with a frame")
     flags, sizes = struct.unpack_from("<BB", data, len(_LZ4))
     largest = _LZ4_BLOCK_BYTES.get(sizes >> 4 & 7)
     if flags >> 6 != 1 or largest is None:
@@ -209,7 +210,7 @@ def _unlz4(data: memoryview, _limit: int) -> Iterator[bytes]:
             yield bytes(block)
         else:
             yield bytes(room[: cramjam.lz4.decompress_block_into(block, room)])
-        # Behind it may be a checksum: the batch has one of its own.
+        # A checksum may follow: the batch has one of its own.
         at += length + 4 * bool(flags & 0x10)
 
 

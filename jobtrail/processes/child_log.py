@@ -1,6 +1,7 @@
-"""Where a child's standard error is copied to: a file that turns over while it grows, or ours.
+"""Where a child's standard error is copied to: a rotating file, or our own standard error.
 
-Writing never fails: what can't be written is counted, and said in the log as soon as that can.
+Writing never fails: bytes that can't be written are counted, and the log gets a note about them as
+soon as it can be written.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from jobtrail.terminal.text import err, err_part
 MAX_BYTES: Final = 16 * 1024 * 1024
 #: Seconds after a failed write in which no other is tried: opening a file takes the loop's time.
 TRY_AGAIN_AFTER: Final = 1.0
-#: Characters of the last line that are kept, and bytes of one that has not ended.
+#: Characters of the last line that are kept, and bytes of an unfinished one.
 _SHOWN: Final = 500
 _OPEN: Final = 4096
 
 
-class _Words:
-    """Keeps the last line that was said."""
+class _LastLine:
+    """Keeps the last line that was written."""
 
     def __init__(self) -> None:
         #: The last line that is not empty, whether it was written or not.
@@ -32,22 +33,22 @@ class _Words:
         self._open_line = b""
 
     def begin(self) -> None:
-        """Forget what was said by an earlier process."""
+        """Forget the last line of an earlier process."""
         self.last_line, self._open_line = "", b""
 
     def note(self, content: bytes) -> None:
-        """Look at what is said."""
-        *whole, rest = (self._open_line + content).split(b"\n")
-        found = next((line for line in reversed(whole) if line.strip()), None)
+        """Take note of written content."""
+        *complete, rest = (self._open_line + content).split(b"\n")
+        found = next((line for line in reversed(complete) if line.strip()), None)
         if found is not None:
             self.last_line = found.decode(errors="replace").strip()[:_SHOWN]
         self._open_line = rest[-_OPEN:]
 
 
-class TerminalLog(_Words):
+class TerminalLog(_LastLine):
     """Our own standard error.
 
-    At its first start on a terminal a child has it for itself, since it may show progress there.
+    At its first start on a terminal a child writes there directly, since it may show progress.
     """
 
     path: Final = None
@@ -60,27 +61,27 @@ class TerminalLog(_Words):
         self._starts = 0
 
     def begin(self) -> None:
-        """Begin with another process."""
+        """Start with a new process."""
         super().begin()
         self._starts += 1
         self.piped = self._starts > 1 or not is_terminal()
 
     def write(self, content: bytes) -> None:
-        """Say it, if anybody can hear it."""
+        """Write it, ignoring errors."""
         self.note(content)
         with contextlib.suppress(OSError, ValueError):
             err_part(content.decode(errors="replace"))
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        """There is nothing to close."""
 
 
-class RotatingLog(_Words):
+class RotatingLog(_LastLine):
     """A log file and the one before it, `NAME.log` and `NAME.log.1`.
 
     Args:
         path: The file; its folder is made.
-        clock: Seconds that only go up.
+        clock: A monotonic clock in seconds.
         max_bytes: Size at which it turns over.
     """
 
@@ -97,7 +98,7 @@ class RotatingLog(_Words):
         self._try_at = clock()
 
     def write(self, content: bytes) -> None:
-        """Add what was said, as far as it can be written; nothing: try again what failed."""
+        """Append content, as far as it can be written; empty content retries a failed write."""
         self.note(content)
         if self.fault and self._clock() < self._try_at:
             self._lost += len(content)
@@ -121,7 +122,7 @@ class RotatingLog(_Words):
         _write_all(file, content)
 
     def _opened(self) -> BinaryIO:
-        """Return the file to write to: another one where it is full, gone or somebody moved it."""
+        """Return the file to write to: a new one where it is full, removed or moved."""
         if self._file is not None:
             ours = os.fstat(self._file.fileno())
             try:
@@ -140,7 +141,7 @@ class RotatingLog(_Words):
         return self._file
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         file, self._file = self._file, None
         if file is not None:
             file.close()
@@ -153,13 +154,13 @@ def _write_all(file: BinaryIO, content: bytes) -> None:
 
 
 def say(what: str) -> None:
-    """Say something on standard error; whether anybody can hear it changes nothing."""
+    """Print a line on standard error, ignoring errors."""
     with contextlib.suppress(OSError, ValueError):
         err(what)
 
 
 def is_terminal() -> bool:
-    """Tell whether a person may be looking at standard error."""
+    """Tell whether standard error is a terminal."""
     with contextlib.suppress(OSError, ValueError):
         return sys.stderr.isatty()
     return False

@@ -1,7 +1,7 @@
-"""A small file that says something of a running process: kept as it should be while that runs.
+"""A small file about a running process, kept up to date while it runs.
 
-It is written when what it says has changed, and again when somebody has torn or deleted it. A disk
-that takes nothing for a while is no reason to end.
+It is written when its content has changed, and again when it was damaged or deleted. A full disk is
+no reason to end.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Final
 from jobtrail.files.atomic import atomic_write
 from jobtrail.processes.child_log import say
 
-#: Seconds between two looks at the file.
-_LOOK: Final = 2.0
+#: Seconds between two checks of the file.
+_CHECK_EVERY: Final = 2.0
 
 
 class KeptFile:
-    """A file and what it should hold.
+    """A file and its intended content.
 
     Args:
-        path: Where; its folder has to be there.
+        path: The file; its folder has to exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,23 +32,23 @@ class KeptFile:
         self._lock = asyncio.Lock()
 
     def want(self, content: bytes) -> None:
-        """Say what it should hold from now on."""
+        """Set the intended content."""
         self._wanted = content
         self._changed.set()
 
     async def run(self) -> None:
-        """Keep it, for ever."""
+        """Check and write the file, for ever."""
         while True:
             self._changed.clear()
             await self.keep()
             try:
-                async with asyncio.timeout(_LOOK):
+                async with asyncio.timeout(_CHECK_EVERY):
                     await self._changed.wait()
             except TimeoutError:
                 pass
 
     async def keep(self) -> None:
-        """Write it now where it is not as it should be."""
+        """Write the file now, if its content differs."""
         fault = ""
         async with self._lock:
             try:
@@ -57,7 +57,7 @@ class KeptFile:
                 # RuntimeError: no thread can be started.
                 fault = f"{self._path} can't be written: {error}"
         if fault and fault != self._fault:
-            say(f"{fault}; trying again every {_LOOK:.0f} s")
+            say(f"{fault}; trying again every {_CHECK_EVERY:.0f} s")
         self._fault = fault
 
     def _keep(self) -> None:
@@ -72,7 +72,7 @@ class KeptFile:
         atomic_write(self._path, wanted)
 
     async def forget(self) -> None:
-        """Remove it: what it says is over."""
+        """Remove the file: the process ends."""
         async with self._lock:
             self._wanted = None
             try:

@@ -1,4 +1,4 @@
-"""Asynchronous code behind a synchronous face: an event loop in a thread of its own."""
+"""A synchronous interface to asynchronous code: an event loop in its own thread."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _P = ParamSpec("_P")
 class LoopThread:
     """Runs coroutines for threads that block until they are done.
 
-    A fork takes no threads along: in a process that was forked since it does not run, and can be
-    started anew. Starting is for one thread at a time.
+    A fork copies no threads: in a forked process the loop does not run, and can be started again.
+    Only one thread at a time may start it.
 
     Args:
-        name: Of the thread.
+        name: The thread's name.
     """
 
     def __init__(self, name: str) -> None:
@@ -47,7 +47,7 @@ class LoopThread:
         self._pid = os.getpid()
 
     def submit(self, work: Coroutine[Any, Any, _T]) -> concurrent.futures.Future[_T]:
-        """Begin with a coroutine, in the context of the caller; return its result to come."""
+        """Start a coroutine, in the context of the caller; return its future."""
         assert self._loop is not None, "the thread has not been started"
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
@@ -72,11 +72,12 @@ class LoopThread:
 
 
 def _run_without_signals(loop: asyncio.AbstractEventLoop) -> None:
-    """Run a loop in this thread; signals are left to the threads of whoever started it.
+    """Run a loop in this thread, with all signals blocked.
 
-    A signal that those have blocked would be let in here otherwise, and end the process. Celery's
-    pool relies on that: a child is sent SIGTERM as soon as it has told of its end, when it may
-    still hold the lock of the pipe that it told it by; if it dies there, no other gets on.
+    A signal that the other threads have blocked would otherwise be delivered here, and end the
+    process. Celery's pool relies on blocking: a child is sent SIGTERM as soon as it has reported
+    its end, when it may still have the lock of the pipe that it reported on; if it dies there, no
+    other child can continue.
     """
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -84,10 +85,10 @@ def _run_without_signals(loop: asyncio.AbstractEventLoop) -> None:
 
 
 class SyncFacade(ABC, Generic[_A]):
-    """The synchronous face of an asynchronous object, which lives in a thread of its own.
+    """The synchronous interface of an asynchronous object, which runs in its own thread.
 
     Args:
-        name: Of the thread.
+        name: The thread's name.
     """
 
     def __init__(self, name: str) -> None:
@@ -105,7 +106,7 @@ class SyncFacade(ABC, Generic[_A]):
 def blocking(
     method: Callable[Concatenate[_A, _P], Coroutine[Any, Any, _T]],
 ) -> Callable[Concatenate[SyncFacade[_A], _P], _T]:
-    """Return a method of the asynchronous object as one of its face that blocks."""
+    """Turn a method of the asynchronous object into a blocking one."""
 
     @functools.wraps(method)
     def call(self: SyncFacade[_A], /, *args: _P.args, **kwargs: _P.kwargs) -> _T:

@@ -1,4 +1,4 @@
-"""Which process a number meant: numbers are given again, and a file may outlive whom it names."""
+"""Which process an id belongs to: ids are reused, and a file may outlive the process it names."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Final
 import psutil
 
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
-#: Where `/proc/PID/stat` has the start of the process, counted behind its name in brackets.
+#: Where `/proc/PID/stat` has the start of the process, counted after its name in brackets.
 _STARTED: Final = 19
 
 
 def birth_of(pid: int) -> str | None:
-    """Return what tells a living process from all others that had or will have its number.
+    """Return what distinguishes a running process from earlier and later ones with its id.
 
-    On Linux it is the boot and the clock tick since then: psutil's time of creation moves when
-    the machine's clock is set.
+    On Linux it is the boot and the clock tick since then: psutil's creation time changes when the
+    machine's clock is set.
 
     Returns:
-        None where no such process lives; one that is dead and not reaped does not.
+        None where no such process runs; a zombie does not.
     """
     try:
         process = psutil.Process(pid)
@@ -35,9 +35,9 @@ def birth_of(pid: int) -> str | None:
 
 
 def listens(pid: int, port: int) -> bool:
-    """Tell whether a process of this user's listens on a TCP port.
+    """Tell whether a process of this user listens on a TCP port.
 
-    Where it does, no process of another user does: the kernel lets none of them have the port too.
+    If so, no process of another user does: the kernel does not let them share the port.
 
     Args:
         pid: Which process.

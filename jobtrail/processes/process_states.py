@@ -1,4 +1,4 @@
-"""What `jobtrail up` says of its processes, in a small file, for those who ask from outside.
+"""The states of the processes of `jobtrail up`, in a small file for other commands.
 
 Each change of a process is written to `processes.json` in the data folder: which state it is in,
 how often it was started again and why. `status` and `doctor` read it.
@@ -17,24 +17,24 @@ from jobtrail.processes.pids import birth_of
 FILE: Final = "processes.json"
 #: Seconds for which an end counts as recent.
 RECENT: Final = 600.0
-#: As many recent ends as this are one fault that stays, not several that pass.
+#: This many recent ends mean a permanent fault.
 TOO_OFTEN: Final = 3
-#: A process that has been ready for so many seconds has left its last fault behind.
+#: Seconds after which a ready process counts as recovered from its last fault.
 STEADY_AFTER: Final = 60.0
-#: Ends that are kept of a process.
+#: Ends that are kept per process.
 _KEPT: Final = 10
 
 State = Literal["starting", "ready", "waiting", "stopped"]
 
 
 class End(msgspec.Struct, frozen=True):
-    """How a process ended that was not told to."""
+    """How a process ended without being stopped."""
 
     #: Seconds since the epoch.
     at: float
-    #: Exit status, signal, or why it could not be started; in words.
+    #: Exit status, signal, or why it could not be started, as text.
     reason: str
-    #: The last line of its log, empty where it left none.
+    #: The last line of its log; empty without one.
     said: str = ""
 
     def __str__(self) -> str:
@@ -47,11 +47,11 @@ class ProcessState(msgspec.Struct, frozen=True, rename="camel"):
     name: str
     #: `waiting`: it ended, or could not be started, and is started again after a pause.
     state: State = "stopped"
-    #: Since when it is in this state, seconds since the epoch.
+    #: When it entered this state, seconds since the epoch.
     since: float = 0.0
-    #: None while none lives.
+    #: None while it does not run.
     pid: int | None = None
-    #: Tells that process from another with its number (`jobtrail.processes.pids`).
+    #: Distinguishes the process from another one with its id (`jobtrail.processes.pids`).
     birth: str | None = None
     #: When it was last started, seconds since the epoch.
     started_at: float | None = None
@@ -69,7 +69,7 @@ class ProcessState(msgspec.Struct, frozen=True, rename="camel"):
         )  # fmt: skip
 
     def trouble(self, now: float) -> str | None:
-        """Return in words what is wrong with it; None where nothing is.
+        """Return what is wrong with it; None where nothing is.
 
         Args:
             now: Seconds since the epoch.
@@ -107,7 +107,7 @@ class Processes(msgspec.Struct, frozen=True):
 
 
 def read_processes(data_dir: Path) -> Processes | None:
-    """Return what the last `up` on a data folder said; None where nothing can be read."""
+    """Return the states that the last `up` on a data folder wrote; None where unreadable."""
     try:
         return msgspec.json.decode((data_dir / FILE).read_bytes(), type=Processes)
     except (OSError, msgspec.MsgspecError):
@@ -115,5 +115,5 @@ def read_processes(data_dir: Path) -> Processes | None:
 
 
 def now() -> float:
-    """Return the time as these files have it, seconds since the epoch."""
+    """Return the current time in seconds since the epoch."""
     return time.time()

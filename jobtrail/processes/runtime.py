@@ -1,4 +1,4 @@
-"""What every process of the service does alike: logging, and ending together with its parent."""
+"""What all processes of the service share: logging, and ending with their parent."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ from jobtrail.processes.alive import keep_saying_alive
 from jobtrail.settings import ENV_PREFIX, Settings, as_environment
 from jobtrail.terminal.text import VisibleFormatter, guard_terminal
 
-#: Packages that say more than anybody wants to know.
-_CHATTY: Final = ("aiokafka", "faust", "mode", "asyncio")
-#: Seconds in which one of them says the same thing once.
-_SAID_ONCE_IN: Final = 10.0
-#: How many things are remembered; some put the message together before they log it.
+#: Packages that log too much.
+_VERBOSE: Final = ("aiokafka", "faust", "mode", "asyncio")
+#: Seconds in which each of them may log the same message once.
+_ONCE_IN: Final = 10.0
+#: How many messages are remembered; some packages format a message before they log it.
 _REMEMBERED: Final = 1_000
 
 
 class LogRateLimiter(logging.Filter):
-    """Lets chatty packages say a thing once in a while, and then how often they wanted to.
+    """Limits how often a package may log the same message, and counts the dropped ones.
 
     Without a broker aiokafka alone writes some forty lines a second.
 
     Args:
         packages: Whose messages; those of others all pass.
-        once_in: Seconds.
-        clock: Seconds that only go up.
+        once_in: Seconds in which a message passes once.
+        clock: A monotonic clock in seconds.
     """
 
     def __init__(
         self,
-        packages: tuple[str, ...] = _CHATTY,
-        once_in: float = _SAID_ONCE_IN,
+        packages: tuple[str, ...] = _VERBOSE,
+        once_in: float = _ONCE_IN,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
         self._packages = packages
         self._once_in = once_in
         self._clock = clock
-        #: Per logger and message, before its arguments: when it was let through, and how often
-        #: it was held back since.
-        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+        #: Per logger and message, before its arguments: when it last passed, and how often it was
+        #: dropped since.
+        self._seen: dict[tuple[str, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether a record is to be written; may add to its message."""
@@ -57,13 +57,13 @@ class LogRateLimiter(logging.Filter):
             return True
         key = (record.name, str(record.msg))
         now = self._clock()
-        at, held_back = self._said.pop(key, (-self._once_in, 0))
+        at, held_back = self._seen.pop(key, (-self._once_in, 0))
         if now - at < self._once_in:
-            self._said[key] = (at, held_back + 1)
+            self._seen[key] = (at, held_back + 1)
             return False
-        self._said[key] = (now, 0)
-        if len(self._said) > _REMEMBERED:
-            del self._said[next(iter(self._said))]
+        self._seen[key] = (now, 0)
+        if len(self._seen) > _REMEMBERED:
+            del self._seen[next(iter(self._seen))]
         if held_back:
             record.msg = f"{record.msg} ({held_back} more like this in {now - at:.0f} s)"
         return True
@@ -77,26 +77,27 @@ def set_up_logging(settings: Settings) -> None:
     handler.addFilter(LogRateLimiter())
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
     guard_terminal()
-    for chatty in _CHATTY:
+    for chatty in _VERBOSE:
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.root.level))
 
 
 def end_with_parent(stop: asyncio.Event) -> None:
-    """Set `stop` when standard input ends: the parent that held its other end is gone.
+    """Set `stop` when standard input ends: the parent that had its other end has ended.
 
-    It works wherever pipes do, and when the parent was killed with SIGKILL. Until then the parent
-    is told that this process is alive.
+    It works wherever pipes do, also when the parent was killed with SIGKILL. Until then this
+    process sends heartbeats to the parent.
     """
     keep_saying_alive()
     stop_without_input(stop)
 
 
 def stop_without_input(stop: asyncio.Event) -> None:
-    """Set `stop` when standard input ends; nothing is said on standard output."""
+    """Set `stop` when standard input ends, without heartbeats on standard output."""
     loop = asyncio.get_running_loop()
 
     def read() -> None:
-        # Not through sys.stdin: its lock, held here, breaks the interpreter's end.
+        # Not through sys.stdin: a thread that waits with its lock breaks the interpreter's
+        # shutdown.
         while os.read(0, 4096):
             pass
         loop.call_soon_threadsafe(stop.set)
@@ -107,8 +108,8 @@ def stop_without_input(stop: asyncio.Event) -> None:
 def child_environment(settings: Settings) -> dict[str, str]:
     """Return the environment in which this service's processes are started as modules.
 
-    In a checkout they lie beside the package; in an installed wheel inside of it, so that nothing
-    as generic as `services` becomes a top-level import name of the user's environment.
+    In a checkout they are beside the package, in an installed wheel inside of it, so that nothing
+    as generic as `services` becomes a top-level import name in the user's environment.
     """
     package = Path(__file__).resolve().parents[1]
     bundled = package / "_processes"
@@ -139,7 +140,7 @@ _SETTINGS_OF_BROKER: Final = ("topic", "dead_topic", "partitions")
 
 
 def broker_environment(settings: Settings) -> dict[str, str]:
-    """Return the environment of the local Kafka: none of the secrets that ours may hold."""
+    """Return the environment of the local Kafka, without the secrets in ours."""
     inherited = child_environment(settings)
     wanted = {f"{ENV_PREFIX}{name.upper()}" for name in _SETTINGS_OF_BROKER}
     return {
@@ -153,7 +154,7 @@ def run_in_foreground(module: str, arguments: Sequence[str], settings: Settings)
     """Run one of this service's modules as a process, and wait for its end.
 
     It has our standard output and error; SIGINT and SIGTERM are passed on to it, and it ends when
-    we do, whatever ends us (`--with-parent` is added).
+    we do, also when we are killed (`--with-parent` is added).
 
     Args:
         module: What `python -m` runs.
@@ -161,13 +162,13 @@ def run_in_foreground(module: str, arguments: Sequence[str], settings: Settings)
         settings: Its settings.
 
     Returns:
-        Its exit status; 128 and the signal's number where a signal ended it.
+        Its exit status; 128 plus the signal's number where a signal ended it.
     """
     process = subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", module, *arguments, "--with-parent"],
         stdin=subprocess.PIPE,
         env=child_environment(settings),
-        # A Ctrl-C on the terminal is ours to pass on, once.
+        # We pass a Ctrl-C on the terminal on, once.
         start_new_session=True,
     )
     before = {

@@ -1,11 +1,11 @@
 """The processes of a local service: started in order, watched, started again, stopped in order.
 
-A child says `ready ...` on its standard output once it works, `alive` as long as its event loop
-turns, and ends when its standard input does: so none outlives this process, not even when it is
-killed. What it says on standard error goes through a pipe into a log that turns over.
+A child prints `ready ...` on its standard output once it works, `alive` as long as its event loop
+runs, and ends when its standard input does: so none outlives this process, even when it is killed.
+Its standard error goes through a pipe into a rotating log.
 
 Nothing that can happen to a child ends the loop that starts it again: not a process that can't be
-started, nor a log that can't be written. A child that has gone silent is ended and started again.
+started, nor a log that can't be written. A child without heartbeats is ended and started again.
 """
 
 from __future__ import annotations
@@ -28,16 +28,15 @@ from jobtrail.processes.process_states import End, ProcessState, State, now
 
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 30.0
-#: A child that lived this long was healthy: its next fall is not the same one again.
+#: A child that ran this long was healthy: its next end starts the pauses from the shortest.
 _HEALTHY_AFTER: Final = 60.0
-#: Seconds that a child has for its first word: loading its code takes seconds, more where many
-#: start at once.
-_FIRST_WORD_WITHIN: Final = 120.0
-#: How often in `hung_after` a child is looked at.
-_LOOKS: Final = 10
+#: Seconds for a child's first line: loading its code takes seconds, more where many start at once.
+_FIRST_LINE_WITHIN: Final = 120.0
+#: How often in `hung_after` a child is checked.
+_CHECKS: Final = 10
 #: Bytes of standard output or error that are taken at a time.
 _CHUNK: Final = 64 * 1024
-#: Seconds after a child's end in which its last words have to be here; somebody else may hold the
+#: Seconds after a child's end within which its output has to arrive; another process may have the
 #: other end of its pipes.
 _LAST_WORDS_WITHIN: Final = 2.0
 
@@ -53,7 +52,7 @@ class Child:
         name: For messages and the log's file name.
         module: What `python -m` runs.
         arguments: Its arguments; `--with-parent` is added.
-        environment: Its whole environment.
+        environment: Its complete environment.
         log: Where its standard error goes; None: to ours.
         hung_after: Seconds of silence after which it is ended.
         changed: Called when `state` has changed.
@@ -72,7 +71,7 @@ class Child:
         self.name = name
         #: May be changed between two starts, as for a port that was free to choose.
         self.arguments = list(arguments)
-        #: What is to be said of it to those outside.
+        #: Its state, for other commands.
         self.state = ProcessState(name)
         self._module = module
         #: May be changed likewise.
@@ -86,7 +85,7 @@ class Child:
         self._ready: asyncio.Future[str] | None = None
         self._stopping = False
         self._hung = False
-        #: Words that were heard of the process that runs.
+        #: Lines received from the running process.
         self._heard = 0
         self._task: asyncio.Task[None] | None = None
 
@@ -94,7 +93,7 @@ class Child:
         """Start it and wait until it is ready.
 
         Returns:
-            What it said behind `ready`.
+            What it printed after `ready`.
 
         Raises:
             ChildFailed: It could not be started or ended before that; why is in the message.
@@ -116,8 +115,8 @@ class Child:
             try:
                 reason = await self._run_once()
             except Exception as error:
-                # No descriptor, no memory, no room: each may pass. And whatever else it is, a
-                # child that is not watched any more would be worse.
+                # No descriptor, memory or disk space: each may be temporary. For any other error,
+                # too, a child that is no longer supervised would be worse.
                 reason = f"it can't be run: {error!r}"
                 await self._end_now()
             if self._stopping:
@@ -134,7 +133,7 @@ class Child:
             self._set(self.state, restarts=self.state.restarts + 1)
 
     async def _run_once(self) -> str:
-        """Run it to its end; return in words how it ended."""
+        """Run it to its end; return a text about how it ended."""
         self._heard, self._hung = 0, False
         self._log.begin()
         self._set(self.state, "starting", started_at=now())
@@ -148,7 +147,7 @@ class Child:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE if self._log.piped else None,
             env=self.environment,
-            # A Ctrl-C on the terminal is ours to pass on, in order.
+            # We pass a Ctrl-C on the terminal on, in order.
             start_new_session=True,
         )
         self._process = process
@@ -169,15 +168,15 @@ class Child:
         return _in_words(status)
 
     async def _listen(self, output: asyncio.StreamReader | None) -> None:
-        """Take in the words of its standard output, a line each."""
+        """Process the lines of its standard output."""
         assert output is not None
         line = b""
         while chunk := await output.read(_CHUNK):
             self._heard += 1
-            *whole, line = (line + chunk).split(b"\n")
-            # What has no end of line is no word of ours.
+            *complete, line = (line + chunk).split(b"\n")
+            # Output without an end of line is none of our messages.
             line = line[-_CHUNK:]
-            for text in whole:
+            for text in complete:
                 word, _, rest = text.decode(errors="replace").strip().partition(" ")
                 if word == "ready":
                     self._set(self.state, "ready")
@@ -188,7 +187,7 @@ class Child:
         """Copy its standard error into its log."""
         while True:
             chunk = b""
-            # A log that failed is tried again also while the child has nothing to say.
+            # A failed log is retried also while the child writes nothing.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TRY_AGAIN_AFTER if self._log.fault else None):
                     chunk = await errors.read(_CHUNK)
@@ -201,19 +200,19 @@ class Child:
                 self._set(self.state, log_fault=self._log.fault)
 
     async def _end_if_hung(self, process: asyncio.subprocess.Process) -> None:
-        """End the process when it says nothing any more.
+        """End the process when its heartbeats stop.
 
-        Its silence is counted in our own looks: where all stood still, as while a laptop sleeps,
-        nobody is to blame.
+        Silence is counted in our own checks, not by the clock: while a laptop sleeps there are
+        none.
         """
-        look = self._hung_after / _LOOKS
+        pause = self._hung_after / _CHECKS
         silent, heard = 0.0, 0
         while True:
-            await asyncio.sleep(look)
-            silent = silent + look if self._heard == heard else 0.0
+            await asyncio.sleep(pause)
+            silent = silent + pause if self._heard == heard else 0.0
             heard = self._heard
-            bound = self._hung_after if heard else max(self._hung_after, _FIRST_WORD_WITHIN)
-            # One that is told to stop has a bound of its own, and may say nothing until then.
+            bound = self._hung_after if heard else max(self._hung_after, _FIRST_LINE_WITHIN)
+            # A process that is being stopped has its own timeout, and may be silent until then.
             if silent >= bound and not self._stopping:
                 self._hung = True
                 with contextlib.suppress(ProcessLookupError):
@@ -253,7 +252,7 @@ class Child:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        # It may have been started just then.
+        # It may have been started in between.
         await self._end_now()
         self._log.close()
         if self._ready is not None and self._ready.done() and not self._ready.cancelled():

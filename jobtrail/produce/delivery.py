@@ -1,10 +1,10 @@
 """Delivering records to the log: idempotent, acknowledged by all replicas, in bounded time.
 
-It works again by itself once Kafka does. aiokafka's producer needs guards for that.
-Without a broker its sends may never return (aiokafka #1101), so every record has a deadline of our
-own. A batch that expired or was refused burns a sequence number and leaves its partition broken for
-good (aiokafka #1017), so the first record that fails ends the producer, and the next one makes
-another.
+Delivery resumes by itself once Kafka is back. aiokafka's producer needs guards for that.
+
+Without a broker its sends may never return (aiokafka #1101), so every record has its own deadline.
+A batch that expired or was refused burns a sequence number and leaves its partition broken for good
+(aiokafka #1017), so the first record that fails ends the producer, and the next one makes another.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from jobtrail.core.partitions import partition_of
 from jobtrail.log.kafka import kafka_security, stop_client
 from jobtrail.settings import Settings
 
-#: Records under way at a time: at 330 bytes about 10 MiB together with their futures. A larger one
-#: counts for as many as it has this many bytes, so that all of them together have 80 MiB at most.
+#: The most records in flight: at 330 bytes each about 10 MiB with their futures. A larger record
+#: counts as several, so that all of them together take 80 MiB at most.
 MAX_UNDER_WAY: Final = 10_000
 _PLACE: Final = 8 * 1024
 _BATCH_BYTES: Final = 256 * 1024
 #: Seconds that a batch waits for more records, and after which a partition counts as quiet.
 _LINGER: Final = 0.005
 _QUIET: Final = 0.05
-#: Seconds between two attempts to connect, and between two looks at the oldest record's deadline.
+#: Seconds between two attempts to connect, and between two checks of the oldest deadline.
 _CONNECT_PAUSE: Final = 0.25
 _LOOK: Final = 0.25
 
@@ -44,32 +44,32 @@ class Delivered(NamedTuple):
     offset: int
 
 
-class _Record(NamedTuple):
-    """A record that is under way."""
+class _PendingRecord(NamedTuple):
+    """A record in flight."""
 
     delivered: asyncio.Future[Delivered]
     deadline: float
-    #: That it takes of the room.
+    #: The capacity that it takes.
     places: int
 
 
-#: Is told of a batch: its producer, its records, and its future.
-_Done = Callable[[Any, list[_Record], "asyncio.Future[Any]"], None]
+#: Called with each batch that is sent: its producer, its records, and its future.
+_OnBatch = Callable[[Any, list[_PendingRecord], "asyncio.Future[Any]"], None]
 
 
-class _Room:
-    """Room for what is under way, given in the order in which it was asked for.
+class _CapacityQueue:
+    """The capacity for records in flight, granted in the order of the requests.
 
-    A semaphore would do the same, but looks through all that wait for each that gives up; here the
-    one that asked first also gives up first.
+    `asyncio.Semaphore` does that too, but searches all waiters for each one that times out; here
+    the first waiter is also the first to time out.
     """
 
     def __init__(self, places: int) -> None:
         self._free = places
         self._waiting: deque[tuple[float, int, asyncio.Future[None]]] = deque()
 
-    async def take(self, places: int, deadline: float) -> None:
-        """Take places; TimeoutError where there are not as many by a time of the loop's clock."""
+    async def acquire(self, places: int, deadline: float) -> None:
+        """Take places; TimeoutError where they are not free by a deadline on the loop's clock."""
         if self._free >= places and not self._waiting:
             self._free -= places
             return
@@ -79,11 +79,11 @@ class _Room:
             await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled() and future.exception() is None:
-                self.give_back(places)
+                self.release(places)
             raise
 
-    def give_back(self, places: int) -> None:
-        """Give places to those who have waited longest."""
+    def release(self, places: int) -> None:
+        """Return places, to those that have waited longest."""
         self._free += places
         while self._waiting:
             _deadline, wanted, future = self._waiting[0]
@@ -95,7 +95,7 @@ class _Room:
             self._waiting.popleft()
 
     def expire(self, now: float) -> None:
-        """Let those give up whose time is over."""
+        """Time out the waiters whose deadline has passed."""
         while self._waiting and (self._waiting[0][0] <= now or self._waiting[0][2].done()):
             future = self._waiting.popleft()[2]
             if not future.done():
@@ -112,37 +112,37 @@ class _PartitionBatcher:
         producer: Of aiokafka.
         topic: Where to.
         partition: Which.
-        done: Is told of every batch: the producer, its records, and its future.
+        done: Called with every batch: the producer, its records, and its future.
     """
 
-    def __init__(self, producer: Any, topic: str, partition: int, done: _Done) -> None:
+    def __init__(self, producer: Any, topic: str, partition: int, done: _OnBatch) -> None:
         self._producer = producer
         self._topic = topic
         self._partition = partition
         self._done = done
         self._loop = asyncio.get_running_loop()
         self._builder: Any = None
-        self._records: list[_Record] = []
-        self._full: deque[tuple[Any, list[_Record]]] = deque()
+        self._records: list[_PendingRecord] = []
+        self._full: deque[tuple[Any, list[_PendingRecord]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._sending: asyncio.Task[None] | None = None
         self._quiet_since = 0.0
 
-    def add(self, key: bytes, value: bytes, record: _Record) -> None:
-        """Take in a record."""
+    def add(self, key: bytes, value: bytes, record: _PendingRecord) -> None:
+        """Add a record to the open batch."""
         if self._builder is not None:
             if self._builder.append(timestamp=None, key=key, value=value) is not None:
                 self._records.append(record)
                 return
-            self._go()
+            self._dispatch()
         self._builder = self._producer.create_batch()
         self._builder.append(timestamp=None, key=key, value=value)
         self._records.append(record)
         quiet = self._sending is None and self._loop.time() - self._quiet_since > _QUIET
-        self._timer = self._loop.call_later(0 if quiet else _LINGER, self._go)
+        self._timer = self._loop.call_later(0 if quiet else _LINGER, self._dispatch)
 
-    def _go(self) -> None:
-        """Send the batch behind those that are waiting."""
+    def _dispatch(self) -> None:
+        """Send the open batch after those that are waiting."""
         if self._timer is not None:
             self._timer.cancel()
         self._full.append((self._builder, self._records))
@@ -155,12 +155,12 @@ class _PartitionBatcher:
             while self._full:
                 builder, records = self._full.popleft()
                 try:
-                    # Waits until the one before it is under way.
+                    # Waits until the one before it was sent.
                     sent = await self._producer.send_batch(
                         builder, self._topic, partition=self._partition
                     )
                 except Exception as error:
-                    # Whatever it is, the batch is not on its way.
+                    # Any error means that the batch was not sent.
                     sent = self._loop.create_future()
                     sent.set_exception(error)
                 sent.add_done_callback(partial(self._done, self._producer, records))
@@ -188,8 +188,8 @@ class Delivery:
         self._settings = settings
         self._topic = settings.topic
         self._within = within
-        self._room = _Room(MAX_UNDER_WAY)
-        self._under_way: deque[_Record] = deque()
+        self._capacity = _CapacityQueue(MAX_UNDER_WAY)
+        self._under_way: deque[_PendingRecord] = deque()
         self._producer: Any = None
         self._lanes: list[_PartitionBatcher] = []
         self._connecting: asyncio.Task[None] | None = None
@@ -197,10 +197,10 @@ class Delivery:
         self._stopping: set[asyncio.Task[None]] = set()
 
     async def open(self, within: float | None = None) -> None:
-        """Connect, so that the first record need not.
+        """Connect, so that the first record does not wait for it.
 
         Args:
-            within: Seconds for that; None for those of a record.
+            within: Timeout in seconds; None: that of a record.
 
         Raises:
             LogUnavailable: Kafka did not answer in time.
@@ -212,7 +212,7 @@ class Delivery:
             raise self.not_sent("Kafka did not answer in time.") from None
 
     async def close(self) -> None:
-        """Let go of Kafka. What is under way is given up: it may or may not arrive."""
+        """Disconnect. Records in flight are given up: they may or may not arrive."""
         for task in (self._connecting, self._looking):
             if task is not None:
                 task.cancel()
@@ -223,7 +223,7 @@ class Delivery:
             await asyncio.wait(self._stopping)
 
     async def send(self, job_id: str, value: bytes) -> asyncio.Future[Delivered]:
-        """Hand over one record; waits only while too many are under way.
+        """Send one record; waits only while too many are in flight.
 
         Args:
             job_id: The record's key.
@@ -233,23 +233,23 @@ class Delivery:
             Where it went, once Kafka has it. It fails with LogUnavailable; don't cancel it.
 
         Raises:
-            LogUnavailable: There was no room or no connection in time: it was not sent.
+            LogUnavailable: There was no capacity or no connection in time: it was not sent.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._within
         self._watch()
         try:
             places = 1 + len(value) // _PLACE
-            await self._room.take(places, deadline)
+            await self._capacity.acquire(places, deadline)
             try:
                 if self._producer is None:
                     async with asyncio.timeout_at(deadline):
                         await self._connected()
-                record = _Record(loop.create_future(), deadline, places)
+                record = _PendingRecord(loop.create_future(), deadline, places)
                 lane = self._lanes[partition_of(job_id, len(self._lanes))]
                 lane.add(job_id.encode(), value, record)
             except BaseException:
-                self._room.give_back(places)
+                self._capacity.release(places)
                 raise
         except TimeoutError:
             raise self.not_sent("Kafka did not take the event in time.") from None
@@ -257,7 +257,7 @@ class Delivery:
         return record.delivered
 
     async def settle(self) -> None:
-        """Wait until nothing is under way: all of it is acknowledged or has failed."""
+        """Wait until nothing is in flight: every record is acknowledged or has failed."""
         waiting = [r.delivered for r in self._under_way if not r.delivered.done()]
         if waiting:
             await asyncio.wait(waiting)
@@ -265,19 +265,19 @@ class Delivery:
     def _done(
         self,
         producer: Any,
-        records: list[_Record],
+        records: list[_PendingRecord],
         sent: asyncio.Future[Any],
     ) -> None:
-        """Tell those who sent the records of a batch what became of it."""
+        """Resolve the futures of a batch's records."""
         error = None if sent.cancelled() else sent.exception()
         if sent.cancelled() or error is not None:
             self._break(repr(error or "cancelled"), producer)
             return
         batch = sent.result()
         for offset, record in enumerate(records, batch.offset):
-            # One that was given up before was told that nobody knows.
+            # A record that was given up before has failed already, with an unknown outcome.
             if not record.delivered.done():
-                self._room.give_back(record.places)
+                self._capacity.release(record.places)
                 record.delivered.set_result(Delivered(batch.partition, offset))
         while self._under_way and self._under_way[0].delivered.done():
             self._under_way.popleft()
@@ -316,10 +316,10 @@ class Delivery:
             except (KafkaError, OSError, TimeoutError):
                 await stop_client(producer)
             except BaseException:
-                # Nobody would stop it later.
+                # Nothing would stop it later.
                 await stop_client(producer)
                 raise
-            # A broker that is being started anew is there in seconds.
+            # A broker that restarts is back within seconds.
             await asyncio.sleep(_CONNECT_PAUSE)
         self._lanes = [
             _PartitionBatcher(producer, self._topic, partition, self._done)
@@ -335,18 +335,18 @@ class Delivery:
         clock = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(_LOOK)
-            self._room.expire(clock())
+            self._capacity.expire(clock())
             while self._under_way and self._under_way[0].delivered.done():
                 self._under_way.popleft()
             if self._under_way and clock() >= self._under_way[0].deadline:
                 self._break(f"no acknowledgement within {self._within:.0f} s")
 
     def _break(self, why: str, producer: Any = None) -> None:
-        """Give up a producer and all that it has under way; the next record makes another.
+        """Give up a producer and its records in flight; the next record makes another producer.
 
         Args:
-            why: What is said of the records.
-            producer: Which; one that is given up already changes nothing. None for the current.
+            why: The error text for the records.
+            producer: Which; no effect for one that was given up already. None for the current.
         """
         if self._producer is None or (producer is not None and producer is not self._producer):
             return
@@ -355,7 +355,7 @@ class Delivery:
             lane.close()
         for record in self._under_way:
             if not record.delivered.done():
-                self._room.give_back(record.places)
+                self._capacity.release(record.places)
                 _fail(record.delivered, self._unknown(why))
         self._under_way.clear()
         stopping = asyncio.create_task(stop_client(broken))
@@ -384,5 +384,5 @@ class Delivery:
 
 def _fail(future: asyncio.Future[Delivered], error: LogUnavailable) -> None:
     future.set_exception(error)
-    # Who has given up on it need not be told by asyncio.
+    # Marks the exception as retrieved: asyncio would log it where nobody awaits the future.
     future.exception()

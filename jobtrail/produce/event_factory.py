@@ -1,4 +1,4 @@
-"""Making events: what is left out is filled in, and what a producer gives becomes JSON."""
+"""Making events: defaults are filled in, and values become JSON."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from jobtrail.core.readable import json_of
 
 
 class Envelope(TypedDict, total=False):
-    """What any event may be given."""
+    """The optional arguments of every event."""
 
-    #: Of the job, from 0; left out, the job's current one.
+    #: The job's attempt, from 0; by default its current one.
     attempt: int
     #: Merged into the job's.
     tags: Mapping[str, str]
-    #: When it happened, with an offset; left out, now.
+    #: When it happened, with a UTC offset; by default now.
     time: datetime
-    #: Left out, one that no other event has. The same id again changes nothing.
+    #: By default a unique one. An event with the same id again changes nothing.
     event_id: str
 
 
@@ -31,7 +31,7 @@ class EventMaker:
     """Makes events of one source.
 
     Args:
-        source: Who they are from, as CloudEvents has it: `//billing/worker-7`.
+        source: The sender, as a CloudEvents source: `//billing/worker-7`.
     """
 
     def __init__(self, source: str) -> None:
@@ -50,13 +50,13 @@ class EventMaker:
         viewers: Iterable[str] = (),
         **envelope: Unpack[Envelope],
     ) -> ev.Event:
-        """Say that a job exists.
+        """Make a `job.created` event.
 
         Args:
             job_id: The job.
-            job_type: What it is.
-            owner: Whose it is.
-            bulk_id: What it is a part of.
+            job_type: The job's type.
+            owner: The job's owner.
+            bulk_id: The bulk that it is part of.
             viewers: Who else may see it: `user:bob`, `group:stewards`.
             **envelope: See `Envelope`.
         """
@@ -69,7 +69,7 @@ class EventMaker:
     def active(
         self, job_id: str, *, worker: str | None = None, **envelope: Unpack[Envelope]
     ) -> ev.Event:
-        """Say that a worker took a job up.
+        """Make a `job.active` event: a worker started on the job.
 
         Args:
             job_id: The job.
@@ -87,7 +87,7 @@ class EventMaker:
         message: str | None = None,
         **envelope: Unpack[Envelope],
     ) -> ev.Event:
-        """Say how far a job is.
+        """Make a `job.progress` event.
 
         Args:
             job_id: The job.
@@ -107,12 +107,12 @@ class EventMaker:
         retry_at: datetime | None = None,
         **envelope: Unpack[Envelope],
     ) -> ev.Event:
-        """Say that an attempt failed and another is due.
+        """Make a `job.retry` event: the attempt failed, another is due.
 
         Args:
             job_id: The job.
-            error: Why, as JSON has it.
-            retry_at: When the next attempt is due, with an offset.
+            error: The reason, as JSON.
+            retry_at: When the next attempt is due, with a UTC offset.
             **envelope: See `Envelope`.
         """
         head, common = self._split(job_id, envelope)
@@ -122,11 +122,11 @@ class EventMaker:
     def completed(
         self, job_id: str, *, output: Any = None, **envelope: Unpack[Envelope]
     ) -> ev.Event:
-        """Say that a job ended well.
+        """Make a `job.completed` event.
 
         Args:
             job_id: The job.
-            output: What came of it, as JSON has it; 64 KiB at most.
+            output: The result, as JSON; 64 KiB at most.
             **envelope: See `Envelope`.
         """
         head, common = self._split(job_id, envelope)
@@ -140,12 +140,12 @@ class EventMaker:
         output: Any = None,
         **envelope: Unpack[Envelope],
     ) -> ev.Event:
-        """Say that a job ended badly.
+        """Make a `job.failed` event.
 
         Args:
             job_id: The job.
-            error: Why, as JSON has it; 64 KiB at most.
-            output: What it leaves.
+            error: The reason, as JSON; 64 KiB at most.
+            output: Its partial result, as JSON.
             **envelope: See `Envelope`.
         """
         head, common = self._split(job_id, envelope)
@@ -155,7 +155,7 @@ class EventMaker:
     def cancelled(
         self, job_id: str, *, reason: str | None = None, **envelope: Unpack[Envelope]
     ) -> ev.Event:
-        """Say that somebody ended a job.
+        """Make a `job.cancelled` event.
 
         Args:
             job_id: The job.
@@ -168,7 +168,7 @@ class EventMaker:
     def expired(
         self, job_id: str, *, reason: str | None = None, **envelope: Unpack[Envelope]
     ) -> ev.Event:
-        """Say that a job's time ran out.
+        """Make a `job.expired` event.
 
         Args:
             job_id: The job.
@@ -179,7 +179,7 @@ class EventMaker:
         return ev.Expired(**head, data=ev.ReasonData(reason=reason, **common))
 
     def _split(self, job_id: str, envelope: Envelope) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return what goes into the event itself, and into its data."""
+        """Return the fields of the event itself, and those of its data."""
         head = {
             "specversion": "1.0",
             "id": envelope.get("event_id") or f"{self._prefix}-{next(self._numbers)}",

@@ -1,4 +1,4 @@
-"""`JobProducer`: how a program tells what happens to its jobs, for asyncio.
+"""`JobProducer`: how a program reports what happens to its jobs, for asyncio.
 
 ```python
 async with JobProducer("//billing/worker-7") as producer:
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 #: Seconds in which an event is acknowledged or given up.
 WITHIN: Final = 8.0
-#: Events that are handed over at a time.
+#: Events that are queued before other tasks may run.
 _TURN: Final = 256
 #: The most characters of an exception's text that go into an event.
 _MESSAGE: Final = 4096
@@ -43,7 +43,7 @@ _HandOver = Callable[[str, bytes], Coroutine[Any, Any, asyncio.Future[Delivered]
 def _sending(
     make: Callable[Concatenate[EventMaker, _P], Event],
 ) -> Callable[Concatenate[JobProducer, _P], Coroutine[Any, Any, str]]:
-    """Return a method that makes an event as one that sends it."""
+    """Turn a method that makes an event into one that sends it."""
 
     @functools.wraps(make)
     async def send(self: JobProducer, /, *args: _P.args, **kwargs: _P.kwargs) -> str:
@@ -55,14 +55,15 @@ def _sending(
 class JobProducer:
     """Sends job events to the log. Use it as an async context manager.
 
-    Every event is checked before it is sent, as everybody who reads the log will, and waits until
-    Kafka has it: what is returned is its position, with which a read of the service sees it. What
-    Kafka does not acknowledge in time is raised as LogUnavailable; it says whether the event may
-    have arrived, and has it as `event`, to be sent again: twice changes nothing. When Kafka is
-    back, sending goes on by itself. At most 10,000 events are under way; others wait for room.
+    Every event is checked as readers of the log will check it, sent, and awaited until Kafka has
+    acknowledged it. The returned position makes a read of the service see the event. An event that
+    is not acknowledged in time raises LogUnavailable, which says whether it may have arrived
+    (`outcome_unknown`) and carries it (`event`) so that it can be sent again: a duplicate changes
+    nothing. When Kafka is back, sending resumes by itself. At most 10,000 events are in flight;
+    others wait.
 
     Args:
-        source: Who tells it, as CloudEvents has it: `//billing/worker-7`.
+        source: The sender, as a CloudEvents source: `//billing/worker-7`.
         bootstrap_servers: Kafka, `host:port[,host:port]`. None: `JOBTRAIL_BOOTSTRAP_SERVERS`, else
             the service that runs on this machine.
         settings: Everything else about Kafka; None for the environment's.
@@ -118,10 +119,10 @@ class JobProducer:
         """Send one event.
 
         Args:
-            event: From `events`, or put together by yourself.
+            event: From `events`, or built by the caller.
 
         Returns:
-            The position behind it.
+            The position after it.
 
         Raises:
             EventError: It is no valid event; nothing was sent.
@@ -130,16 +131,15 @@ class JobProducer:
         return await self._deliver(event, self._delivery.send)
 
     async def send_in_turn(self, event: Event) -> str:
-        """Send one event behind all that were given to this method before it.
+        """Send one event after all that were given to this method before it.
 
-        Calls that are under way at the same time keep the order in which they began, as those of
-        `send` need not.
+        Concurrent calls keep the order in which they began; those of `send` need not.
 
         Args:
             event: As for `send`.
 
         Returns:
-            The position behind it.
+            The position after it.
 
         Raises:
             EventError: It is no valid event; nothing was sent.
@@ -158,7 +158,7 @@ class JobProducer:
 
     async def _hand_over_in_turn(self, job_id: str, value: bytes) -> asyncio.Future[Delivered]:
         try:
-            # A lock wakes those who wait in their order, and lets nobody pass them.
+            # A lock wakes its waiters in their order, and nothing overtakes them.
             async with asyncio.timeout(self._within), self._turn:
                 return await self._delivery.send(job_id, value)
         except TimeoutError:
@@ -171,12 +171,12 @@ class JobProducer:
             events: Those of one job in their order.
 
         Returns:
-            The position behind all of them; empty where there were none.
+            The position after all of them; empty where there were none.
 
         Raises:
             EventError: One is no valid event; those before it were sent.
             LogUnavailable: Kafka did not acknowledge all of them in time. Send all of them again:
-                what is there already changes nothing.
+                duplicates change nothing.
         """
         position: dict[int, int] = {}
         failures: list[LogUnavailable] = []
@@ -196,7 +196,7 @@ class JobProducer:
                 if failures:
                     break
                 if number % _TURN == 0:
-                    # Handing over what there is room for lets nobody else run.
+                    # Without a wait for capacity no other task would run.
                     await asyncio.sleep(0)
                 sent = await self._delivery.send(event.subject, _checked(event))
                 under_way.add(sent)
@@ -221,10 +221,10 @@ class JobProducer:
         """Return a job that is run as the body of an `async with`.
 
         Args:
-            job_type: What it is.
-            owner: Whose it is.
-            job_id: None for one that no other job has.
-            bulk_id: What it is a part of.
+            job_type: The job's type.
+            owner: The job's owner.
+            job_id: None for a new unique one.
+            bulk_id: The bulk that it is part of.
             viewers: Who else may see it: `user:bob`, `group:stewards`.
             worker: Who runs it.
         """
@@ -250,15 +250,15 @@ class RunningJob:
         self._created = created
         self._worker = worker
         self.id = created.subject
-        #: What came of the job, as JSON has it: set it before the body ends.
+        #: The job's result, as JSON: set it before the body ends.
         self.output: Any = None
 
     async def progress(self, progress: float | None = None, message: str | None = None) -> str:
-        """Say how far the job is, 0 to 1; return the position."""
+        """Report the job's progress, 0 to 1; return the position."""
         return await self._producer.progress(self.id, progress, message=message)
 
     async def __aenter__(self) -> Self:
-        """Say that the job exists and is under way."""
+        """Send `job.created` and `job.active`."""
         active = self._producer.events.active(self.id, worker=self._worker)
         await self._producer.send_all([self._created, active])
         return self
@@ -269,7 +269,7 @@ class RunningJob:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Say how the job ended."""
+        """Send how the job ended."""
         if error is None:
             await self._producer.completed(self.id, output=self.output)
             return
@@ -280,12 +280,12 @@ class RunningJob:
             else:
                 await self._producer.cancelled(self.id, reason=type(error).__name__)
         except LogUnavailable as unsaid:
-            # The body's own error says more.
+            # The body's own error matters more.
             error.add_note(f"The log does not know how job {self.id} ended: {unsaid}")
 
 
 def _checked(event: Event) -> bytes:
-    """Return an event as it goes into the log, where everybody will be able to read it."""
+    """Encode an event after checking that every reader of the log can decode it."""
     value = encode(event)
     trace = current_trace()
     if trace is not None:

@@ -1,4 +1,4 @@
-"""Writing files of events to the log: all of it, or an error that says so."""
+"""Writing files of events to the log: completely, or with an error."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from jobtrail.core.errors import LogUnavailable
 from jobtrail.produce.delivery import Delivered, Delivery
 from jobtrail.settings import Settings
 
-#: Seconds that Kafka has to be there at the start.
+#: Seconds within which Kafka has to answer at the start.
 _START_WITHIN: Final = 15.0
 
 
 class LogWriter:
-    """Appends events to the log and knows the position behind what was acknowledged.
+    """Appends events to the log and tracks the position after the acknowledged ones.
 
     Use it as an async context manager. The first event that is not acknowledged ends it.
 
@@ -31,7 +31,7 @@ class LogWriter:
         self._failure: LogUnavailable | None = None
         #: Events acknowledged so far.
         self.acknowledged = 0
-        #: Per partition the offset behind the last acknowledged event.
+        #: Per partition the offset after the last acknowledged event.
         self.position: dict[int, int] = {}
 
     async def __aenter__(self) -> Self:
@@ -59,7 +59,7 @@ class LogWriter:
     async def append(
         self, job_id: str, value: bytes, acknowledged: Callable[[], None] | None = None
     ) -> asyncio.Future[Delivered]:
-        """Send one event; waits only while too many are under way.
+        """Send one event; waits only while too many are in flight.
 
         Args:
             job_id: The record's key.
@@ -89,9 +89,9 @@ class LogWriter:
 
     def _took(self, place: Delivered) -> None:
         self.acknowledged += 1
-        behind = place.offset + 1
-        if behind > self.position.get(place.partition, 0):
-            self.position[place.partition] = behind
+        next_offset = place.offset + 1
+        if next_offset > self.position.get(place.partition, 0):
+            self.position[place.partition] = next_offset
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

@@ -1,4 +1,4 @@
-"""`SyncJobProducer`: the producer's synchronous face, for scripts, Django and Celery.
+"""`SyncJobProducer`: the producer's synchronous interface, for scripts, Django and Celery.
 
 ```python
 with SyncJobProducer("//billing/worker-7") as producer:
@@ -28,11 +28,11 @@ class SyncJobProducer(SyncFacade[JobProducer]):
     """Sends job events from code that is not asynchronous; thread-safe.
 
     The methods are those of `JobProducer`, with the same arguments; each blocks until Kafka has the
-    event. It connects at its first use, and anew in a process that was forked since, so it may be
-    made where a module is loaded. Use it as a context manager, or `close` it at the end.
+    event. It connects at its first use, and again in a forked process, so it may be made at module
+    level. Use it as a context manager, or `close` it at the end.
 
     Args:
-        source: Who tells it, as CloudEvents has it: `//billing/worker-7`.
+        source: The sender, as a CloudEvents source: `//billing/worker-7`.
         bootstrap_servers: Kafka, `host:port[,host:port]`. None: `JOBTRAIL_BOOTSTRAP_SERVERS`, else
             the service that runs on this machine.
         settings: Everything else about Kafka; None for the environment's.
@@ -72,15 +72,15 @@ class SyncJobProducer(SyncFacade[JobProducer]):
     send_all = blocking(JobProducer.send_all)
 
     def submit(self, event: Event) -> concurrent.futures.Future[str]:
-        """Hand over one event without waiting, not even for a connection.
+        """Queue one event without waiting, not even for a connection.
 
         Events that are submitted by one thread are in the log in that order.
 
         Args:
-            event: From `events`, or put together by yourself.
+            event: From `events`, or built by the caller.
 
         Returns:
-            The position behind it, once Kafka has it. It fails as `send` does.
+            The position after it, once Kafka has it. It fails as `send` does.
 
         Raises:
             NotRunning: No Kafka is named, and no service runs on this machine.
@@ -156,7 +156,7 @@ class SyncRunningJob:
 
     @property
     def output(self) -> Any:
-        """What came of the job, as JSON has it: set it before the body ends."""
+        """The job's result, as JSON: set it before the body ends."""
         return self._running.output
 
     @output.setter
@@ -164,11 +164,11 @@ class SyncRunningJob:
         self._running.output = output
 
     def progress(self, progress: float | None = None, message: str | None = None) -> str:
-        """Say how far the job is, 0 to 1; return the position."""
+        """Report the job's progress, 0 to 1; return the position."""
         return self._producer._run(lambda _: self._running.progress(progress, message))
 
     def __enter__(self) -> Self:
-        """Say that the job exists and is under way."""
+        """Send `job.created` and `job.active`."""
         self._producer._run(lambda _: self._running.__aenter__())
         return self
 
@@ -178,5 +178,5 @@ class SyncRunningJob:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Say how the job ended."""
+        """Send how the job ended."""
         self._producer._run(lambda _: self._running.__aexit__(kind, error, trace))

@@ -200,7 +200,7 @@ class Spool:
         if not self._held:
             return
         if self._writer is None:
-            # The table closes it, or whoever forgets the table.
+            # The table closes it, or its last reference goes.
             self._file = tempfile.TemporaryFile(prefix="jobtrail-", dir=self._folder)  # noqa: SIM115
             self._writer = pa.ipc.new_stream(self._file, self.schema)
         for batch in _joined(self._held):
@@ -248,7 +248,7 @@ def _joined(batches: list[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 class _Reader(io.RawIOBase):
-    """Reads a file from its beginning, whoever else reads it at the same time."""
+    """Reads a file from its beginning, independently of other readers."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()

@@ -56,7 +56,7 @@ class Grid:
         self.table.add_row(*map(_safe, cells), style=style)
 
     def align_right(self, *columns: int) -> None:
-        """Have columns end at one line, counted from 0."""
+        """Align columns, counted from 0, to the right."""
         for column in columns:
             self.table.columns[column].justify = "right"
 
@@ -70,7 +70,7 @@ class Screen:
 
     Args:
         wrap: Whether long lines are left to the terminal to break.
-        file: Another place to write to, without colours.
+        file: Another file to write to, without colours.
         width: Its columns.
     """
 

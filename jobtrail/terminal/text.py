@@ -1,9 +1,9 @@
-"""Text of others on a terminal: the one door through which everything is printed.
+"""Everything is printed through this module, which makes text from outside safe for terminals.
 
-A terminal takes some characters for commands: it changes its title, writes to the clipboard, moves
-back over what it has shown. Others turn the order of a line round, or can't be seen. Events,
-records, servers and logs may hold any of them, and who looks at a job must not be fooled by who
-wrote it. So whatever is printed goes through here, ours too, and such characters are shown as
+A terminal interprets some characters as commands: it changes its title, writes to the clipboard,
+overwrites earlier output. Other characters reverse the order of a line, or are invisible. Events,
+records, servers and logs may contain any of them, and the author of a job must not be able to
+deceive its readers. So all output, ours too, goes through here, and such characters are shown as
 escapes.
 
 JSON stays the same JSON: there the same characters get JSON's own escapes.
@@ -30,7 +30,7 @@ _SHORT: Final = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
 def visible(text: str) -> str:
-    r"""Return a text as it may go to a terminal, as one line.
+    r"""Return a text, safe for a terminal, as one line.
 
     Controls (C0, DEL, C1), characters that change the direction of writing, others that can't be
     seen, and halves of surrogate pairs become escapes: `\x1b`, `\u202e`, `\n`.
@@ -46,14 +46,14 @@ def visible_lines(text: str) -> str:
 
 
 def visible_json(content: bytes) -> bytes:
-    """Return the same JSON, in which nothing is a command to a terminal.
+    """Return the same JSON, safe for a terminal.
 
     Args:
         content: One value or several, in UTF-8.
     """
     if content.isascii() and b"\x7f" not in content and b"\r" not in content:
         return content
-    # Outside of texts JSON has no such characters but a carriage return, which means nothing.
+    # Outside of strings JSON has no such character except a carriage return, which means nothing.
     text = content.decode("utf-8", "surrogatepass").replace("\r", " ")
     if all(map(_is_seen, text.replace("\n", "").replace("\t", ""))):
         return text.encode()
@@ -89,7 +89,7 @@ def out_json(content: bytes) -> None:
 
 
 def out_json_lines(lines: Iterable[bytes]) -> None:
-    """Print JSON on standard output, of which each piece ends its line itself."""
+    """Print JSON on standard output; each piece has its own line end."""
     sys.stdout.buffer.writelines(map(visible_json, lines))
     sys.stdout.buffer.flush()
 
@@ -100,17 +100,17 @@ def err(line: str) -> None:
 
 
 def err_part(text: str) -> None:
-    """Pass on a part of what another process prints on its standard error, in lines of its own."""
+    """Print a part of another process's standard error, on lines of its own."""
     sys.stderr.write(visible_lines(text))
     sys.stderr.flush()
 
 
 def complain(error: object, before: str = "") -> None:
-    """Print an error on standard error; further lines of it are indented, so that none looks new.
+    """Print an error on standard error, its further lines indented, so that none looks new.
 
     Args:
         error: What went wrong.
-        before: What stands before it, such as `error: `.
+        before: A prefix, such as `error: `.
     """
     first, *others = str(error).split("\n")
     _write(sys.stderr, visible(before + first))
@@ -128,7 +128,7 @@ def _write(stream: TextIO, text: str) -> None:
 
 
 class VisibleFormatter(logging.Formatter):
-    """Formats what is logged: a message is one line, whatever it quotes."""
+    """Formats log records: a message is one line, whatever it quotes."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         """Return the line of a record."""
@@ -144,7 +144,7 @@ class VisibleFormatter(logging.Formatter):
 
 
 def guard_terminal() -> None:
-    """Have warnings, and errors that nobody has caught, printed as everything else is."""
+    """Print warnings and uncaught errors safely, too."""
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(VisibleFormatter())
     sys.excepthook = _print_uncaught

@@ -6,11 +6,21 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final, NamedTuple
 
-from jobtrail.core.asof import Cut, Prefix, Said, prefix, said_in
-from jobtrail.core.job import STATE_CODES, VERDICTS, Job, place_of
+from jobtrail.core.asof import Cut, prefix
+from jobtrail.core.job import Job
 from jobtrail.core.partitions import partition_of
 from jobtrail.core.states import STATES
-from jobtrail.core.trail import CHUNK_BYTES, ENTRY_BYTES, TRAIL_LAYOUT
+from jobtrail.core.trail import (
+    CHUNK_BYTES,
+    ENTRY_BYTES,
+    STATE_CODES,
+    VERDICTS,
+    DescriptionSpan,
+    Prefix,
+    description_span,
+    raw_entries,
+    start_of,
+)
 from projections.memory.store import MemoryStore, Partition, StoredJob
 from projections.ports.meter import Meter, TooLong
 from projections.ports.read import (
@@ -232,7 +242,7 @@ class MemorySnapshot:
                 if skipped < skip:
                     skipped += 1
                 else:
-                    events += 0 if then.prefix.whole else len(then.prefix.events)
+                    events += 0 if then.prefix.complete else len(then.prefix.events)
                     if len(found) == size or (found and events > _MOST_EVENTS):
                         return PastPage(found, skipped, reached)
                     found.append(self._past_job(then, place))
@@ -241,7 +251,7 @@ class MemorySnapshot:
 
     def _past_job(self, then: _Then, place: Cursor) -> PastJob:
         partition = partition_of(place.id, len(self._partitions))
-        if then.prefix.whole:
+        if then.prefix.complete:
             return PastJob(place, then.stored.job, partition, ())
         return PastJob(place, None, partition, then.prefix.events)
 
@@ -281,7 +291,7 @@ class MemoryTrail:
 
     def page(self, offset: int, size: int) -> bytes:
         """Return consecutive entries, packed, among which those of a page are."""
-        begin = place_of(self._trail, offset)
+        begin = start_of(self._trail, offset)
         return self._trail[begin : begin + size * ENTRY_BYTES]
 
     def chunks(self) -> Iterator[bytes]:
@@ -292,14 +302,14 @@ class MemoryTrail:
         """Return of those of these keys that are before its last entries the first offset."""
         earlier = self._trail[: len(self._trail) // CHUNK_BYTES * CHUNK_BYTES]
         found: dict[bytes, int] = {}
-        for key, offset, *_ in TRAIL_LAYOUT.iter_unpack(earlier):
+        for key, offset, *_ in raw_entries(earlier):
             if key in keys:
                 found.setdefault(key, offset)
         return found
 
-    def said(self) -> Said:
+    def said(self) -> DescriptionSpan:
         """Return the first and the last offset of an event that may describe the job."""
-        return said_in(self._trail)
+        return description_span(self._trail)
 
 
 def _place(job: Job) -> Cursor:
@@ -321,11 +331,11 @@ def _counted(filters: Filters) -> Filters:
 
 def _may_match(then: _Then, filters: Filters) -> bool:
     """Tell whether a job matched at a cut; its tags only where they are what they were."""
-    state, updated_at, _events, whole = then.prefix
+    state, updated_at, _events, complete = then.prefix
     return (
         (not filters.states or state in filters.states)
         and (filters.updated_since is None or updated_at >= filters.updated_since)
-        and (not whole or Filters(tags=filters.tags).match(then.stored.job))
+        and (not complete or Filters(tags=filters.tags).match(then.stored.job))
     )
 
 

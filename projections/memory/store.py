@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import msgspec
 
+from jobtrail.core.earlier import StoredEntries
 from jobtrail.core.errors import FencedError
 from jobtrail.core.job import Job, kept_trail
-from jobtrail.core.trail import CHUNK_BYTES, ENTRY_BYTES, Elsewhere
+from jobtrail.core.trail import CHUNK_BYTES, ENTRY_BYTES
 from projections.ports.write import Batch, Beat, Checkpoint, Tally
 
 
@@ -34,7 +35,7 @@ class StoredJob(NamedTuple):
         return msgspec.structs.replace(
             self.job,
             trail=self.trail[earlier:],
-            earlier=Elsewhere(earlier // ENTRY_BYTES) if earlier else None,
+            earlier=StoredEntries(earlier // ENTRY_BYTES) if earlier else None,
         )
 
 
@@ -76,7 +77,7 @@ class Partition(NamedTuple):
                 )
             job = entry.job
             before = jobs.get(job.id, StoredJob(job, b""))
-            stored = job.earlier.stored if isinstance(job.earlier, Elsewhere) else 0
+            stored = job.earlier.stored if isinstance(job.earlier, StoredEntries) else 0
             jobs[job.id] = StoredJob(
                 msgspec.structs.replace(job, trail=b"", earlier=None),
                 before.trail[: stored * ENTRY_BYTES] + kept_trail(job),

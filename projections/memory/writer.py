@@ -6,8 +6,9 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 
+from jobtrail.core.earlier import StoredEntries
 from jobtrail.core.errors import FencedError, StoreError
-from jobtrail.core.trail import ENTRY_BYTES, Elsewhere, trail_has
+from jobtrail.core.trail import ENTRY_BYTES, trail_has
 from projections.memory.store import MemoryStore, Partition
 from projections.ports.write import Batch, Beat, Checkpoint, Entry
 
@@ -39,7 +40,7 @@ class MemoryWriter:
     def seen(self, partition: int, entry: Entry, keys: Collection[bytes]) -> Set[bytes]:
         """Return those of these keys of events that a job has had before its last entries."""
         earlier = entry.job.earlier
-        assert isinstance(earlier, Elsewhere)
+        assert isinstance(earlier, StoredEntries)
         stored = self._store.partitions[partition].jobs.get(entry.job.id)
         trail = stored.trail[: earlier.stored * ENTRY_BYTES] if stored else b""
         return {key for key in keys if trail_has(trail, key)}
@@ -62,7 +63,7 @@ class MemoryWriter:
                 entry.stored = changed[batch.partition].generation
                 entry.former, entry.handed_on = (), False
                 if entry.job.earlier is not None:
-                    entry.job.earlier = Elsewhere(entry.job.earlier.entries)
+                    entry.job.earlier = StoredEntries(entry.job.earlier.entries)
 
     @contextmanager
     def _changing(self) -> Iterator[dict[int, Partition]]:

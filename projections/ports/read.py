@@ -11,10 +11,11 @@ from typing import Any, NamedTuple, Protocol
 
 import orjson
 
-from jobtrail.core.asof import Cut, Event, Said
-from jobtrail.core.job import STATE_CODES, Job
+from jobtrail.core.asof import Cut
+from jobtrail.core.job import Job
 from jobtrail.core.position import LastRecord
 from jobtrail.core.states import STATES, State
+from jobtrail.core.trail import STATE_CODES, DescriptionSpan, Event
 from projections.ports.meter import Meter
 
 #: (owner, viewers), of the jobs of one audience.
@@ -227,7 +228,7 @@ class Trail(Protocol):
     def seen(self, keys: Collection[bytes]) -> Mapping[bytes, int]:
         """Return of those of these keys that are before its last entries the first offset."""
 
-    def said(self) -> Said:
+    def said(self) -> DescriptionSpan:
         """Return the first and the last offset of an event that may describe the job."""
 
 
@@ -249,7 +250,7 @@ class Snapshot(Protocol):
         """Return these jobs with the last entries of their trails, whoever may see them.
 
         It is what the live tail folds onto; none of it is answered before `Caller.sees` said so.
-        Where a trail is long, its beginning is a `jobtrail.core.trail.Elsewhere`.
+        Where a trail is long, its beginning is a `jobtrail.core.earlier.StoredEntries`.
         """
 
     def audiences(self, places: Iterable[tuple[str, int]]) -> dict[str, Audience]:

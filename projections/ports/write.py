@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from jobtrail.core.asof import NEVER
 from jobtrail.core.job import Job
 from jobtrail.core.position import LastRecord
+from jobtrail.core.trail import NEVER
 
 
 class Checkpoint(NamedTuple):

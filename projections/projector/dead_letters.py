@@ -25,7 +25,7 @@ from aiokafka.errors import (
 )
 
 from jobtrail.internals.aiokafka_internals import DefaultRecordBatchBuilder
-from jobtrail.log.batches import Unread
+from jobtrail.log.batches import UnreadBatch
 from jobtrail.log.dead_letters import BATCH, CUT, DETAIL, NONE, PLACE, REASON, RUN
 from jobtrail.log.kafka import DEAD_LETTER_BYTES, kafka_security, stop_client
 from jobtrail.settings import Settings
@@ -199,7 +199,7 @@ class DeadLetters:
         size = 0
         for letter in letters:
             taken = _size(letter.record.key, letter.record.value, letter.record.headers)
-            if isinstance(letter.record.value, Unread) or _is_large(
+            if isinstance(letter.record.value, UnreadBatch) or _is_large(
                 letter.record, taken, _RUN_BYTES
             ):
                 yield self._one(letter)
@@ -235,7 +235,7 @@ class DeadLetters:
         record = letter.record
         key, value = record.key, record.value
         size = _size(key, value, record.headers)
-        if isinstance(value, Unread):
+        if isinstance(value, UnreadBatch):
             said = f"{value.last}/{value.codec}".encode()
             ours = self._ours(letter, value.first, (BATCH, said))
         elif key is None and value is None:

@@ -7,15 +7,16 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from jobtrail.core.decoding import DECODED_TOGETHER, accept, decode_clear, event_keys, ids_of
+from jobtrail.core.earlier import StoredEntries
 from jobtrail.core.errors import EventError
 from jobtrail.core.events import Created, Event
 from jobtrail.core.fold import fold
-from jobtrail.core.job import Place, Verdict
+from jobtrail.core.job import Place
 from jobtrail.core.partition_columns import partitions_of
 from jobtrail.core.position import LastRecord
 from jobtrail.core.states import ENDED
-from jobtrail.core.trail import Elsewhere
-from jobtrail.log.batches import Unread
+from jobtrail.core.trail import Verdict
+from jobtrail.log.batches import UnreadBatch
 from jobtrail.log.consumers import Group
 from jobtrail.log.questions import last_record
 from projections.ports.write import Batch, Entry, Tally
@@ -99,9 +100,9 @@ class Partition:
                 self._size += entry.measure()
             else:
                 self._size -= entry.size
-            if isinstance(entry.job.earlier, Elsewhere):
+            if isinstance(entry.job.earlier, StoredEntries):
                 # What the store said is of the events that are folded by now.
-                entry.job.earlier = entry.job.earlier.told({})
+                entry.job.earlier = entry.job.earlier.with_answers({})
                 self._long.add(job_id)
         self._let_go()
         self._long &= jobs.keys()
@@ -179,8 +180,8 @@ class Partition:
 
     def recall(self, entry: Entry, keys: Set[bytes], seen: Set[bytes]) -> None:
         """Let the fold know which events of a job the store has."""
-        assert isinstance(entry.job.earlier, Elsewhere)
-        entry.job.earlier = entry.job.earlier.told({key: key in seen for key in keys})
+        assert isinstance(entry.job.earlier, StoredEntries)
+        entry.job.earlier = entry.job.earlier.with_answers({key: key in seen for key in keys})
 
     def fold(
         self, records: Sequence[Any], epoch: int, partitions: int, misrouted: Set[bytes]
@@ -258,6 +259,6 @@ def _accepted(record: Any, partition: int, partitions: int) -> Event:
     """
     if not record.value:
         raise _NO_VALUE
-    if isinstance(record.value, Unread):
+    if isinstance(record.value, UnreadBatch):
         raise record.value.error
     return accept(record.key, record.value, partition, partitions)

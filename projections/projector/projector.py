@@ -285,7 +285,7 @@ class Projector:
                     del self._held[partition]
                     continue
                 if not await self._continuity.accounts_for(
-                    partition, held.next_offset, group.begin, rotten=group.is_rotten
+                    partition, held.next_offset, group.begin, rotten=group.is_damaged
                 ):
                     return False
             self._awaited.discard(partition)

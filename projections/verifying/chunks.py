@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
-from jobtrail.core.asof import NEVER, may_describe, reached
-from jobtrail.core.trail import CHUNK_BYTES, TRAIL_LAYOUT
-from projections.verifying.report import Report
-
-_ENTRY: Final = np.dtype(
-    [("key", "<i8"), ("offset", "<i8"), ("time", "<i8"), ("state", "u1"), ("code", "u1")]
+from jobtrail.core.trail import (
+    CHUNK_BYTES,
+    NEVER,
+    describing_offsets,
+    effective_time,
+    first_place,
 )
+from jobtrail.core.trail_columns import TRAIL_DTYPE
+from projections.verifying.report import Report
 
 
 class Chunks:
@@ -37,7 +39,8 @@ class Chunks:
     def read(self, job_id: str, row: int) -> bytes:
         """Return all chunks of a job; what stands beside them is held against them."""
         found = self._db.execute(
-            "SELECT first, reached, trail FROM trail_chunks WHERE row=? ORDER BY first", (row,)
+            "SELECT first, reached, trail FROM trail_chunks WHERE row=? ORDER BY first",
+            (row,),
         ).fetchall()
         whole = b"".join(trail for *_, trail in found)
         time = NEVER
@@ -45,8 +48,8 @@ class Chunks:
             if len(trail) != CHUNK_BYTES:
                 self._differ(job_id, f"bytes of chunk {number}", CHUNK_BYTES, len(trail))
                 return whole
-            time = max(time, reached(trail))
-            begins = TRAIL_LAYOUT.unpack_from(trail)[1]
+            time = max(time, effective_time(trail))
+            begins, _time = first_place(trail)
             if (begins, time) != (first, at_end):
                 self._differ(
                     job_id,
@@ -58,7 +61,7 @@ class Chunks:
         return whole
 
     def _check_keys(self, job_id: str, row: int, whole: bytes) -> None:
-        entries = np.frombuffer(whole, _ENTRY)
+        entries = np.frombuffer(whole, TRAIL_DTYPE)
         keys, at = np.unique(entries["key"], return_index=True)
         stored = self._db.execute(
             "SELECT key, offset FROM trail_keys WHERE row=? ORDER BY key", (row,)
@@ -68,11 +71,7 @@ class Chunks:
             np.array_equal(keys, pairs[:, 0]) and np.array_equal(entries["offset"][at], pairs[:, 1])
         ):
             self._differ(job_id, "keys of events, with offsets", len(keys), len(pairs))
-        said = [
-            offset
-            for _key, offset, _time, _state, code in TRAIL_LAYOUT.iter_unpack(whole)
-            if may_describe(code)
-        ]
+        said = describing_offsets(whole)
         noted = self._db.execute(
             "SELECT offset FROM trail_said WHERE row=? ORDER BY offset", (row,)
         )

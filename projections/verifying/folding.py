@@ -16,13 +16,13 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
-from jobtrail.core.asof import NEVER
 from jobtrail.core.decoding import accept, decode_clear
 from jobtrail.core.errors import EventError
 from jobtrail.core.events import Created
 from jobtrail.core.fold import fold
-from jobtrail.core.job import STATE_CODES, Job, Place, Verdict
+from jobtrail.core.job import Job, Place
 from jobtrail.core.states import STATES
+from jobtrail.core.trail import NEVER, STATE_CODES, Verdict
 from projections.ports.write import Tally
 
 #: Stands for no state in the record of changes.

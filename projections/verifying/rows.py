@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from jobtrail.core.job import Job, kept_trail
 from jobtrail.core.partitions import partition_of
-from jobtrail.core.trail import CHUNK_BYTES, ENTRY_BYTES, TRAIL_LAYOUT
+from jobtrail.core.trail import CHUNK_BYTES, ENTRY_BYTES, first_place, offsets_of, raw_entries
 from projections.sqlite.tables.rows import Names
 from projections.sqlite.tables.stored_jobs import rows_of, whole_job
 from projections.verifying.chunks import Chunks
@@ -66,7 +66,7 @@ class Rows:
                 number, job, trail = row
                 if begin > _first(trail):
                     self._report.not_comparable += 1
-                    skipped.update(offset for _key, offset, *_ in TRAIL_LAYOUT.iter_unpack(trail))
+                    skipped.update(offsets_of(trail))
                     continue
                 self._report.jobs += 1
                 rows[folded.subject] = number
@@ -108,7 +108,7 @@ class Rows:
             self._report.differ("trail", job_id, "bytes", len(expected), len(found))
             return
         # As numbers: what is stored may be nothing that a trail can say.
-        one, other = (TRAIL_LAYOUT.iter_unpack(trail) for trail in (expected, found))
+        one, other = raw_entries(expected), raw_entries(found)
         for number, (entry, stored) in enumerate(zip(one, other, strict=False)):
             if entry != stored:
                 self._report.differ("trail", job_id, f"entry {number}", entry, stored)
@@ -142,5 +142,4 @@ def _first(trail: bytes) -> int:
     """Return the offset of a trail's first event; one beyond all where there is none."""
     if len(trail) < ENTRY_BYTES:
         return 2**63
-    offset: int = TRAIL_LAYOUT.unpack_from(trail)[1]
-    return offset
+    return first_place(trail)[0]

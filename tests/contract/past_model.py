@@ -12,7 +12,8 @@ from jobtrail.core.decoding import accept
 from jobtrail.core.errors import EventError
 from jobtrail.core.events import microseconds
 from jobtrail.core.fold import fold
-from jobtrail.core.job import Job, Place, Verdict
+from jobtrail.core.job import Job, Place
+from jobtrail.core.trail import Verdict
 from projections.ports.read import Caller, Cursor, Filters, Snapshot
 from tests.contract.store_model import Model
 from tests.contract.store_streams import Log

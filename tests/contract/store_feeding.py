@@ -7,9 +7,10 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+from jobtrail.core.earlier import StoredEntries
 from jobtrail.core.fold import fold
-from jobtrail.core.job import Place, Verdict, event_key
-from jobtrail.core.trail import Elsewhere
+from jobtrail.core.job import Place, event_key
+from jobtrail.core.trail import Verdict
 from jobtrail.log.questions import last_record
 from projections.ports.write import Batch, Entry, ProjectionWriter, Tally
 from projections.projector.continuity import LogLook
@@ -92,10 +93,10 @@ def batch_of(writer: ProjectionWriter, partition: int, records: Sequence[Record]
     events = [(decoded(record), record) for record in records]
     held = writer.load(partition, {event.subject for event, _ in events})
     for entry in held.values():
-        if isinstance(entry.job.earlier, Elsewhere):
+        if isinstance(entry.job.earlier, StoredEntries):
             keys = {event_key(event.id) for event, _ in events}
             seen = writer.seen(partition, entry, keys)
-            entry.job.earlier = entry.job.earlier.told({key: key in seen for key in keys})
+            entry.job.earlier = entry.job.earlier.with_answers({key: key in seen for key in keys})
     tally = dict.fromkeys((v.replace("-", "_") for v in Verdict), 0)
     for event, record in events:
         entry = held.get(event.subject)

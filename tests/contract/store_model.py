@@ -15,9 +15,10 @@ import msgspec
 from jobtrail.core.decoding import accept
 from jobtrail.core.errors import EventError
 from jobtrail.core.fold import fold
-from jobtrail.core.job import Job, Place, Verdict, kept_trail
+from jobtrail.core.job import Job, Place, kept_trail
 from jobtrail.core.position import mark_of
 from jobtrail.core.states import STATES
+from jobtrail.core.trail import Verdict
 from projections.ports.read import Caller, Filters
 from projections.ports.write import Tally
 from tests.contract.store_streams import DAY, Log

@@ -13,7 +13,7 @@ import pytest
 from jobtrail.access.api_keys import add_key, make_key
 from jobtrail.access.tokens import WRITE
 from jobtrail.core.events import MAX_EVENT_BYTES
-from jobtrail.core.job import read_trail
+from jobtrail.core.trail import read_trail
 from projections.sqlite.read.reader import SqliteReader
 from services.api.limits.limits import Timeouts
 from tests.contract.api_service import Answer, Api, running

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from jobtrail.core.job import entry_at, read_trail, trail_page
+from jobtrail.core.earlier import StoredEntries
 from jobtrail.core.partitions import partition_of
-from jobtrail.core.trail import CHUNK_ENTRIES, Elsewhere
+from jobtrail.core.trail import CHUNK_ENTRIES, entry_at, read_trail, trail_page
 from tests.contract.store_checks import check_equal
 from tests.contract.store_feeding import fill
 from tests.contract.store_model import Model
@@ -29,7 +29,7 @@ async def test_a_page_of_a_trail_is_read_by_its_chunks(store: Kit) -> None:
     await fill(store, log)
     with store.reader().snapshot() as snapshot:
         job = snapshot.watched(["long"])["long"]
-        assert isinstance(job.earlier, Elsewhere)
+        assert isinstance(job.earlier, StoredEntries)
         assert job.earlier.entries == CHUNKS * CHUNK_ENTRIES
         trail = snapshot.trail("long")
         assert trail is not None

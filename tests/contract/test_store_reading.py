@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobtrail.core.job import STATE_CODES
 from jobtrail.core.partitions import partition_of
 from jobtrail.core.states import STATES, State
+from jobtrail.core.trail import STATE_CODES
 from projections.ports.read import Caller, Filters
 from tests.contract.conftest import Filled
 from tests.contract.store_checks import EVERYBODY, listed

@@ -17,9 +17,10 @@ from celery import Celery, chain, chord, group
 from celery.result import AsyncResult
 
 from jobtrail.access.tokens import READ_ALL, local_secret, make_token
-from jobtrail.core.job import Job, Verdict, read_trail
+from jobtrail.core.job import Job
 from jobtrail.core.position import format_position
 from jobtrail.core.states import State
+from jobtrail.core.trail import Verdict, read_trail
 from jobtrail.integrations.celery import Tracker, track
 from jobtrail.integrations.celery_calls import Call
 from jobtrail.processes.runtime import child_environment

@@ -157,7 +157,7 @@ async def test_a_projector_that_is_silent_or_stands_still_is_named(make_log: Mak
     )
     db.close()
     findings = await examine(settings)
-    assert wrong(findings, "heartbeats").startswith("no projector has shown itself for 9")
+    assert wrong(findings, "heartbeats").startswith("no projector had a heartbeat for 9")
     assert wrong(findings, "heartbeats").endswith("at partitions 1")
     assert wrong(findings, "stopped") == "partition 3 stands still: a hole"
 
@@ -258,7 +258,7 @@ FALLEN = ProcessState("api-0", "ready", since=1.0, pid=os.getpid(), restarts=1, 
         (write("broker/broker.json", "{"), "torn-file", "warning", "broker.json can't be read"),
         (write("secret", "ab" * 32, 0o644), "secret", "problem", "mode 0644"),
         (write("secret", "torn"), "secret", "problem", "no secret of a local service"),
-        (write("keys.json", "{"), "keys", "problem", "This file holds no API keys."),
+        (write("keys.json", "{"), "keys", "problem", "This file has no API keys."),
         (from_the_future, "clock", "problem", "x by 3"),
         (
             processes_say(ProcessState("api-0", "waiting", ends=OFTEN)),

@@ -123,7 +123,7 @@ async def test_kill_9_and_the_same_command_again_lose_and_repeat_nothing(
 
     found = await imported(settings, *arguments)
     said, log = json.loads(found.out), await read_log(settings)
-    assert f"it goes on behind {state.rows} rows" in found.err
+    assert f"it continues after {state.rows} rows" in found.err
     assert found.status == 1
     assert said["rowsBefore"] == state.rows
     assert said["rows"] == len(rows) - state.rows

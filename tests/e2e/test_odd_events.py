@@ -13,7 +13,7 @@ import pytest
 from jobtrail import JobProducer
 from jobtrail.access.tokens import READ_ALL, WRITE, local_secret, make_token
 from jobtrail.client import Client
-from jobtrail.client.explain import tell
+from jobtrail.client.explain import explain_history
 from jobtrail.core.errors import EventError
 from jobtrail.core.partitions import partition_of
 from jobtrail.core.position import format_position
@@ -117,7 +117,7 @@ async def test_what_any_client_wrote_to_kafka_is_passed_by_and_read(service: Ser
         assert job.created_at.isoformat() == "0001-12-31T10:00:00+00:00"
         history = [entry async for entry in client.history("odd")]
         assert [entry.type for entry in history] == ["job.created", "job.retry", "job.completed"]
-        story = tell(history, datetime.now(UTC))
+        story = explain_history(history, datetime.now(UTC))
         assert "9999-12-31" in story.events[1].words
         async with asyncio.timeout(30):
             changes = [await anext(following) for _ in range(3)]

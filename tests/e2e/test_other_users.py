@@ -93,7 +93,7 @@ async def test_a_folder_of_an_earlier_version_is_closed_and_keeps_its_events(
         found = as_nobody(service, login.password)
         assert found.pop("looked at") > 100
         assert found.pop("refusals") == [
-            "Whether a local service runs can't be seen.",
+            "This user can't find out whether a local service runs.",
             "The secret of the local service can't be read.",
             "folder",
             "store",

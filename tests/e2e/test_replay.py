@@ -84,7 +84,7 @@ async def test_the_command_exports_by_day_and_says_where_it_stopped(
         status, out, _ = await run(settings, "--to", str(tmp_path / "b.csv"), *cut, "--json")
         assert (status, json.loads(out)["position"]) == (0, None)
     status, _, err = await run(settings, "--state-at", "now", "--until", end)
-    assert (status, "already up to where" in err) == (2, True)
+    assert (status, "has the end of the range already" in err) == (2, True)
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "duckdb"])

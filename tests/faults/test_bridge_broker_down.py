@@ -6,7 +6,7 @@ import asyncio
 
 import asyncpg
 
-from jobtrail.integrations.pgboss.bridge import Bridge, Wanted
+from jobtrail.integrations.pgboss.bridge import Bridge, BridgeOptions
 from tests.conftest import MakeLog
 from tests.faults.conftest import OwnBroker
 from tests.faults.flows import fold_of, read_log, until
@@ -35,7 +35,7 @@ async def test_the_bridge_waits_for_the_broker(make_log: MakeLog, own_broker: Ow
         connection = await asyncpg.connect(dsn)
         await connection.execute(TABLE)
         await connection.execute(INSERT)
-        made = Bridge(settings, Wanted(dsn, every=0.05))
+        made = Bridge(settings, BridgeOptions(dsn, every=0.05))
         async with asyncio.TaskGroup() as tasks:
             following = tasks.create_task(made.run(stop))
             await until(lambda: made.figures.acknowledged == 500, "the first jobs are sent")

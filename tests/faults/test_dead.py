@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from jobtrail.core.partitions import partition_of
-from jobtrail.log.dead_letters import DONE, LETTER, RETRIES, Wanted, letter_in
+from jobtrail.log.dead_letters import DONE, LETTER, RETRIES, LetterFilter, parse_letter
 from jobtrail.log.dead_topic import DeadTopic
 from jobtrail.processes.runtime import child_environment
 from jobtrail.settings import Settings
@@ -111,7 +111,7 @@ async def test_a_letter_is_written_back_to_where_it_belongs_once(folding: Settin
         if record.headers[-1][0] == DONE
     ]  # fmt: skip
     assert [dict(mark.headers)[LETTER] for mark in marks] == [wrong.encode()]
-    assert letter_in(marks[0], 0) is None
+    assert parse_letter(marks[0], 0) is None
 
 
 async def test_a_letter_that_comes_again_is_not_written_back_for_ever(folding: Settings) -> None:
@@ -123,7 +123,7 @@ async def test_a_letter_that_comes_again_is_not_written_back_for_ever(folding: S
     await until(lambda: applied(folding) == 3, "it is a letter again")
     again = f"{folding.topic}/{HOME}/1"
     async with DeadTopic(folding) as topic:
-        (letter,) = await topic.letters(Wanted(reasons=frozenset(["not-json"])))
+        (letter,) = await topic.letters(LetterFilter(reasons=frozenset(["not-json"])))
     assert (letter.place, letter.retries) == (again, 1)
     status, said, _ = await dead(folding, "retry", "--everything", "--json")
     assert status == 1

@@ -17,14 +17,22 @@ from aiokafka.record.default_records import DefaultRecord
 
 from jobtrail.access.tokens import READ_ALL, local_secret, make_token
 from jobtrail.core.errors import EventError
-from jobtrail.log.batches import Unread
-from jobtrail.log.dead_letters import BATCH, NONE, RETRIED, RUN, Letter, Wanted, records_of
+from jobtrail.log.batches import UnreadBatch
+from jobtrail.log.dead_letters import (
+    BATCH,
+    NONE,
+    RETRIED,
+    RUN,
+    DeadLetter,
+    LetterFilter,
+    records_of,
+)
 from jobtrail.log.dead_topic import DeadTopic
 from jobtrail.log.log_range import LogRange
 from jobtrail.replay.sources.log import LogSource
 from jobtrail.settings import Settings
 from projections.projector.dead_letters import ONE_BY_ONE, DeadLetters
-from projections.projector.partition_state import DeadLetter
+from projections.projector.partition_state import DeadLetter as RefusedRecord
 from projections.verify import verify
 from tests.conftest import MakeLog
 from tests.contract.store_streams import event
@@ -121,11 +129,11 @@ async def check_letters(settings: Settings, taken: list[Taken]) -> None:
                 assert len(here) <= ONE_BY_ONE, case.name
         assert sum(len(value.value or b"") for value in await all_of(settings)) < 16 * MIB
         runs = [one for one in letters if one.kind == RUN][:3]
-        async for letter, whole in topic.whole(runs):
-            assert len(records_of(letter, whole)) == letter.records
+        async for letter, original in topic.originals(runs):
+            assert len(records_of(letter, original)) == letter.records
         none = [one for one in letters if one.kind == NONE]
-        async for _letter, whole in topic.whole(none[:1]):
-            assert (whole.key, whole.value) == (None, None)
+        async for _letter, original in topic.originals(none[:1]):
+            assert (original.key, original.value) == (None, None)
         outcomes = await topic.retry([*none[:1], *runs[:1]], dry=True)
         assert {outcome.what for outcome in outcomes} == {"left"}
         await topic.drop(runs)
@@ -141,14 +149,14 @@ async def all_of(settings: Settings) -> list[Any]:
 
 
 async def check_readers(settings: Settings, taken: list[Taken]) -> None:
-    """Check that everybody reads the same, and the whole."""
+    """Check that everybody reads the same, and the original."""
     ends = await ends_of(settings)
     count = 0
     async with LogRange(settings) as log:
         async for _partition, group in log.read({HERE: 0}, {HERE: ends[HERE]}):
             for some in group.pieces():
                 count += len(some)
-                unread = [one.value for one in some if isinstance(one.value, Unread)]
+                unread = [one.value for one in some if isinstance(one.value, UnreadBatch)]
                 assert all(value.last < ends[HERE] for value in unread)
     expected = 1 + len(taken) + sum(1 if case.read is None else case.read for case, *_ in taken)
     assert count == expected
@@ -175,7 +183,7 @@ async def test_a_letter_of_many_records_is_written_back_whole(
         assert await send(to, settings.topic, HERE, batch(packed(astray), len(astray))) == 0
     await reached(settings, {HERE: len(astray)})
     async with DeadTopic(settings) as topic:
-        (letter,) = await topic.letters(Wanted(reasons=frozenset(["wrong-partition"])))
+        (letter,) = await topic.letters(LetterFilter(reasons=frozenset(["wrong-partition"])))
         assert (letter.kind, letter.records, letter.last) == (RUN, len(astray), len(astray) - 1)
         assert letter.job == job
         (outcome,) = await topic.retry([letter])
@@ -199,15 +207,15 @@ async def test_what_the_dead_topic_refuses_leaves_a_letter_all_the_same(make_log
     await letters.bury([dead(3, None, None)])
     await letters.close()
     async with DeadTopic(strict) as topic:
-        found: dict[int, Letter] = {one.offset: one for one in await topic.letters()}
+        found: dict[int, DeadLetter] = {one.offset: one for one in await topic.letters()}
     assert sorted(found) == [0, 1, 2, 3]
     assert [found[n].cut for n in range(3)] == [True, True, False]
 
 
-def dead(offset: int, key: bytes | None, value: bytes | None) -> DeadLetter:
+def dead(offset: int, key: bytes | None, value: bytes | None) -> RefusedRecord:
     """Return a record that is no event."""
     record = DefaultRecord(offset, 0, 0, key, value, [])
-    return DeadLetter(HERE, record, EventError("It is none.", reason="invalid"))
+    return RefusedRecord(HERE, record, EventError("It is none.", reason="invalid"))
 
 
 async def make_strict(settings: Settings) -> None:

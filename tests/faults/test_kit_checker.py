@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from jobtrail.core.events import TYPE_NAMES
-from jobtrail.core.job import kept_trail, read_trail
+from jobtrail.core.job import kept_trail
+from jobtrail.core.trail import read_trail
 from tests.conftest import MakeLog
 from tests.contract.store_model import Model as First
 from tests.contract.store_streams import seeded_log

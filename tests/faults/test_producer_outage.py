@@ -12,7 +12,8 @@ import pytest
 
 from jobtrail import JobProducer
 from jobtrail.core.errors import LogUnavailable
-from jobtrail.core.job import Verdict, event_key, kept_trail, read_trail
+from jobtrail.core.job import event_key, kept_trail
+from jobtrail.core.trail import Verdict, read_trail
 from jobtrail.produce.job_producer import WITHIN
 from tests.conftest import MakeLog
 from tests.faults.conftest import OwnBroker

@@ -10,7 +10,7 @@ from typing import Any, Final
 import asyncpg
 
 from jobtrail.core.job import Job
-from jobtrail.integrations.pgboss.bridge import Bridge, Wanted
+from jobtrail.integrations.pgboss.bridge import Bridge, BridgeOptions
 from jobtrail.integrations.pgboss.session import Figures
 from jobtrail.processes.runtime import child_environment
 from jobtrail.settings import Settings
@@ -31,7 +31,7 @@ def bridge(settings: Settings, dsn: str, *options: str) -> Process:
 
 async def once(settings: Settings, dsn: str, **wanted: Any) -> Figures:
     """Bridge what is there."""
-    made = Bridge(settings, Wanted(dsn, once=True, **wanted))
+    made = Bridge(settings, BridgeOptions(dsn, once=True, **wanted))
     await made.run(asyncio.Event())
     return made.figures
 

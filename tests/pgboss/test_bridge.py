@@ -15,10 +15,11 @@ import pytest
 from jobtrail.access.tokens import local_secret, make_token
 from jobtrail.core.errors import JobtrailError
 from jobtrail.core.events import Created, decode
-from jobtrail.core.job import Job, Verdict, kept_trail, read_trail
+from jobtrail.core.job import Job, kept_trail
 from jobtrail.core.position import format_position
-from jobtrail.integrations.pgboss.bridge import Bridge, Wanted
-from jobtrail.integrations.pgboss.memory import Checkpoint, Memory
+from jobtrail.core.trail import Verdict, read_trail
+from jobtrail.integrations.pgboss.bridge import Bridge, BridgeOptions
+from jobtrail.integrations.pgboss.memory import BridgeCheckpoint, Memory
 from jobtrail.settings import Settings
 from tests.conftest import MakeLog, Served
 from tests.e2e.service import get
@@ -250,11 +251,11 @@ async def test_numbers_of_another_place_mean_nothing(
     await use_up(first)
     await once(settings, dsn)
     assert (await once(settings, dsn)).read == 0
-    with Memory(Bridge(settings, Wanted(dsn)).path) as memory:
+    with Memory(Bridge(settings, BridgeOptions(dsn)).path) as memory:
         at = memory.checkpoint
         assert at.since is not None
         since = at.since if origin else at.since + 10_000
-        memory.save(Checkpoint(origin or at.origin, since))
+        memory.save(BridgeCheckpoint(origin or at.origin, since))
     assert (await once(settings, dsn)).read == 1
 
 

@@ -52,7 +52,7 @@ async def test_once(make_log: MakeLog, dsn: str, pg_boss: Path) -> None:
 async def test_what_it_cant_do_it_says(make_log: MakeLog, postgres: Postgres, dsn: str) -> None:
     settings = await make_log()
     cases = (
-        (["--dsn", dsn], 1, "There is no pg-boss that this bridge knows."),
+        (["--dsn", dsn], 1, "There is no pg-boss that this bridge supports."),
         (["--dsn", dsn, "--owner-path", "userId"], 2, "Expected: data.KEY"),
         (["--dsn", "mysql://localhost/x", "--once"], 1, "invalid DSN"),
         (["--dsn", postgres.dsn("absent"), "--once"], 1, 'database "absent" does not exist'),

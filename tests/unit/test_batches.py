@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from jobtrail.core.decoding import accept
 from jobtrail.core.errors import EventError
-from jobtrail.log.batches import BYTES, RECORDS, Limits, Unread
+from jobtrail.log.batches import BYTES, RECORDS, Limits, UnreadBatch
 from jobtrail.log.consumers import Group, InGroups, fetch_groups
 from jobtrail.log.kafka import Client
 from jobtrail.settings import Settings
@@ -71,7 +71,7 @@ def test_each_batch_is_read_or_stands_for_itself_and_what_follows_is_read(case: 
     assert groups[-1].next_offset == BASE + count + 1
     found = [record for group in groups for record in records_of(group)]
     assert (found[-1].offset, found[-1].value) == (BASE + count, b"good")
-    unread = [record for record in found if isinstance(record.value, Unread)]
+    unread = [record for record in found if isinstance(record.value, UnreadBatch)]
     assert len(found) - len(unread) - 1 == (case.read or 0)
     assert all(EARLIEST <= record.timestamp <= LATEST for record in found)
     offsets = [record.offset for record in found]
@@ -126,7 +126,7 @@ def test_limits_are_those_of_the_settings() -> None:
     for most, reads in ((1_000, 0), (1_001, 1_001)):
         (group,) = groups_of(with_base(data, BASE), limits=Limits(MIB, most))
         found = records_of(group)
-        assert sum(not isinstance(record.value, Unread) for record in found) == reads
+        assert sum(not isinstance(record.value, UnreadBatch) for record in found) == reads
 
 
 def test_a_batch_of_an_old_format_is_one_that_is_not_read() -> None:
@@ -136,7 +136,7 @@ def test_a_batch_of_an_old_format_is_one_that_is_not_read() -> None:
     good = with_base(batch(packed([Odd(KEY, b"good")]), 1), BASE + 4)
     found = [record for group in groups_of(old + good) for record in records_of(group)]
     assert [record.offset for record in found] == [BASE + 3, BASE + 4]
-    assert isinstance(found[0].value, Unread)
+    assert isinstance(found[0].value, UnreadBatch)
     assert found[0].value.error.reason == "batch-unreadable"
 
 

@@ -25,8 +25,9 @@ from benchmarks.results import Result, Row, as_text, number
 from benchmarks.stats import distribution, latencies, middle, percentile
 from jobtrail.core.events import Created, decode, microseconds
 from jobtrail.core.fold import fold
-from jobtrail.core.job import Job, Place, Verdict
+from jobtrail.core.job import Job, Place
 from jobtrail.core.states import State
+from jobtrail.core.trail import Verdict
 
 SMALL = Load(jobs=500, owners=50, under_way=100)
 

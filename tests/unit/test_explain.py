@@ -12,12 +12,13 @@ import pytest
 from jobtrail.cli.explain import show
 from jobtrail.client import HistoryEntry
 from jobtrail.client import Job as Answer
-from jobtrail.client.explain import Span, tell
+from jobtrail.client.explain import StateSpan, explain_history
 from jobtrail.core import events as ev
 from jobtrail.core.durations import duration
 from jobtrail.core.fold import fold
-from jobtrail.core.job import Job, Place, Verdict, kept_trail, read_trail
+from jobtrail.core.job import Job, Place, kept_trail
 from jobtrail.core.states import State
+from jobtrail.core.trail import Verdict, read_trail
 from jobtrail.terminal.tables import Screen
 
 NOON = datetime(2026, 11, 23, 13, tzinfo=UTC)
@@ -53,7 +54,7 @@ CREATED = ("created", 0, {"jobType": "etl", "owner": "alice", "bulkId": "b-1"})
 
 
 def test_a_life_is_told_in_words_and_spans() -> None:
-    story = tell(
+    explanation = explain_history(
         history(
             CREATED,
             ("active", 10, {"worker": "w1"}),
@@ -64,7 +65,7 @@ def test_a_life_is_told_in_words_and_spans() -> None:
         ),
         at(1000),
     )
-    assert [told.words for told in story.events] == [
+    assert [told.words for told in explanation.events] == [
         "created as etl of alice, of bulk b-1",
         "taken up by w1",
         "40% done: halfway",
@@ -72,18 +73,18 @@ def test_a_life_is_told_in_words_and_spans() -> None:
         "taken up",
         "completed with [1]",
     ]
-    assert [told.attempt for told in story.events] == [0, 0, 0, 0, 1, 1]
-    assert [(told.partition, told.offset) for told in story.events] == [
+    assert [told.attempt for told in explanation.events] == [0, 0, 0, 0, 1, 1]
+    assert [(told.partition, told.offset) for told in explanation.events] == [
         (3, 10 + number) for number in range(6)
     ]
-    assert story.spans == [
-        Span(State.CREATED, 0, at(0), at(10), 10.0),
-        Span(State.ACTIVE, 0, at(10), at(20), 10.0),
-        Span(State.RETRY, 0, at(20), at(50), 30.0),
-        Span(State.ACTIVE, 1, at(50), at(60), 10.0),
-        Span(State.COMPLETED, 1, at(60), None, 0.0),
+    assert explanation.spans == [
+        StateSpan(State.CREATED, 0, at(0), at(10), 10.0),
+        StateSpan(State.ACTIVE, 0, at(10), at(20), 10.0),
+        StateSpan(State.RETRY, 0, at(20), at(50), 30.0),
+        StateSpan(State.ACTIVE, 1, at(50), at(60), 10.0),
+        StateSpan(State.COMPLETED, 1, at(60), None, 0.0),
     ]
-    assert story.by_state() == {"created": 10, "active": 20, "retry": 30, "completed": 0}
+    assert explanation.by_state() == {"created": 10, "active": 20, "retry": 30, "completed": 0}
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_a_life_is_told_in_words_and_spans() -> None:
     [
         (
             [("active", 1, {"attempt": 2}), ("completed", 2, {"attempt": 0})],
-            "its attempt 0 is behind the job's 2",
+            "its attempt 0 is before the job's 2",
         ),
         (
             [("completed", 1, {}), ("active", 2, {"attempt": 5})],
@@ -105,29 +106,32 @@ def test_a_life_is_told_in_words_and_spans() -> None:
     ],
 )
 def test_what_did_not_count_says_why(happened: list[Any], why: str) -> None:
-    last = tell(history(CREATED, *happened), at(9)).events[-1]
+    last = explain_history(history(CREATED, *happened), at(9)).events[-1]
     assert last.verdict is not Verdict.APPLIED
     assert last.words.endswith(f"; ignored: {why}")
 
 
 def test_a_duplicate_and_a_late_creation_say_so() -> None:
-    again = tell(history(CREATED, CREATED, same_id=1), at(9)).events[-1]
+    again = explain_history(history(CREATED, CREATED, same_id=1), at(9)).events[-1]
     assert again.words.endswith("; ignored: the job has seen an event of this id, at 3:10")
-    late = tell(history(("active", 5, {}), CREATED), at(9)).events[-1]
-    assert late.words.endswith(
-        "; ignored: it came after the fact, and only says what the job is and whose"
-    )
+    late = explain_history(history(("active", 5, {}), CREATED), at(9)).events[-1]
+    assert late.words.endswith("; ignored: it came late, and only adds the job's type and owner")
 
 
 def test_an_open_span_lasts_until_now_and_none_is_negative() -> None:
-    story = tell(history(CREATED, ("active", -5, {})), at(20))
-    assert [(span.state, span.seconds) for span in story.spans] == [("created", 0), ("active", 25)]
-    assert story.spans[-1].ended is None
+    explanation = explain_history(history(CREATED, ("active", -5, {})), at(20))
+    assert [(span.state, span.seconds) for span in explanation.spans] == [
+        ("created", 0),
+        ("active", 25),
+    ]
+    assert explanation.spans[-1].ended is None
 
 
 def test_another_attempt_of_an_active_job_is_another_span() -> None:
-    story = tell(history(CREATED, ("active", 1, {}), ("active", 4, {"attempt": 1})), at(5))
-    assert [(span.state, span.attempt, span.seconds) for span in story.spans[1:]] == [
+    explanation = explain_history(
+        history(CREATED, ("active", 1, {}), ("active", 4, {"attempt": 1})), at(5)
+    )
+    assert [(span.state, span.attempt, span.seconds) for span in explanation.spans[1:]] == [
         ("active", 0, 3),
         ("active", 1, 1),
     ]
@@ -138,13 +142,11 @@ def test_what_the_log_has_lost_is_told_as_far_as_the_trail_knows() -> None:
     first = HistoryEntry(
         *(getattr(entries[0], name) for name in entries[0].__struct_fields__[:-1]), None
     )
-    story = tell([first, *entries[1:]], at(9))
-    assert story.events[0].words == "the log no longer holds the event"
-    assert story.events[1].attempt is None
-    assert story.events[2].words.endswith(
-        "; ignored: its attempt is over, or it came after the fact"
-    )
-    assert [span.state for span in story.spans] == ["created", "active"]
+    explanation = explain_history([first, *entries[1:]], at(9))
+    assert explanation.events[0].words == "the log no longer has the event"
+    assert explanation.events[1].attempt is None
+    assert explanation.events[2].words.endswith("; ignored: its attempt is over, or it came late")
+    assert [span.state for span in explanation.spans] == ["created", "active"]
 
 
 def printed(*happened: Any, now: float, width: int) -> str:
@@ -154,7 +156,7 @@ def printed(*happened: Any, now: float, width: int) -> str:
     job = Answer("j", state, None, "[b]etl[/]", "alice", None, NOON, None, end, None, 0, None, None,
                  {}, ())  # fmt: skip
     file = io.StringIO()
-    show(job, tell(entries, at(now)), Screen(file=file, width=width))
+    show(job, explain_history(entries, at(now)), Screen(file=file, width=width))
     return file.getvalue()
 
 

@@ -14,8 +14,9 @@ import pytest
 
 from jobtrail.core.events import MAX_TAGS, TYPE_NAMES, Event, decode, from_microseconds
 from jobtrail.core.fold import fold
-from jobtrail.core.job import Job, Place, Verdict, event_key, read_trail
+from jobtrail.core.job import Job, Place, event_key
 from jobtrail.core.states import STATES, State
+from jobtrail.core.trail import Verdict, read_trail
 
 JOB = "cefb58a0-cd71-11ec-8e29-81c20d280994"
 APPLIED, DUPLICATE = Verdict.APPLIED, Verdict.DUPLICATE

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from jobtrail.core.fold import fold
-from jobtrail.core.job import Place, Verdict, event_key
+from jobtrail.core.job import Place, event_key
 from jobtrail.core.states import State
+from jobtrail.core.trail import Verdict
 from tests.unit.test_fold import after, an, in_state, without_trail
 
 APPLIED, DUPLICATE = Verdict.APPLIED, Verdict.DUPLICATE

@@ -19,8 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from jobtrail.core.errors import EventError
 from jobtrail.core.events import decode, encode, from_microseconds, microseconds
 from jobtrail.core.fold import fold
-from jobtrail.core.job import VERDICTS, Job, Place, kept_trail, read_trail
+from jobtrail.core.job import Job, Place, kept_trail
 from jobtrail.core.states import STATES
+from jobtrail.core.trail import VERDICTS, read_trail
 
 Body = dict[str, Any]
 

@@ -10,8 +10,9 @@ import pytest
 from jobtrail.core.errors import EventError
 from jobtrail.core.events import Event, decode
 from jobtrail.core.fold import fold
-from jobtrail.core.job import Job, Place, Verdict, event_key, foreign_key, read_trail
+from jobtrail.core.job import Job, Place, event_key, foreign_key
 from jobtrail.core.source_binding import MAX_SOURCES, pack_sources, stamp, unpack_sources
+from jobtrail.core.trail import Verdict, read_trail
 
 API, WORKER, MALLORY = "//alice/api", "//alice/worker", "//mallory/app"
 APPLIED, DUPLICATE, FOREIGN = Verdict.APPLIED, Verdict.DUPLICATE, Verdict.FOREIGN

@@ -18,9 +18,10 @@ from msgspec import Raw
 from jobtrail.core import events as ev
 from jobtrail.core.errors import EventError
 from jobtrail.core.fold import fold
-from jobtrail.core.job import VERDICTS, Job, Place, TrailEntry, event_key, read_trail
+from jobtrail.core.job import Job, Place, event_key
 from jobtrail.core.partitions import partition_of
 from jobtrail.core.states import STATES
+from jobtrail.core.trail import VERDICTS, TrailEntry, read_trail
 
 GOLDEN = Path(__file__).parent / "golden"
 LIVE = sorted(path.stem for path in GOLDEN.glob("*.json") if not path.stem.startswith("dead-"))

@@ -105,15 +105,15 @@ def test_a_changed_file_or_mapping_begins_anew_and_says_so(
     checkpoint = Checkpoint(settings, file, "")
     checkpoint.write(done(identify(file, "m")))
     source = Source(file, identify(file, "m"), nothing)
-    (task,) = tasks(settings, [source], "", anew=False)
+    (task,) = tasks(settings, [source], "", restart=False)
     assert task.done == done(identify(file, "m"))
-    assert "goes on behind 5 rows" in capsys.readouterr().err
+    assert "continues after 5 rows" in capsys.readouterr().err
     changed = Source(file, identify(file, change(file)), nothing)
-    (task,) = tasks(settings, [changed], "", anew=False)
+    (task,) = tasks(settings, [changed], "", restart=False)
     assert task.done is None
-    assert "begins anew, it or the mapping has changed" in capsys.readouterr().err
+    assert "starts again, it or the mapping has changed" in capsys.readouterr().err
     assert checkpoint.read() is None
-    (task,) = tasks(settings, [changed], "", anew=False)
+    (task,) = tasks(settings, [changed], "", restart=False)
     assert (task.done, capsys.readouterr().err) == (None, "")
 
 
@@ -122,9 +122,9 @@ def test_anew_passes_over_nothing(
 ) -> None:
     identity = identify(file, "m")
     Checkpoint(settings, file, "").write(done(identity))
-    (task,) = tasks(settings, [Source(file, identity, nothing)], "", anew=True)
+    (task,) = tasks(settings, [Source(file, identity, nothing)], "", restart=True)
     assert task.done is None
-    assert "begins anew, as told" in capsys.readouterr().err
+    assert "starts again, as requested" in capsys.readouterr().err
 
 
 def test_the_first_rejected_rows_are_named_and_all_are_written(
@@ -167,7 +167,7 @@ def test_the_report_goes_on_behind_what_the_checkpoint_tells_of(
     identity = identify(file, "m")
     state = Done(identity, 5, refused=1, rejects=str(report), rejects_bytes=kept, position={})
     Checkpoint(settings, file, "").write(state)
-    todo = tasks(settings, [Source(file, identity, nothing)], "", anew=False)
+    todo = tasks(settings, [Source(file, identity, nothing)], "", restart=False)
 
     def written(to: Path) -> list[str]:
         with rejects_of(todo, to, "line") as rejects:

@@ -149,7 +149,7 @@ def test_a_damaged_file_is_said_and_kept_and_its_keys_are_unknown_until_it_is_me
         read_keys(path)
     assert refused.value.where == str(path)
     keys = ApiKeys(path, 0)
-    assert f"action=keys-damaged kept=0 This file holds no API keys. Where: {path}." in caplog.text
+    assert f"action=keys-damaged kept=0 This file has no API keys. Where: {path}." in caplog.text
     with pytest.raises(Problem) as unknown:
         Gate(b"x" * 32, keys=keys).identify(f"Bearer {text}")
     assert unknown.value.status == 503

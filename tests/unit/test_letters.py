@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from jobtrail.core.errors import UsageError
-from jobtrail.log.dead_letters import DETAIL, PLACE, REASON, RETRIES, RUN, letter_in, place_of
+from jobtrail.log.dead_letters import (
+    DETAIL,
+    PLACE,
+    REASON,
+    RETRIES,
+    RUN,
+    checked_place,
+    parse_letter,
+)
 
 TOO_MANY = "9" * 5_000
 GREATEST = 2**63 - 1
@@ -36,7 +44,7 @@ def record(*before: tuple[str, str], place: str = "log/3/7", run: str | None = N
     ],
 )
 def test_how_often_it_was_written_back(said: str, retries: int) -> None:
-    letter = letter_in(record((RETRIES, said)), 0)
+    letter = parse_letter(record((RETRIES, said)), 0)
     assert letter is not None
     assert letter.retries == retries
     assert (letter.partition, letter.offset, letter.last, letter.records) == (3, 7, 7, 1)
@@ -54,9 +62,9 @@ def test_how_often_it_was_written_back(said: str, retries: int) -> None:
     ],
 )
 def test_a_place_that_is_none(place: str) -> None:
-    assert letter_in(record(place=place), 0) is None
+    assert parse_letter(record(place=place), 0) is None
     with pytest.raises(UsageError, match="no place of a letter"):
-        place_of(place)
+        checked_place(place)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +79,6 @@ def test_a_place_that_is_none(place: str) -> None:
     ],
 )
 def test_what_a_run_stands_for(run: str, last: int, records: int) -> None:
-    letter = letter_in(record(run=run), 0)
+    letter = parse_letter(record(run=run), 0)
     assert letter is not None
     assert (letter.kind, letter.last, letter.records) == (RUN, last, records)

@@ -27,7 +27,7 @@ from pyarrow import parquet
 
 from jobtrail.cli.emit import _lines as emitted
 from jobtrail.cli.explain import show
-from jobtrail.client.explain import tell
+from jobtrail.client.explain import explain_history
 from jobtrail.client.sse import messages
 from jobtrail.contract import results
 from jobtrail.contract.results import decoded
@@ -35,8 +35,9 @@ from jobtrail.core.decoding import accept, decode_clear
 from jobtrail.core.errors import EventError
 from jobtrail.core.events import Completed, Event, decode, encode
 from jobtrail.core.fold import fold
-from jobtrail.core.job import Job, Place, TrailEntry, read_trail
+from jobtrail.core.job import Job, Place
 from jobtrail.core.partitions import partition_of
+from jobtrail.core.trail import TrailEntry, read_trail
 from jobtrail.importing.values import json_reader
 from jobtrail.integrations.celery import Tracker
 from jobtrail.integrations.pgboss.mapping import _due
@@ -347,7 +348,7 @@ def answers(job: Job, happened: list[tuple[TrailEntry, int, bytes]]) -> None:
     found = decoded(answered(job_answer(job)), results.Job)
     decoded(answered(status_answer(job)), results.Status)
     history = [decoded(answered(entry_answer(*one)), results.HistoryEntry) for one in happened]
-    story = tell(history, datetime(MAXYEAR, 1, 1, tzinfo=UTC))
+    story = explain_history(history, datetime(MAXYEAR, 1, 1, tzinfo=UTC))
     assert [told.verdict for told in story.events] == [entry.verdict for entry, _, _ in happened]
     show(found, story, Screen(file=io.StringIO(), width=100))
     msgspec.json.encode(found)

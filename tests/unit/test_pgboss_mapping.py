@@ -9,15 +9,22 @@ import pytest
 
 from jobtrail.core.events import Event, decode, encode, microseconds
 from jobtrail.core.fold import fold
-from jobtrail.core.job import Job, Place, Verdict, read_trail
+from jobtrail.core.job import Job, Place
 from jobtrail.core.states import State
-from jobtrail.integrations.pgboss.mapping import MAX_UNSEEN_RETRIES, Labels, Past, Row, changes
+from jobtrail.core.trail import Verdict, read_trail
+from jobtrail.integrations.pgboss.mapping import (
+    MAX_UNSEEN_RETRIES,
+    Labels,
+    Past,
+    PgBossRow,
+    changes,
+)
 
 LABELS: Final = Labels("//pg-boss/db/pgboss", "nobody")
 T: Final = 1_790_000_000_000_000
 
 
-def row(state: str, **values: Any) -> Row:
+def row(state: str, **values: Any) -> PgBossRow:
     """Return a row; instants are seconds after its creation."""
     for name in ("started_on", "completed_on", "due_on", "read_at"):
         if values.get(name) is not None:
@@ -37,7 +44,7 @@ def row(state: str, **values: Any) -> Row:
         "bulk_id": None,
         "read_at": T + 10**12,
     }
-    return Row(**{**known, **values, "state": State(state)})
+    return PgBossRow(**{**known, **values, "state": State(state)})
 
 
 @dataclasses.dataclass
@@ -62,7 +69,7 @@ class Log:
         return told
 
 
-def told(*rows: Row) -> tuple[list[str], Log]:
+def told(*rows: PgBossRow) -> tuple[list[str], Log]:
     """Let a bridge read rows of one job one after the other; return what was applied."""
     log, past, applied = Log(), None, list[str]()
     for each in rows:
@@ -115,7 +122,7 @@ def told(*rows: Row) -> tuple[list[str], Log]:
         ),
     ],
 )  # fmt: skip
-def test_a_row_proves_its_history(seen: Row, expected: list[str]) -> None:
+def test_a_row_proves_its_history(seen: PgBossRow, expected: list[str]) -> None:
     applied, log = told(seen)
     assert applied == [f"job.{what}" for what in expected]
     again, _ = changes(seen, None, LABELS)
@@ -199,7 +206,7 @@ LIVES: Final = [
 
 
 @pytest.mark.parametrize("life", LIVES)
-def test_a_bridge_that_knows_nothing_changes_nothing(life: list[Row]) -> None:
+def test_a_bridge_that_knows_nothing_changes_nothing(life: list[PgBossRow]) -> None:
     """After any of the rows: nothing that it tells is applied, whatever it did not see."""
     log, past = Log(), None
     for seen in life:
@@ -211,7 +218,7 @@ def test_a_bridge_that_knows_nothing_changes_nothing(life: list[Row]) -> None:
 
 
 @pytest.mark.parametrize("life", LIVES)
-def test_any_rows_may_go_by_unseen(life: list[Row]) -> None:
+def test_any_rows_may_go_by_unseen(life: list[PgBossRow]) -> None:
     """But for a resumption of a job whose cancellation was told: that is remembered."""
     for missing in range(2 ** (len(life) - 1)):
         seen = [r for n, r in enumerate(life) if n == len(life) - 1 or not missing >> n & 1]

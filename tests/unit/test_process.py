@@ -62,7 +62,7 @@ def test_only_so_many_messages_are_remembered() -> None:
     seldom = LogRateLimiter(clock=Clock())
     for number in range(5_000):
         assert said(seldom, "mode", f"put together {number}") is not None
-    assert len(seldom._said) == 1_000
+    assert len(seldom._seen) == 1_000
     assert said(seldom, "mode", "put together 4999") is None
 
 

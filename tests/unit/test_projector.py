@@ -18,9 +18,10 @@ import pytest_asyncio
 from jobtrail.core.errors import FencedError
 from jobtrail.core.events import Event, decode
 from jobtrail.core.fold import fold
-from jobtrail.core.job import Job, Place, read_trail
+from jobtrail.core.job import Job, Place
 from jobtrail.core.partitions import partition_of
 from jobtrail.core.states import STATES, State
+from jobtrail.core.trail import read_trail
 from projections.ports.read import Caller, Filters
 from projections.ports.write import Batch, Entry
 from projections.projector.partition_state import MAX_HELD, MAX_HELD_BYTES, DeadLetter

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from jobtrail.core.errors import EventError
 from jobtrail.core.readable import (
-    Unheld,
+    Unportable,
     big_number,
     check_value,
     half_pair,
@@ -26,7 +26,7 @@ from jobtrail.core.readable import (
     path_text,
     pointer_of,
     readable,
-    unheld_error,
+    unportable_error,
     unwritable_error,
 )
 
@@ -86,7 +86,7 @@ def test_a_string_is_no_number_whatever_it_says(whole: str) -> None:
         assert big_number(value) is None
         assert readable(value) == value
         within = json.dumps({text: [text, -1e308], "n": 0}).encode().replace(b"-1e+308", b"-1e309")
-        assert big_number(within) == Unheld((text, 1), "-1e309")
+        assert big_number(within) == Unportable((text, 1), "-1e309")
 
 
 def test_most_json_is_clear_at_one_look() -> None:
@@ -114,8 +114,8 @@ def test_high_exponents_are_found_in_much_json(
 
 def test_a_long_number_is_told_by_its_beginning_and_its_length() -> None:
     found = big_number(b"[%b]" % (b"9" * 4301))
-    assert found == Unheld((0,), "9" * 40 + "... (4,301 characters)")
-    assert big_number(b"[%b]" % (b"1e" + b"9" * 38)) == Unheld((0,), "1e" + "9" * 38)
+    assert found == Unportable((0,), "9" * 40 + "... (4,301 characters)")
+    assert big_number(b"[%b]" % (b"1e" + b"9" * 38)) == Unportable((0,), "1e" + "9" * 38)
 
 
 numbers = st.from_regex(r"\A-?(?:0|[1-9][0-9]{0,400})(?:\.[0-9]{1,9})?(?:[eE][+-]?[0-9]{1,5})?\Z")
@@ -179,7 +179,7 @@ def test_half_of_a_pair_is_found_and_becomes_a_character() -> None:
 
 
 def test_half_of_a_pair_in_a_name_is_named_by_where_it_stands() -> None:
-    assert half_pair(rb'{"a":{"b\ud800":1}}') == Unheld(("a", "b�"), r"\ud800")
+    assert half_pair(rb'{"a":{"b\ud800":1}}') == Unportable(("a", "b�"), r"\ud800")
 
 
 # --- paths
@@ -214,11 +214,11 @@ def test_paths_are_written_for_people_and_as_pointers() -> None:
 
 
 def test_an_error_names_the_member_and_what_is_there() -> None:
-    error = unheld_error(Unheld(("data", "x", 3), "1e400"))
+    error = unportable_error(Unportable(("data", "x", 3), "1e400"))
     assert (error.reason, error.path, error.where) == ("invalid", ("data", "x", 3), "data.x[3]")
     assert "1.8e308" in str(error.expected)
     assert str(error).startswith("The event has JSON that common readers can't hold. Where: data.x")
-    half = unheld_error(Unheld((), r"\ud800"), "The row")
+    half = unportable_error(Unportable((), r"\ud800"), "The row")
     assert (half.reason, half.where, half.found) == ("not-json", None, r"\ud800")
     assert "pair" in str(half.expected)
     assert str(half).startswith("The row has")
@@ -304,7 +304,7 @@ def unwritten(value: Any) -> EventError:
         ("a\ud800", (), r"\ud800"),
         ({"a": ["\udfff"]}, ("a", 0), r"\udfff"),
         ({"a\ud800": 1}, ("a�",), r"\ud800"),
-        ({"a": 1, "b": 10**5000}, ("b",), "a whole number of 16,610 bits"),
+        ({"a": 1, "b": 10**5000}, ("b",), "an integer of 16,610 bits"),
         ({"a": [None, object()]}, (), "Encoding objects of type object is unsupported"),
         ({"n": math.nan, "o": object()}, ("n",), "nan"),
     ],

@@ -155,7 +155,7 @@ def test_a_broken_batch_ends_a_group_too() -> None:
     assert (next(groups).next_offset, groups.next_fetch_offset) == (9, 9)
     rotten = next(groups)
     assert (rotten.begin, rotten.next_offset, groups.next_fetch_offset) == (15, 15, 15)
-    assert rotten.is_rotten
+    assert rotten.is_damaged
     assert (listed(rotten), rotten.at(10)) == ([], None)
     with pytest.raises(CorruptRecordException, match="CRC"):
         rotten.check()
@@ -169,7 +169,7 @@ def test_what_follows_a_broken_batch_is_fetched_again() -> None:
     fetch_groups()
     records = fetcher.MemoryRecords(bytes(data))
     groups = fetcher.PartitionRecords(TP, records, [], 0, None, IN_GROUPS, True, 0)
-    assert [(group.begin, group.is_rotten) for group in groups] == [(6, True)]
+    assert [(group.begin, group.is_damaged) for group in groups] == [(6, True)]
     assert groups.next_fetch_offset == 6
     records = fetcher.MemoryRecords(bytes(data))
     again = fetcher.PartitionRecords(TP, records, [], 6, None, IN_GROUPS, True, 0)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from jobtrail.cli import explain
 from jobtrail.client import HistoryEntry, Job
-from jobtrail.client.explain import tell
+from jobtrail.client.explain import explain_history
 from jobtrail.terminal.tables import Grid, Screen
 from jobtrail.terminal.text import (
     VisibleFormatter,
@@ -134,9 +134,9 @@ def test_a_job_of_a_hostile_producer_is_explained() -> None:
         "bulkId": None, "createdAt": at, "startedAt": None, "updatedAt": at, "endedAt": at,
         "attempt": 0, "progress": None, "error": None, "tags": {}, "viewers": [],
     }  # fmt: skip
-    story = tell([msgspec.convert(entry, HistoryEntry)], at)
+    explanation = explain_history([msgspec.convert(entry, HistoryEntry)], at)
     shown = io.StringIO()
-    explain.show(msgspec.convert(job, Job), story, Screen(file=shown, width=400))
+    explain.show(msgspec.convert(job, Job), explanation, Screen(file=shown, width=400))
     assert is_harmless(shown.getvalue().replace("\n", ""))
     assert "[/bold]" in shown.getvalue()
 

@@ -8,27 +8,21 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from jobtrail.core.decoding import event_keys
+from jobtrail.core.earlier import MemoryChunks, StoredEntries
 from jobtrail.core.events import Event, decode
 from jobtrail.core.fold import fold
-from jobtrail.core.job import (
-    Place,
-    TrailEntry,
-    Verdict,
-    entries_of,
-    entry_at,
-    event_key,
-    kept_trail,
-    read_trail,
-    trail_page,
-)
+from jobtrail.core.job import Place, entries_of, event_key, kept_trail
 from jobtrail.core.states import State
 from jobtrail.core.trail import (
     CHUNK_ENTRIES,
     ENTRY_BYTES,
     TRAIL_LAYOUT,
-    Chunks,
-    Elsewhere,
+    TrailEntry,
+    Verdict,
+    entry_at,
     keys_of,
+    read_trail,
+    trail_page,
 )
 from tests.trails import packed
 
@@ -71,7 +65,7 @@ def chunk_of(number: int, first: int = 0) -> bytes:
 
 
 def test_chunks_know_their_own_keys_and_no_others() -> None:
-    chunks = Chunks()
+    chunks = MemoryChunks()
     for number in range(40):
         chunks = chunks.with_chunk(chunk_of(number))
     assert chunks.entries == 40 * CHUNK_ENTRIES
@@ -83,41 +77,41 @@ def test_chunks_know_their_own_keys_and_no_others() -> None:
 
 
 def test_chunks_stay_what_they_are_when_somebody_goes_on_from_them() -> None:
-    one = Chunks([chunk_of(1)])
+    one = MemoryChunks([chunk_of(1)])
     two, other = one.with_chunk(chunk_of(2)), one.with_chunk(chunk_of(3))
     three = two.with_chunk(chunk_of(4))
     for chunks, numbers in ((one, [1]), (two, [1, 2]), (other, [1, 3]), (three, [1, 2, 4])):
         assert chunks.kept() == b"".join(map(chunk_of, numbers))
         found = [n for n in range(5) if chunks.has(event_key(f"{n}-7"))]
         assert found == numbers
-        assert chunks == Chunks(map(chunk_of, numbers))
+        assert chunks == MemoryChunks(map(chunk_of, numbers))
     assert two != other
-    assert hash(two) == hash(Chunks([chunk_of(1), chunk_of(2)]))
+    assert hash(two) == hash(MemoryChunks([chunk_of(1), chunk_of(2)]))
 
 
 def test_what_lies_elsewhere_is_known_by_what_was_asked() -> None:
     seen, unseen = event_key("seen"), event_key("unseen")
-    earlier = Elsewhere(CHUNK_ENTRIES)
+    earlier = StoredEntries(CHUNK_ENTRIES)
     with pytest.raises(LookupError, match=seen.hex()):
         earlier.has(seen)
-    told = earlier.told({seen: True, unseen: False, event_key("5-1"): False})
-    assert (told.has(seen), told.has(unseen)) == (True, False)
-    more = told.with_chunk(chunk_of(5))
-    assert (more.entries, told.entries) == (2 * CHUNK_ENTRIES, CHUNK_ENTRIES)
-    assert (more.has(event_key("5-1")), told.has(event_key("5-1"))) == (True, False)
-    assert (more.kept(), told.kept()) == (chunk_of(5), b"")
+    asked = earlier.with_answers({seen: True, unseen: False, event_key("5-1"): False})
+    assert (asked.has(seen), asked.has(unseen)) == (True, False)
+    more = asked.with_chunk(chunk_of(5))
+    assert (more.entries, asked.entries) == (2 * CHUNK_ENTRIES, CHUNK_ENTRIES)
+    assert (more.has(event_key("5-1")), asked.has(event_key("5-1"))) == (True, False)
+    assert (more.kept(), asked.kept()) == (chunk_of(5), b"")
 
 
 def test_what_a_store_has_by_now_is_not_kept() -> None:
-    earlier: Elsewhere = Elsewhere(CHUNK_ENTRIES)
+    earlier: StoredEntries = StoredEntries(CHUNK_ENTRIES)
     for number in range(40):
         earlier = earlier.with_chunk(chunk_of(number, number * CHUNK_ENTRIES))
     key = event_key("3-3")
-    told = earlier.told({key: False}, reaching=30 * CHUNK_ENTRIES + 1)
-    assert told.entries == earlier.entries
-    assert told.kept() == b"".join(chunk_of(n, n * CHUNK_ENTRIES) for n in range(30, 40))
-    assert (told.has(key), earlier.told({key: False}).has(key)) == (False, True)
-    assert told.told({key: True}, reaching=0).has(key)
+    asked = earlier.with_answers({key: False}, stored_to=30 * CHUNK_ENTRIES + 1)
+    assert asked.entries == earlier.entries
+    assert asked.kept() == b"".join(chunk_of(n, n * CHUNK_ENTRIES) for n in range(30, 40))
+    assert (asked.has(key), earlier.with_answers({key: False}).has(key)) == (False, True)
+    assert asked.with_answers({key: True}, stored_to=0).has(key)
 
 
 def test_a_fold_of_very_many_events_knows_each_of_them_again() -> None:
@@ -156,9 +150,9 @@ def test_a_bound_event_behind_a_long_trail_is_judged_as_behind_a_whole_one(sourc
     for event_id in ("new", "refused", "event-0", "event-70"):
         value = bound_event(event_id, sources)
         keys = event_keys([value])
-        job = replace(whole, earlier=Elsewhere(entries_of(whole)), trail=b"")
-        assert isinstance(job.earlier, Elsewhere)
-        job.earlier = job.earlier.told({key: key in stored for key in keys})
+        job = replace(whole, earlier=StoredEntries(entries_of(whole)), trail=b"")
+        assert isinstance(job.earlier, StoredEntries)
+        job.earlier = job.earlier.with_answers({key: key in stored for key in keys})
         place = Place(0, 1000, 0)
         after, verdict = fold(job, decode(value), place)
         expected, judged = fold(whole, decode(value), place)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobtrail.core.job import STATES, VERDICTS, TrailEntry, event_key, read_trail
-from jobtrail.core.trail import ENTRY_BYTES, trail_has
+from jobtrail.core.job import event_key
+from jobtrail.core.states import STATES
+from jobtrail.core.trail import ENTRY_BYTES, VERDICTS, TrailEntry, read_trail, trail_has
 from tests.trails import packed
 
 keys = st.lists(st.sampled_from([0, 1]), min_size=8, max_size=8).map(bytes) | st.binary(

@@ -1,6 +1,6 @@
-"""The bridge as it runs: one session after the other, until it is told to stop.
+"""Running the bridge: one session after the other, until it is stopped.
 
-While PostgreSQL or Kafka is away it waits, and then goes on from the checkpoint.
+While PostgreSQL or Kafka is unavailable it waits, and then continues from the checkpoint.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jobtrail.core.errors import LogUnavailable
 from jobtrail.integrations.pgboss.mapping import Labels
 from jobtrail.integrations.pgboss.memory import Memory
 from jobtrail.integrations.pgboss.session import Figures, Session, elapsed
-from jobtrail.integrations.pgboss.source import Source, Unavailable
+from jobtrail.integrations.pgboss.source import PgBossSource, Unavailable
 from jobtrail.produce.log_writer import LogWriter
 from jobtrail.settings import Settings
 
@@ -26,27 +26,27 @@ logger = logging.getLogger(__name__)
 #: Seconds before another attempt: the first, and the longest.
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 30.0
-#: Seconds that a page under way is given when the bridge is told to stop.
+#: Seconds for finishing the current page when the bridge is stopped.
 _FINISH_WITHIN: Final = 10.0
 
 
-class Wanted(NamedTuple):
+class BridgeOptions(NamedTuple):
     """What to bridge, and how."""
 
     #: The database, as libpq's URI.
     dsn: str
-    #: What tells the log from others that are reached from the same data folder: its servers as
-    #: they were given; empty for the local Kafka, which may be at another port the next time.
+    #: Identifies the log among others of the same data folder: its servers as given; empty for the
+    #: local Kafka, whose port may change.
     log: str = ""
     schema: str = "pgboss"
-    #: Owner of jobs whose data names none.
+    #: The owner of jobs whose data names none.
     owner: str = "pg-boss"
     #: Keys that lead to a job's owner in its data.
     owner_path: Sequence[str] = ()
     bulk_path: Sequence[str] = ()
-    #: Seconds between two readings at least.
+    #: The least seconds between two readings.
     every: float = 1.0
-    #: End when everything is sent that was there at the start.
+    #: End once everything that existed at the start is sent.
     once: bool = False
     #: Read everything again.
     again: bool = False
@@ -60,7 +60,7 @@ class Bridge:
         wanted: What to bridge.
     """
 
-    def __init__(self, settings: Settings, wanted: Wanted) -> None:
+    def __init__(self, settings: Settings, wanted: BridgeOptions) -> None:
         self._settings = settings
         self._wanted = wanted
         self.figures = Figures()
@@ -77,10 +77,10 @@ class Bridge:
     async def run(self, stop: asyncio.Event) -> None:
         """Follow pg-boss until `stop` is set, or with `once` until everything is sent.
 
-        While PostgreSQL or Kafka is away it waits; with `once` that is an error.
+        While PostgreSQL or Kafka is unavailable it waits; with `once` that is an error.
 
         Raises:
-            JobtrailError: Something that does not pass by itself.
+            JobtrailError: A permanent error.
         """
         pause = _FIRST_PAUSE
         while not stop.is_set():
@@ -99,7 +99,7 @@ class Bridge:
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _until(self, stop: asyncio.Event) -> None:
-        """Run a session; end it, by force if need be, when `stop` is set."""
+        """Run a session; end it when `stop` is set, by cancelling it if it takes too long."""
         session = asyncio.create_task(self._session(stop))
         stopped = asyncio.create_task(stop.wait())
         try:
@@ -115,7 +115,7 @@ class Bridge:
     async def _session(self, stop: asyncio.Event) -> None:
         """Read and send on one connection to each, until something fails."""
         wanted = self._wanted
-        source = Source(wanted.dsn, wanted.schema, wanted.owner_path, wanted.bulk_path)
+        source = PgBossSource(wanted.dsn, wanted.schema, wanted.owner_path, wanted.bulk_path)
         with Memory(self.path) as memory:
             async with source, LogWriter(self._settings) as writer:
                 labels = Labels(f"//pg-boss/{source.database}/{wanted.schema}", wanted.owner)

@@ -1,8 +1,8 @@
-"""Which events a row of pg-boss proves: pure, so that any reading of the same row says the same.
+"""Which events a row of pg-boss proves: pure, so that reading the same row again gives the same.
 
-pg-boss keeps a job's present, not its past: one row with the times of its creation, of its latest
-start and of its end, and the number of its retries. What these columns prove is told again at every
-reading, under the same ids, so that a second telling changes nothing.
+pg-boss stores a job's present, not its past: one row with the times of its creation, of its latest
+start and of its end, and the number of its retries. The events that these columns prove are made
+again at every reading, with the same ids, so that a duplicate changes nothing.
 
 Source of the columns and of what each operation of pg-boss does to them: `plans` of pg-boss 9.0.3,
 10.4.2, 11.1.2 and 12.38.0.
@@ -20,13 +20,13 @@ from msgspec import Raw
 from jobtrail.core import events as ev
 from jobtrail.core.states import ENDED, State
 
-#: The most retries that are told of a job whose retries went by unseen: the latest ones.
+#: The most retries sent for a job whose retries happened between two readings: the latest ones.
 MAX_UNSEEN_RETRIES: Final = 100
 _MAX_NAME: Final = 256
 _SECOND: Final = 1_000_000
 
 
-class Row(NamedTuple):
+class PgBossRow(NamedTuple):
     """One job as pg-boss has it. Instants are microseconds since 1970."""
 
     id: str
@@ -55,8 +55,8 @@ class Cancellation(NamedTuple):
     """One cancellation of a job, which its row forgets when the job is resumed."""
 
     on: int
-    #: What its events are named by: when the attempt was started, which the row of a resumed job
-    #: still tells; of one that was not started, when it was cancelled.
+    #: What its event ids contain: when the attempt was started, which the row of a resumed job
+    #: still has; for one that was not started, when it was cancelled.
     mark: int
     attempt: int
     #: Whether the attempt had been started.
@@ -64,31 +64,33 @@ class Cancellation(NamedTuple):
 
 
 class Past(NamedTuple):
-    """What has to be remembered of a job that was cancelled."""
+    """What is stored about a job that was cancelled."""
 
     latest: Cancellation
-    #: The one that the job was last resumed from.
+    #: The cancellation that the job was last resumed from.
     resumed: Cancellation | None = None
 
 
 class Labels(NamedTuple):
-    """What all events of a bridge have in common."""
+    """The fields that all events of a bridge share."""
 
     source: str
-    #: Owner of a job whose data names none.
+    #: The owner of a job whose data names none.
     owner: str
 
 
-def changes(row: Row, past: Past | None, labels: Labels) -> tuple[list[ev.Event], Past | None]:
-    """Tell what a row proves.
+def changes(
+    row: PgBossRow, past: Past | None, labels: Labels
+) -> tuple[list[ev.Event], Past | None]:
+    """Return the events that a row proves.
 
     Args:
         row: The job as it is now.
-        past: What is remembered of its cancellations.
+        past: What is stored about its cancellations.
         labels: The events' source, and the owner where the row names none.
 
     Returns:
-        The events in the order in which they happened, and what is to be remembered.
+        The events in the order in which they happened, and what is to be stored.
     """
     cancelled_on = row.completed_on if row.state is State.CANCELLED else None
     if past is not None and cancelled_on != past.latest.on:
@@ -103,23 +105,23 @@ def changes(row: Row, past: Past | None, labels: Labels) -> tuple[list[ev.Event]
     return told, past
 
 
-def _cancellation(row: Row, on: int, resumed: Cancellation | None) -> Cancellation:
+def _cancellation(row: PgBossRow, on: int, resumed: Cancellation | None) -> Cancellation:
     started = row.started_on is not None and row.started_on > (resumed.on if resumed else 0)
     mark = row.started_on if started and row.started_on else on
     return Cancellation(on, mark, row.attempt, started)
 
 
-def _resumed_unseen(row: Row) -> bool:
-    """Only a cancelled job that is resumed is `created` with a start behind it."""
+def _resumed_unseen(row: PgBossRow) -> bool:
+    """Tell whether a job was cancelled and resumed: only then is it `created` after a start."""
     return row.state is State.CREATED and row.started_on is not None
 
 
 class _Teller:
-    def __init__(self, row: Row, resumed: Cancellation | None, labels: Labels) -> None:
+    def __init__(self, row: PgBossRow, resumed: Cancellation | None, labels: Labels) -> None:
         self._row = row
         self._labels = labels
         self._resumed_from = resumed
-        #: When the job's present life began.
+        #: When the job was created, or last resumed.
         self._life = resumed.on if resumed else 0
         self._told: list[ev.Event] = []
 
@@ -130,7 +132,7 @@ class _Teller:
             since = [t for t in (row.started_on, row.completed_on) if t and t > self._life]
             self._resumed(resumed.mark, resumed.attempt, min(since, default=row.read_at))
         self._unseen_retries(resumed.attempt + resumed.started if resumed else 0)
-        # A start before the life began was told when the cancellation was.
+        # An earlier start was sent together with the cancellation.
         if row.started_on is not None and row.started_on > self._life:
             self._active(row.attempt, row.started_on)
         if row.state is State.CREATED:
@@ -140,7 +142,7 @@ class _Teller:
                 self._resumed(mark, row.attempt, row.read_at)
         elif row.state is State.RETRY:
             if row.completed_on is not None:
-                # Up to v11 the end stays when somebody orders a failed job's retry.
+                # Up to v11 the end stays when a failed job's retry is ordered.
                 self._ended(State.FAILED, row.completed_on, row.completed_on)
             due = _due(row.due_on)
             data = ev.RetryData(attempt=row.attempt, error=_raw(row.output), retry_at=due)
@@ -154,17 +156,17 @@ class _Teller:
         return self._told
 
     def _named(self, what: str, attempt: int) -> str:
-        """Name an attempt's event, without its time: of one that went by unseen nobody knows it.
+        """Name an attempt's event, without its time: for an unseen attempt it is not known.
 
-        Version 9 does not count when it takes up a resumed job: the cancellation tells the two
-        attempts of one number apart.
+        Version 9 does not count when it takes up a resumed job: the cancellation distinguishes two
+        attempts of the same number.
         """
         resumed = self._resumed_from
         again = resumed is not None and resumed.started and attempt <= resumed.attempt
         return f"{what}.{attempt}.{resumed.mark}" if resumed and again else f"{what}.{attempt}"
 
     def _failed_on(self) -> int:
-        """Return when the attempt failed; no column says it, but when the next one is due does."""
+        """Return when the attempt failed, computed from when the next is due: no column has it."""
         row = self._row
         if row.completed_on is not None or row.due_on is None:
             return row.read_at
@@ -174,7 +176,7 @@ class _Teller:
         return max(at, row.started_on or row.created_on)
 
     def _unseen_retries(self, first: int) -> None:
-        """Tell the attempts before the present one; they were over when that one was started."""
+        """Add the attempts before the present one; they had ended when it was started."""
         row = self._row
         at = row.started_on or row.created_on
         for attempt in range(max(first, row.attempt - MAX_UNSEEN_RETRIES), row.attempt):
@@ -241,7 +243,7 @@ class _Teller:
 
 
 def _due(at: int | None) -> datetime | None:
-    """Return when a retry is due; None also where the calendar has no such day."""
+    """Return when a retry is due; None also where it is beyond the calendar."""
     with contextlib.suppress(OverflowError):
         return None if at is None else ev.from_microseconds(at)
     return None
@@ -252,7 +254,7 @@ def _raw(json: bytes | None) -> Raw:
 
 
 def _is_name(text: str | None) -> bool:
-    """Tell whether an event may name a thing so: 1 to 256 characters, none of them a control."""
+    """Tell whether a text is a valid name: 1 to 256 characters, no control characters."""
     return (
         text is not None
         and 0 < len(text) <= _MAX_NAME

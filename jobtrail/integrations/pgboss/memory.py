@@ -1,8 +1,8 @@
-"""What a bridge remembers: how far it has read, and which jobs were cancelled.
+"""A bridge's stored state: how far it has read, and which jobs were cancelled.
 
-The checkpoint is written after Kafka has acknowledged what it speaks of; a cancellation before it
-is sent, since nothing in pg-boss tells a resumed job from one that was never cancelled. Without
-the file everything is read and sent again, which changes no job.
+The checkpoint is written after Kafka has acknowledged the events before it; a cancellation before
+its event is sent, since nothing in pg-boss distinguishes a resumed job from one that was never
+cancelled. Without the file everything is read and sent again, which changes no job.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ CREATE TABLE IF NOT EXISTS cancelled (job TEXT PRIMARY KEY, past BLOB NOT NULL) 
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """A reading that is under way, and where it is."""
+    """The reading in progress, and how far it is."""
 
-    #: Rows that this transaction or a later one wrote are read; None: all rows.
+    #: Only rows written by this transaction or a later one are read; None: all rows.
     since: int | None
     #: Where the next reading begins.
     until: int
-    #: The table, and the file that it was in; those with lower numbers are done. 0: none is.
+    #: The table and its file; tables with lower numbers are done. 0: none is done.
     table: int = 0
     file: int = 0
-    #: Behind which row of it: block, row.
+    #: The last row read: block, row.
     place: tuple[int, int] = (0, 0)
 
 
-class Checkpoint(msgspec.Struct, frozen=True):
+class BridgeCheckpoint(msgspec.Struct, frozen=True):
     """How far a bridge has read."""
 
-    #: The cluster, timeline and database that the numbers are of.
+    #: The cluster, timeline and database that the numbers belong to.
     origin: str = ""
     #: The transaction that the next reading begins with; None: all rows.
     since: int | None = None
@@ -52,13 +52,13 @@ class Memory:
     """The file of one bridge. Use it as a context manager.
 
     Args:
-        path: The file; it is made where it is absent.
+        path: The file; it is made where it is missing.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        #: How far it was written.
-        self.checkpoint = Checkpoint()
+        #: The last checkpoint that was written.
+        self.checkpoint = BridgeCheckpoint()
 
     def __enter__(self) -> Self:
         """Open the file.
@@ -72,7 +72,7 @@ class Memory:
             self._file.executescript(f"PRAGMA journal_mode=WAL;{_SCHEMA}")
             found = self._file.execute("SELECT value FROM checkpoint").fetchone()
             if found:
-                self.checkpoint = msgspec.json.decode(found[0], type=Checkpoint)
+                self.checkpoint = msgspec.json.decode(found[0], type=BridgeCheckpoint)
         except (OSError, sqlite3.Error, msgspec.MsgspecError) as error:
             raise JobtrailError(
                 "The bridge's checkpoint can't be used.",
@@ -92,12 +92,12 @@ class Memory:
         self._file.close()
 
     def past(self, job: str) -> Past | None:
-        """Return what is remembered of a job's cancellations."""
+        """Return what is stored about a job's cancellations."""
         found = self._file.execute("SELECT past FROM cancelled WHERE job = ?", (job,)).fetchone()
         return msgspec.json.decode(found[0], type=Past) if found else None
 
     def remember(self, cancelled: Mapping[str, Past]) -> None:
-        """Write down jobs that were cancelled."""
+        """Store jobs that were cancelled."""
         if not cancelled:
             return
         with self._file:
@@ -107,8 +107,8 @@ class Memory:
                 ((job, msgspec.json.encode(past)) for job, past in cancelled.items()),
             )
 
-    def save(self, checkpoint: Checkpoint) -> None:
-        """Write down how far the bridge is."""
+    def save(self, checkpoint: BridgeCheckpoint) -> None:
+        """Store the checkpoint."""
         value = msgspec.json.encode(checkpoint)
         self._file.execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?)", (value,))
         self.checkpoint = checkpoint

@@ -1,7 +1,7 @@
-"""A session of the bridge: reads what changed, writes it to the log, remembers how far it is.
+"""A session of the bridge: reads what changed, writes it to the log, stores how far it is.
 
-The order makes it lossless: read, send, have it acknowledged, and only then write the checkpoint.
-Whatever dies in between, the same is read and sent again under the same ids.
+The order makes it lossless: read, send, wait for the acknowledgement, and only then write the
+checkpoint. After a crash in between, the same is read and sent again with the same ids.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ import msgspec
 from jobtrail.core.errors import EventError
 from jobtrail.core.events import NOTHING, Completed, Event, Failed, Retry, decode, encode
 from jobtrail.core.job import event_key
-from jobtrail.integrations.pgboss.mapping import Labels, Past, Row, changes
-from jobtrail.integrations.pgboss.memory import Checkpoint, Memory, Reading
-from jobtrail.integrations.pgboss.source import NUMBERS, Moment, Source, Table
+from jobtrail.integrations.pgboss.mapping import Labels, Past, PgBossRow, changes
+from jobtrail.integrations.pgboss.memory import BridgeCheckpoint, Memory, Reading
+from jobtrail.integrations.pgboss.source import NUMBERS, Moment, PgBossSource, Table
 from jobtrail.produce.log_writer import LogWriter
 
 logger = logging.getLogger(__name__)
 
-#: Jobs whose events of this session are known, so that they are not sent again: about 20 MiB.
-_KNOWN_JOBS: Final = 100_000
+#: Jobs whose events of this session are cached, so that they are not sent again: about 20 MiB.
+_CACHED_JOBS: Final = 100_000
 #: Seconds between two checkpoints.
 _SAVE_EVERY: Final = 2.0
-#: The database is others': it works for the bridge a tenth of the time at most, however long a
-#: reading takes, but a change waits no longer than this many seconds for the next one.
+#: The database serves others: it works for the bridge a tenth of the time at most, however long a
+#: reading takes, but a change waits at most this many seconds for the next one.
 _REST: Final = 9.0
 _LONGEST_REST: Final = 60.0
-#: Numbers of transactions that a session goes back to begin with. A PostgreSQL that crashed gives
-#: out again those that it had not written down: of transactions that had not committed, or not
-#: durably, for what commits durably writes down all numbers before it.
+#: Transaction numbers that a session goes back at its start. After a crash PostgreSQL reuses the
+#: numbers that were not durable: those of transactions that had not committed, or not durably,
+#: since a durable commit makes all numbers before it durable.
 _BACK: Final = 1_000
 
 
@@ -47,18 +47,18 @@ async def elapsed(stop: asyncio.Event, seconds: float) -> None:
 
 
 class Figures:
-    """What a bridge has done so far."""
+    """Counters of a bridge."""
 
     def __init__(self) -> None:
-        #: Rows read, those that are read twice too.
+        #: Rows read, including those read twice.
         self.read = 0
         #: Events that Kafka has acknowledged.
         self.acknowledged = 0
-        #: The position behind them.
+        #: The position after them.
         self.position: dict[int, int] = {}
-        #: Rows, and events, that can't be told.
+        #: Rows and events that are not valid.
         self.refused = 0
-        #: Outputs that were larger than an event may carry, or that common readers can't hold.
+        #: Outputs that were too large for an event, or that common JSON parsers refuse.
         self.left_out = 0
         #: Complete readings.
         self.readings = 0
@@ -71,14 +71,19 @@ class Session:
 
     Args:
         source: pg-boss.
-        memory: What was remembered before.
+        memory: The stored state.
         writer: The log.
-        labels: What all events have in common.
-        figures: Counted up.
+        labels: The fields that all events share.
+        figures: The counters.
     """
 
     def __init__(
-        self, source: Source, memory: Memory, writer: LogWriter, labels: Labels, figures: Figures
+        self,
+        source: PgBossSource,
+        memory: Memory,
+        writer: LogWriter,
+        labels: Labels,
+        figures: Figures,
     ) -> None:
         self._source = source
         self._memory = memory
@@ -90,21 +95,21 @@ class Session:
         #: Seconds that the present reading waited for the database.
         self._spent = 0.0
         #: Of jobs read lately: keys of the ids of the events sent.
-        self._known: OrderedDict[str, bytes] = OrderedDict()
-        #: Cancellations of a page, before the memory has them.
+        self._sent_keys: OrderedDict[str, bytes] = OrderedDict()
+        #: Cancellations of a page, not stored yet.
         self._cancelled: dict[str, Past] = {}
 
     def forget(self) -> None:
-        """Begin anew, with all rows."""
-        self._checkpoint = Checkpoint()
+        """Start again with all rows."""
+        self._checkpoint = BridgeCheckpoint()
 
     async def run(self, stop: asyncio.Event, every: float, *, once: bool) -> None:
-        """Read again and again.
+        """Read repeatedly.
 
         Args:
-            stop: Ends it, after the page under way.
-            every: Seconds between two readings at least.
-            once: End when a reading that began here is complete.
+            stop: Ends it, after the current page.
+            every: The least seconds between two readings.
+            once: End when a reading that began in this session is complete.
 
         Raises:
             Unavailable: PostgreSQL does not answer.
@@ -137,19 +142,19 @@ class Session:
         return self._checkpoint.reading
 
     def _go_back(self) -> None:
-        """Begin a little before what was done: a crash may have come in between."""
+        """Begin a little before the checkpoint: PostgreSQL may have crashed since."""
         at = self._checkpoint
         since = None if at.since is None else max(at.since - _BACK, 1)
         reading = at.reading
         if reading is not None:
             reading = msgspec.structs.replace(reading, until=max(reading.until - _BACK, 1))
-        self._checkpoint = Checkpoint(at.origin, since, reading)
+        self._checkpoint = BridgeCheckpoint(at.origin, since, reading)
 
     def _begin(self, moment: Moment) -> None:
-        """Go on with the reading under way, or begin the next one."""
+        """Continue the reading in progress, or begin the next one."""
         at = self._checkpoint
         since, reading = at.since, at.reading
-        # Numbers mean nothing elsewhere, nor half a circle later.
+        # Numbers are not comparable across databases, nor after half a circle.
         newest = max(since or 0, reading.until if reading else 0)
         oldest = min(since or moment.number, reading.until if reading else moment.number)
         if (
@@ -159,21 +164,21 @@ class Session:
         ):
             since = reading = None
         reading = reading or Reading(since, moment.number)
-        self._checkpoint = Checkpoint(moment.origin, since, reading)
+        self._checkpoint = BridgeCheckpoint(moment.origin, since, reading)
 
     async def _read_tables(self, stop: asyncio.Event) -> bool:
-        """Finish the reading under way; False if it was told to stop before."""
+        """Finish the reading in progress; False if it was stopped before."""
         for table in await self._source.tables():
             if table.oid < self._reading.table:
                 continue
             if not await self._read_table(table, stop):
                 return False
-        self._checkpoint = Checkpoint(self._checkpoint.origin, self._reading.until)
+        self._checkpoint = BridgeCheckpoint(self._checkpoint.origin, self._reading.until)
         await self._save_at_times()
         return True
 
     async def _read_table(self, table: Table, stop: asyncio.Event) -> bool:
-        """Read a table to its end; False if it was told to stop before."""
+        """Read a table to its end; False if it was stopped before."""
         reading = self._reading
         file: int | None = table.file
         place = reading.place if (table.oid, file) == (reading.table, reading.file) else (0, 0)
@@ -183,14 +188,14 @@ class Session:
                     return False
                 place = await self._read_page(table, place)
                 reading = Reading(reading.since, reading.until, table.oid, table.file, place)
-                self._checkpoint = Checkpoint(
+                self._checkpoint = BridgeCheckpoint(
                     self._checkpoint.origin, self._checkpoint.since, reading
                 )
                 await self._save_at_times()
             file = await self._source.file_of(table)
             if file is None or file == table.file:
                 return True
-            # Rewritten meanwhile, as VACUUM FULL does: its rows lie elsewhere now.
+            # The table was rewritten since, as VACUUM FULL does: its rows have moved.
             found = [t for t in await self._source.tables() if t.oid == table.oid]
             if not found:
                 return True
@@ -204,15 +209,15 @@ class Session:
         self._figures.read += len(page.rows) + page.refused
         self._figures.refused += page.refused
         self._figures.left_out += page.left_out
-        told = [(row.id, event) for row in page.rows for event in self._told(row)]
-        # Before their events: a cancellation in the log that nobody remembers could not be undone.
+        told = [(row.id, event) for row in page.rows for event in self._changes_of(row)]
+        # Before their events: a cancellation in the log that is not stored could not be undone.
         self._memory.remember(self._cancelled)
         self._cancelled = {}
         for job, event in told:
             await self._send(job, event)
-        return page.behind
+        return page.next_place
 
-    def _told(self, row: Row) -> list[Event]:
+    def _changes_of(self, row: PgBossRow) -> list[Event]:
         past = self._cancelled.get(row.id) or self._memory.past(row.id)
         try:
             told, now = changes(row, past, self._labels)
@@ -225,9 +230,9 @@ class Session:
         return told
 
     async def _send(self, job: str, event: Event) -> None:
-        """Send an event, unless this session has."""
+        """Send an event, unless this session has sent it."""
         key = event_key(event.id)
-        known = self._known.pop(job, b"")
+        known = self._sent_keys.pop(job, b"")
         if not _holds(known, key):
             try:
                 value, fault = _valid(event)
@@ -236,12 +241,12 @@ class Session:
                     logger.warning("action=output_left_out job=%s why=%s", job, fault)
                 await self._writer.append(job, value, self._acknowledged)
             except EventError:
-                # A name that no event may have.
+                # A name that is not valid in an event.
                 self._figures.refused += 1
             known += key
-        self._known[job] = known
-        if len(self._known) > _KNOWN_JOBS:
-            self._known.popitem(last=False)
+        self._sent_keys[job] = known
+        if len(self._sent_keys) > _CACHED_JOBS:
+            self._sent_keys.popitem(last=False)
 
     def _acknowledged(self) -> None:
         self._figures.acknowledged += 1
@@ -251,7 +256,7 @@ class Session:
             await self._save()
 
     async def _save(self) -> None:
-        """Write the checkpoint, after Kafka has all that it speaks of."""
+        """Write the checkpoint, once Kafka has acknowledged all events before it."""
         await self._writer.settle()
         self._figures.position.update(self._writer.position)
         if self._checkpoint != self._memory.checkpoint:
@@ -264,7 +269,7 @@ def _holds(keys: bytes, key: bytes) -> bool:
 
 
 def _valid(event: Event) -> tuple[bytes, EventError | None]:
-    """Encode an event that everybody can decode; an output that nobody may send is left out.
+    """Encode an event that every reader can decode; an output that is not valid is left out.
 
     Returns:
         The event, and why its output was left out, if it was.

@@ -1,6 +1,6 @@
 """Reading pg-boss's tables: every row, or those that changed since a snapshot; never writing.
 
-No column of pg-boss tells what changed: a retry or a resumption sets no time, and a transaction
+No column of pg-boss shows what changed: a retry or a resumption sets no time, and a transaction
 that commits late brings times that are long past. PostgreSQL itself does: each version of a row
 carries the number of the transaction that wrote it, `xmin`. Let B be the least number that was
 still running when a reading began (`pg_snapshot_xmin`). What that reading could not see was
@@ -9,8 +9,8 @@ the next reading asks for all rows from B on. A savepoint's number is greater th
 transaction's, so it is no exception. Some rows come twice, none is missed.
 
 A reading goes through the blocks of each table in order (`ctid`), a bounded page in a transaction
-of its own: it holds no snapshot for long, which would keep pg-boss's tables from being vacuumed.
-A row that is moved by an update meanwhile has a new number, and is found by the next reading.
+of its own: it keeps no snapshot for long, which would keep pg-boss's tables from being vacuumed. A
+row that an update moves during the reading has a new number, and is found by the next reading.
 
 Source: PostgreSQL 14 to 18, "System Columns", "Transaction ID and Snapshot Information Functions".
 """
@@ -26,32 +26,32 @@ import asyncpg
 from jobtrail.core.errors import JobtrailError
 from jobtrail.core.events import MAX_PAYLOAD_BYTES
 from jobtrail.core.states import State
-from jobtrail.integrations.pgboss.mapping import Row
+from jobtrail.integrations.pgboss.mapping import PgBossRow
 
-#: Rows of a page at most: with outputs as large as an event may carry, 64 MiB.
+#: The most rows of a page: with the largest outputs, 64 MiB.
 PAGE_ROWS: Final = 1_000
-#: Blocks of a page at most, 32 MiB: milliseconds where they are cached.
+#: The most blocks of a page, 32 MiB: milliseconds where they are cached.
 PAGE_BLOCKS: Final = 4_096
 #: PostgreSQL 13 and older would read a whole table for every page.
 _OLDEST: Final = 140_000
-#: Numbers of transactions are 32 bits wide and compared in a circle.
+#: Transaction numbers have 32 bits and are compared modulo this.
 NUMBERS: Final = 1 << 32
 _CONNECT_WITHIN: Final = 15.0
 _ANSWER_WITHIN: Final = 120.0
 
-# What comes of itself when PostgreSQL is back, or the statement is run again.
+# Errors that pass once PostgreSQL is back, or when the statement is run again.
 _PASSING: Final = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
-    # Such a connection is of no more use, another one is: asked between PostgreSQL's last words and
-    # its closing, asyncpg finds itself in a state that it does not know.
+    # Such a connection is unusable, a new one works: used between PostgreSQL's last message and the
+    # close, asyncpg raises an internal error.
     asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.TransactionRollbackError,
-    # A queue was deleted, and its table with it.
+    # A queue was deleted, together with its table.
     asyncpg.UndefinedTableError,
 )
 
@@ -116,44 +116,44 @@ class Unavailable(JobtrailError):
 
 
 class Moment(NamedTuple):
-    """How far the database is."""
+    """The database's transaction state."""
 
-    #: The least number of a transaction that still runs: all below it are over.
+    #: The least number of a running transaction: all below it have ended.
     number: int
-    #: What is visible now; empty where equal texts may stand for different things.
+    #: The current snapshot; empty where equal texts may mean different snapshots.
     snapshot: str
-    #: The cluster, its timeline and the database, in which alone such numbers mean anything.
+    #: The cluster, its timeline and the database: numbers are comparable only within one.
     origin: str
 
 
 class Table(NamedTuple):
-    """A table that holds jobs."""
+    """A table with jobs."""
 
     oid: int
     #: Its name in SQL.
     name: str
-    #: Another one when the table was rewritten, so that its rows lie elsewhere.
+    #: Changes when the table is rewritten, which moves its rows.
     file: int
     blocks: int
 
 
-class Page(NamedTuple):
+class RowPage(NamedTuple):
     """Some rows of a table."""
 
-    rows: list[Row]
+    rows: list[PgBossRow]
     #: How many rows can't be read as jobs.
     refused: int
-    #: How many outputs are larger than an event may carry.
+    #: How many outputs are too large for an event.
     left_out: int
-    #: The place behind the page: a block, and a row in it.
-    behind: tuple[int, int]
+    #: The place after the page: a block, and a row in it.
+    next_place: tuple[int, int]
 
 
-class Source:
+class PgBossSource:
     """A pg-boss schema, on one connection. Use it as an async context manager.
 
     Args:
-        dsn: Which database, as libpq's URI; what it leaves out, PG* variables and ~/.pgpass say.
+        dsn: Which database, as libpq's URI; the rest comes from PG* variables and ~/.pgpass.
         schema: pg-boss's schema.
         owner_path: Keys that lead to a job's owner in its data; empty: nowhere.
         bulk_path: The same for its bulk id.
@@ -172,14 +172,14 @@ class Source:
         self._oid = ""
 
     async def __aenter__(self) -> Self:
-        """Connect, and see which pg-boss that is.
+        """Connect, and find out the version of pg-boss.
 
         Raises:
             Unavailable: PostgreSQL does not answer.
-            JobtrailError: It does, but refuses, or there is no pg-boss.
+            JobtrailError: It refuses, or there is no pg-boss.
         """
         try:
-            # Names of statements are left out, so that a pooler may be between.
+            # Without named statements, so that a connection pooler may be in between.
             self._connection = await asyncpg.connect(
                 self._dsn,
                 timeout=_CONNECT_WITHIN,
@@ -218,7 +218,7 @@ class Source:
                 self._columns = known
                 return
         raise JobtrailError(
-            "There is no pg-boss that this bridge knows.",
+            "There is no pg-boss that this bridge supports.",
             where=f"database {self.database}, schema {self._schema}",
             expected="its table `job` as versions 9 to 12 make it",
             found=f"a table with {', '.join(sorted(columns))}" if columns else "none",
@@ -247,7 +247,7 @@ class Source:
         return JobtrailError("PostgreSQL refuses.", where=where, found=str(error), hint=mend)
 
     async def moment(self) -> Moment:
-        """Return how far the database is now.
+        """Return the database's current transaction state.
 
         Raises:
             Unavailable: PostgreSQL does not answer.
@@ -260,13 +260,13 @@ class Source:
             except Unavailable:
                 raise
             except JobtrailError:
-                # Some providers keep this from their users.
+                # Some providers deny this to their users.
                 self._clustered = False
-        # On a standby the text does not list what is running.
+        # On a standby the snapshot does not list running transactions.
         return Moment(int(number), "" if standby else snapshot, f"{cluster}:{self._oid}")
 
     async def tables(self) -> list[Table]:
-        """Return the tables that hold jobs: each queue's own and the archive, by their number.
+        """Return the tables with jobs: each queue's own and the archive, by their number.
 
         Raises:
             Unavailable: PostgreSQL does not answer.
@@ -274,16 +274,16 @@ class Source:
         return [Table(*record) for record in await self._fetch(_TABLES, self._schema)]
 
     async def file_of(self, table: Table) -> int | None:
-        """Return the file that a table is in now; None where it was dropped."""
+        """Return a table's current file; None where the table was dropped."""
         file: int | None = (await self._fetch(_FILE, table.oid))[0][0]
         return file
 
-    async def page(self, table: Table, place: tuple[int, int], since: int | None) -> Page:
+    async def page(self, table: Table, place: tuple[int, int], since: int | None) -> RowPage:
         """Read the next rows of a table.
 
         Args:
             table: The table.
-            place: Behind which row: block, row.
+            place: The last row read: block, row.
             since: Only rows that this transaction or a later one wrote; None: all.
 
         Raises:
@@ -300,12 +300,12 @@ class Source:
                 rows.append(_row(values))
             except (ValueError, OverflowError):
                 refused += 1
-        behind = (end, 0) if len(records) < PAGE_ROWS else records[-1]["place"]
-        return Page(rows, refused, left_out, behind)
+        next_place = (end, 0) if len(records) < PAGE_ROWS else records[-1]["place"]
+        return RowPage(rows, refused, left_out, next_place)
 
     def _query(self, table: Table) -> str:
         c = self._columns
-        # An age below 0 is that of a row which was frozen long ago.
+        # A row that was frozen long ago has an age below 0.
         return f"""
 SELECT id::text, name, priority, state::text, {c["attempt"]}, {_us(c["created_on"])},
   {_us(c["started_on"])}, {_us(c["completed_on"])}, {_us(c["due_on"])},
@@ -326,9 +326,9 @@ def _us(column: str) -> str:
     return f"CASE WHEN isfinite({column}) THEN (extract(epoch FROM {column}) * 1000000)::int8 END"
 
 
-def _row(values: Sequence[object]) -> Row:
-    """Make a row of a record; raises ValueError for one that pg-boss would not write."""
-    row = Row(*values)  # type: ignore[arg-type]  # in the order of the query
+def _row(values: Sequence[object]) -> PgBossRow:
+    """Convert a record into a row; ValueError for one that pg-boss would not write."""
+    row = PgBossRow(*values)  # type: ignore[arg-type]  # in the order of the query
     if row.created_on is None or row.attempt < 0:
         raise ValueError("no job of pg-boss")
     output = values[10]

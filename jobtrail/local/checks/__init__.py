@@ -1,4 +1,4 @@
-"""The checks of `jobtrail doctor`: small, separate, and none of them changes a thing."""
+"""The checks of `jobtrail doctor`: small, separate, and without side effects."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from jobtrail.settings import Settings
 
 
 async def examine(settings: Settings) -> list[Finding]:
-    """Run every check that can be run.
+    """Run every applicable check.
 
     Args:
-        settings: The data folder; the cluster, where another one than the local service's.
+        settings: The data folder, and the cluster unless it is the local service's.
     """
     findings: list[Finding] = []
     for check in (
@@ -35,7 +35,7 @@ async def examine(settings: Settings) -> list[Finding]:
         findings += await _run("store", store.layout(settings, found))
     except (NoAnswer, OSError) as error:
         findings.append(
-            problem("store", f"{settings.store_folder} can't be looked at: {error}", "Look again.")
+            problem("store", f"{settings.store_folder} can't be looked at: {error}", "Try again.")
         )
     return findings + await _examine_log(settings, found)
 
@@ -51,7 +51,7 @@ async def _examine_log(settings: Settings, found: dict[str, Any] | None) -> list
         return [
             warning(
                 "log",
-                "its broker is not running: topics, group and progress were not looked at",
+                "its broker is not running: topics, group and progress were not checked",
                 "Start `jobtrail up`, or name a Kafka with --bootstrap-servers.",
             )
         ]
@@ -77,7 +77,7 @@ async def _examine_log(settings: Settings, found: dict[str, Any] | None) -> list
 
 
 async def _run(name: str, check: Iterable[Finding] | AsyncIterator[Finding]) -> list[Finding]:
-    """Run one check; one that fails hides nothing of what the others found."""
+    """Run one check; its failure does not hide the findings of the others."""
     found: list[Finding] = []
     try:
         if isinstance(check, AsyncIterator):
@@ -85,5 +85,5 @@ async def _run(name: str, check: Iterable[Finding] | AsyncIterator[Finding]) -> 
         else:
             found.extend(check)
     except Exception as error:
-        found.append(problem(name, f"this could not be looked at: {error!r}", "Look again."))
+        found.append(problem(name, f"this could not be checked: {error!r}", "Try again."))
     return found

@@ -1,4 +1,4 @@
-"""A look at the cluster, taken once for all checks that need it."""
+"""The state of the cluster, read once for all checks that need it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from jobtrail.log.consumers import group_reader
 from jobtrail.log.kafka import Client, stop_client
 from jobtrail.settings import Settings
 
-#: Seconds that the whole look may take.
+#: Seconds that reading it may take.
 _WITHIN: Final = 30.0
 #: Seconds between two tries.
 _PAUSE: Final = 0.2
-#: Seconds by which a record may be of the future: clocks differ a little.
+#: Seconds by which a record's timestamp may be in the future: clocks differ a little.
 AHEAD: Final = 60.0
 
 
@@ -33,7 +33,7 @@ class Topic(NamedTuple):
     partitions: Mapping[int, tuple[int, int, int]]
     begins: Mapping[int, int]
     ends: Mapping[int, int]
-    #: Per partition the first offset whose timestamp is of the future.
+    #: Per partition the first offset whose timestamp is in the future.
     ahead: Mapping[int, int]
 
 
@@ -46,21 +46,21 @@ class Member(NamedTuple):
 
 
 class Cluster(NamedTuple):
-    """What the checks need to know of the cluster."""
+    """The state of the cluster for the checks."""
 
-    #: Those of the log and of the dead letters that there are, by name.
+    #: The log and the dead-letter topic, where they exist, by name.
     topics: Mapping[str, Topic]
-    #: The group's state in Kafka's word.
+    #: The group's state, as Kafka names it.
     group_state: str
     members: tuple[Member, ...]
 
 
 class NoCluster(Exception):
-    """The cluster does not answer; the text says how."""
+    """The cluster does not answer; the text has the error."""
 
 
 async def look(settings: Settings) -> Cluster:
-    """Look at the cluster of the settings.
+    """Read the state of the cluster.
 
     Raises:
         NoCluster: It does not answer in time, or refuses.
@@ -83,7 +83,8 @@ async def look(settings: Settings) -> Cluster:
                     state, members = await _group(admin, settings)
                     return Cluster(topics, state, members)
                 except KafkaError as error:
-                    # The first question about any group makes a new cluster's topic of groups.
+                    # The first query about any group creates a new cluster's internal topic for
+                    # groups.
                     if not error.retriable:
                         raise
                     await asyncio.sleep(_PAUSE)
@@ -95,7 +96,7 @@ async def look(settings: Settings) -> Cluster:
 
 
 async def ends(settings: Settings) -> dict[int, int]:
-    """Return the log's end per partition now.
+    """Return the log's current end per partition.
 
     Raises:
         NoCluster: The cluster does not answer in time.

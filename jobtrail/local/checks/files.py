@@ -1,4 +1,4 @@
-"""The data folder: whether it can be written, has room, and keeps its secrets to itself."""
+"""The data folder: whether it is writable, has space, and is private."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from jobtrail.settings import Settings
 
 #: The broker does not start with less free space than this, in bytes; see docs/broker.md.
 _LEAST_ROOM: Final = 300 << 20
-#: Below it somebody should look: a day of a busy log, in bytes.
+#: Free space below which to warn: a day of a busy log, in bytes.
 _LITTLE_ROOM: Final = 2 << 30
-#: Seconds by which a file may be younger than now: file systems and clocks round.
+#: Seconds by which a file's time may be in the future: file systems and clocks round.
 _AHEAD: Final = 60.0
-#: The small files of a data folder that hold JSON.
+#: The small JSON files of a data folder, and how they are restored.
 _JSON: Final = {
     "run.json": "`jobtrail up` writes it again within seconds while it runs.",
     "processes.json": "`jobtrail up` writes it again within seconds while it runs.",
-    "broker/broker.json": "The next start of the broker finds out what it said.",
+    "broker/broker.json": "The next start of the broker restores it.",
 }
 
 
@@ -55,7 +55,7 @@ def folder(settings: Settings) -> Iterator[Finding]:
 
 
 def disk(settings: Settings) -> Iterator[Finding]:
-    """Check the free space of the disks that data lie on."""
+    """Check the free space of the disks with data."""
     seen = set()
     for path in (settings.data_dir, settings.store_folder):
         if not path.exists() or path.stat().st_dev in seen:
@@ -73,7 +73,7 @@ def disk(settings: Settings) -> Iterator[Finding]:
 
 
 def clock(settings: Settings) -> Iterator[Finding]:
-    """Check that no file here is of the future: then the machine's clock was set back."""
+    """Check that no file's time is in the future: then the machine's clock was set back."""
     if not settings.data_dir.is_dir():
         return
     files = [*settings.data_dir.iterdir(), *settings.data_dir.glob("store/*")]
@@ -82,7 +82,7 @@ def clock(settings: Settings) -> Iterator[Finding]:
         try:
             age = time.time() - file.stat().st_mtime
         except OSError:
-            continue  # it was there a moment ago
+            continue  # it was removed in between
         if age < -_AHEAD:
             ahead.append(f"{file.name} by {-age:.0f} s")
     if ahead:
@@ -96,24 +96,24 @@ def clock(settings: Settings) -> Iterator[Finding]:
 
 
 def secrets(settings: Settings) -> Iterator[Finding]:
-    """Check that nobody else can read the secret or change the API keys, and both are whole."""
+    """Check that only the owner can access the secret and the API keys, and both are valid."""
     if (settings.data_dir / "secret").exists():
         try:
             local_secret(settings.data_dir)
-            yield ok("secret", "it is whole and its owner's alone")
+            yield ok("secret", "it is valid and only its owner can access it")
         except SettingError as error:
             yield _refused("secret", error)
     path = settings.keys_path
     if path.exists():
         try:
             count = len(read_keys(path))
-            yield ok("keys", f"{count} API keys, their owner's alone")
+            yield ok("keys", f"{count} API keys, and only their owner can access them")
         except SettingError as error:
             yield _refused("keys", error)
 
 
 def rights(settings: Settings) -> Iterator[Finding]:
-    """Check that other users of the machine have no right to what the service keeps."""
+    """Check that other users of the machine have no rights to the service's files."""
     for path, names in ((settings.data_dir, OURS), (settings.store_folder, None)):
         if not path.is_dir():
             continue
@@ -135,7 +135,7 @@ def rights(settings: Settings) -> Iterator[Finding]:
                 f"chmod -R go= {path}; the next `jobtrail up` does it too",
             )
         else:
-            yield ok("rights", f"nobody but its owner gets into {path}")
+            yield ok("rights", f"only its owner can access {path}")
 
 
 def _refused(check: str, error: SettingError) -> Finding:
@@ -144,7 +144,7 @@ def _refused(check: str, error: SettingError) -> Finding:
 
 
 def torn(settings: Settings) -> Iterator[Finding]:
-    """Check that the small files hold what they should."""
+    """Check that the small files are valid."""
     for name, mend in _JSON.items():
         path: Path = settings.data_dir / name
         try:

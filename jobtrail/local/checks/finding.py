@@ -10,11 +10,11 @@ Level = Literal["ok", "warning", "problem"]
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that was looked at."""
+    """The result of one check."""
 
     #: The check's stable name.
     check: str
-    #: `warning`: it works, and somebody should look. `problem`: something is wrong now.
+    #: `warning`: it works, but needs attention. `problem`: something is wrong now.
     level: Level
     found: str
     #: What to do about it; empty where nothing is to be done.
@@ -22,12 +22,12 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def ok(check: str, found: str) -> Finding:
-    """Return a finding that all is well."""
+    """Return a finding without a fault."""
     return Finding(check, "ok", found)
 
 
 def warning(check: str, found: str, mend: str) -> Finding:
-    """Return a finding that somebody should look at."""
+    """Return a finding that needs attention."""
     return Finding(check, "warning", found, mend)
 
 

@@ -10,7 +10,7 @@ from jobtrail.settings import Settings
 
 
 async def java(settings: Settings) -> AsyncIterator[Finding]:
-    """Check that there is a Java for the broker, as it would look for it."""
+    """Check that the broker would find a Java."""
     try:
         yield ok("java", (await ask(settings, "services.broker.java")).decode().strip())
     except NoAnswer as error:

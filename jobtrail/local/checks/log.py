@@ -1,4 +1,4 @@
-"""The log on its cluster: whether it keeps what it is given, and who folds it."""
+"""The log on its cluster: whether it is durable, and whether projectors read it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from jobtrail.log.dead_topic import open_letters
 from jobtrail.log.kafka import DEAD_LETTER_BYTES
 from jobtrail.settings import Settings
 
-#: Bytes that a record batch has beside the largest event.
+#: Bytes of a record batch in addition to the largest event.
 _OVERHEAD: Final = 1024
 
 
 def topics(settings: Settings, cluster: Cluster) -> Iterator[Finding]:
-    """Check that both topics are there, led, and configured to keep everything."""
+    """Check that both topics exist, have leaders, and are configured to keep everything."""
     for name, least in (
         (settings.topic, MAX_EVENT_BYTES + _OVERHEAD),
         (settings.dead_topic, DEAD_LETTER_BYTES),
@@ -86,14 +86,14 @@ def _replicas(name: str, topic: Topic) -> Iterator[Finding]:
         yield problem(
             "replicas",
             f"{name} has no leader for partitions {_listed(leaderless)}",
-            "Start the brokers that hold them.",
+            "Start the brokers that have them.",
         )
-    behind = sorted(n for n, (_, all_, insync) in topic.partitions.items() if insync < all_)
-    if behind:
+    lagging = sorted(n for n, (_, all_, insync) in topic.partitions.items() if insync < all_)
+    if lagging:
         yield warning(
             "replicas",
-            f"{name} has replicas that are not in sync: partitions {_listed(behind)}",
-            "See to the brokers that are behind or down.",
+            f"{name} has replicas that are not in sync: partitions {_listed(lagging)}",
+            "Check the brokers that lag or are down.",
         )
     replicas = min((all_ for _, all_, _ in topic.partitions.values()), default=1)
     insync = int(topic.configs.get("min.insync.replicas", 1))
@@ -124,7 +124,7 @@ def _listed(numbers: list[int]) -> str:
 
 
 def clock(settings: Settings, cluster: Cluster) -> Iterator[Finding]:
-    """Check that no record is of the future."""
+    """Check that no record's timestamp is in the future."""
     log = cluster.topics.get(settings.topic)
     if log is None:
         return
@@ -132,16 +132,16 @@ def clock(settings: Settings, cluster: Cluster) -> Iterator[Finding]:
         places = ", ".join(f"{number}:{offset}" for number, offset in sorted(log.ahead.items()))
         yield warning(
             "clock",
-            f"records are more than {AHEAD:.0f} s of the future, from partition:offset {places}",
+            f"records are more than {AHEAD:.0f} s in the future, from partition:offset {places}",
             "Set the clock of this machine or of the producers, by NTP say; lag is wrong until "
             "then.",
         )
     else:
-        yield ok("clock", "no record of the log is of the future")
+        yield ok("clock", "no record of the log is in the future")
 
 
 async def dead_letters(settings: Settings, cluster: Cluster) -> AsyncIterator[Finding]:
-    """Count the records behind the dead letters about which nothing was done."""
+    """Count the records of the open dead letters."""
     if settings.dead_topic not in cluster.topics:
         return
     count, _newest = await open_letters(settings)

@@ -1,4 +1,4 @@
-"""Questions that only another of our processes can answer: it is asked as one.
+"""Queries that only another module of ours can answer, run as a process.
 
 This package imports neither the broker nor the projections.
 """
@@ -12,16 +12,16 @@ from typing import Final
 from jobtrail.processes.runtime import child_environment
 from jobtrail.settings import Settings
 
-#: Seconds that an answer may take.
+#: Timeout of an answer, in seconds.
 _WITHIN: Final = 60.0
 
 
 class NoAnswer(Exception):
-    """A module could not answer; the text says why."""
+    """A module could not answer; the text has the reason."""
 
 
 async def ask(settings: Settings, module: str, *arguments: str) -> bytes:
-    """Run a module; return what it says on standard output.
+    """Run a module; return its standard output.
 
     Raises:
         NoAnswer: It failed.

@@ -1,4 +1,4 @@
-"""What runs: whether it is what the files say, how often it fell, whether it answers."""
+"""The running processes: whether they match the files, how often they ended, if they answer."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from jobtrail.processes.pids import birth_of
 from jobtrail.processes.process_states import Processes, now, read_processes
 from jobtrail.settings import Settings
 
-#: Part of its open files that a process may have before somebody should look.
+#: The share of a process's open-file limit above which to warn.
 _MANY_FILES: Final = 0.8
-#: Seconds that an answer may take.
+#: Timeout of an answer, in seconds.
 _WITHIN: Final = 10.0
 #: A request for metadata of no topic: length, key, version, correlation, no client id, no topics.
-#: Kafka hangs up on a client that has not said its password before.
+#: Kafka closes the connection of a client that has not authenticated.
 _WHICH_TOPICS: Final = struct.pack(">ihhihi", 14, 3, 1, 1, -1, 0)
 _START: Final = "Start it with `jobtrail up`."
 
@@ -39,13 +39,13 @@ def found_running(settings: Settings) -> Running | None:
 
 
 def service(settings: Settings) -> Iterator[Finding]:
-    """Check whether a service runs, and whether what the files say of it is true."""
+    """Check whether a service runs, and whether the files about it are right."""
     running, said = found_running(settings), read_processes(settings.data_dir)
     if running is not None:
         yield ok("service", f"it runs as process {running.pid} at {running.url}")
     elif said is not None and said.current:
         yield warning(
-            "service", f"it is starting as process {said.pid}", "Wait, or see what it waits for."
+            "service", f"it is starting as process {said.pid}", "Wait, or check what it waits for."
         )
     else:
         yield warning("service", "it is not running", _START)
@@ -81,7 +81,7 @@ def _broker_pid(settings: Settings) -> Iterator[Finding]:
 
 
 def processes(settings: Settings) -> Iterator[Finding]:
-    """Check each process of the service: its state, its falls, its log."""
+    """Check each process of the service: its state, its restarts, its log."""
     said = read_processes(settings.data_dir)
     if said is None or not said.current:
         return
@@ -128,7 +128,7 @@ def _descriptors(name: str, pid: int | None) -> Iterator[Finding]:
 
 
 async def readiness(settings: Settings) -> AsyncIterator[Finding]:
-    """Check whether the service says that it is ready."""
+    """Check whether the service is ready."""
     running = found_running(settings)
     if running is None:
         return
@@ -152,14 +152,14 @@ async def readiness(settings: Settings) -> AsyncIterator[Finding]:
 
 
 async def kafka_access(running: Running) -> AsyncIterator[Finding]:
-    """Check that the service's own Kafka does not let in who says no password."""
+    """Check that the service's own Kafka refuses clients without a password."""
     if not running.client_properties:
         return
     if await _answers_anybody(running.bootstrap_servers):
         yield problem(
             "kafka-access",
-            f"Kafka at {running.bootstrap_servers} lets in every user of this machine",
-            "Stop `jobtrail up` and start it again: it has Kafka ask for a password.",
+            f"Kafka at {running.bootstrap_servers} accepts every user of this machine",
+            "Stop `jobtrail up` and start it again: it makes Kafka require a password.",
         )
     else:
         yield ok("kafka-access", f"it takes the password of {running.client_properties}")
@@ -180,7 +180,7 @@ async def _answers_anybody(address: str) -> bool:
 
 
 def ports(settings: Settings) -> Iterator[Finding]:
-    """Check that the API's port is free where nothing of ours runs."""
+    """Check that the API's port is free where no service runs."""
     said: Processes | None = read_processes(settings.data_dir)
     if found_running(settings) is not None or (said is not None and said.current):
         return

@@ -1,4 +1,4 @@
-"""The projection store: its layout, its version, and how far it is behind the log."""
+"""The projection store: its layout, its version, and its lag."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from jobtrail.local.checks.finding import Finding, ok, problem, warning
 from jobtrail.local.checks.modules import NoAnswer, ask
 from jobtrail.settings import Settings
 
-#: Seconds in which a projector that is behind moves on, if it moves at all.
+#: Seconds within which a lagging projector makes progress, if it makes any.
 _PROGRESS_WITHIN: Final = 5.0
-#: Seconds that a projector may be silent: several of its beats, and a rebalance.
+#: Seconds without a heartbeat of a projector: several heartbeats, and a rebalance.
 _BEAT_WITHIN: Final = 60.0
 _AGAIN: Final = "Delete the folder: the store is folded again from the log."
 
 
 async def read_store(settings: Settings) -> dict[str, Any] | None:
-    """Return what there is to know of the store; None where there is none.
+    """Return the state of the store; None where there is none.
 
     Raises:
-        NoAnswer: It can't be looked at.
+        NoAnswer: It can't be read.
     """
     folder = settings.store_folder
     if not folder.exists():
@@ -37,7 +37,7 @@ async def read_store(settings: Settings) -> dict[str, Any] | None:
 
 
 def layout(settings: Settings, store: dict[str, Any] | None) -> Iterator[Finding]:
-    """Check that store.json is there, of this version, and says what the shards say."""
+    """Check that store.json exists, has this version, and matches the shards."""
     folder = settings.store_folder
     if store is None or not (store["exists"] or store["there"]):
         yield warning("store", f"there is no store at {folder} yet", "A projector makes it.")
@@ -76,7 +76,7 @@ def layout(settings: Settings, store: dict[str, Any] | None) -> Iterator[Finding
 
 
 def heartbeats(store: dict[str, Any] | None) -> Iterator[Finding]:
-    """Check that each partition's projector has shown itself lately, and stands still nowhere."""
+    """Check that each partition's projector has had a recent heartbeat, and is not stuck."""
     beats: dict[str, Any] = {} if store is None else store["beats"]
     now = time.time()
     silent = {int(n): now - beat["at"] / 1e6 for n, beat in beats.items()}
@@ -84,16 +84,16 @@ def heartbeats(store: dict[str, Any] | None) -> Iterator[Finding]:
     if late:
         yield problem(
             "heartbeats",
-            f"no projector has shown itself for {max(silent.values()):.0f} s at partitions "
+            f"no projector had a heartbeat for {max(silent.values()):.0f} s at partitions "
             f"{', '.join(map(str, late))}",
-            "Start one; where one runs, its log says what it waits for.",
+            "Start one; where one runs, its log shows what it waits for.",
         )
     for number, beat in beats.items():
         if beat["stopped"]:
             yield problem(
                 "stopped",
                 f"partition {number} stands still: {beat['stopped']}",
-                "The other partitions go on; docs/reliability.md says how this one does.",
+                "The other partitions continue; docs/reliability.md explains how this one can.",
             )
     if beats and not late:
         yield ok("heartbeats", f"the last is {min(silent.values()):.0f} s old")
@@ -102,7 +102,7 @@ def heartbeats(store: dict[str, Any] | None) -> Iterator[Finding]:
 def partitions(
     settings: Settings, store: dict[str, Any] | None, cluster: Cluster
 ) -> Iterator[Finding]:
-    """Check that the store has the log's partitions, and holds no more than the log."""
+    """Check that the store has the log's partitions, and no more events than the log."""
     log = cluster.topics.get(settings.topic)
     if store is None or log is None or store["said"] is None:
         return
@@ -125,7 +125,7 @@ def partitions(
                 "progress",
                 f"partition {number} is folded to {offset}, and its log ends at {end}: it has lost "
                 "its end, or is another log",
-                "The projector sees that and folds it again; else delete the store's folder.",
+                "The projector notices that and folds it again; else delete the store's folder.",
             )
         elif offset < begin:
             yield problem(
@@ -142,14 +142,14 @@ def _offsets(store: dict[str, Any]) -> dict[int, int]:
 async def progress(
     settings: Settings, store: dict[str, Any] | None, cluster: Cluster
 ) -> AsyncIterator[Finding]:
-    """Check that what is behind the log moves on."""
+    """Check that lagging partitions make progress."""
     log = cluster.topics.get(settings.topic)
     if store is None or log is None:
         return
     first = _offsets(store)
-    behind = {n: log.ends[n] - at for n, at in first.items() if log.ends.get(n, 0) > at}
-    if not behind:
-        yield ok("progress", "the store is level with the log")
+    lag = {n: log.ends[n] - at for n, at in first.items() if log.ends.get(n, 0) > at}
+    if not lag:
+        yield ok("progress", "the store has caught up with the log")
         return
     clock = asyncio.get_running_loop().time
     give_up = clock() + _PROGRESS_WITHIN
@@ -163,13 +163,13 @@ async def progress(
             yield problem("progress", f"it can't be looked at: {error}", "Look again.")
             return
         now = {} if found is None else _offsets(found)
-        still = sorted(n for n in behind if now.get(n, 0) <= first[n] and ends.get(n, 0) > first[n])
+        still = sorted(n for n in lag if now.get(n, 0) <= first[n] and ends.get(n, 0) > first[n])
         if not still:
-            yield ok("progress", f"the store is behind by {sum(behind.values()):,} and moves on")
+            yield ok("progress", f"the store lags by {sum(lag.values()):,} and makes progress")
             return
     yield problem(
         "progress",
-        f"partitions {', '.join(map(str, still))} are behind and did not move in "
+        f"partitions {', '.join(map(str, still))} lag and made no progress in "
         f"{_PROGRESS_WITHIN:.0f} s",
-        "Where no projector runs, start one; else its log says what it waits for.",
+        "Where no projector runs, start one; else its log shows what it waits for.",
     )

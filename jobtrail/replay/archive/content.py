@@ -1,4 +1,4 @@
-"""What the records of a segment are, as one hash: whoever holds the same records gets the same.
+"""What the records of a segment are, as one hash: the same records give the same hash.
 
 It is computed on records, not on a file: so a file can be compared with the log that it was
 written from, whatever wrote the file and however it is compressed. docs/archive.md has the rule.

@@ -5,7 +5,7 @@
     partition-00003/<first>-<last>.json                       its manifest, written last
 
 A segment is there when its manifest is. Segments of a partition begin at multiples of a fixed
-count of records, the first one where the log began; so whoever archives makes the same ones. The
+count of records, the first one where the log began; so every run makes the same ones. The
 last may be shorter (`--all`): the longest segment that begins at an offset is the one that counts,
 and what lies within it is deleted.
 """

@@ -22,7 +22,7 @@ _COMPARED: Final = 100
 class JoinedSource:
     """Reads from the archive what it holds, and the rest from the log (a `Source`).
 
-    So the cluster is asked only for what is not archived yet. Archive and log are looked at anew
+    So the cluster is asked only for what is not archived yet. Archive and log are read again
     for every stretch: records that move from one to the other while somebody reads are not missed.
 
     Args:

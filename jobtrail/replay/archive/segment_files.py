@@ -62,10 +62,10 @@ class _Hashing:
         return size
 
     def flush(self) -> None:
-        """Leave that to whoever opened the file."""
+        """Leave that to the code that opened the file."""
 
     def close(self) -> None:
-        """Leave that to whoever opened the file."""
+        """Leave that to the code that opened the file."""
         self.closed = True
 
     def digest(self) -> str:

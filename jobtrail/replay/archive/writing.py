@@ -180,8 +180,8 @@ class Archiver:
                 Hole(partition, at, begin - 1),
                 "The log has lost records that the archive does not hold.",
                 found=f"a log that begins at offset {begin}",
-                hint="Archive more often than the log's retention deletes. Whoever reads over the "
-                "hole is told.",
+                hint="Archive more often than the log's retention deletes. A read that crosses "
+                "the hole reports it.",
             )
         except LogGapError as error:
             self._gap = self._gap or error
@@ -207,7 +207,7 @@ class Archiver:
         return joined(kept, self._log.read({partition: log_from}, {partition: last + 1}))
 
     def _check(self, span: Span) -> None:
-        """Check a segment's file, unless a longer segment has taken its place meanwhile."""
+        """Check a segment's file, unless a longer segment has taken its place since."""
         try:
             manifest = self._archive.manifest(span)
             check_file(self._archive.store, manifest.file, manifest)
@@ -245,10 +245,10 @@ class Archiver:
         return manifest
 
     def _is_there(self, manifest: Manifest) -> bool:
-        """Whether another run has written the same segment meanwhile.
+        """Whether another run has written the same segment since.
 
         Raises:
-            ArchiveError: Another run has written other records, or has made the archive anew.
+            ArchiveError: Another run has written other records, or has made the archive again.
         """
         if read_description(self._archive.store) != self._archive.description:
             raise ArchiveError(

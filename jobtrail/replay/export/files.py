@@ -40,7 +40,7 @@ def _folder(path: Path) -> Iterator[Path]:
         lock = _lock_of(folder, path)
         try:
             with FileLock(lock):
-                # Whoever was faster with the new lock took the folder for one that was left.
+                # The process that was faster with the new lock took the folder for a leftover.
                 if lock.exists():
                     yield folder
                     return
@@ -57,7 +57,7 @@ def _remove_left(path: Path) -> None:
     for folder in path.parent.glob(f".{glob.escape(path.name)}.????????"):
         lock = _lock_of(folder, path)
         # Without one it is none of ours, or not ready yet. A lock that is another user's, or gone
-        # meanwhile, is not ours to take.
+        # in between, is not ours to take.
         if lock.is_file():
             with contextlib.suppress(Timeout, OSError), FileLock(lock, timeout=0):
                 shutil.rmtree(folder, ignore_errors=True)

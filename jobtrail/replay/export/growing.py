@@ -2,8 +2,8 @@
 
 How far one is, is said by a mark in a hidden folder beside it: the position in the log, and what of
 the export belongs to it. What is added is on the disk before the mark is, and the mark changes at
-once; so whoever goes on cuts off what a killed process left behind the mark, and nothing is missing
-or there twice. A lock in the same folder keeps a second process away.
+once; so the next process cuts off what a killed process left behind the mark, and nothing is
+missing or there twice. A lock in the same folder keeps a second process away.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from msgspec import Raw
 from jobtrail.core import events as ev
 from jobtrail.core.events import from_microseconds
 from jobtrail.core.fold import fold
-from jobtrail.core.job import Job, Place, Verdict
+from jobtrail.core.job import Job, Place
+from jobtrail.core.trail import Verdict
 from jobtrail.replay.folding.gathering import GATHERED
 from jobtrail.replay.folding.parts import MAX_ATTEMPT, Folding
 from jobtrail.replay.schemas import JOBS, TRANSITIONS

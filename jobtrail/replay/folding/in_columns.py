@@ -283,7 +283,7 @@ def _moving(found: _Sorted, history: _History, jobs: Numbers, last: Numbers) -> 
         found.rows
     ]
     figure = found.latest_of(is_figure, last)
-    # A higher attempt begins anew.
+    # A higher attempt starts again.
     current = (figure != _NONE) & (attempt[figure] == attempt[last])
     tagged = found.latest_of(_lengths(found.events.column("tags"))[found.rows] > 0, last)
     end = last[jobs]

@@ -13,10 +13,11 @@ from typing import Final
 import msgspec
 import orjson
 
+from jobtrail.core.earlier import StoredEntries
 from jobtrail.core.events import Event
 from jobtrail.core.fold import fold
 from jobtrail.core.job import Job, Place, event_key
-from jobtrail.core.trail import Elsewhere, keys_of
+from jobtrail.core.trail import keys_of
 
 #: KiB of the file that stay in memory.
 _CACHE: Final = 64 * 1024
@@ -67,7 +68,7 @@ class KnownJobs:
         jobs = {}
         for job_id, content, earlier in found:
             job = jobs[job_id] = _decode(content)
-            job.earlier = Elsewhere(earlier) if earlier else None
+            job.earlier = StoredEntries(earlier) if earlier else None
         return jobs
 
     def _recall(self, jobs: dict[str, Job], rows: Sequence[tuple[Event, Place]]) -> None:
@@ -84,8 +85,8 @@ class KnownJobs:
             )
             seen = {numbers[number] for (number,) in found}
             earlier = jobs[job_id].earlier
-            assert isinstance(earlier, Elsewhere)
-            jobs[job_id].earlier = earlier.told({key: key in seen for key in keys})
+            assert isinstance(earlier, StoredEntries)
+            jobs[job_id].earlier = earlier.with_answers({key: key in seen for key in keys})
 
     def _write(self, jobs: dict[str, Job]) -> None:
         rows: list[tuple[str, bytes, int]] = []

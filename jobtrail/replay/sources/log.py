@@ -96,7 +96,7 @@ class LogSource:
                 heard = time.monotonic()
                 last = end[tp.partition]
                 if group.begin > position[tp]:
-                    self._jump(tp, position[tp], min(group.begin, last), rotten=group.is_rotten)
+                    self._jump(tp, position[tp], min(group.begin, last), rotten=group.is_damaged)
                 from_begin.discard(tp)
                 position[tp] = group.next_offset
                 for records in group.until(last).pieces():

@@ -18,7 +18,7 @@ import msgspec
 import orjson
 
 from jobtrail.core.events import MAX_TAGS
-from jobtrail.core.job import STATE_CODES
+from jobtrail.core.trail import STATE_CODES
 from projections.ports.read import Cursor, Filters
 from projections.sqlite.tables.rows import COLUMNS
 from projections.sqlite.tables.statement_sizes import SIZES, room_for

@@ -15,10 +15,11 @@ from typing import Final, NamedTuple
 
 import orjson
 
-from jobtrail.core.asof import Cut, Prefix, prefix
+from jobtrail.core.asof import Cut, prefix
 from jobtrail.core.events import MAX_TAGS
 from jobtrail.core.job import Job
 from jobtrail.core.partitions import partition_of
+from jobtrail.core.trail import Prefix
 from projections.ports.read import Cursor, Filters, PastJob, PastPage
 from projections.sqlite.read.listing import Listing, Source, listings
 from projections.sqlite.read.shards import Files, Shard
@@ -144,7 +145,7 @@ class PastListing:
             if skipped < skip:
                 skipped += 1
                 continue
-            events += 0 if then.whole else len(then.events)
+            events += 0 if then.complete else len(then.events)
             if len(found) == size or (found and events > _MOST_EVENTS):
                 break
             found.append((at, known, then))
@@ -235,7 +236,7 @@ class PastListing:
         if not self._tags:
             return True
         tags = orjson.loads(known.tags) if known.tags else {}
-        if then.whole:
+        if then.complete:
             return all(tags.get(key) == value for key, value in self._tags)
         # Tags are only ever added or changed, as long as there is room for more.
         return len(tags) >= MAX_TAGS or all(key in tags for key, _value in self._tags)
@@ -244,7 +245,7 @@ class PastListing:
         """Return what was found, with the jobs that are as they were."""
         rows_of: dict[tuple[int, int], list[int]] = {}
         for at, known, then in found:
-            if then.whole:
+            if then.complete:
                 rows_of.setdefault((at.stream, at.source), []).append(known.row)
         jobs: dict[str, Job] = {}
         for (number, source), rows in rows_of.items():
@@ -259,9 +260,9 @@ class PastListing:
         return [
             PastJob(
                 Cursor(at.created_at, at.id),
-                jobs[at.id] if then.whole else None,
+                jobs[at.id] if then.complete else None,
                 partition_of(at.id, self._partitions),
-                () if then.whole else then.events,
+                () if then.complete else then.events,
             )
             for at, _known, then in found
         ]

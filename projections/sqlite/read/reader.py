@@ -17,9 +17,10 @@ import apsw
 
 from jobtrail.core.asof import Cut
 from jobtrail.core.errors import StoreError
-from jobtrail.core.job import VERDICTS, Job
+from jobtrail.core.job import Job
 from jobtrail.core.partitions import partition_of
 from jobtrail.core.states import STATES
+from jobtrail.core.trail import VERDICTS
 from projections.ports.meter import Meter, TooLong
 from projections.ports.read import (
     Audience,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from jobtrail.core.earlier import StoredEntries
 from jobtrail.core.job import Job
-from jobtrail.core.trail import Elsewhere
 from projections.ports.read import Audience
 from projections.sqlite.files import schema
 from projections.sqlite.tables.by_ids import Values, in_pieces, named, put_ids
@@ -66,7 +66,7 @@ def read_jobs(
         job = whole_job(columns, source, writers, names)
         job.trail = trail
         if spilled:
-            job.earlier = Elsewhere(spilled)
+            job.earlier = StoredEntries(spilled)
         yield StoredJob(job, columns[-2], columns[-1], row)
 
 

@@ -18,18 +18,20 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from jobtrail.core.asof import NEVER, Said, may_describe, said_by_both, said_in
-from jobtrail.core.trail import CHUNK_BYTES, CHUNK_ENTRIES, ENTRY_BYTES
+from jobtrail.core.trail import (
+    CHUNK_BYTES,
+    CHUNK_ENTRIES,
+    NEVER,
+    DescriptionSpan,
+    description_span,
+    first_place,
+    merged_spans,
+)
+from jobtrail.core.trail_columns import TRAIL_DTYPE, applied_entries, describing_entries
 from projections.sqlite.files.schema import Connection
 
-#: `jobtrail.core.trail.TRAIL_LAYOUT`, with the key as a number.
-TRAIL: Final = np.dtype(
-    [("key", "<i8"), ("offset", "<i8"), ("time", "<i8"), ("state", "u1"), ("code", "u1")]
-)
-assert TRAIL.itemsize == ENTRY_BYTES
 _KEY: Final = Layout("<q")
 _LAST_OFFSET: Final = 2**63 - 1
-_DESCRIBING: Final = [code for code in range(256) if may_describe(code)]
 
 
 def write(db: Connection, spilled: Sequence[tuple[int, int, bytes]]) -> None:
@@ -44,7 +46,7 @@ def write(db: Connection, spilled: Sequence[tuple[int, int, bytes]]) -> None:
     keys: list[tuple[int, int, int]] = []
     said: list[tuple[int, int]] = []
     for row, time, content in sorted(spilled):
-        entries = np.frombuffer(content, TRAIL)
+        entries = np.frombuffer(content, TRAIL_DTYPE)
         offsets = entries["offset"]
         firsts = offsets[::CHUNK_ENTRIES].tolist()
         for at, (first, reached) in enumerate(zip(firsts, _reached(entries, time), strict=True)):
@@ -55,7 +57,7 @@ def write(db: Connection, spilled: Sequence[tuple[int, int, bytes]]) -> None:
         keys.extend(
             zip(repeat(row), entries["key"][order].tolist(), offsets[order].tolist(), strict=False)
         )
-        describing = np.isin(entries["code"], _DESCRIBING)
+        describing = describing_entries(entries)
         if describing.any():
             said.extend(zip(repeat(row), offsets[describing].tolist(), strict=False))
     for statement, rows in (
@@ -69,7 +71,7 @@ def write(db: Connection, spilled: Sequence[tuple[int, int, bytes]]) -> None:
 
 def _reached(entries: NDArray[np.void], time: int) -> list[int]:
     """Return the effective time that the job has reached at the end of each chunk."""
-    applied = np.where(entries["code"] & 15 == 0, entries["time"], NEVER)
+    applied = np.where(applied_entries(entries), entries["time"], NEVER)
     found: list[int] = np.maximum(np.maximum.accumulate(applied), time)[
         CHUNK_ENTRIES - 1 :: CHUNK_ENTRIES
     ].tolist()
@@ -98,7 +100,9 @@ def seen(
     return {numbers[number]: offset for number, offset in rows}
 
 
-def first_and_last_said(db: Connection, row: int, last: bytes, shard: str = "main") -> Said:
+def first_and_last_said(
+    db: Connection, row: int, last: bytes, shard: str = "main"
+) -> DescriptionSpan:
     """Return the first and the last offset of an event that may describe a job.
 
     Args:
@@ -111,7 +115,7 @@ def first_and_last_said(db: Connection, row: int, last: bytes, shard: str = "mai
         f"SELECT min(offset), max(offset) FROM {shard}.trail_said WHERE row=?",  # noqa: S608
         (row,),
     ).fetchone()
-    return said_by_both(found, said_in(last))
+    return merged_spans(found, description_span(last))
 
 
 def chunks(db: Connection, row: int, shard: str = "main") -> Iterator[bytes]:
@@ -150,8 +154,7 @@ def first_offset_and_time(db: Connection, row: int) -> tuple[int, int]:
     (trail,) = db.execute(
         "SELECT trail FROM trail_chunks WHERE row=? ORDER BY first LIMIT 1", (row,)
     ).fetchone()
-    (first,) = np.frombuffer(trail, TRAIL, 1).tolist()
-    return first[1], first[2]
+    return first_place(trail)
 
 
 class SqliteTrail:
@@ -178,6 +181,6 @@ class SqliteTrail:
         """Return of those of these keys that are before its last entries the first offset."""
         return seen(self._db, self._row, keys, self._shard)
 
-    def said(self) -> Said:
+    def said(self) -> DescriptionSpan:
         """Return the first and the last offset of an event that may describe the job."""
         return first_and_last_said(self._db, self._row, self._last, self._shard)

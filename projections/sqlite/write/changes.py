@@ -19,7 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobtrail.core.states import STATES
-from jobtrail.core.trail import ENTRY_BYTES, TRAIL_LAYOUT
+from jobtrail.core.trail import (
+    APPLIED_CODES,
+    ENTRY_BYTES,
+    first_place,
+    raw_entries,
+)
+from jobtrail.core.trail_columns import TRAIL_DTYPE, applied_entries
 from projections.ports.write import Batch, Entry
 from projections.sqlite.files.schema import DAY, EVERYBODY, Connection
 from projections.sqlite.tables.change_layout import (
@@ -31,7 +37,7 @@ from projections.sqlite.tables.change_layout import (
     Change,
     Rows,
 )
-from projections.sqlite.tables.trails import TRAIL, first_offset_and_time
+from projections.sqlite.tables.trails import first_offset_and_time
 from projections.sqlite.write.surrogate_keys import SurrogateKeys
 from projections.sqlite.write.write_set import Columns, Key, WriteSet, key_of
 
@@ -131,8 +137,8 @@ def _walk(
     state = entry.stored[4] if entry.stored else NONE
     begins: list[tuple[int, int]] = []
     key = keys[0]
-    for _key, offset, at, after, code in TRAIL_LAYOUT.iter_unpack(added):
-        if at > time and code & 15 == 0:
+    for _key, offset, at, after, code in raw_entries(added):
+        if at > time and code in APPLIED_CODES:
             time = at
         if len(begins) < len(turns) and offset == turns[len(begins)]:
             found.append((time, offset, key[2], key[0], key[1], partition, state, NONE))
@@ -161,7 +167,7 @@ def _write_incarnations(
     else:
         # The rows are written, and with them what of its trail lies outside.
         if entry.job.earlier is None:
-            _key, offset, at, _state, _code = TRAIL_LAYOUT.unpack_from(entry.job.trail)
+            offset, at = first_place(entry.job.trail)
         else:
             assert entry.row is not None
             offset, at = first_offset_and_time(db, entry.row)
@@ -195,9 +201,9 @@ def _derive(
         The time that each job reached, and the changes.
     """
     times = np.array(reached_before, "<i8")
-    trail = np.frombuffer(b"".join(added), TRAIL)
+    trail = np.frombuffer(b"".join(added), TRAIL_DTYPE)
     whose = np.repeat(np.arange(len(added)), np.array(list(map(len, added))) // ENTRY_BYTES)
-    applied = (trail["code"] & 15) == 0
+    applied = applied_entries(trail)
     if not applied.all():
         trail, whose = trail[applied], whose[applied]
     if not len(trail):

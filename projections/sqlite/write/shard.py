@@ -14,10 +14,9 @@ from typing import Final
 
 import apsw
 
-from jobtrail.core.asof import reached
 from jobtrail.core.errors import FencedError, StoreDamaged, StoreError
-from jobtrail.core.job import STATE_CODES
 from jobtrail.core.position import LastRecord
+from jobtrail.core.trail import STATE_CODES, effective_time
 from projections.ports.write import Batch, Beat, Checkpoint, Entry
 from projections.sqlite.files import schema
 from projections.sqlite.files.shard_files import ensure, identity, suspect_path
@@ -194,7 +193,7 @@ class Shard:
             written = len(job.trail)
             entry = found[job.id] = Entry(job, known.row, stored, filling, written, None)
             if job.earlier is not None:
-                entry.reached = max(trails.reached(self.db, known.row), reached(job.trail))
+                entry.reached = max(trails.reached(self.db, known.row), effective_time(job.trail))
         return found
 
     def seen(self, entry: Entry, keys: Collection[bytes]) -> Set[bytes]:

@@ -12,10 +12,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from jobtrail.core.asof import NEVER, reached
+from jobtrail.core.earlier import StoredEntries
 from jobtrail.core.errors import FencedError
-from jobtrail.core.job import STATE_CODES, Job
-from jobtrail.core.trail import Elsewhere
+from jobtrail.core.job import Job
+from jobtrail.core.trail import NEVER, STATE_CODES, effective_time
 from projections.ports.read import pack_tags
 from projections.ports.write import Batch, Entry
 from projections.sqlite.tables.change_layout import NONE
@@ -91,7 +91,7 @@ class WriteSet:
                 spilled, sealed = job.earlier.entries, job.earlier.kept()
                 trail = sealed + trail
             if entry.reached is None:
-                entry.reached = reached(trail[: entry.written])
+                entry.reached = effective_time(trail[: entry.written])
             self.added.append(trail[entry.written :])
             if entry.former:
                 self.renamed.append(len(self.entries))
@@ -172,7 +172,7 @@ class WriteSet:
             entry.handed_on = False
         for entry, _time, _chunks in self._spills:
             assert entry.job.earlier is not None
-            entry.job.earlier = Elsewhere(entry.job.earlier.entries)
+            entry.job.earlier = StoredEntries(entry.job.earlier.entries)
 
     def in_columns(self) -> Columns | None:
         """Return the keys in columns; None where they are so few that this would cost more."""

@@ -7,10 +7,11 @@ from typing import Final, NamedTuple
 
 from jobtrail.core.decoding import ids_of
 from jobtrail.core.events import TYPE_NAMES
-from jobtrail.core.job import Job, TrailEntry, Verdict, entry_at
+from jobtrail.core.job import Job
 from jobtrail.core.partitions import partition_of
 from jobtrail.core.position import mark_of
 from jobtrail.core.states import State
+from jobtrail.core.trail import TrailEntry, Verdict, entry_at
 from projections.ports.read import Caller, Filters, Snapshot
 from services.api.http.answers import encode, entry_answer, job_answer
 from services.api.live.buffer import Record

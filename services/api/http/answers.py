@@ -12,8 +12,9 @@ from msgspec import Raw, Struct
 from msgspec.json import Encoder
 
 from jobtrail.core.events import TYPE_NAMES
-from jobtrail.core.job import Job, TrailEntry
+from jobtrail.core.job import Job
 from jobtrail.core.states import STATES, State
+from jobtrail.core.trail import TrailEntry
 from projections.ports.read import Audience, line_of
 from services.api.http.coding import Coding, Stream, choose, stream
 from services.api.http.instants import as_text

@@ -21,13 +21,13 @@ from operator import itemgetter
 from typing import Final, NamedTuple
 
 from jobtrail.core.decoding import accept
+from jobtrail.core.earlier import StoredEntries
 from jobtrail.core.errors import EventError
 from jobtrail.core.events import Created, Event, decode
 from jobtrail.core.fold import fold
 from jobtrail.core.job import Job, Place, event_key
 from jobtrail.core.partitions import partition_of
 from jobtrail.core.states import State
-from jobtrail.core.trail import Elsewhere
 from projections.ports.read import Caller, Snapshot
 from services.api.live.buffer import Buffer, Record
 from services.api.problems.problems import behind
@@ -87,7 +87,7 @@ class _Audiences(NamedTuple):
 
 def is_long(job: Job | None) -> bool:
     """Tell whether a job's trail is in the projections, which are needed to fold onto it."""
-    return job is not None and isinstance(job.earlier, Elsewhere)
+    return job is not None and isinstance(job.earlier, StoredEntries)
 
 
 def fold_each(
@@ -110,15 +110,15 @@ def fold_each(
         The offset of each record that a projector takes as a valid event, and the job after it.
     """
     events = list(_events(key, records, partitions))
-    if events and job is not None and isinstance(job.earlier, Elsewhere):
+    if events and job is not None and isinstance(job.earlier, StoredEntries):
         assert snapshot is not None
         job = _recalled(job, job.earlier, events, snapshot)
     for event, place in events:
         job = fold(job, event, place)[0]
         yield place.offset, job
-    if events and job is not None and isinstance(job.earlier, Elsewhere):
+    if events and job is not None and isinstance(job.earlier, StoredEntries):
         # The answers of the projections are needed no longer.
-        job.earlier = job.earlier.told({})
+        job.earlier = job.earlier.with_answers({})
 
 
 def fold_records(
@@ -146,7 +146,7 @@ def _events(
 
 
 def _recalled(
-    job: Job, earlier: Elsewhere, events: Sequence[tuple[Event, Place]], snapshot: Snapshot
+    job: Job, earlier: StoredEntries, events: Sequence[tuple[Event, Place]], snapshot: Snapshot
 ) -> Job:
     """Return a copy of a job that knows which of some events are in its stored trail.
 
@@ -158,9 +158,9 @@ def _recalled(
     trail = snapshot.trail(job.id)
     seen = {} if trail is None else trail.seen(offsets.keys())
     job = copy(job)
-    job.earlier = earlier.told(
+    job.earlier = earlier.with_answers(
         {key: seen.get(key, offset) < offset for key, offset in offsets.items()},
-        reaching=snapshot.held.position[events[0][1].partition],
+        stored_to=snapshot.held.position[events[0][1].partition],
     )
     return job
 

@@ -235,7 +235,7 @@ class Tail:
                 return False
         self._epochs[partition] = group.epoch
         if group.begin > self._buffer.end(partition) and (
-            group.is_rotten or not await self._is_compacted()
+            group.is_damaged or not await self._is_compacted()
         ):
             logger.warning(
                 "action=tail_lost_records partition=%d expected=%d found=%d",

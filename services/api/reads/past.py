@@ -10,8 +10,16 @@ from functools import partial
 from itertools import chain
 from typing import Final, NamedTuple
 
-from jobtrail.core.asof import Cut, Event, Prefix, Said, fold_again, prefix, said_by_both, said_in
-from jobtrail.core.job import Job, kept_trail, place_of
+from jobtrail.core.asof import Cut, fold_again, prefix
+from jobtrail.core.job import Job, kept_trail
+from jobtrail.core.trail import (
+    DescriptionSpan,
+    Event,
+    Prefix,
+    description_span,
+    merged_spans,
+    start_of,
+)
 from projections.ports.meter import TooLong
 from projections.ports.read import Caller, Cursor, Filters, PastJob, Snapshot, Watermark
 from services.api.live.bodies import Bodies
@@ -159,7 +167,7 @@ class Past:
 
     async def look_back(
         self, job: Job, partition: int, cut: Cut, user: str
-    ) -> tuple[Prefix | None, Said]:
+    ) -> tuple[Prefix | None, DescriptionSpan]:
         """Return a job's events before a cut, and where its owner was said first and last.
 
         Args:
@@ -173,16 +181,16 @@ class Past:
                 can't be read.
         """
         if job.earlier is None:
-            return prefix((job.trail,), partition, cut), said_in(job.trail)
+            return prefix((job.trail,), partition, cut), description_span(job.trail)
 
-        def read(snapshot: Snapshot) -> tuple[Prefix | None, Said]:
+        def read(snapshot: Snapshot) -> tuple[Prefix | None, DescriptionSpan]:
             beyond = kept_trail(job)
-            beyond = beyond[place_of(beyond, snapshot.held.position[partition]) :]
+            beyond = beyond[start_of(beyond, snapshot.held.position[partition]) :]
             trail = snapshot.trail(job.id)
             if trail is None:
-                return prefix((beyond,), partition, cut), said_in(beyond)
+                return prefix((beyond,), partition, cut), description_span(beyond)
             then = prefix(chain(trail.chunks(), (beyond,)), partition, cut)
-            return then, said_by_both(trail.said(), said_in(beyond))
+            return then, merged_spans(trail.said(), description_span(beyond))
 
         found, _held = await self._reads.read(user, read)
         return found

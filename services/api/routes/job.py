@@ -14,10 +14,11 @@ from urllib.parse import quote
 from aiohttp import web
 
 from jobtrail.contract import results
-from jobtrail.core.asof import Cut, said_by_both, said_in, was_for_others
+from jobtrail.core.asof import Cut, had_other_viewers
 from jobtrail.core.events import Name
-from jobtrail.core.job import Job, TrailEntry, kept_trail, place_of, trail_page
+from jobtrail.core.job import Job, kept_trail
 from jobtrail.core.partitions import partition_of
+from jobtrail.core.trail import TrailEntry, description_span, merged_spans, start_of, trail_page
 from projections.ports.read import Caller, Cursor, PastJob, Snapshot, Watermark
 from services.api.access.auth import Identity
 from services.api.http.answers import answer, entry_answer, job_answer
@@ -154,10 +155,10 @@ async def _job_then(
         if caller.sees(found):
             raise
         raise await _unseen(service, caller.user, partition) from None
-    if then is None or not (caller.sees(found) or was_for_others(said, then)):
+    if then is None or not (caller.sees(found) or had_other_viewers(said, then)):
         # Before the log is read: an error there would reveal that the job exists.
         raise await _unseen(service, caller.user, partition)
-    if not then.whole:
+    if not then.complete:
         place = Cursor(found.created_at, found.id)
         try:
             (found,) = await service.past.fold(
@@ -179,10 +180,10 @@ def _was_for_others(service: Service, job: Job, partition: int) -> bool:
         trail = None if job.earlier is None else snapshot.trail(job.id)
         beyond = kept_trail(job)
         if trail is None:
-            first, last = said_in(beyond)
+            first, last = description_span(beyond)
         else:
-            beyond = beyond[place_of(beyond, snapshot.held.position[partition]) :]
-            first, last = said_by_both(trail.said(), said_in(beyond))
+            beyond = beyond[start_of(beyond, snapshot.held.position[partition]) :]
+            first, last = merged_spans(trail.said(), description_span(beyond))
     return first != last
 
 
@@ -242,7 +243,7 @@ def _part(snapshot: Snapshot, job: Job, partition: int, page: _HistoryRange) -> 
     if job.earlier is None:
         return beyond
     stored = snapshot.trail(job.id)
-    beyond = beyond[place_of(beyond, snapshot.held.position[partition]) :]
+    beyond = beyond[start_of(beyond, snapshot.held.position[partition]) :]
     return beyond if stored is None else stored.page(*page) + beyond
 
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 from aiohttp import web
 
 from jobtrail.contract.results import Summary
-from jobtrail.core.job import STATE_CODES
 from jobtrail.core.states import STATES
+from jobtrail.core.trail import STATE_CODES
 from projections.ports.meter import TooLong
 from services.api.access.auth import Identity
 from services.api.http.answers import answer

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from typing import Final
 
+from jobtrail.core.earlier import TRIM_ENTRIES, MemoryChunks
 from jobtrail.core.job import Job
 from jobtrail.core.partitions import partition_of
 from jobtrail.core.states import ENDED
-from jobtrail.core.trail import MANY, Chunks
 from projections.ports.read import Caller, Watermark
 from services.api.live.buffer import Buffer, Record
 from services.api.live.overlay import fold_records, is_long
@@ -103,7 +103,11 @@ class Watch:
             return
         self.next_offset = record[1] + 1
         self.become(job, arrived)
-        if job is not None and isinstance(job.earlier, Chunks) and job.earlier.entries >= MANY:
+        if (
+            job is not None
+            and isinstance(job.earlier, MemoryChunks)
+            and job.earlier.entries >= TRIM_ENTRIES
+        ):
             # Read again without the long trail, which the projections have, or will have.
             self._read_again()
 

@@ -12,8 +12,8 @@ import tracemalloc
 import pytest
 from xxhash import xxh3_64_intdigest
 
-from jobtrail.core.job import STATE_CODES
 from jobtrail.core.states import State
+from jobtrail.core.trail import STATE_CODES
 from tests.contract.store_checks import EVERYBODY, check_equal
 from tests.contract.store_feeding import feed, projecting
 from tests.contract.store_model import Model
