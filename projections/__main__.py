@@ -113,7 +113,7 @@ async def _run(settings: Settings, name: str, gone: tuple[str, ...], with_parent
         await _ensure_store(settings, log)
         writer = SqliteWriter(settings.store_folder)
         letters = DeadLetters(settings)
-        projector = Projector(writer, log, log.partitions, letters.bury)
+        projector = Projector(writer, log, log.partitions, letters.write_dead_letters)
         await projector.look(range(log.partitions))
         await remove_members(client, settings.group, gone)
         app = build_app(settings, projector, name)

@@ -182,7 +182,7 @@ class _Rebuild:
             shutil.rmtree(self._folder, ignore_errors=True)
             schema.create(self._folder, self._layout, begins, begins)
             projector = Projector(
-                SqliteWriter(self._folder), self._log, self._layout.partitions, _already_buried
+                SqliteWriter(self._folder), self._log, self._layout.partitions, _drop_dead_letters
             )
             try:
                 target = self._target(serving)
@@ -297,7 +297,7 @@ class _Rebuild:
             raise StoreError("The log can't be folded.", found=reason)
 
 
-async def _already_buried(_letters: Sequence[DeadLetter]) -> None:
+async def _drop_dead_letters(_letters: Sequence[DeadLetter]) -> None:
     """Do nothing: the old shard is behind them, so they are letters."""
 
 

@@ -67,7 +67,7 @@ def main_of(run: Callable[[Settings], Awaitable[int]], *, with_parent: bool) -> 
         # Folded jobs are millions of objects, and hardly any of them is cyclic garbage.
         gc.set_threshold(1_000_000, 20, 50)
         uvloop.install()
-        return asyncio.run(_until_told(run, settings, with_parent=with_parent))
+        return asyncio.run(_until_signal(run, settings, with_parent=with_parent))
     except JobtrailError as error:
         complain(error, "error: ")
         return 2 if isinstance(error, UsageError | SettingError) else 1
@@ -76,14 +76,14 @@ def main_of(run: Callable[[Settings], Awaitable[int]], *, with_parent: bool) -> 
         return 1
 
 
-async def _until_told(
+async def _until_signal(
     run: Callable[[Settings], Awaitable[int]], settings: Settings, *, with_parent: bool
 ) -> int:
     stop = asyncio.Event()
-    told: list[int] = []
+    signals: list[int] = []
 
     def tell(number: int) -> None:
-        told.append(number)
+        signals.append(number)
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -98,4 +98,4 @@ async def _until_told(
         return await running
     running.cancel()
     await asyncio.wait({running})
-    return 128 + told[0] if told else 1
+    return 128 + signals[0] if signals else 1

@@ -32,9 +32,9 @@ from projections.sqlite.files import schema
 from projections.tool import Bar, main_of
 from projections.verifying.changes import RecordOfChanges
 from projections.verifying.copies import copied
-from projections.verifying.folding import Fold, Part
+from projections.verifying.folding import Fold, JobSubset
 from projections.verifying.report import Report
-from projections.verifying.rows import Rows
+from projections.verifying.rows import RowComparison
 from projections.verifying.runs import check_runs
 from projections.verifying.tables import check_tables
 
@@ -144,11 +144,11 @@ class _Verification:
             with copied(shard, folder) as db:
                 # Asked after the copy was made, which must not seem to be ahead of the log.
                 self._ends = await self._log.ends()
-                rows = Rows(db, self._report)
+                rows = RowComparison(db, self._report)
                 for partition, *checkpoint in self._checkpoints(db, shard):
                     await self._check_partition(db, rows, partition, checkpoint)
-                part = Part(self._report.sample)
-                rows.check_rest(self._layout.partitions, self._begins, part)
+                subset = JobSubset(self._report.sample)
+                rows.check_rest(self._layout.partitions, self._begins, subset)
                 check_runs(db, self._report, name)
                 check_tables(db, self._report, name)
         except apsw.Error as error:
@@ -177,7 +177,7 @@ class _Verification:
         return [row for row in rows if row[0] in mine]
 
     async def _check_partition(
-        self, db: Any, rows: Rows, partition: int, checkpoint: list[Any]
+        self, db: Any, rows: RowComparison, partition: int, checkpoint: list[Any]
     ) -> None:
         report, (next_offset, *rest) = self._report, checkpoint
         where = f"partition {partition}"
@@ -190,8 +190,8 @@ class _Verification:
         judged = Tally()
         records = 0
         last: LastRecord | None = None
-        for part in self._parts(db, begin, stop):
-            fold = Fold(partition, self._layout.partitions, part)
+        for subset in self._subsets(db, begin, stop):
+            fold = Fold(partition, self._layout.partitions, subset)
             records, last = await self._read(fold, begin, stop)
             changes.compare(fold, *rows.compare(fold, begin))
             judged = Tally(*(a + b for a, b in zip(judged, fold.tally, strict=True)))
@@ -206,14 +206,14 @@ class _Verification:
             if found != last:
                 report.differ("checkpoint", where, "last record", last, found)
 
-    def _parts(self, db: Any, begin: int, stop: int) -> list[Part]:
+    def _subsets(self, db: Any, begin: int, stop: int) -> list[JobSubset]:
         """Share out a partition's jobs so that those of a part fit into memory."""
         (jobs,) = db.execute("SELECT count(*) FROM jobs").fetchone()
         (partitions,) = db.execute("SELECT count(*) FROM checkpoints").fetchone()
         expected = max(jobs // max(partitions, 1), (stop - begin) // _EVENTS)
-        parts = max(-(-expected // (self._at_a_time * self._report.sample)), 1)
-        self._total += (parts - 1) * (stop - begin)
-        return [Part(self._report.sample, parts, number) for number in range(parts)]
+        subsets = max(-(-expected // (self._at_a_time * self._report.sample)), 1)
+        self._total += (subsets - 1) * (stop - begin)
+        return [JobSubset(self._report.sample, subsets, number) for number in range(subsets)]
 
     async def _read(self, fold: Fold, begin: int, stop: int) -> tuple[int, LastRecord | None]:
         """Fold a partition; return how many records there were, and what the last one was."""

@@ -1,10 +1,9 @@
 """Faust by the record batch.
 
 Stock Faust handles one event at a time, at about 120 microseconds each before any work is done.
-Here the unit is what one fetch brought, of all partitions: one Faust message, whose value is all of
-those records. It goes by the name of one of the partitions and the offset of its last record; all
-are acknowledged with it. Faust keeps what it is good at: assignment, rebalancing, agents,
-supervision.
+Here the unit is a fetch, of all partitions: one Faust message, whose value is all of its records.
+The message has the name of one of the partitions and the offset of its last record; all are
+acknowledged with it. Faust does the rest: assignment, rebalancing, agents, supervision.
 
 The position is not Faust's: on assignment the consumer starts from the store's checkpoint, and
 the group's committed offset is for monitoring only. Written for faust-streaming 0.15.
@@ -15,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
@@ -27,15 +26,15 @@ from jobtrail.log.consumers import Group, InGroups
 logger = logging.getLogger(__name__)
 
 
-#: Records behind the last one that was fetched: Kafka counts some that are never delivered.
+#: A lag of more records counts as far behind: Kafka counts some records that are never delivered.
 FAR_BEHIND: Final = 1_000
 
 
 class Fetched(NamedTuple):
-    """What one fetch brought."""
+    """The records of one fetch."""
 
     groups: Sequence[tuple[TP, Group]]
-    #: Whether others follow at once, of any partition.
+    #: Whether more records follow at once, of any partition.
     more: bool
 
     def each(self) -> Iterator[tuple[int, Group, bool]]:
@@ -50,22 +49,12 @@ class Fetched(NamedTuple):
         return {tp: group.next_offset - 1 for tp, group in self.groups}
 
 
-class Assignments(Protocol):
-    """Who knows where each partition starts."""
-
-    async def start_offsets(self, partitions: set[int]) -> dict[int, int]:
-        """Return the store's checkpoints of partitions that were just assigned."""
-
-    async def look(self, partitions: set[int]) -> None:
-        """Find out where to go on in partitions whose log does not reach to where we are."""
-
-
 class _NothingRead(dict[TP, int | None]):
-    """Faust's memory of what it has read last of each partition: none.
+    """Replaces Faust's memory of the last offset that was read of each partition: it stays empty.
 
-    It drops messages that lie before that, also those that a seek has just asked for again: a
-    message that was on its way during the seek moves the memory on behind them. What comes twice
-    or out of turn is passed over by the projector, which knows better.
+    Faust drops messages before that offset, also those that a seek has just requested again, since
+    a message that was on its way during the seek moves the offset to after them. The projector
+    skips duplicates and records that come out of turn by itself.
     """
 
     def __missing__(self, _tp: TP) -> None:
@@ -83,10 +72,10 @@ class _GroupsThread(driver.AIOKafkaConsumerThread):
 
     def _create_consumer(self, loop: asyncio.AbstractEventLoop) -> AIOKafkaConsumer:
         consumer = super()._create_consumer(loop)
-        # Faust passes none of these on.
+        # Faust has no options for these.
         consumer._value_deserializer = InGroups(self.app.limits)
         consumer._isolation_level = "read_committed"
-        # Nobody but the store knows where to go on: a position is never moved by itself.
+        # Only the store's checkpoint says where to go on: a position is never reset by aiokafka.
         consumer._auto_offset_reset = "none"
         return consumer
 
@@ -118,7 +107,7 @@ class RecordBatchConsumer(driver.Consumer):
         self,
         timeout: float,  # noqa: ASYNC109 (Faust's own signature)
     ) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
-        """Fetch, and yield what came as one message."""
+        """Fetch, and yield the records as one message."""
         try:
             records, active = await self._wait_next_records(timeout)
         except OffsetOutOfRangeError as error:
@@ -146,7 +135,7 @@ class RecordBatchConsumer(driver.Consumer):
             yield tp, _as_message(Fetched(groups, more), generation)
 
     async def _go_on_elsewhere(self, error: OffsetOutOfRangeError) -> None:
-        """Go on from the store's checkpoints, once they are such that the log has."""
+        """Go on from the store's checkpoints, after they were moved to offsets that the log has."""
         partitions = {tp.partition for tp in error.args[0]}
         logger.warning("action=out_of_range partitions=%s", sorted(partitions))
         try:
@@ -156,14 +145,14 @@ class RecordBatchConsumer(driver.Consumer):
         await self.fetch_again()
 
     def _is_far_behind(self, tp: TP, offset: int) -> bool:
-        """Tell whether so much of a partition is left that its next batch will come at once."""
+        """Tell whether the lag of a partition is so large that its next batch will come at once."""
         highwater = self.highwater(tp) if tp in self.assignment() else None
         return highwater is not None and highwater - offset > FAR_BEHIND
 
     async def fetch_again(self) -> None:
-        """Seek to the checkpoints, unless partitions are revoked meanwhile.
+        """Seek to the checkpoints, unless partitions are revoked in the meantime.
 
-        Then it does not matter: every rebalance ends with a seek of its own.
+        In that case the seek is not needed: every rebalance ends with one.
         """
         try:
             await self.perform_seek()
@@ -171,20 +160,20 @@ class RecordBatchConsumer(driver.Consumer):
             logger.warning("action=seek_given_up %r", error)
 
     def on_buffer_full(self, tp: TP) -> None:
-        """Do nothing: the agent's bounded queue is the pressure.
+        """Do nothing: the agent's bounded queue limits the fetches.
 
-        Faust would stop fetching the partition until the queue is empty, which under load it
-        never is: other partitions go on and this one waits for the end of the log.
+        Faust would stop fetching the partition until the queue is empty, which it never is under
+        load: this partition would wait until the others are at the end of the log.
         """
 
     def on_buffer_drop(self, tp: TP) -> None:
-        """Do nothing, as `on_buffer_full` did nothing."""
+        """Do nothing, as in `on_buffer_full`."""
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        """Do nothing: offsets between the last ones of two batches are no gap."""
+        """Do nothing: the offsets between the last ones of two fetches are not a gap."""
 
     def ack(self, message: Message) -> bool:
-        """Acknowledge what one fetch brought."""
+        """Acknowledge all partitions of a fetch."""
         acknowledged: bool = super().ack(message)
         if acknowledged:
             for tp, offset in message.value.ends().items():

@@ -12,8 +12,7 @@ import orjson
 from numpy.typing import NDArray
 
 from jobtrail.core.job import Job
-from projections.sqlite.tables.change_layout import CHANGE
-from projections.sqlite.tables.change_layout import Rows as Changes
+from projections.sqlite.tables.change_layout import CHANGE, ChangeArray
 from projections.verifying.folding import NONE, Fold
 from projections.verifying.report import Report
 
@@ -25,13 +24,13 @@ _NAMES: Final = 100_000
 _TOGETHER: Final = 500
 _UNKNOWN: Final = -2
 #: A job as one row of `incarnations` has it, and in the order of these.
-_LIFE: Final = (
+_VERSION: Final = (
     "id", "audience", "type", "created_at", "bulk_id", "since", "since_offset", "until",
     "until_offset",
 )  # fmt: skip
 
 
-class Numbers:
+class StoredNumbers:
     """The numbers that a shard has given to audiences and types, by their names.
 
     Args:
@@ -87,7 +86,7 @@ class RecordOfChanges:
         self._partition = partition
         self._begin = begin
         self._report = report
-        self._numbers = Numbers(db)
+        self._stored_numbers = StoredNumbers(db)
         self._met = self._there = 0
 
     def compare(self, fold: Fold, rows: dict[int, int], skipped: set[int]) -> None:
@@ -109,15 +108,15 @@ class RecordOfChanges:
         expected, found = (np.sort(some, order=("offset", "before")) for some in (expected, found))
         if expected.tobytes() != found.tobytes():
             self._name(fold, expected, found)
-        self._compare_lives(fold, rows)
+        self._compare_versions(fold, rows)
 
-    def _expected(self, fold: Fold) -> Changes:
+    def _expected(self, fold: Fold) -> ChangeArray:
         changes = np.empty(len(fold.offsets), CHANGE)
         whose = np.array(fold.whose, "<i8")
         used, place = np.unique(whose, return_inverse=True)
         numbers = np.array(
             [
-                (*self._numbers.of(job), job.created_at)
+                (*self._stored_numbers.of(job), job.created_at)
                 for job in map(fold.subjects.__getitem__, used.tolist())
             ],
             "<i8",
@@ -130,7 +129,7 @@ class RecordOfChanges:
         changes["after"] = np.array(fold.after, "u1")
         return changes
 
-    def _blocks(self) -> Iterator[Changes]:
+    def _blocks(self) -> Iterator[ChangeArray]:
         rows = self._db.execute("SELECT rows FROM change_blocks ORDER BY block")
         while some := list(islice(rows, _AT_ONCE)):
             changes = np.frombuffer(b"".join(block for (block,) in some), CHANGE)
@@ -138,7 +137,7 @@ class RecordOfChanges:
                 (changes["partition"] == self._partition) & (changes["offset"] >= self._begin)
             ]
 
-    def _found(self, places: NDArray[np.int64]) -> Changes:
+    def _found(self, places: NDArray[np.int64]) -> ChangeArray:
         """Return the stored changes at these offsets, which are in order."""
         found = [np.empty(0, CHANGE)]
         self._there = 0
@@ -150,7 +149,7 @@ class RecordOfChanges:
                 found.append(changes[hit])
         return np.concatenate(found)
 
-    def _name(self, fold: Fold, expected: Changes, found: Changes) -> None:
+    def _name(self, fold: Fold, expected: ChangeArray, found: ChangeArray) -> None:
         ids = {
             offset: fold.subjects[subject].id
             for offset, subject in zip(fold.offsets, fold.whose, strict=True)
@@ -171,32 +170,34 @@ class RecordOfChanges:
                 "change", f"partition {self._partition}", "changes", self._met, self._there
             )
 
-    def _compare_lives(self, fold: Fold, rows: dict[int, int]) -> None:
+    def _compare_versions(self, fold: Fold, rows: dict[int, int]) -> None:
         """Compare what jobs have been, of those that were said to be another's or another kind."""
         jobs = [(rows[f.subject], f) for f in fold.jobs.values() if f.subject in rows]
-        has_lives = {row for (row,) in self._db.execute("SELECT DISTINCT job FROM incarnations")}
-        asked = [(row, folded) for row, folded in jobs if folded.former or row in has_lives]
+        has_versions = {row for (row,) in self._db.execute("SELECT DISTINCT job FROM incarnations")}
+        asked = [(row, folded) for row, folded in jobs if folded.former or row in has_versions]
         for begin in range(0, len(asked), _TOGETHER):
             some = asked[begin : begin + _TOGETHER]
             found: dict[int, list[tuple[Any, ...]]] = {}
-            for row, *life in self._db.execute(
-                f"SELECT job, {', '.join(_LIFE)} FROM incarnations "  # noqa: S608
+            for row, *version in self._db.execute(
+                f"SELECT job, {', '.join(_VERSION)} FROM incarnations "  # noqa: S608
                 "WHERE job IN (SELECT value FROM json_each(?)) ORDER BY since_offset",
                 (orjson.dumps([row for row, _folded in some]).decode(),),
             ):
-                found.setdefault(row, []).append(tuple(life))
+                found.setdefault(row, []).append(tuple(version))
             for row, folded in some:
-                expected = self._lives(fold, folded.lives()) if folded.former else []
+                expected = self._versions(fold, folded.versions()) if folded.former else []
                 if expected != found.get(row, []):
                     self._report.differ(
                         "incarnation", folded.job.id, "lives", expected, found.get(row, [])
                     )
 
-    def _lives(self, fold: Fold, lives: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    def _versions(self, fold: Fold, versions: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         found = []
-        for subject, *between in lives:
+        for subject, *between in versions:
             job = fold.subjects[subject]
-            found.append((job.id, *self._numbers.of(job), job.created_at, job.bulk_id, *between))
+            found.append(
+                (job.id, *self._stored_numbers.of(job), job.created_at, job.bulk_id, *between)
+            )
         return found
 
 

@@ -36,22 +36,22 @@ _APPLIED: Final = Verdict.APPLIED
 _SEED: Final = secrets.randbits(64)
 
 
-class Part(NamedTuple):
+class JobSubset(NamedTuple):
     """Which jobs of a partition are folded."""
 
     #: One in so many of all jobs is looked at.
     sample: int = 1
     #: In how many parts those are folded, and which one this is.
-    parts: int = 1
+    subsets: int = 1
     number: int = 0
 
     def has(self, key: bytes | None) -> bool:
         """Tell whether a record of this key belongs to it."""
-        if self.sample == 1 and self.parts == 1:
+        if self.sample == 1 and self.subsets == 1:
             return True
         # With a seed that nobody knows: else keys could be made that all belong to one part.
         chance = xxh3_64_intdigest(key or b"", _SEED)
-        return chance % self.sample == 0 and chance // self.sample % self.parts == self.number
+        return chance % self.sample == 0 and chance // self.sample % self.subsets == self.number
 
 
 class Folded(msgspec.Struct, gc=False, eq=False):
@@ -67,7 +67,7 @@ class Folded(msgspec.Struct, gc=False, eq=False):
     #: Its earlier subjects, each with the effective time and offset at which it became another.
     former: tuple[tuple[int, int, int], ...] = ()
 
-    def lives(self) -> list[tuple[int, int, int, int | None, int | None]]:
+    def versions(self) -> list[tuple[int, int, int, int | None, int | None]]:
         """Return as what it lived: subject, since when and which offset, until when and which."""
         offset, time = self.begun
         found: list[tuple[int, int, int, int | None, int | None]] = []
@@ -87,10 +87,10 @@ class Fold:
         part: Which of its jobs.
     """
 
-    def __init__(self, partition: int, partitions: int, part: Part) -> None:
+    def __init__(self, partition: int, partitions: int, subset: JobSubset) -> None:
         self.partition = partition
         self._partitions = partitions
-        self._part = part
+        self._subset = subset
         self.jobs: dict[str, Folded] = {}
         #: What jobs are, or were before a `job.created` said that they are another's.
         self.subjects: list[Job] = []
@@ -110,7 +110,7 @@ class Fold:
 
     def add(self, records: Sequence[Any]) -> None:
         """Fold the next records, those of this part."""
-        has = self._part.has
+        has = self._subset.has
         mine = [record for record in records if has(record.key)]
         for begin in range(0, len(mine), _TOGETHER):
             some = mine[begin : begin + _TOGETHER]
@@ -136,36 +136,36 @@ class Fold:
             return None
 
     def _fold(self, event: Any, place: Place) -> None:
-        known = self.jobs.get(event.subject)
-        before = None if known is None else known.job
+        folded = self.jobs.get(event.subject)
+        before = None if folded is None else folded.job
         job, verdict = fold(before, event, place)
         self._verdicts[verdict] += 1
         job.output, job.error = shortened(job.output), shortened(job.error)
-        if known is None:
-            known = self.jobs[job.id] = Folded(
+        if folded is None:
+            folded = self.jobs[job.id] = Folded(
                 job, len(self.subjects), (place.offset, job.updated_at)
             )
             self.subjects.append(job)
         if verdict is _APPLIED:
             # The event's own time.
-            known.effective = max(known.effective, job.updated_at)
+            folded.effective = max(folded.effective, job.updated_at)
         if before is None:
-            self._change(known, place.offset, NONE, STATE_CODES[job.state])
+            self._change(folded, place.offset, NONE, STATE_CODES[job.state])
         elif type(event) is Created and _what(before) != _what(job):
-            self._change(known, place.offset, STATE_CODES[before.state], NONE)
-            known.former += ((known.subject, known.effective, place.offset),)
-            known.subject = len(self.subjects)
+            self._change(folded, place.offset, STATE_CODES[before.state], NONE)
+            folded.former += ((folded.subject, folded.effective, place.offset),)
+            folded.subject = len(self.subjects)
             self.subjects.append(job)
-            self._change(known, place.offset, NONE, STATE_CODES[job.state])
+            self._change(folded, place.offset, NONE, STATE_CODES[job.state])
         elif before.state is not job.state:
-            self._change(known, place.offset, STATE_CODES[before.state], STATE_CODES[job.state])
-        known.job = job
-        self.subjects[known.subject] = job
+            self._change(folded, place.offset, STATE_CODES[before.state], STATE_CODES[job.state])
+        folded.job = job
+        self.subjects[folded.subject] = job
 
-    def _change(self, known: Folded, offset: int, before: int, after: int) -> None:
-        self.effective.append(known.effective)
+    def _change(self, folded: Folded, offset: int, before: int, after: int) -> None:
+        self.effective.append(folded.effective)
         self.offsets.append(offset)
-        self.whose.append(known.subject)
+        self.whose.append(folded.subject)
         self.before.append(before)
         self.after.append(after)
 

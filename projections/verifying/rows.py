@@ -15,7 +15,7 @@ from jobtrail.core.trail import CHUNK_BYTES, ENTRY_BYTES, TRAIL_LAYOUT
 from projections.sqlite.tables.rows import Names
 from projections.sqlite.tables.stored_jobs import rows_of, whole_job
 from projections.verifying.chunks import Chunks
-from projections.verifying.folding import Fold, Folded, Part, shortened
+from projections.verifying.folding import Fold, Folded, JobSubset, shortened
 from projections.verifying.report import Report
 
 #: Jobs that are looked up at a time.
@@ -24,7 +24,7 @@ _FIELDS: Final = tuple(name for name in Job.__struct_fields__ if name not in ("t
 _BY_ROW: Final = "SELECT row, id, spilled, trail FROM jobs"
 
 
-class Rows:
+class RowComparison:
     """The rows of a shard, and which of them were met.
 
     Args:
@@ -116,19 +116,19 @@ class Rows:
         sizes = [len(trail) // ENTRY_BYTES for trail in (expected, found)]
         self._report.differ("trail", job_id, "entries", *sizes)
 
-    def check_rest(self, partitions: int, begins: Mapping[int, int], part: Part) -> None:
+    def check_rest(self, partitions: int, begins: Mapping[int, int], subset: JobSubset) -> None:
         """Look for rows of jobs that the log does not have.
 
         Args:
             partitions: How many the log has.
             begins: The first offset that it still has, per partition.
-            part: Which jobs were folded.
+            subset: Which jobs were folded.
         """
         (count,) = self._db.execute("SELECT count(*) FROM jobs").fetchone()
-        if part.sample == 1 and count == np.count_nonzero(self._met):
+        if subset.sample == 1 and count == np.count_nonzero(self._met):
             return
         for row, job_id, spilled, trail in self._db.execute(_BY_ROW):
-            if self._met[row] or not part.has(job_id.encode()):
+            if self._met[row] or not subset.has(job_id.encode()):
                 continue
             beginning = self._chunks.beginning(row) if spilled else trail
             begin = begins.get(partition_of(job_id, partitions), 0)

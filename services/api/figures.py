@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from jobtrail.core.errors import StoreError
 from projections.ports.read import Watermark
+from services.api.problems.problems import Problem
 from services.api.service import Service
 
 #: Reads a figure of one partition.
@@ -173,22 +173,22 @@ def _by_partition(service: Service) -> Iterable[tuple[str, str, _Read]]:
 
 
 def _each(service: Service, read: _Read) -> dict[str, float]:
-    with contextlib.suppress(StoreError), service.store.view() as snapshot:
-        held = snapshot.held
+    with contextlib.suppress(Problem), service.store.snapshot(allow_recovering=True) as snapshot:
+        held = snapshot.watermark
         service.standing.note(held)
         return {str(partition): read(held, partition) for partition in sorted(held.position)}
     return {}
 
 
 def _verdicts(service: Service) -> dict[str, int]:
-    with contextlib.suppress(StoreError), service.store.view() as snapshot:
+    with contextlib.suppress(Problem), service.store.snapshot(allow_recovering=True) as snapshot:
         return snapshot.verdicts()
     return {}
 
 
 def _records_behind(service: Service) -> float:
-    with contextlib.suppress(StoreError), service.store.view() as snapshot:
-        held = snapshot.held.position
+    with contextlib.suppress(Problem), service.store.snapshot(allow_recovering=True) as snapshot:
+        held = snapshot.watermark.position
         ends = service.buffer.position
         return sum(max(0, end - held.get(partition, 0)) for partition, end in ends.items())
     return float("nan")
@@ -196,7 +196,7 @@ def _records_behind(service: Service) -> float:
 
 def _lag(service: Service) -> float:
     unknown = float("nan")
-    with contextlib.suppress(StoreError), service.store.view() as snapshot:
-        lag = service.freshness.lag(snapshot.held)
+    with contextlib.suppress(Problem), service.store.snapshot(allow_recovering=True) as snapshot:
+        lag = service.freshness.lag(snapshot.watermark)
         return unknown if lag is None else lag
     return unknown

@@ -64,7 +64,7 @@ class _Shape(NamedTuple):
 
     parts: tuple[_Part, ...]
     bulk: bool
-    behind: bool
+    after_cursor: bool
     bounds: tuple[str, ...]
     #: How many.
     tags: int
@@ -116,7 +116,7 @@ def listings(
         values = {**values, "until": until.created_at, "until_id": until.id}
     found = []
     bulk = filters.bulk_id is not None
-    selects = selects_of(filters, behind=after is not None)
+    selects = selects_of(filters, after_cursor=after is not None)
     for some in _split(sources, selects=selects):
         parts, mine = [], values.copy()
         for number, source in some:
@@ -136,11 +136,11 @@ def listings(
     return found
 
 
-def selects_of(filters: Filters, *, behind: bool) -> int:
+def selects_of(filters: Filters, *, after_cursor: bool) -> int:
     """Return how many SELECTs each audience takes in a statement."""
     # Types that go in as JSON are one within each stream.
     selects = 1 + (len(filters.job_types) > _MARKS)
-    return 2 * selects if behind else selects
+    return 2 * selects if after_cursor else selects
 
 
 def bounds_of(names: Sequence[str]) -> list[str]:
@@ -284,12 +284,16 @@ def _terms(shape: _Shape, part: _Part) -> list[tuple[str, str, str]]:
         streams = [f"audience=:audience{number}_{at}" for at in range(part.audiences)]
     if shape.bulk:
         streams = [f"bulk_id=:bulk AND {stream}" for stream in streams]
-    ranges = ("created_at=:after AND id>:after_id", "created_at<:after") if shape.behind else ("1",)
+    ranges = (
+        ("created_at=:after AND id>:after_id", "created_at<:after")
+        if shape.after_cursor
+        else ("1",)
+    )
     found = []
     for stream in streams:
-        for behind in ranges:
+        for after_cursor in ranges:
             where = f"FROM {part.shard}.{table} INDEXED BY {table}_{index} WHERE " + " AND ".join(
-                (stream, behind, *within)
+                (stream, after_cursor, *within)
             )
             every = " AND ".join((where, *fits))
             found.append(

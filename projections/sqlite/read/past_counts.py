@@ -19,7 +19,14 @@ from jobtrail.core.states import STATES
 from projections.ports.read import Filters
 from projections.sqlite.files.schema import DAY, EVERYBODY, Connection
 from projections.sqlite.read.listing import Source
-from projections.sqlite.tables.change_layout import BLOCKS, CHANGE, DIRECTORY, NONE, OFFSETS, Rows
+from projections.sqlite.tables.change_layout import (
+    BLOCKS,
+    CHANGE,
+    DIRECTORY,
+    NONE,
+    OFFSETS,
+    ChangeArray,
+)
 from projections.sqlite.tables.days import split_days
 
 #: Blocks of 36 KiB that are in memory at a time.
@@ -33,7 +40,7 @@ class _Run(NamedTuple):
     """A run that begins before the cut."""
 
     number: int
-    directory: Rows
+    directory: ChangeArray
     #: It lies before the cut as a whole, and everybody's changes have totals.
     totalled: bool
 
@@ -143,7 +150,7 @@ class PastCounts:
                 asked &= _among(changes["type"], set(self._types))
             self._count(changes[asked])
 
-    def _before_cut(self, changes: Rows) -> NDArray[np.bool_]:
+    def _before_cut(self, changes: ChangeArray) -> NDArray[np.bool_]:
         instant, position = self._cut
         before: NDArray[np.bool_]
         if instant is not None:
@@ -155,7 +162,7 @@ class PastCounts:
         before = changes["offset"] < ends[changes["partition"]]
         return before
 
-    def _count(self, changes: Rows) -> None:
+    def _count(self, changes: ChangeArray) -> None:
         if not len(changes):
             return
         types = changes["type"].astype("<i8")

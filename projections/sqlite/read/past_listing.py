@@ -21,7 +21,7 @@ from jobtrail.core.job import Job
 from jobtrail.core.partitions import partition_of
 from projections.ports.read import Cursor, Filters, PastJob, PastPage
 from projections.sqlite.read.listing import Listing, Source, listings
-from projections.sqlite.read.shards import Files, Shard
+from projections.sqlite.read.shards import AttachedShards, ShardReader
 from projections.sqlite.tables.rows import COLUMNS
 from projections.sqlite.tables.trails import chunks
 
@@ -33,14 +33,14 @@ _MOST_EVENTS: Final = 2_000
 _AS_ONE: Final = 32
 _CHUNK: Final = 250
 _JOBS: Final = "jobs"
-_INCARNATIONS: Final = "incarnations"
+_JOB_VERSIONS: Final = "incarnations"
 
 
 class _Stream(NamedTuple):
     """What one statement lists: jobs, or what jobs have been."""
 
-    files: Files
-    shards: list[Shard]
+    files: AttachedShards
+    shards: list[ShardReader]
     table: str
     listing: Listing
 
@@ -55,7 +55,7 @@ class _At(NamedTuple):
     row: int
 
 
-class _Known(NamedTuple):
+class _Candidate(NamedTuple):
     """What is known of it: its job's row and trail, and whether it is what the job was then."""
 
     row: int
@@ -67,11 +67,11 @@ class _Known(NamedTuple):
 
 
 #: Shards, and what of each may be listed.
-_Listed = tuple[list[Shard], list[Source]]
+_Listed = tuple[list[ShardReader], list[Source]]
 
 
 def streams(
-    files: Files, jobs: _Listed, incarnations: _Listed, filters: Filters, cut: Cut,
+    files: AttachedShards, jobs: _Listed, job_versions: _Listed, filters: Filters, cut: Cut,
     after: Cursor | None,
 ) -> Iterator[_Stream]:  # fmt: skip
     """Return what lists the jobs of some shards that may have matched.
@@ -79,7 +79,7 @@ def streams(
     Args:
         files: Their connection.
         jobs: What of their jobs may be listed.
-        incarnations: What of what jobs have been.
+        job_versions: Which of the earlier and later versions of jobs may be listed.
         filters: What was asked for.
         cut: Up to where the log counts.
         after: Where to begin.
@@ -96,13 +96,13 @@ def streams(
         yield _Stream(files, shards, _JOBS, listing)
     moved = [
         (shard, source)
-        for shard, source in zip(*incarnations, strict=True)
+        for shard, source in zip(*job_versions, strict=True)
         if files.db.execute(
             f"SELECT EXISTS(SELECT 1 FROM {shard.name}.incarnations)"  # noqa: S608
         ).fetchone()[0]
     ]
     for listing in listings([source for _shard, source in moved], ever, after):
-        yield _Stream(files, [shard for shard, _source in moved], _INCARNATIONS, listing)
+        yield _Stream(files, [shard for shard, _source in moved], _JOB_VERSIONS, listing)
 
 
 class PastListing:
@@ -127,19 +127,19 @@ class PastListing:
 
     def look(self, size: int, skip: int) -> PastPage:
         """Return what matched, as far as one request looks."""
-        found: list[tuple[_At, _Known, Prefix]] = []
+        found: list[tuple[_At, _Candidate, Prefix]] = []
         skipped = events = looked_at = 0
         # All that a job has been may lie at one place: behind a place is behind all of it.
-        here: Cursor | None = None
-        behind: Cursor | None = None
-        for at, known, then in self._candidates():
+        current: Cursor | None = None
+        last_done: Cursor | None = None
+        for at, candidate, then in self._candidates():
             place = Cursor(at.created_at, at.id)
-            if place != here:
-                here, behind = place, here
+            if place != current:
+                current, last_done = place, current
                 if looked_at >= _MOST_LOOKED_AT:
                     break
-            looked_at += 1 + known.spilled // _AS_ONE
-            if then is None or not self._matches(known, then):
+            looked_at += 1 + candidate.spilled // _AS_ONE
+            if then is None or not self._matches(candidate, then):
                 continue
             if skipped < skip:
                 skipped += 1
@@ -147,18 +147,18 @@ class PastListing:
             events += 0 if then.whole else len(then.events)
             if len(found) == size or (found and events > _MOST_EVENTS):
                 break
-            found.append((at, known, then))
+            found.append((at, candidate, then))
         else:
-            behind = None
-        return PastPage(self._whole(found), skipped, behind)
+            last_done = None
+        return PastPage(self._whole(found), skipped, last_done)
 
-    def _candidates(self) -> Iterator[tuple[_At, _Known, Prefix | None]]:
+    def _candidates(self) -> Iterator[tuple[_At, _Candidate, Prefix | None]]:
         """Yield what is listed and was so at the cut, and places of which nothing is to be said."""
         places = merge(*(self._places(number) for number in range(len(self._asked))), key=_order)
         while chunk := list(islice(places, _CHUNK)):
-            known = self._read(chunk)
+            candidate = self._read(chunk)
             for at in chunk:
-                of = known[at.stream, at.source, at.row]
+                of = candidate[at.stream, at.source, at.row]
                 then = None
                 if of.then:
                     partition = 0
@@ -167,7 +167,7 @@ class PastListing:
                     then = prefix(self._trail(at, of), partition, self._cut)
                 yield at, of, then
 
-    def _trail(self, at: _At, of: _Known) -> Iterator[bytes]:
+    def _trail(self, at: _At, of: _Candidate) -> Iterator[bytes]:
         """Yield a trail in pieces: it may be long, and not all of it be wanted."""
         if of.spilled:
             stream = self._asked[at.stream]
@@ -182,19 +182,19 @@ class PastListing:
         ):
             yield _At(created_at, job_id, number, source, row)
 
-    def _read(self, chunk: Sequence[_At]) -> dict[tuple[int, int, int], _Known]:
+    def _read(self, chunk: Sequence[_At]) -> dict[tuple[int, int, int], _Candidate]:
         by_source: dict[tuple[int, int], list[int]] = {}
         for at in chunk:
             by_source.setdefault((at.stream, at.source), []).append(at.row)
         return {
-            (stream, source, row): known
+            (stream, source, row): candidate
             for (stream, source), rows in by_source.items()
-            for row, known in self._read_rows(self._asked[stream], source, rows)
+            for row, candidate in self._read_rows(self._asked[stream], source, rows)
         }
 
     def _read_rows(
         self, stream: _Stream, source: int, rows: Sequence[int]
-    ) -> Iterator[tuple[int, _Known]]:
+    ) -> Iterator[tuple[int, _Candidate]]:
         name = stream.shards[source].name
         if stream.table == _JOBS:
             # Who has been something else is found among the incarnations.
@@ -214,7 +214,7 @@ class PastListing:
         values = (orjson.dumps(rows).decode(),)
         for row, spilled, trail, tags, listed, *rest in db.execute(statement, values).fetchall():
             then = not rest[0] if stream.table == _JOBS else self._in_force(*rest)
-            yield listed, _Known(row, spilled, trail, tags, then)
+            yield listed, _Candidate(row, spilled, trail, tags, then)
 
     def _in_force(
         self, job_id: str, since: int, first: int, until: int | None, end: int | None
@@ -226,7 +226,7 @@ class PastListing:
         stop = position.get(partition_of(job_id, self._partitions), 0)
         return first < stop and (end is None or end >= stop)
 
-    def _matches(self, known: _Known, then: Prefix) -> bool:
+    def _matches(self, candidate: _Candidate, then: Prefix) -> bool:
         """Tell whether a job matches, or may: tags are looked at where they are known."""
         if self._states and then.state not in self._states:
             return False
@@ -234,18 +234,18 @@ class PastListing:
             return False
         if not self._tags:
             return True
-        tags = orjson.loads(known.tags) if known.tags else {}
+        tags = orjson.loads(candidate.tags) if candidate.tags else {}
         if then.whole:
             return all(tags.get(key) == value for key, value in self._tags)
         # Tags are only ever added or changed, as long as there is room for more.
         return len(tags) >= MAX_TAGS or all(key in tags for key, _value in self._tags)
 
-    def _whole(self, found: Sequence[tuple[_At, _Known, Prefix]]) -> list[PastJob]:
+    def _whole(self, found: Sequence[tuple[_At, _Candidate, Prefix]]) -> list[PastJob]:
         """Return what was found, with the jobs that are as they were."""
         rows_of: dict[tuple[int, int], list[int]] = {}
-        for at, known, then in found:
+        for at, candidate, then in found:
             if then.whole:
-                rows_of.setdefault((at.stream, at.source), []).append(known.row)
+                rows_of.setdefault((at.stream, at.source), []).append(candidate.row)
         jobs: dict[str, Job] = {}
         for (number, source), rows in rows_of.items():
             stream = self._asked[number]

@@ -8,7 +8,7 @@ are sums over the same audiences' counters, or the totals that those with many o
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -27,7 +27,7 @@ from projections.ports.read import (
     Cursor,
     Filters,
     Line,
-    Part,
+    ListingPart,
     PastPage,
     Status,
     Trail,
@@ -37,12 +37,12 @@ from projections.sqlite.files import schema
 from projections.sqlite.read import counting
 from projections.sqlite.read.audiences import matching, sources_of
 from projections.sqlite.read.listing import Listing, listings
-from projections.sqlite.read.opened import UNREADABLE, Opened, held_of
+from projections.sqlite.read.opened import UNREADABLE, OpenShards, watermark_of
 from projections.sqlite.read.pages import bounded, lines, merged
 from projections.sqlite.read.past_counts import PastCounts
 from projections.sqlite.read.past_listing import PastListing, streams
-from projections.sqlite.read.scanning import Looking
-from projections.sqlite.read.shards import ALL, Checkpoint, Files, Shard
+from projections.sqlite.read.scanning import BoundedSearch
+from projections.sqlite.read.shards import ALL, AttachedShards, CheckpointRow, ShardReader
 from projections.sqlite.read.states import states_of
 from projections.sqlite.tables.rows import hash_of
 from projections.sqlite.tables.stored_jobs import read_audiences, read_jobs
@@ -71,9 +71,9 @@ class SqliteReader:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._layout = schema.read_layout(folder)
-        self._shards = Opened(folder, self._layout.shards)
-        self._metered: list[Files] | None = None
-        self._held: Watermark | None = None
+        self._shards = OpenShards(folder, self._layout.shards)
+        self._metered: list[AttachedShards] | None = None
+        self._watermark: Watermark | None = None
         self._meter = Meter(2**62, rows=2**62, audiences=ALL)
 
     @property
@@ -91,28 +91,30 @@ class SqliteReader:
         self._meter = meter
         self._metered = None
 
-    def snapshot(self) -> _Opened:
+    def snapshot(self) -> _OpenSnapshot:
         """Open a consistent view of every shard; shards may be at different positions.
 
         Raises:
             StoreError: The store can't be read.
         """
-        return _Opened(self)
+        return _OpenSnapshot(self._begin, self._end, self._unreadable)
 
-    def begin(self) -> SqliteSnapshot:
-        """Open the view; `end` has to follow, whatever happens."""
+    def _begin(self) -> SqliteSnapshot:
+        """Open the view; `_end` has to follow in any case."""
         changed = self._shards.begin()
-        if changed or self._held is None:
+        if changed or self._watermark is None:
             # Not before it is made again: what some shards have told would not be asked for again.
-            self._held = None
-            self._held = held_of(self._rows(), self._layout.partitions, self._shards.lineage)
+            self._watermark = None
+            self._watermark = watermark_of(
+                self._rows(), self._layout.partitions, self._shards.lineage
+            )
         if self._shards.files is not self._metered:
             self._metered = self._shards.files
             for files in self._metered:
                 files.db.set_progress_handler(self._meter.tick, self._meter.every)
-        return SqliteSnapshot(self._shards.files, self._layout, self._held, self._meter)
+        return SqliteSnapshot(self._shards.files, self._layout, self._watermark, self._meter)
 
-    def _rows(self) -> list[Checkpoint]:
+    def _rows(self) -> list[CheckpointRow]:
         """Return the checkpoints of the partitions that lie where the layout says.
 
         Raises:
@@ -131,14 +133,14 @@ class SqliteReader:
             )
         return [row for number, row in rows if row[0] % self._layout.shards == number]
 
-    def end(self) -> None:
-        """Let go of the view."""
+    def _end(self) -> None:
+        """Close the view."""
         for files in self._shards.files:
             files.end()
 
-    def unreadable(self, error: BaseException) -> StoreError:
+    def _unreadable(self, error: BaseException) -> StoreError:
         """Say what keeps the store from being read, to projectors too where it may be damage."""
-        self._held = None
+        self._watermark = None
         if not isinstance(error, apsw.Error) or schema.is_damage(error):
             self._shards.suspect()
         return StoreError(
@@ -152,22 +154,29 @@ class SqliteReader:
         self._shards.close()
 
 
-class _Opened:
+class _OpenSnapshot:
     """A snapshot as a context manager; one of a generator would cost four times as much."""
 
-    __slots__ = ("_reader",)
+    __slots__ = ("_begin", "_end", "_unreadable")
 
-    def __init__(self, reader: SqliteReader) -> None:
-        self._reader = reader
+    def __init__(
+        self,
+        begin: Callable[[], SqliteSnapshot],
+        end: Callable[[], None],
+        unreadable: Callable[[BaseException], StoreError],
+    ) -> None:
+        self._begin = begin
+        self._end = end
+        self._unreadable = unreadable
 
     def __enter__(self) -> SqliteSnapshot:
         try:
-            return self._reader.begin()
+            return self._begin()
         except BaseException as error:
             with contextlib.suppress(apsw.Error):
-                self._reader.end()
+                self._end()
             if isinstance(error, UNREADABLE):
-                raise self._reader.unreadable(error) from error
+                raise self._unreadable(error) from error
             raise
 
     def __exit__(
@@ -177,27 +186,27 @@ class _Opened:
         _trace: TracebackType | None,
     ) -> None:
         try:
-            self._reader.end()
+            self._end()
         except apsw.Error as found:
-            raise self._reader.unreadable(found) from found
+            raise self._unreadable(found) from found
         if isinstance(error, apsw.InterruptError):
             raise TooLong from error
         if isinstance(error, UNREADABLE):
-            raise self._reader.unreadable(error) from error
+            raise self._unreadable(error) from error
 
 
 class SqliteSnapshot:
     """One consistent view; see `projections.ports.read.Snapshot`."""
 
-    __slots__ = ("_files", "_partitions", "_total", "held", "meter")
+    __slots__ = ("_files", "_partitions", "_total", "meter", "watermark")
 
     def __init__(
-        self, files: list[Files], layout: schema.Layout, held: Watermark, meter: Meter
+        self, files: list[AttachedShards], layout: schema.Layout, watermark: Watermark, meter: Meter
     ) -> None:
         self._files = files
         self._partitions = layout.partitions
         self._total = layout.shards
-        self.held = held
+        self.watermark = watermark
         self.meter = meter
 
     def _asked(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
@@ -231,8 +240,8 @@ class SqliteSnapshot:
         for files in self._files:
             for shard in files.shards:
                 mine = asked[shard.number]
-                for known in read_jobs(files.db, mine, shard.seed, shard.names, shard.name):
-                    found[known.job.id] = known.job
+                for found_job in read_jobs(files.db, mine, shard.seed, shard.names, shard.name):
+                    found[found_job.job.id] = found_job.job
         return found
 
     def audiences(self, places: Iterable[tuple[str, int]]) -> dict[str, Audience]:
@@ -274,7 +283,7 @@ class SqliteSnapshot:
         offset: int = 0,
     ) -> list[Line]:
         """Return a page of jobs, newest first."""
-        asked: list[tuple[Files, list[Shard], Listing]] = []
+        asked: list[tuple[AttachedShards, list[ShardReader], Listing]] = []
         for files, shards, sources in matching(self._files, caller, filters, self.meter):
             found = listings(sources, filters, after)
             asked += [(files, shards, listing) for listing in found]
@@ -297,9 +306,9 @@ class SqliteSnapshot:
         skip: int = 0,
         most: int,
         most_bytes: int,
-    ) -> Part:
+    ) -> ListingPart:
         """Return the jobs that match among the next ones of a listing."""
-        looking = Looking(list(matching(self._files, caller, filters, self.meter)), filters)
+        looking = BoundedSearch(list(matching(self._files, caller, filters, self.meter)), filters)
         return looking.look(size, after, skip, most, most_bytes)
 
     def summary(self, caller: Caller, filters: Filters) -> dict[str | None, list[int]]:

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import orjson
 
-from projections.ports.read import Cursor, Filters, Line, Part
+from projections.ports.read import Cursor, Filters, Line, ListingPart
 from projections.sqlite.files.schema import Connection
 from projections.sqlite.read.listing import (
     Source,
@@ -28,7 +28,7 @@ from projections.sqlite.read.listing import (
     put,
     selects_of,
 )
-from projections.sqlite.read.shards import Files, Shard
+from projections.sqlite.read.shards import AttachedShards, ShardReader
 from projections.sqlite.tables.rows import COLUMNS
 
 #: Jobs that one statement looks at, at most: while 20,000 of them were sorted, which takes 20 ms,
@@ -43,13 +43,13 @@ _ROW_BYTES: Final = 500
 _VIEWER_BYTES: Final = 30
 
 #: The shards of a connection that may hold what is asked for, and what of each.
-Asked = tuple[Files, list[Shard], list[Source]]
+Asked = tuple[AttachedShards, list[ShardReader], list[Source]]
 #: Where a job lies: its creation negated and its id, by which listings are sorted; the numbers of
 #: what is asked and of the source in it; its row.
 _Place = tuple[int, str, int, int, int]
 
 
-class Looking:
+class BoundedSearch:
     """One look at a part of a listing.
 
     Args:
@@ -62,7 +62,9 @@ class Looking:
         self._filters = filters
         self._looked = 0
 
-    def look(self, size: int, after: Cursor | None, skip: int, most: int, most_bytes: int) -> Part:
+    def look(
+        self, size: int, after: Cursor | None, skip: int, most: int, most_bytes: int
+    ) -> ListingPart:
         """Return a part; see `projections.ports.read.Snapshot.search_some`."""
         found: list[_Place] = []
         # One more tells whether there is one more.
@@ -80,14 +82,14 @@ class Looking:
         lines = self._lines(page, most_bytes)
         if len(lines) < len(page):
             reached = _cursor(page[len(lines) - 1])
-        return Part(lines, reached, skip - passed)
+        return ListingPart(lines, reached, skip - passed)
 
     def _chunk(self, after: Cursor | None, most: int) -> tuple[list[_Place], Cursor | None]:
         """Return what matches of the next places, and the last of these; None at the end of all."""
         near: list[list[tuple[int, Source]]] = []
         ends: list[Cursor] = []
         for files, _shards, sources in self._asked:
-            room = most_streams(selects_of(self._filters, behind=True) * len(sources))
+            room = most_streams(selects_of(self._filters, after_cursor=True) * len(sources))
             kept = []
             for number, source in enumerate(sources):
                 mine = source.audiences
@@ -125,9 +127,9 @@ class Looking:
         size = 0
         for at in range(0, len(page), _ROWS):
             some = page[at : at + _ROWS]
-            known = self._read(some)
+            lines_by_id = self._read(some)
             for place in some:
-                line = known[place[1]]
+                line = lines_by_id[place[1]]
                 size += _size(line)
                 if size > most_bytes and found:
                     return found
@@ -155,7 +157,7 @@ class _Nearest(NamedTuple):
 
     shard: str
     bulk: bool
-    behind: bool
+    after_cursor: bool
     bounds: tuple[str, ...]
 
 
@@ -202,7 +204,7 @@ def _nearest_text(shape: _Nearest) -> str:
     table = f"{shape.shard}.jobs INDEXED BY {index}"
     jobs = f"SELECT row FROM {table} WHERE {' AND '.join(asked)}"  # noqa: S608
     order = "ORDER BY created_at DESC, id LIMIT 1"
-    if shape.behind:
+    if shape.after_cursor:
         newest = (
             f"coalesce(({jobs} AND created_at=:after AND id>:after_id ORDER BY id LIMIT 1), "
             f"({jobs} AND created_at<:after {order}))"

@@ -175,7 +175,7 @@ class Past:
 
         def look(snapshot: Snapshot) -> tuple[Prefix | None, Said]:
             beyond = kept_trail(job)
-            beyond = beyond[place_of(beyond, snapshot.held.position[partition]) :]
+            beyond = beyond[place_of(beyond, snapshot.watermark.position[partition]) :]
             trail = snapshot.trail(job.id)
             if trail is None:
                 return prefix((beyond,), partition, cut), said_in(beyond)

@@ -12,7 +12,7 @@ from jobtrail.contract.results import Status
 from jobtrail.core.position import holds
 from jobtrail.core.states import ENDED, STATES
 from projections.ports.meter import TooLong
-from projections.ports.read import Caller, Cursor, Filters, Line, Part, Snapshot, Watermark
+from projections.ports.read import Caller, Cursor, Filters, Line, ListingPart, Snapshot, Watermark
 from services.api.access.auth import Deadline, Identity
 from services.api.http.answers import LongAnswer, Members, encode, stored_status
 from services.api.http.requests import BulkQuery, read_query
@@ -127,7 +127,7 @@ class _Bulk:
 
     def _known(self) -> tuple[None, Known | None]:
         with self._service.store.snapshot() as snapshot:
-            return None, None if self._knows(snapshot.held) else self._knows
+            return None, None if self._knows(snapshot.watermark) else self._knows
 
     def _knows(self, held: Watermark) -> bool:
         """Tell whether the projections hold what the log had when the bulk was looked for."""
@@ -151,7 +151,7 @@ class _Bulk:
     async def _large(self, after: Cursor | None, asked: Filters, *, begun: bool) -> _Page:
         limits = self._service.reads.limits
 
-        def read(snapshot: Snapshot) -> tuple[Part, bytes]:
+        def read(snapshot: Snapshot) -> tuple[ListingPart, bytes]:
             part = snapshot.search_some(
                 self._caller,
                 asked,
@@ -174,7 +174,7 @@ class _Bulk:
         """Read a bulk that has few jobs on the event loop; None where it has more."""
         try:
             with self._service.store.snapshot() as snapshot, snapshot.meter:
-                held = snapshot.held
+                held = snapshot.watermark
                 lines = snapshot.search(self._caller, filters, size=AT_ONCE + 1)
         except TooLong:
             return None
@@ -223,7 +223,7 @@ class _Bulk:
     def _knows_all(self) -> bool:
         """Tell whether what is read now has all that the log had when the bulk was looked for."""
         with self._service.store.snapshot() as snapshot:
-            return self._knows(snapshot.held)
+            return self._knows(snapshot.watermark)
 
     async def _register(self, deadline: Deadline) -> Wait | None:
         """Watch some jobs that have not ended; None where there are none."""

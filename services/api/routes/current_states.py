@@ -48,9 +48,9 @@ def states_at_end(service: Service, caller: Caller, ids: Sequence[str]) -> State
         Problem: 503 where their part of the projections is not there.
         TooLong: They are too large.
     """
-    with service.store.some() as snapshot:
+    with service.store.snapshot(allow_recovering=True) as snapshot:
         partitions = service.store.partitions
-        held = snapshot.held
+        held = snapshot.watermark
         check_whole(held, ids, partitions)
         with snapshot.meter:
             found = snapshot.states(caller, ids)

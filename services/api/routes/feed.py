@@ -62,7 +62,7 @@ async def feed(service: Service, request: web.Request, identity: Identity) -> we
     await reach_position(service, request)
     wanted = await reach_position(service, request, name=LAST_EVENT)
     with service.store.snapshot() as snapshot:
-        held = snapshot.held
+        held = snapshot.watermark
     listener = service.feed.join(identity.caller, held, wanted)
     try:
         fresh = service.freshness.headers(held)

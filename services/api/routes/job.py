@@ -176,13 +176,13 @@ async def _job_then(
 
 def _was_for_others(service: Service, job: Job, partition: int) -> bool:
     """Tell whether it was said more than once whose a job is."""
-    with service.store.some() as snapshot:
+    with service.store.snapshot(allow_recovering=True) as snapshot:
         trail = None if job.earlier is None else snapshot.trail(job.id)
         beyond = kept_trail(job)
         if trail is None:
             first, last = said_in(beyond)
         else:
-            beyond = beyond[place_of(beyond, snapshot.held.position[partition]) :]
+            beyond = beyond[place_of(beyond, snapshot.watermark.position[partition]) :]
             first, last = said_by_both(trail.said(), said_in(beyond))
     return first != last
 
@@ -214,10 +214,10 @@ async def _find(service: Service, caller: Caller, job_id: str, page: _Page | Non
 def _look(
     service: Service, caller: Caller, job_id: str, page: _Page | None
 ) -> tuple[_Found | None, Known | None]:
-    with service.store.some() as snapshot:
+    with service.store.snapshot(allow_recovering=True) as snapshot:
         partitions = service.store.partitions
         partition = partition_of(job_id, partitions)
-        held = snapshot.held
+        held = snapshot.watermark
         if partition in held.recovering:
             raise is_recovering(held)
         # Whether they see it before anything of it is read: one of somebody else takes as long as
@@ -239,7 +239,7 @@ def _part(snapshot: Snapshot, job: Job, partition: int, page: _Page) -> bytes:
     if job.earlier is None:
         return beyond
     stored = snapshot.trail(job.id)
-    beyond = beyond[place_of(beyond, snapshot.held.position[partition]) :]
+    beyond = beyond[place_of(beyond, snapshot.watermark.position[partition]) :]
     return beyond if stored is None else stored.page(*page) + beyond
 
 
@@ -259,8 +259,8 @@ async def _unseen(service: Service, user: str, partition: int) -> Problem:
     """
 
     def look() -> tuple[None, Known | None]:
-        with service.store.some() as snapshot:
-            return None, _doubt(service, partition, snapshot.held)
+        with service.store.snapshot(allow_recovering=True) as snapshot:
+            return None, _doubt(service, partition, snapshot.watermark)
 
     await surely(service, user, look)
     return not_found(_UNSEEN)

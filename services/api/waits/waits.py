@@ -144,8 +144,8 @@ class Waits:
                 some = ids[at : at + _AT_ONCE]
                 await self._join(view, some)
                 with view() as snapshot:
-                    partitions = len(snapshot.held.position)
-                    check(snapshot.held, some, partitions)
+                    partitions = len(snapshot.watermark.position)
+                    check(snapshot.watermark, some, partitions)
                     watches += self._watch(snapshot, some, partitions, claim)
                     self._coming -= len(some)
             wait = Wait(caller, watches, self._buffer, until_any=until_any)
@@ -177,7 +177,7 @@ class Waits:
             if not shared or clock() >= until:
                 return
             with view() as snapshot:
-                position = snapshot.held.position
+                position = snapshot.watermark.position
             if all(self._buffer.end(p) >= position.get(p, 0) for p in shared):
                 return
             await asyncio.sleep(_JOINS_AGAIN)
@@ -194,7 +194,7 @@ class Waits:
             claim: Keeps them.
         """
         found = snapshot.watched(list(ids))
-        held = snapshot.held
+        held = snapshot.watermark
         watches = []
         left = self._limits.events
         for job_id in ids:
@@ -347,7 +347,7 @@ class Waits:
         Returns:
             Whether any are left.
         """
-        held = snapshot.held
+        held = snapshot.watermark
         ready = (w for w in self._unsynced.values() if w.partition not in held.recovering)
         some = list(islice(ready, _RESYNC_AT_ONCE))
         if some:
@@ -371,7 +371,7 @@ class Waits:
         Returns:
             How many were folded.
         """
-        held = snapshot.held
+        held = snapshot.watermark
         checkpoint = held.position[watch.partition]
         records = self._buffer.beyond(watch.key, watch.partition, checkpoint, most + 1)
         covered = len(records) <= most and self._buffer.covers(watch.partition, checkpoint)
