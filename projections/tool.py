@@ -1,4 +1,4 @@
-"""What tools that a command of `jobtrail` runs as processes have in common."""
+"""What the tools that `jobtrail` runs as processes of their own have in common."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from jobtrail.terminal.text import complain
 
 
 class Bar:
-    """Progress with the time left, on a terminal; nothing in a pipe.
+    """Shows progress with the time left, on a terminal; nothing in a pipe.
 
     Args:
-        what: What goes on.
+        what: The name of the work.
     """
 
     def __init__(self, what: str) -> None:
@@ -34,7 +34,7 @@ class Bar:
         self._done: Callable[[int, int], None] | None = None
 
     def __enter__(self) -> Self:
-        """Begin; it appears once the total is known."""
+        """Begin; the bar appears at the first `show`."""
         return self
 
     def __exit__(
@@ -43,7 +43,7 @@ class Bar:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        """Leave it as it is."""
+        """Leave the bar as it is."""
         self._stack.close()
 
     def show(self, done: int, total: int) -> None:
@@ -54,7 +54,7 @@ class Bar:
 
 
 def main_of(run: Callable[[Settings], Awaitable[int]], *, with_parent: bool) -> int:
-    """Run a tool until it ends or is told to, and return its exit status.
+    """Run a tool until it ends or a signal comes, and return its exit status.
 
     Args:
         run: The tool; it is cancelled by SIGINT and SIGTERM.

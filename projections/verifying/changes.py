@@ -1,4 +1,4 @@
-"""The record of changes against how jobs changed by the fold."""
+"""Compares the stored changes and versions of jobs with those of the fold."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from projections.verifying.report import Report
 
 #: Blocks of 36 KiB that are in memory at a time.
 _AT_ONCE: Final = 256
-#: Names that are remembered at a time.
+#: Names that are cached at a time.
 _NAMES: Final = 100_000
-#: Rows of incarnations that are asked for at a time.
+#: Jobs whose versions are read at a time.
 _TOGETHER: Final = 500
 _UNKNOWN: Final = -2
-#: A job as one row of `incarnations` has it, and in the order of these.
+#: The columns of a job version in `incarnations`.
 _VERSION: Final = (
     "id", "audience", "type", "created_at", "bulk_id", "since", "since_offset", "until",
     "until_offset",
@@ -31,7 +31,7 @@ _VERSION: Final = (
 
 
 class StoredNumbers:
-    """The numbers that a shard has given to audiences and types, by their names.
+    """Looks up the surrogate keys of a shard, by the names of audiences and types.
 
     Args:
         db: A copy of the shard.
@@ -72,13 +72,13 @@ class StoredNumbers:
 
 
 class RecordOfChanges:
-    """What a shard says of how the jobs of one partition changed.
+    """Compares the stored changes of the jobs of one partition.
 
     Args:
         db: A copy of the shard.
-        partition: Which.
-        begin: The first offset that the log still has of it: nothing is known of earlier changes.
-        report: Takes what differs.
+        partition: The partition.
+        begin: The first offset that the log still has of it: earlier changes are not compared.
+        report: Takes the differences.
     """
 
     def __init__(self, db: Any, partition: int, begin: int, report: Report) -> None:
@@ -93,9 +93,9 @@ class RecordOfChanges:
         """Compare the changes of the jobs of a fold.
 
         Args:
-            fold: Knows them.
-            rows: By subject, the rows of those that could be compared.
-            skipped: The offsets of events of the others.
+            fold: The folded jobs.
+            rows: The rows of the jobs that were compared, by subject.
+            skipped: The offsets of the events of the others.
         """
         expected = self._expected(fold)
         found = self._found(np.array(fold.places, "<i8"))
@@ -104,7 +104,7 @@ class RecordOfChanges:
             away = np.array(sorted(skipped), "<i8")
             expected = expected[~np.isin(expected["offset"], away)]
             found = found[~np.isin(found["offset"], away)]
-        # A job that becomes another's leaves and enters at one offset; no state is the highest.
+        # A new version ends and begins at one offset; `NONE` is the highest code.
         expected, found = (np.sort(some, order=("offset", "before")) for some in (expected, found))
         if expected.tobytes() != found.tobytes():
             self._name(fold, expected, found)
@@ -171,7 +171,7 @@ class RecordOfChanges:
             )
 
     def _compare_versions(self, fold: Fold, rows: dict[int, int]) -> None:
-        """Compare what jobs have been, of those that were said to be another's or another kind."""
+        """Compare the versions of the jobs that have several."""
         jobs = [(rows[f.subject], f) for f in fold.jobs.values() if f.subject in rows]
         has_versions = {row for (row,) in self._db.execute("SELECT DISTINCT job FROM incarnations")}
         asked = [(row, folded) for row, folded in jobs if folded.former or row in has_versions]
@@ -188,7 +188,7 @@ class RecordOfChanges:
                 expected = self._versions(fold, folded.versions()) if folded.former else []
                 if expected != found.get(row, []):
                     self._report.differ(
-                        "incarnation", folded.job.id, "lives", expected, found.get(row, [])
+                        "incarnation", folded.job.id, "versions", expected, found.get(row, [])
                     )
 
     def _versions(self, fold: Fold, versions: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:

@@ -1,4 +1,4 @@
-"""Rows and trails of a shard against the fold of their jobs."""
+"""Compares rows and trails of a shard with the fold of their jobs."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _BY_ROW: Final = "SELECT row, id, spilled, trail FROM jobs"
 
 
 class RowComparison:
-    """The rows of a shard, and which of them were met.
+    """Compares the rows of a shard, and notes which of them were compared.
 
     Args:
         db: A copy of the shard.
-        report: Takes what differs.
+        report: Takes the differences.
     """
 
     def __init__(self, db: Any, report: Report) -> None:
@@ -45,12 +45,12 @@ class RowComparison:
         """Compare the jobs of a fold.
 
         Args:
-            fold: Knows them.
+            fold: The folded jobs.
             begin: The first offset that the log still has of this partition.
 
         Returns:
-            By subject of those that could be compared, but for earlier ones, the row; and the
-            offsets of the events of those that could not.
+            The rows of the jobs that were compared, by current subject; and the offsets of the
+            events of jobs that could not be compared.
         """
         rows: dict[int, int] = {}
         skipped: set[int] = set()
@@ -74,7 +74,7 @@ class RowComparison:
         return rows, skipped
 
     def _look_up(self, some: dict[str, Folded]) -> dict[str, tuple[int, Job, bytes]]:
-        """Return of jobs the row's number, what is in it, and the whole trail."""
+        """Return per job the row's number, its content, and the complete trail."""
         found: dict[str, tuple[int, Job, bytes]] = {}
         rows = rows_of(self._db, [*some], self._seed)
         for *columns, source, writers, row, spilled, trail in rows:
@@ -100,14 +100,14 @@ class RowComparison:
                 one, other = list(one.items()), list(other.items())
             if one != other:
                 self._report.differ("row", expected.id, name, one, other)
-        if (whole := kept_trail(expected)) != trail:
-            self._compare_trails(expected.id, whole, trail)
+        if (complete := kept_trail(expected)) != trail:
+            self._compare_trails(expected.id, complete, trail)
 
     def _compare_trails(self, job_id: str, expected: bytes, found: bytes) -> None:
         if len(found) % ENTRY_BYTES:
             self._report.differ("trail", job_id, "bytes", len(expected), len(found))
             return
-        # As numbers: what is stored may be nothing that a trail can say.
+        # As numbers: a damaged entry may not be valid.
         one, other = (TRAIL_LAYOUT.iter_unpack(trail) for trail in (expected, found))
         for number, (entry, stored) in enumerate(zip(one, other, strict=False)):
             if entry != stored:
@@ -120,9 +120,9 @@ class RowComparison:
         """Look for rows of jobs that the log does not have.
 
         Args:
-            partitions: How many the log has.
+            partitions: How many partitions the log has.
             begins: The first offset that it still has, per partition.
-            subset: Which jobs were folded.
+            subset: The jobs that were folded.
         """
         (count,) = self._db.execute("SELECT count(*) FROM jobs").fetchone()
         if subset.sample == 1 and count == np.count_nonzero(self._met):
@@ -139,7 +139,7 @@ class RowComparison:
 
 
 def _first(trail: bytes) -> int:
-    """Return the offset of a trail's first event; one beyond all where there is none."""
+    """Return the offset of a trail's first event; larger than all where there is none."""
     if len(trail) < ENTRY_BYTES:
         return 2**63
     offset: int = TRAIL_LAYOUT.unpack_from(trail)[1]

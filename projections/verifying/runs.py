@@ -1,6 +1,6 @@
-"""What a shard says of its runs of changes, against the changes that are in them.
+"""Compares the descriptions of runs of changes with the changes in them.
 
-Counts of the past skip what these say lies elsewhere, and take their totals for the changes.
+Counts of the past use the ranges to skip runs and blocks, and totals in place of changes.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def check_runs(db: Any, report: Report, name: str) -> None:
 
     Args:
         db: A copy of the shard.
-        report: Takes what differs.
-        name: The shard's.
+        report: Takes the differences.
+        name: The shard's name.
     """
     runs = db.execute("SELECT run, low, high, totalled, directory, offsets FROM change_runs")
     runs_met: set[int] = set()

@@ -1,7 +1,7 @@
-"""Counts of the past in columns: totals of what lies before a cut as a whole, and slices.
+"""Counts of the past in columns: totals of runs before a cut, and blocks of the others.
 
-Nothing is read of a run that begins behind the cut. Of the others, totals where there are some;
-else the blocks in which the caller's audiences lie, and of these what is theirs and before the cut.
+Nothing is read of a run that begins after the cut. Of the others, the totals are read where there
+are some; otherwise the blocks of the caller's audiences, filtered by audience and cut.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Run(NamedTuple):
 
     number: int
     directory: ChangeArray
-    #: It lies before the cut as a whole, and everybody's changes have totals.
+    #: Whether all of it is before the cut, and there are totals for everybody.
     totalled: bool
 
 
@@ -195,7 +195,7 @@ class PastCounts:
                     self._add(job_type, counts)
 
     def _add_edges(self, runs: list[_Run], heavy: Mapping[int, frozenset[int]]) -> None:
-        """Add what totals can't tell: changes of jobs that were created on a part of a day."""
+        """Add what totals don't contain: changes of jobs that were created on a part of a day."""
         days = {edge // DAY for of in self._edges for edge in of}
         for run in runs:
             mine = heavy.get(run.number)

@@ -1,9 +1,9 @@
-"""Listings of the past: jobs in the order of any listing, each looked at as it was at a cut.
+"""Listings of the past: jobs in the order of any listing, each as it was at a cut.
 
-Owner, viewers, type and creation hardly ever change, so what a job was is looked for where it is;
-only those that were said anew to be something else are looked for in `incarnations`. A job's state
-at the cut is in its trail. What a trail does not tell is told by the row, where the job has not
-changed since; else its events have to be folded, and this only says where they lie.
+Owner, viewers, type and creation time hardly ever change, so most jobs are listed from their rows;
+only jobs with several versions are listed from `incarnations`. A job's state at the cut is in its
+trail. Everything else is in the row, if the job has not changed since the cut; otherwise its events
+have to be folded, and the listing returns their offsets.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from projections.sqlite.read.shards import AttachedShards, ShardReader
 from projections.sqlite.tables.rows import COLUMNS
 from projections.sqlite.tables.trails import chunks
 
-#: Jobs that one request looks at, at most: some 10 us each.
+#: Jobs that one request reads, at most: some 10 us each.
 _MOST_LOOKED_AT: Final = 10_000
-#: Events that it has read from the log, at most, unless a single job has more.
+#: Events that a request has to read from the log, at most, unless a single job has more.
 _MOST_EVENTS: Final = 2_000
-#: So many entries of a trail beyond its last ones take as long as another job.
+#: So many entries of a trail in chunks count as another job: they take as long.
 _AS_ONE: Final = 32
 _CHUNK: Final = 250
 _JOBS: Final = "jobs"
@@ -37,7 +37,7 @@ _JOB_VERSIONS: Final = "incarnations"
 
 
 class _Stream(NamedTuple):
-    """What one statement lists: jobs, or what jobs have been."""
+    """What one statement lists: jobs, or job versions."""
 
     files: AttachedShards
     shards: list[ShardReader]
@@ -46,7 +46,7 @@ class _Stream(NamedTuple):
 
 
 class _At(NamedTuple):
-    """Where something listed lies."""
+    """The place of a listed job or job version."""
 
     created_at: int
     id: str
@@ -56,7 +56,7 @@ class _At(NamedTuple):
 
 
 class _Candidate(NamedTuple):
-    """What is known of it: its job's row and trail, and whether it is what the job was then."""
+    """What is stored of it: the job's row and trail, and whether it is the version at the cut."""
 
     row: int
     spilled: int
@@ -74,21 +74,21 @@ def streams(
     files: AttachedShards, jobs: _Listed, job_versions: _Listed, filters: Filters, cut: Cut,
     after: Cursor | None,
 ) -> Iterator[_Stream]:  # fmt: skip
-    """Return what lists the jobs of some shards that may have matched.
+    """Yield the streams that list the jobs of some shards that may have matched.
 
     Args:
         files: Their connection.
-        jobs: What of their jobs may be listed.
-        job_versions: Which of the earlier and later versions of jobs may be listed.
+        jobs: The sources of their jobs.
+        job_versions: The sources of their job versions.
         filters: What was asked for.
         cut: Up to where the log counts.
         after: Where to begin.
     """
-    # What the order and the rows depend on; the rest is looked at job by job.
+    # The conditions on columns that hardly change; the rest is checked job by job.
     asked = filters._replace(states=(), tags=(), updated_since=None, owner=None)
     ever = asked
     if cut.instant is not None:
-        # Who has always been the same was created by the first event that counts.
+        # A job with one version was created by its first event, which has to be before the cut.
         bounds = [bound for bound in (asked.created_to, cut.instant) if bound is not None]
         asked = asked._replace(created_to=min(bounds))
     shards, sources = jobs
@@ -106,7 +106,7 @@ def streams(
 
 
 class PastListing:
-    """One look into the past.
+    """One search in the past.
 
     Args:
         asked: From `streams`, of all files.
@@ -126,10 +126,10 @@ class PastListing:
         self._cut = cut
 
     def look(self, size: int, skip: int) -> PastPage:
-        """Return what matched, as far as one request looks."""
+        """Return the matches, as far as one request reads."""
         found: list[tuple[_At, _Candidate, Prefix]] = []
         skipped = events = looked_at = 0
-        # All that a job has been may lie at one place: behind a place is behind all of it.
+        # Several versions of a job may be at one place: a page ends only between places.
         current: Cursor | None = None
         last_done: Cursor | None = None
         for at, candidate, then in self._candidates():
@@ -153,7 +153,7 @@ class PastListing:
         return PastPage(self._whole(found), skipped, last_done)
 
     def _candidates(self) -> Iterator[tuple[_At, _Candidate, Prefix | None]]:
-        """Yield what is listed and was so at the cut, and places of which nothing is to be said."""
+        """Yield what is listed, with its trail up to the cut; None where it was not so then."""
         places = merge(*(self._places(number) for number in range(len(self._asked))), key=_order)
         while chunk := list(islice(places, _CHUNK)):
             candidate = self._read(chunk)
@@ -168,7 +168,7 @@ class PastListing:
                 yield at, of, then
 
     def _trail(self, at: _At, of: _Candidate) -> Iterator[bytes]:
-        """Yield a trail in pieces: it may be long, and not all of it be wanted."""
+        """Yield a trail in pieces: it may be long, and often its beginning is enough."""
         if of.spilled:
             stream = self._asked[at.stream]
             yield from chunks(stream.files.db, of.row, stream.shards[at.source].name)
@@ -197,7 +197,7 @@ class PastListing:
     ) -> Iterator[tuple[int, _Candidate]]:
         name = stream.shards[source].name
         if stream.table == _JOBS:
-            # Who has been something else is found among the incarnations.
+            # A job with several versions is found among the job versions.
             statement = (
                 f"SELECT row, spilled, trail, tags, row, EXISTS("  # noqa: S608
                 f"SELECT 1 FROM {name}.incarnations i WHERE i.job = j.row) "
@@ -219,7 +219,7 @@ class PastListing:
     def _in_force(
         self, job_id: str, since: int, first: int, until: int | None, end: int | None
     ) -> bool:
-        """Tell whether the cut lies within the times, or the offsets, of an incarnation."""
+        """Tell whether the cut is within the times, or the offsets, of a job version."""
         instant, position = self._cut
         if instant is not None:
             return since <= instant and (until is None or until > instant)
@@ -227,7 +227,7 @@ class PastListing:
         return first < stop and (end is None or end >= stop)
 
     def _matches(self, candidate: _Candidate, then: Prefix) -> bool:
-        """Tell whether a job matches, or may: tags are looked at where they are known."""
+        """Tell whether a job matches, or may: its tags are checked if the row still has them."""
         if self._states and then.state not in self._states:
             return False
         if self._since is not None and then.updated_at < self._since:
@@ -241,7 +241,7 @@ class PastListing:
         return len(tags) >= MAX_TAGS or all(key in tags for key, _value in self._tags)
 
     def _whole(self, found: Sequence[tuple[_At, _Candidate, Prefix]]) -> list[PastJob]:
-        """Return what was found, with the jobs that are as they were."""
+        """Return what was found, with the jobs that have not changed since."""
         rows_of: dict[tuple[int, int], list[int]] = {}
         for at, candidate, then in found:
             if then.whole:

@@ -48,9 +48,9 @@ from projections.sqlite.tables.rows import hash_of
 from projections.sqlite.tables.stored_jobs import read_audiences, read_jobs
 from projections.sqlite.tables.trails import SqliteTrail
 
-#: Up to so many shards it costs less to ask all of them for an id than to tell which one has it.
+#: Up to so many shards it costs less to look an id up in all of them than to derive its shard.
 _ASK_ALL: Final = 2
-#: Streams of which a page's rows are read in one go: of each it takes one row more.
+#: Up to so many streams a page's rows are read in one statement, which reads one more per stream.
 _FEW_STREAMS: Final = 16
 
 
@@ -83,7 +83,7 @@ class SqliteReader:
 
     @property
     def meter(self) -> Meter:
-        """What ends reads that take more than they may; another one may be put in its place."""
+        """Ends reads that exceed their limits; it may be replaced."""
         return self._meter
 
     @meter.setter
@@ -103,7 +103,7 @@ class SqliteReader:
         """Open the view; `_end` has to follow in any case."""
         changed = self._shards.begin()
         if changed or self._watermark is None:
-            # Not before it is made again: what some shards have told would not be asked for again.
+            # Cleared first: after an error in the next line, shards would report no change again.
             self._watermark = None
             self._watermark = watermark_of(
                 self._rows(), self._layout.partitions, self._shards.lineage
@@ -115,10 +115,10 @@ class SqliteReader:
         return SqliteSnapshot(self._shards.files, self._layout, self._watermark, self._meter)
 
     def _rows(self) -> list[CheckpointRow]:
-        """Return the checkpoints of the partitions that lie where the layout says.
+        """Return the checkpoints of the partitions, each from the shard that the layout says.
 
         Raises:
-            StoreError: There are others.
+            StoreError: There are partitions beyond the layout.
         """
         shards = [shard for files in self._shards.files for shard in files.shards]
         rows = [(shard.number, row) for shard in shards for row in shard.checkpoints]
@@ -139,7 +139,7 @@ class SqliteReader:
             files.end()
 
     def _unreadable(self, error: BaseException) -> StoreError:
-        """Say what keeps the store from being read, to projectors too where it may be damage."""
+        """Return the error of a store that can't be read; report damage to projectors."""
         self._watermark = None
         if not isinstance(error, apsw.Error) or schema.is_damage(error):
             self._shards.suspect()
@@ -155,7 +155,7 @@ class SqliteReader:
 
 
 class _OpenSnapshot:
-    """A snapshot as a context manager; one of a generator would cost four times as much."""
+    """A snapshot as a context manager; one made of a generator would cost four times as much."""
 
     __slots__ = ("_begin", "_end", "_unreadable")
 
@@ -210,7 +210,7 @@ class SqliteSnapshot:
         self.meter = meter
 
     def _asked(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
-        """Return for which ids each shard is asked, by its number."""
+        """Return the ids to look up in each shard, by its number."""
         total = self._total
         if total <= _ASK_ALL:
             return [ids] * total
@@ -234,7 +234,7 @@ class SqliteSnapshot:
         return found
 
     def watched(self, ids: list[str]) -> dict[str, Job]:
-        """Return these jobs with the last entries of their trails, whoever may see them."""
+        """Return these jobs with the last entries of their trails, for any caller."""
         found: dict[str, Job] = {}
         asked = self._asked(ids)
         for files in self._files:
@@ -245,7 +245,7 @@ class SqliteSnapshot:
         return found
 
     def audiences(self, places: Iterable[tuple[str, int]]) -> dict[str, Audience]:
-        """Return the audiences of jobs, for no caller."""
+        """Return the audiences of jobs, for internal use."""
         asked: list[list[str]] = [[] for _ in range(self._total)]
         for job_id, partition in places:
             asked[partition % self._total].append(job_id)
@@ -257,7 +257,7 @@ class SqliteSnapshot:
         return found
 
     def trail(self, job_id: str) -> Trail | None:
-        """Return the way to a job's trail; None where there is no such job."""
+        """Return access to a job's trail; None where there is no such job."""
         asked = self._asked([job_id])
         for files in self._files:
             for shard in files.shards:
@@ -388,7 +388,7 @@ class SqliteSnapshot:
 
 
 def _present(totals: dict[str | None, list[int]]) -> dict[str | None, list[int]]:
-    """Return the types of which there are jobs, by name."""
+    """Return the types that have jobs, sorted by name."""
     names = [name for name in totals if any(totals[name])]
     names.sort(key=lambda name: (name is None, name or ""))
     return {name: totals[name] for name in names}

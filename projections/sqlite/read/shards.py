@@ -109,14 +109,14 @@ class ShardReader:
             principals: The principals.
             most: How many there may be; None is returned where there are more.
         """
-        known = self._audiences
+        cached = self._audiences
         if len(principals) == 1:
-            found = known.get(principals[0])
+            found = cached.get(principals[0])
             found = self._members(principals[0], most) if found is None else found
             return found if found is None or len(found) <= most else None
         of_all: set[int] = set()
         for principal in principals:
-            found = known.get(principal)
+            found = cached.get(principal)
             found = self._members(principal, most) if found is None else found
             if found is None or len(found) > most:
                 return None
