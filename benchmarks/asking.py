@@ -65,7 +65,8 @@ async def fill(stage: Stage, settings: Settings, events: int) -> None:
     stage.say("filling the store")
     try:
         await projection.reaches(events)
-        # As it is when a projector has had nothing to do for a second: see `ProjectionWriter.rest`.
+        # As it is when a projector has had nothing to do for a second: see
+        # `ProjectionWriter.checkpoint_wal`.
         await asyncio.gather(*(worker.stop() for worker in workers))
     finally:
         projection.close()

@@ -164,7 +164,7 @@ class _Trial:
         if self._reader is None:
             self._reader = SqliteReader(self._settings.store_folder)
         with self._reader.snapshot() as snapshot:
-            return snapshot.held.position.get(partition, 0)
+            return snapshot.watermark.position.get(partition, 0)
 
     async def _answered(self, partition: int, offset: int) -> float:
         place = f"{partition}:{offset + 1}"

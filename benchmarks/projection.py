@@ -36,7 +36,7 @@ class Projection:
             if self._reader is None:
                 self._reader = SqliteReader(self._folder)
             with self._reader.snapshot() as snapshot:
-                return sum(snapshot.held.position.values())
+                return sum(snapshot.watermark.position.values())
         except StoreError:
             return 0
 

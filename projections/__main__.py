@@ -38,9 +38,9 @@ from projections.sqlite.write.writer import SqliteWriter
 
 logger = logging.getLogger(__name__)
 
-#: A worker that does not stop by itself (faust #162, #324) is ended: that is always safe.
+#: Seconds after which a worker that does not stop (faust #162, #324) is ended: always safe.
 _STOP_WITHIN: Final = 5.0
-#: Seconds after which a projector that was assigned nothing asks for a share of its own.
+#: Seconds after which a projector without partitions joins the group again.
 _ASSIGNED_WITHIN: Final = 5.0
 _LONGEST_PAUSE: Final = 600.0
 #: Seconds between two attempts to reach the log.
@@ -61,7 +61,7 @@ def main(name: str, with_parent: bool, gone: tuple[str, ...]) -> None:
         keep_private()
         set_up_logging(settings)
         fetch_groups()
-        # Hardly anything here is cyclic garbage, and looking through all held jobs costs a tenth.
+        # There is hardly any cyclic garbage, and a pass over all cached jobs costs a tenth.
         gc.freeze()
         gc.set_threshold(1_000_000, 20, 50)
         uvloop.install()
@@ -70,7 +70,7 @@ def main(name: str, with_parent: bool, gone: tuple[str, ...]) -> None:
         logger.critical("action=projector_failed %s", error)
         status = 1
     except (KafkaError, TimeoutError) as error:
-        # A broker that went away while this process was starting: the next start waits for it.
+        # The broker stopped while this process was starting: the next start waits for it.
         logger.critical("action=projector_failed The log can't be reached: %r", error)
         status = 1
     _end(status)
@@ -113,7 +113,7 @@ async def _run(settings: Settings, name: str, gone: tuple[str, ...], with_parent
         await _ensure_store(settings, log)
         writer = SqliteWriter(settings.store_folder)
         letters = DeadLetters(settings)
-        projector = Projector(writer, log, log.partitions, letters.bury)
+        projector = Projector(writer, log, log.partitions, letters.write_dead_letters)
         await projector.look(range(log.partitions))
         await remove_members(client, settings.group, gone)
         app = build_app(settings, projector, name)
@@ -153,10 +153,10 @@ async def _join_again(
 ) -> None:
     """Join as a new member whenever nothing has been assigned for a while. Never returns.
 
-    Who was a member by this name gets what that one had, at once and without a rebalance: that is
-    what makes up for a kill in seconds. But it may have had nothing, such as while the topic was
-    away; and where nobody joins or leaves nothing is ever shared out again. A member too many, for
-    which there is no partition, asks less and less often.
+    A static member gets its former partitions back at once, without a rebalance, so that a kill is
+    made up for in seconds. But it may have had none, such as while the topic was missing; and
+    without a rebalance nothing is ever assigned again. A surplus member, for which there is no
+    partition, joins again less and less often.
     """
     pause = _ASSIGNED_WITHIN
     while True:
@@ -170,9 +170,9 @@ async def _join_again(
 
 
 async def _connected(log: Log, stop: asyncio.Event) -> bool:
-    """Wait for the log; return whether it is there, and not the process's end came first.
+    """Wait for the log; return False if the process is to end first.
 
-    A process that ended for want of a broker would be started again later and later.
+    A process that ended because of a missing broker would be started again later and later.
     """
     while not stop.is_set():
         try:
@@ -186,7 +186,7 @@ async def _connected(log: Log, stop: asyncio.Event) -> bool:
 
 
 def _reason(ends: list[asyncio.Task[str]]) -> str:
-    """Return why the first of some tasks has ended, be it by an error that nobody foresaw."""
+    """Return why the first of some tasks has ended; an unexpected error is logged."""
     (task, *_) = [task for task in ends if task.done()]
     error = task.exception()
     if error is None:
@@ -196,10 +196,10 @@ def _reason(ends: list[asyncio.Task[str]]) -> str:
 
 
 async def _ensure_store(settings: Settings, log: Log) -> None:
-    """Make the store where there is none, and each of its shards that can't be used.
+    """Make the store if there is none, and replace its shards that can't be used.
 
     Raises:
-        LogChanged: Log, store and settings differ in how many partitions there are.
+        LogChanged: Log, store and settings have different numbers of partitions.
     """
     folder = settings.store_folder
     begins, ends = await log.begins(), await log.ends()

@@ -1,6 +1,6 @@
 """The AsyncAPI 3.0 document of the two topics, made of the types that decode them.
 
-`python -m projections.asyncapi > docs/asyncapi.json` writes it anew.
+`python -m projections.asyncapi > docs/asyncapi.json` writes it.
 
 Source: AsyncAPI 3.0.0 and its Kafka bindings 0.5.0.
 """
@@ -239,7 +239,7 @@ _MARK: Final[Document] = {
     "name": "dead-letter-mark",
     "summary": "Says that a dead letter was written back to the log, or dropped.",
     "description": "It has these headers and no others, so that it is no letter itself. A letter "
-    "of the same place and record is done, whether it lies before or behind.",
+    "of the same place and record is done, whether it comes before or after.",
     "contentType": "application/octet-stream",
     "headers": {
         "type": "object",

@@ -1,10 +1,9 @@
-"""A shard folded again beside the one that serves: `python -m projections.rebuild`.
+"""Folds a shard again while the old one is in use: `python -m projections.rebuild`.
 
 `jobtrail rebuild` runs it. The new shard is folded in a folder of its own by the ordinary projector
-and writer, up to where the old one is, again and again until it is close behind. Then the old one
-is locked, the rest is folded, and the new one takes its place (see
-`projections.sqlite.write.replacing`). It goes no further than the old one, ever: what lies behind
-is for those who write that one.
+and writer, up to the old one's checkpoint, repeatedly until its lag is small. Then the old one is
+locked, the rest is folded, and the new one replaces it (see `projections.sqlite.write.replacing`).
+It never goes further than the old one: later records are left to the projectors.
 """
 
 from __future__ import annotations
@@ -38,11 +37,11 @@ from projections.sqlite.write.replacing import Serving, remove_left
 from projections.sqlite.write.writer import SqliteWriter
 from projections.tool import Bar, main_of
 
-#: Records behind the old shard from which on it is worth to lock it: folded in a tenth of a second.
+#: The lag, in records, at which the old shard is locked: they are folded in a tenth of a second.
 CLOSE: Final = 10_000
 #: Seconds that the old shard may be locked; projectors wait for ten.
 _LOCKED_WITHIN: Final = 3.0
-#: How often the old shard is locked in vain before that is said.
+#: How often the old shard is locked in vain before the rebuild fails.
 _TRIES: Final = 10
 
 #: Takes how many records are folded, and how many there are.
@@ -50,14 +49,14 @@ Show = Callable[[int, int], None]
 
 
 class Rebuilt(NamedTuple):
-    """What became of a shard."""
+    """The result of the rebuild of a shard."""
 
     shard: int
-    #: Where it was at the switch.
+    #: Its position at the switch.
     position: dict[int, int]
     records: int
     seconds: float
-    #: How long writers had to wait.
+    #: Seconds for which writers had to wait.
     locked: float
 
 
@@ -68,23 +67,24 @@ async def rebuild(
     from_what_is_left: bool = False,
     show: Show = lambda _done, _total: None,
 ) -> list[Rebuilt]:
-    """Fold shards again from the log, one after the other, while they serve.
+    """Fold shards again from the log, one after the other, while they are in use.
 
     Args:
-        settings: Which log and which store.
-        shard: Which one; None for all.
-        from_what_is_left: Go on where the log no longer has all that is in a shard: what it does
-            not have will be gone from the shard, too.
+        settings: The log and the store.
+        shard: The shard; None for all.
+        from_what_is_left: Go on where the log no longer has all that is in a shard: the rest will
+            be missing from the shard, too.
         show: Takes how many records are folded, and about how many there are.
 
     Returns:
-        What became of each.
+        The result of each.
 
     Raises:
         AlreadyRunning: Another rebuild of this store runs.
         LogGapError: The log does not have all that is in the shard.
         LogUnavailable: Kafka does not answer.
-        StoreError: The store is not there, is of another log, or changed too much meanwhile.
+        StoreError: The store does not exist, is of another log, or changed too much during the
+            rebuild.
         UsageError: There is no such shard.
     """
     store = settings.store_folder
@@ -103,16 +103,16 @@ async def rebuild(
             ends = await log.ends()
             begins = await log.begins()
             mine = [p for p in ends if p % layout.shards in shards]
-            whole = _Progress(show, sum(ends[p] - begins[p] for p in mine))
+            progress = _Progress(show, sum(ends[p] - begins[p] for p in mine))
             found = []
             for number in shards:
-                job = _Rebuild(store, folder, layout, number, log, records, whole)
+                job = _Rebuild(store, folder, layout, number, log, records, progress)
                 found.append(await job.run(from_what_is_left=from_what_is_left))
             return found
 
 
 class _AnyGaps(Log):
-    """A log whose gaps are none: the old shard was folded over them, for whatever reason."""
+    """A log in which gaps are accepted: the old shard was folded over them, for any reason."""
 
     async def is_compacted(self) -> bool:
         """Tell that offsets may be missing."""
@@ -121,7 +121,7 @@ class _AnyGaps(Log):
 
 @contextlib.contextmanager
 def _locked(store: Path) -> Iterator[Path]:
-    """Return the folder to build in; what was left of a rebuild that was killed goes."""
+    """Lock the store for a rebuild; remove what a killed one has left; yield the build folder."""
     try:
         with FileLock(store / "rebuild.lock", timeout=0):
             folder = store / "rebuild"
@@ -152,7 +152,7 @@ class _Progress:
 
 
 class _Rebuild:
-    """One shard's."""
+    """The rebuild of one shard."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class _Rebuild:
         self._records = records
         self._progress = progress
         self._position: dict[int, int] = {}
-        #: The log's, when this began.
+        #: The log's ends when this began.
         self._ends: dict[int, int] = {}
 
     async def run(self, *, from_what_is_left: bool) -> Rebuilt:
@@ -182,7 +182,7 @@ class _Rebuild:
             shutil.rmtree(self._folder, ignore_errors=True)
             schema.create(self._folder, self._layout, begins, begins)
             projector = Projector(
-                SqliteWriter(self._folder), self._log, self._layout.partitions, _already_buried
+                SqliteWriter(self._folder), self._log, self._layout.partitions, _drop_dead_letters
             )
             try:
                 target = self._target(serving)
@@ -197,7 +197,7 @@ class _Rebuild:
             return Rebuilt(self._shard, dict(self._position), records, seconds, locked)
 
     async def _begins(self, serving: Serving, *, from_what_is_left: bool) -> dict[int, int]:
-        """Return where the log begins, if it has all that is in the shard."""
+        """Return where the log begins, after checking that it has all that is in the shard."""
         begins, ends = await self._log.begins(), await self._log.ends()
         self._ends = ends
         for partition, (next_offset, *_last) in serving.checkpoints().items():
@@ -224,7 +224,7 @@ class _Rebuild:
     def _target(self, serving: Serving) -> dict[int, int]:
         return {p: next_offset for p, (next_offset, *_last) in serving.checkpoints().items()}
 
-    def _behind(self, target: dict[int, int]) -> int:
+    def _lag(self, target: dict[int, int]) -> int:
         """Return how many offsets are left to be folded.
 
         Raises:
@@ -233,7 +233,7 @@ class _Rebuild:
         for partition, next_offset in target.items():
             if next_offset < self._position[partition]:
                 raise StoreError(
-                    "The shard was emptied meanwhile, and is folded again already.",
+                    "The shard was emptied during the rebuild, and is being folded again already.",
                     where=f"partition {partition} of {self._path}",
                     expected=f"a checkpoint at offset {self._position[partition]} or later",
                     found=str(next_offset),
@@ -242,15 +242,15 @@ class _Rebuild:
         return sum(target.values()) - sum(self._position[partition] for partition in target)
 
     async def _follow(self, projector: Projector, serving: Serving) -> None:
-        """Fold until the old shard is close."""
-        while self._behind(target := self._target(serving)) > CLOSE:
+        """Fold until the lag to the old shard is small."""
+        while self._lag(target := self._target(serving)) > CLOSE:
             await self._fold_to(projector, target)
 
     async def _switch(self, projector: Projector, serving: Serving) -> float:
-        """Fold the rest while the old shard stands still, and put the new one in its place.
+        """Fold the rest while the old shard is locked, and replace it by the new one.
 
         Returns:
-            Seconds for which it stood still.
+            Seconds for which it was locked.
         """
         for _ in range(_TRIES):
             began = time.monotonic()
@@ -260,19 +260,19 @@ class _Rebuild:
                     projector.close()
                     serving.hand_over(self._folder, self._shard, self._ends)
                     return time.monotonic() - began
-            # What was folded and not written is forgotten.
+            # Drops what was folded and not written.
             self._position = await projector.start_offsets(set(target))
             await self._follow(projector, serving)
         raise StoreError(
             "The rebuilt shard did not catch up with the old one.",
             where=str(self._path),
             expected=f"the rest in {_LOCKED_WITHIN:.0f} s",
-            hint="Try again when less is written, or on a faster disk; the old one serves on.",
+            hint="Try again when less is written, or on a faster disk; the old one stays in use.",
         )
 
     async def _fold_rest(self, projector: Projector, target: dict[int, int]) -> bool:
         """Fold what is left; return whether it took no longer than writers can wait."""
-        if self._behind(target):
+        if self._lag(target):
             try:
                 async with asyncio.timeout(_LOCKED_WITHIN):
                     await self._fold_to(projector, target)
@@ -289,7 +289,7 @@ class _Rebuild:
             self._progress.add(part.next_offset - self._position[partition])
             self._position[partition] = part.next_offset
         if group is not None:
-            # Nothing of it is left: it has what waits written.
+            # It has no new records: applying it again writes what waits to be written.
             await projector.apply(partition, part)
 
     def _check(self, projector: Projector) -> None:
@@ -297,8 +297,8 @@ class _Rebuild:
             raise StoreError("The log can't be folded.", found=reason)
 
 
-async def _already_buried(_letters: Sequence[DeadLetter]) -> None:
-    """Do nothing: the old shard is behind them, so they are letters."""
+async def _drop_dead_letters(_letters: Sequence[DeadLetter]) -> None:
+    """Do nothing: the old shard is after them, so they are in the dead-letter topic."""
 
 
 @click.command()

@@ -1,7 +1,7 @@
-"""`python -m projections.skip`: go on behind a hole in the log, on purpose.
+"""`python -m projections.skip`: go on after a hole in the log, on purpose.
 
-A hole is where acknowledged records are lost and nothing says why. Its partition stands still until
-the records are back or somebody decides that they are gone; that decision is kept in the store.
+A hole is where acknowledged records are lost for no known reason. Its partition stops until the
+records are back or an operator decides that they are gone; that decision is kept in the store.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ async def skip(settings: Settings, partition: int, until: int) -> int:
     """Move a checkpoint over a hole of the log; return where it was.
 
     Args:
-        settings: Which log, which store.
-        partition: Which.
-        until: The offset behind the hole.
+        settings: The log and the store.
+        partition: The partition.
+        until: The first offset after the hole.
 
     Raises:
         UsageError: The log has records before that offset: they are folded, not skipped.

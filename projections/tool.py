@@ -1,4 +1,4 @@
-"""What tools that a command of `jobtrail` runs as processes have in common."""
+"""What the tools that `jobtrail` runs as processes of their own have in common."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from jobtrail.terminal.text import complain
 
 
 class Bar:
-    """Progress with the time left, on a terminal; nothing in a pipe.
+    """Shows progress with the time left, on a terminal; nothing in a pipe.
 
     Args:
-        what: What goes on.
+        what: The name of the work.
     """
 
     def __init__(self, what: str) -> None:
@@ -34,7 +34,7 @@ class Bar:
         self._done: Callable[[int, int], None] | None = None
 
     def __enter__(self) -> Self:
-        """Begin; it appears once the total is known."""
+        """Begin; the bar appears at the first `show`."""
         return self
 
     def __exit__(
@@ -43,7 +43,7 @@ class Bar:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        """Leave it as it is."""
+        """Leave the bar as it is."""
         self._stack.close()
 
     def show(self, done: int, total: int) -> None:
@@ -54,7 +54,7 @@ class Bar:
 
 
 def main_of(run: Callable[[Settings], Awaitable[int]], *, with_parent: bool) -> int:
-    """Run a tool until it ends or is told to, and return its exit status.
+    """Run a tool until it ends or a signal comes, and return its exit status.
 
     Args:
         run: The tool; it is cancelled by SIGINT and SIGTERM.
@@ -67,7 +67,7 @@ def main_of(run: Callable[[Settings], Awaitable[int]], *, with_parent: bool) -> 
         # Folded jobs are millions of objects, and hardly any of them is cyclic garbage.
         gc.set_threshold(1_000_000, 20, 50)
         uvloop.install()
-        return asyncio.run(_until_told(run, settings, with_parent=with_parent))
+        return asyncio.run(_until_signal(run, settings, with_parent=with_parent))
     except JobtrailError as error:
         complain(error, "error: ")
         return 2 if isinstance(error, UsageError | SettingError) else 1
@@ -76,14 +76,14 @@ def main_of(run: Callable[[Settings], Awaitable[int]], *, with_parent: bool) -> 
         return 1
 
 
-async def _until_told(
+async def _until_signal(
     run: Callable[[Settings], Awaitable[int]], settings: Settings, *, with_parent: bool
 ) -> int:
     stop = asyncio.Event()
-    told: list[int] = []
+    signals: list[int] = []
 
     def tell(number: int) -> None:
-        told.append(number)
+        signals.append(number)
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -98,4 +98,4 @@ async def _until_told(
         return await running
     running.cancel()
     await asyncio.wait({running})
-    return 128 + told[0] if told else 1
+    return 128 + signals[0] if signals else 1

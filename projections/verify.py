@@ -1,8 +1,8 @@
 """Verification of a store: `python -m projections.verify`, which `jobtrail verify` runs.
 
-The log is folded once more, by itself, and all that the store says is held against it: rows,
-trails, counters, totals, the record of changes, tallies, audiences, checkpoints. It goes shard by
-shard, each at its own checkpoint of one moment, while everything else goes on.
+The log is folded again, independently, and everything in the store is compared with the result:
+rows, trails, counters, totals, changes, tallies, audiences, checkpoints. Shards are verified one by
+one, each as of its own checkpoint at one moment, while everything else goes on.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from projections.sqlite.files import schema
 from projections.tool import Bar, main_of
 from projections.verifying.changes import RecordOfChanges
 from projections.verifying.copies import copied
-from projections.verifying.folding import Fold, Part
+from projections.verifying.folding import Fold, JobSubset
 from projections.verifying.report import Report
-from projections.verifying.rows import Rows
+from projections.verifying.rows import RowComparison
 from projections.verifying.runs import check_runs
 from projections.verifying.tables import check_tables
 
 #: Jobs that are folded at a time: about 2 KiB each, so that all takes less than 1 GiB.
 JOBS_AT_A_TIME: Final = 200_000
-#: Differences that are listed unless told otherwise.
+#: Differences that are listed by default.
 LIMIT: Final = 20
 #: Events of a job that are expected at most, where the store says that it has fewer jobs.
 _EVENTS: Final = 16
@@ -62,10 +62,10 @@ async def verify(
     """Compare a store with the fold of its log, while both go on.
 
     Args:
-        settings: Which log and which store.
+        settings: The log and the store.
         sample: Compare one job in so many, by a hash of its id.
         limit: How many differences are listed; all are counted.
-        jobs_at_a_time: How many jobs are held in memory, about 2 KiB each.
+        jobs_at_a_time: How many jobs are in memory, about 2 KiB each.
         show: Takes how many records are read, and about how many there are.
 
     Returns:
@@ -74,8 +74,8 @@ async def verify(
     Raises:
         AlreadyRunning: Another verification of this store runs.
         LogUnavailable: Kafka does not answer.
-        LogGapError: The log's beginning moved meanwhile.
-        StoreError: The store is not there, or of another log, or can't be copied.
+        LogGapError: The log's beginning moved during the verification.
+        StoreError: The store does not exist, is of another log, or can't be copied.
     """
     began = time.monotonic()
     report = Report(limit, sample)
@@ -102,7 +102,7 @@ async def verify(
 
 @contextlib.contextmanager
 def _folder(store: Path) -> Iterator[Path]:
-    """Make the folder of the copies; what one that was killed has left there goes."""
+    """Make the folder of the copies; remove what a killed verification has left there."""
     folder = store / "verify"
     folder.mkdir(exist_ok=True)
     try:
@@ -132,7 +132,7 @@ class _Verification:
         self._done = self._total = 0
 
     async def begin(self) -> None:
-        """Ask how much there is."""
+        """Read how many records there are."""
         self._begins, ends = await self._log.begins(), await self._log.ends()
         self._total = sum(ends[partition] - begin for partition, begin in self._begins.items())
         self._show(0, self._total)
@@ -142,13 +142,13 @@ class _Verification:
         name = shard.stem
         try:
             with copied(shard, folder) as db:
-                # Asked after the copy was made, which must not seem to be ahead of the log.
+                # Read after the copy was made, which must not seem to be ahead of the log.
                 self._ends = await self._log.ends()
-                rows = Rows(db, self._report)
+                rows = RowComparison(db, self._report)
                 for partition, *checkpoint in self._checkpoints(db, shard):
                     await self._check_partition(db, rows, partition, checkpoint)
-                part = Part(self._report.sample)
-                rows.check_rest(self._layout.partitions, self._begins, part)
+                subset = JobSubset(self._report.sample)
+                rows.check_rest(self._layout.partitions, self._begins, subset)
                 check_runs(db, self._report, name)
                 check_tables(db, self._report, name)
         except apsw.Error as error:
@@ -177,7 +177,7 @@ class _Verification:
         return [row for row in rows if row[0] in mine]
 
     async def _check_partition(
-        self, db: Any, rows: Rows, partition: int, checkpoint: list[Any]
+        self, db: Any, rows: RowComparison, partition: int, checkpoint: list[Any]
     ) -> None:
         report, (next_offset, *rest) = self._report, checkpoint
         where = f"partition {partition}"
@@ -190,8 +190,8 @@ class _Verification:
         judged = Tally()
         records = 0
         last: LastRecord | None = None
-        for part in self._parts(db, begin, stop):
-            fold = Fold(partition, self._layout.partitions, part)
+        for subset in self._subsets(db, begin, stop):
+            fold = Fold(partition, self._layout.partitions, subset)
             records, last = await self._read(fold, begin, stop)
             changes.compare(fold, *rows.compare(fold, begin))
             judged = Tally(*(a + b for a, b in zip(judged, fold.tally, strict=True)))
@@ -206,17 +206,17 @@ class _Verification:
             if found != last:
                 report.differ("checkpoint", where, "last record", last, found)
 
-    def _parts(self, db: Any, begin: int, stop: int) -> list[Part]:
-        """Share out a partition's jobs so that those of a part fit into memory."""
+    def _subsets(self, db: Any, begin: int, stop: int) -> list[JobSubset]:
+        """Divide a partition's jobs into subsets that fit into memory."""
         (jobs,) = db.execute("SELECT count(*) FROM jobs").fetchone()
         (partitions,) = db.execute("SELECT count(*) FROM checkpoints").fetchone()
         expected = max(jobs // max(partitions, 1), (stop - begin) // _EVENTS)
-        parts = max(-(-expected // (self._at_a_time * self._report.sample)), 1)
-        self._total += (parts - 1) * (stop - begin)
-        return [Part(self._report.sample, parts, number) for number in range(parts)]
+        subsets = max(-(-expected // (self._at_a_time * self._report.sample)), 1)
+        self._total += (subsets - 1) * (stop - begin)
+        return [JobSubset(self._report.sample, subsets, number) for number in range(subsets)]
 
     async def _read(self, fold: Fold, begin: int, stop: int) -> tuple[int, LastRecord | None]:
-        """Fold a partition; return how many records there were, and what the last one was."""
+        """Fold a subset of a partition; return how many records there were, and the last one."""
         partition = fold.partition
         count = 0
         last: LastRecord | None = None
@@ -235,7 +235,7 @@ class _Verification:
     ) -> None:
         report = self._report
         if begin > 0 and sum(found) > records:
-            # It counts what the log no longer has.
+            # It includes records that the log no longer has.
             return
         if report.sample == 1 and judged != found:
             report.differ("tally", where, "records by verdict", judged, found)

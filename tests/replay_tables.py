@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import duckdb
+import pyarrow as pa
 
 from jobtrail.core.events import Event
 from jobtrail.core.job import Place
 from jobtrail.core.partitions import partition_of
 from jobtrail.replay.folding.jobs import fold_tables
+from jobtrail.replay.tables import Spool, Table
 from tests.replay_rows import Logged, batch_of
 
 PARTITIONS = 4
@@ -22,6 +24,20 @@ def placed(events: Iterable[Event]) -> Iterator[Logged]:
         partition = partition_of(event.subject, PARTITIONS)
         yield Logged(Place(partition, ends[partition], 0), event)
         ends[partition] += 1
+
+
+def spooled(schema: pa.Schema, batches: Iterable[pa.RecordBatch], *, memory_mib: int = 64) -> Table:
+    """Return batches as a table that can be read several times.
+
+    Args:
+        schema: Of the batches.
+        batches: The rows.
+        memory_mib: How much of them stays in memory, in MiB.
+    """
+    spool = Spool(schema, memory_mib * 2**20)
+    for batch in batches:
+        spool.add(batch)
+    return spool.table()
 
 
 def tables_of(events: Iterable[Event]) -> duckdb.DuckDBPyConnection:

@@ -11,7 +11,7 @@ import mmap
 import os
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import IO, TYPE_CHECKING, Final
@@ -217,20 +217,6 @@ class Spool:
         if self._file is not None:
             weakref.finalize(table, self._file.close)
         return table
-
-
-def spooled(schema: pa.Schema, batches: Iterable[pa.RecordBatch], *, memory_mib: int = 64) -> Table:
-    """Return batches as a table that can be read again and again.
-
-    Args:
-        schema: Of the batches.
-        batches: The rows.
-        memory_mib: How much of them stays in memory, in MiB.
-    """
-    spool = Spool(schema, memory_mib * 2**20)
-    for batch in batches:
-        spool.add(batch)
-    return spool.table()
 
 
 def _joined(batches: list[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

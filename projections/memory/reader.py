@@ -29,7 +29,7 @@ from projections.ports.read import (
     Cursor,
     Filters,
     Line,
-    Part,
+    ListingPart,
     PastJob,
     PastPage,
     Snapshot,
@@ -90,7 +90,7 @@ class MemorySnapshot:
         self.meter = meter
         parts = partitions.items()
         lasts = {number: part.checkpoint.last for number, part in parts}
-        self.held = Watermark(
+        self.watermark = Watermark(
             position={number: part.checkpoint.next_offset for number, part in parts},
             timestamps={number: last.timestamp if last else 0 for number, last in lasts.items()},
             recovering=frozenset(n for n, part in parts if part.checkpoint.is_recovering),
@@ -193,20 +193,20 @@ class MemorySnapshot:
         skip: int = 0,
         most: int,
         most_bytes: int,
-    ) -> Part:
+    ) -> ListingPart:
         """Return the jobs that match among the next ones of a listing."""
         lines: list[Line] = []
         taken, reached = 0, after
         for looked, job in enumerate(self._visible(caller, after)):
             if looked >= most or len(lines) >= size or (lines and taken >= most_bytes):
-                return Part(lines, reached, skip)
+                return ListingPart(lines, reached, skip)
             reached = _place(job)
             if filters.match(job) and skip:
                 skip -= 1
             elif filters.match(job):
                 lines.append(line_of(job))
                 taken += _JOB_BYTES + len(job.output or b"") + len(job.error or b"")
-        return Part(lines, None, skip)
+        return ListingPart(lines, None, skip)
 
     def summary(self, caller: Caller, filters: Filters) -> dict[str | None, list[int]]:
         """Count jobs by type and state."""

@@ -16,7 +16,7 @@ from jobtrail.core.earlier import StoredEntries
 from jobtrail.core.errors import FencedError
 from jobtrail.core.job import Job, kept_trail
 from jobtrail.core.trail import CHUNK_BYTES, ENTRY_BYTES
-from projections.ports.write import Batch, Beat, Checkpoint, Tally
+from projections.ports.write import Beat, Checkpoint, FoldedBatch, Tally
 
 
 class StoredJob(NamedTuple):
@@ -53,7 +53,7 @@ class Partition(NamedTuple):
     #: Holes in the log that were skipped: their first offsets, and those after their last ones.
     skipped: tuple[tuple[int, int], ...] = ()
 
-    def after(self, batch: Batch) -> Partition:
+    def after(self, batch: FoldedBatch) -> Partition:
         """Return what is stored once a batch is applied.
 
         Raises:

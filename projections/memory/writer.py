@@ -10,7 +10,7 @@ from jobtrail.core.earlier import StoredEntries
 from jobtrail.core.errors import FencedError, StoreError
 from jobtrail.core.trail import ENTRY_BYTES, trail_has
 from projections.memory.store import MemoryStore, Partition
-from projections.ports.write import Batch, Beat, Checkpoint, Entry
+from projections.ports.write import Beat, Checkpoint, Entry, FoldedBatch
 
 
 class MemoryWriter:
@@ -49,7 +49,7 @@ class MemoryWriter:
         """Return which part of the store holds a partition: each is one of its own."""
         return partition
 
-    def apply(self, batches: Sequence[Batch]) -> None:
+    def apply(self, batches: Sequence[FoldedBatch]) -> None:
         """Write batches and move their partitions' checkpoints: all of it at once.
 
         Raises:
@@ -135,7 +135,7 @@ class MemoryWriter:
         """Return the partitions whose checkpoints may have changed: memory is never damaged."""
         return []
 
-    def rest(self) -> None:
+    def checkpoint_wal(self) -> None:
         """Do nothing: what was written can be read fast."""
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""How much one read of a store may take."""
+"""The limits of one read of a store."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from time import thread_time
 
 
 class TooLong(Exception):
-    """A read was ended, since it would have taken more than it may."""
+    """A read was ended because it would have exceeded its limits."""
 
 
 class Meter:
-    """Ends reads of one reader that take more than they may: a context in which a bound holds.
+    """Ends reads of one reader that exceed their limits; used as a context, in which they apply.
 
     Args:
-        steps: Of the store's own, such as SQLite's virtual machine takes: some 30 ns each.
-        rows: Bytes of the rows that a read may bring.
-        audiences: How many audiences a read may look at, of each shard.
-        every: Steps between two looks at what was taken.
-        seconds: Of a processor that a read may take after the first of these looks: where pages
+        steps: The store's own steps, such as those of SQLite's virtual machine: some 30 ns each.
+        rows: Bytes of the rows that a read may return.
+        audiences: How many audiences a read may merge, per shard.
+        every: Steps between two checks.
+        seconds: Processor time, in seconds, that a read may take after the first check: where pages
             are far apart, a step takes many times as long as others.
     """
 
@@ -41,9 +41,9 @@ class Meter:
         self._ticks = max(1, steps // every)
         self._left = 0
         self._seconds = seconds
-        #: When a read has to end, by the thread's clock; 0 before the first look.
+        #: When a read has to end, by the thread's clock; 0 before the first check.
         self._until = 0.0
-        #: Whether the bound holds at the moment.
+        #: Whether the limits apply at the moment.
         self.active = False
         #: Tells whether a read is to end for another reason, such as that nobody waits for it.
         self.is_over: Callable[[], bool] = _never

@@ -1,4 +1,4 @@
-"""What the API asks of a projection store, and who asks.
+"""What the API reads of a projection store, and for whom.
 
 The caller's filter is part of every query: a job that they may not see is never read for them.
 """
@@ -20,9 +20,9 @@ from projections.ports.meter import Meter
 
 #: (owner, viewers), of the jobs of one audience.
 Audience = tuple[str | None, tuple[str, ...]]
-#: A listed job: what it has for itself, its audience, and its type's name. For itself it has, in
-#: this order: id, code of the state, the times of its creation, last change, start and end,
-#: attempt, progress, bulk id, tags in JSON or None, error, output. Any more are the store's own.
+#: A listed job: its columns, its audience, and its type's name. The columns are, in this order: id,
+#: code of the state, the times of its creation, last change, start and end, attempt, progress, bulk
+#: id, tags in JSON or None, error, output. Columns after these are the store's own.
 Line = tuple[Sequence[Any], Audience, str | None]
 #: A job's id, the code of its state, and its output.
 Status = tuple[str, int, bytes | None]
@@ -72,7 +72,7 @@ def job_of(row: Sequence[Any], audience: Audience, job_type: str | None) -> Job:
 
 
 def line_of(job: Job) -> Line:
-    """Return what `job_of` makes a job of."""
+    """Return the line of a job, from which `job_of` builds it again."""
     row = (
         job.id,
         STATE_CODES[job.state],
@@ -91,7 +91,7 @@ def line_of(job: Job) -> Line:
 
 
 def pack_tags(tags: dict[str, str]) -> str | None:
-    """Return tags as a row has them."""
+    """Return tags as they are stored in a row."""
     return orjson.dumps(tags).decode() if tags else None
 
 
@@ -147,60 +147,60 @@ class Filters(NamedTuple):
 
 
 class Cursor(NamedTuple):
-    """The last job of a page: the next page begins behind it."""
+    """The last job of a page: the next page begins after it."""
 
     created_at: int
     id: str
 
 
 class PastJob(NamedTuple):
-    """A job as it was, as far as a store knows it."""
+    """A job as it was at a cut, as far as the store can tell."""
 
     place: Cursor
-    #: It is still the same, without its trail; None where its events have to be folded.
+    #: The job without its trail, if it has not changed; None where its events have to be folded.
     job: Job | None
-    #: Where they lie, and which they are.
+    #: The partition of its events, and the events that have to be folded.
     partition: int
     events: tuple[Event, ...]
 
 
 class PastPage(NamedTuple):
-    """What a look into the past has found."""
+    """A page of a search in the past."""
 
-    #: In the order of a listing. Of jobs that have to be folded the tags are not looked at.
+    #: In the order of a listing. The tags of jobs that have to be folded are not checked.
     found: list[PastJob]
-    #: How many were passed over before.
+    #: How many matches were skipped before.
     skipped: int
-    #: Behind which job the rest begins; None where there is no more.
+    #: The job after which the rest begins; None where there is no more.
     reached: Cursor | None
 
 
-class Part(NamedTuple):
+class ListingPart(NamedTuple):
     """A part of a listing: what matched among the jobs that were looked at."""
 
     lines: list[Line]
-    #: Behind which job the rest begins; None where there is no more.
+    #: The job after which the rest begins; None where there is no more.
     reached: Cursor | None
     #: How many matches are still to be passed over there.
     skip: int
 
 
 class Watermark(NamedTuple):
-    """What a snapshot of a store holds."""
+    """How far the log is applied in a snapshot of a store."""
 
     #: Per partition the offset before which everything is applied.
     position: dict[int, int]
     #: Per partition the log's timestamp of the last applied record, microseconds, 0 for none.
     timestamps: dict[int, int]
-    #: Partitions that can't be answered truly yet.
+    #: Partitions that can't be answered correctly yet.
     recovering: frozenset[int]
     #: Per partition the last applied record, where there is one.
     last: Mapping[int, LastRecord] = {}
-    #: Per partition when a projector last said that it lives, microseconds since 1970; 0 never.
+    #: Per partition the last heartbeat of a projector, microseconds since the epoch; 0 for none.
     beats: Mapping[int, int] = {}
     #: Per partition the offset before which the log was found to be the one that was folded.
     proved: Mapping[int, int] = {}
-    #: Of partitions that are not folded any further: why.
+    #: Why partitions have stopped, by partition.
     stopped: Mapping[int, str] = {}
     #: Changes when the log that was folded turns out to be another one.
     lineage: str = ""
@@ -212,10 +212,10 @@ class Watermark(NamedTuple):
 
 
 class Trail(Protocol):
-    """A job's trail in a snapshot, of which no more is read than is asked for."""
+    """A job's trail in a snapshot; only what is asked for is read."""
 
     def page(self, offset: int, size: int) -> bytes:
-        """Return consecutive entries, packed, among which those of a page are.
+        """Return consecutive entries, packed, that include those of a page.
 
         Args:
             offset: The first offset that is wanted, whether there is an event or not.
@@ -223,10 +223,10 @@ class Trail(Protocol):
         """
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield all of it, in order, in packed pieces."""
+        """Yield the complete trail, in order, in packed pieces."""
 
     def seen(self, keys: Collection[bytes]) -> Mapping[bytes, int]:
-        """Return of those of these keys that are before its last entries the first offset."""
+        """Return the first offset of each of these keys that is in the trail's chunks."""
 
     def said(self) -> DescriptionSpan:
         """Return the first and the last offset of an event that may describe the job."""
@@ -235,8 +235,8 @@ class Trail(Protocol):
 class Snapshot(Protocol):
     """One consistent view of a store."""
 
-    held: Watermark
-    #: Within it, the questions that say so end where they would take too long.
+    watermark: Watermark
+    #: Used as a context: within it, reads that raise TooLong end where they would take too long.
     meter: Meter
 
     def states(self, caller: Caller, ids: Sequence[str]) -> list[Status]:
@@ -247,21 +247,21 @@ class Snapshot(Protocol):
         """
 
     def watched(self, ids: list[str]) -> dict[str, Job]:
-        """Return these jobs with the last entries of their trails, whoever may see them.
+        """Return these jobs with the last entries of their trails, for any caller.
 
-        It is what the live tail folds onto; none of it is answered before `Caller.sees` said so.
-        Where a trail is long, its beginning is a `jobtrail.core.earlier.StoredEntries`.
+        The live tail folds onto them; `Caller.sees` decides before any of it is answered. Where a
+        trail is long, its beginning is a `jobtrail.core.earlier.StoredEntries`.
         """
 
     def audiences(self, places: Iterable[tuple[str, int]]) -> dict[str, Audience]:
-        """Return the audiences of those of some jobs that there are, for no caller.
+        """Return the audiences of those of these jobs that exist, for internal use.
 
         Args:
-            places: Their ids, and in which partition each is looked for.
+            places: The ids, each with the partition in which it is looked for.
         """
 
     def trail(self, job_id: str) -> Trail | None:
-        """Return the way to a job's trail; None where there is no such job."""
+        """Return access to a job's trail; None where there is no such job."""
 
     def search(
         self,
@@ -290,7 +290,7 @@ class Snapshot(Protocol):
         skip: int = 0,
         most: int,
         most_bytes: int,
-    ) -> Part:
+    ) -> ListingPart:
         """Return the jobs that match among the next ones of a listing, in the order of `search`.
 
         Args:
@@ -298,8 +298,8 @@ class Snapshot(Protocol):
             filters: What matches.
             size: How many jobs at most.
             after: Where to begin.
-            skip: How many matches to pass over.
-            most: How many jobs are looked at, whether they match or not, before it ends.
+            skip: How many matches to skip.
+            most: How many jobs are read, whether they match or not, before it ends.
             most_bytes: Bytes of the jobs, before it ends; one job is always given.
 
         Raises:
@@ -313,7 +313,7 @@ class Snapshot(Protocol):
 
         Returns:
             Per job type, sorted by name, its counts in the order of `STATES`. A job whose type is
-            not known yet stands under None.
+            not in the log yet counts under None.
         """
 
     def search_at(
@@ -328,7 +328,7 @@ class Snapshot(Protocol):
     ) -> PastPage:
         """Look for jobs that matched at a cut, newest first, as all of them were then.
 
-        It ends before that where too many had to be looked at, or too many events to be read.
+        The page ends early where too many jobs had to be read, or too many events.
 
         Args:
             caller: Who asks.
@@ -336,7 +336,7 @@ class Snapshot(Protocol):
             cut: Up to where the log counts.
             size: How many, at most.
             after: Where to begin.
-            skip: How many to pass over; not together with a filter on tags.
+            skip: How many matches to skip; not together with a filter on tags.
         """
 
     def summary_at(self, caller: Caller, filters: Filters, cut: Cut) -> dict[str | None, list[int]]:
@@ -349,7 +349,7 @@ class Snapshot(Protocol):
 class ProjectionReader(Protocol):
     """The read side of a store; not to be used by two threads at a time."""
 
-    #: See `Snapshot`. Another one may be put in its place between snapshots.
+    #: See `Snapshot`. It may be replaced between snapshots.
     meter: Meter
 
     @property
@@ -365,4 +365,4 @@ class ProjectionReader(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of the store."""
+        """Close the store."""

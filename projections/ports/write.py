@@ -1,8 +1,8 @@
-"""What a projector asks of a projection store. Every store runs the same contract tests.
+"""How a projector writes a projection store. Every store runs the same contract tests.
 
-The store's own checkpoint is the truth about what was applied: rows, counters, trails and the
+The store's own checkpoint alone says what was applied: rows, counters, trails and the
 partition's checkpoint change in one transaction, and only if the checkpoint is still where the
-batch begins. That makes effects exactly-once, whatever dies when.
+batch begins. That makes effects exactly-once, whichever process is killed at whatever moment.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class Checkpoint(NamedTuple):
 
     #: The next offset to apply.
     next_offset: int
-    #: The last record before it, an event or not, None where there was none: shows whether the
-    #: log is still the one that was folded.
+    #: The last record before it, an event or not, None where there was none: by it the log is
+    #: recognised as the one that was folded.
     last: LastRecord | None
-    #: Reads can't be answered truly before `next_offset` reaches this.
+    #: Reads can't be answered correctly before `next_offset` reaches this.
     recover_to: int
 
     @property
@@ -36,19 +36,19 @@ class Checkpoint(NamedTuple):
 
 
 class Beat(NamedTuple):
-    """What a projector says of a partition from time to time: that it lives, and how far it is."""
+    """The heartbeat of a projector for a partition."""
 
     #: The offset before which the log was found to be the one that was folded.
     proved: int
-    #: Why the partition is not folded any further; empty where it is.
+    #: Why the partition has stopped; empty where it has not.
     stopped: str
 
 
 class Entry(msgspec.Struct, gc=False, eq=False):
-    """A job that the projector holds, and what the store holds of it.
+    """A job in the projector's cache, and what the store has of it.
 
-    `job` moves on with the fold, which marks what it has touched. The other fields are the store's
-    own, and change only when a batch is committed.
+    The fold replaces `job` and marks the entry as touched. The other fields are the store's own,
+    and change only when a batch is committed.
     """
 
     job: Job
@@ -56,30 +56,30 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     row: int | None = None
     #: What the store knows of it since it was read or written; None before that.
     stored: Any = None
-    #: Of which filling of the store the other fields speak: a reset begins another one.
-    filling: str | None = None
-    #: How many bytes of the trail's last entries are stored, beside whole chunks before them.
+    #: The generation of the store in which the other fields are valid: a reset begins another one.
+    generation: str | None = None
+    #: How many bytes of the trail's last entries are stored, beside the chunks before them.
     written: int = 0
-    #: The effective time of the last applied event that is stored; None where the trail has to
-    #: be asked.
+    #: The effective time of the last stored applied event, microseconds since the epoch; None
+    #: where it has to be read from the trail.
     reached: int | None = NEVER
     #: Whether `job` is to be written.
     touched: bool = False
-    #: What the job was before an event at this offset said anew what it is and whose, since
-    #: the last commit: such events are rare, and the trail does not hold what they say.
+    #: Earlier versions of the job since the last commit, each with the offset of the `job.created`
+    #: that ended it: such events are rare, and the trail does not contain their data.
     former: tuple[tuple[int, Job], ...] = ()
-    #: Whether an event since the last commit said anew who may work on the job.
+    #: Whether an event since the last commit has changed who may work on the job.
     handed_on: bool = False
-    #: Bytes of what `job` holds that differs from job to job, as of the last `measure`.
+    #: Bytes of the parts of `job` whose size varies, as of the last `measure`.
     size: int = 0
-    #: Of them those of texts, and the objects that these are: they hardly ever change.
+    #: The bytes of its texts, and the objects that were measured: they hardly ever change.
     texts: int = 0
     tags: dict[str, str] | None = None
     viewers: tuple[str, ...] = ()
     writers: tuple[str, ...] = ()
 
     def measure(self) -> int:
-        """Take in how large the job is now; return by how many bytes it has grown."""
+        """Measure the job; return by how many bytes it has grown."""
         job = self.job
         if (
             job.tags is not self.tags
@@ -98,7 +98,7 @@ class Entry(msgspec.Struct, gc=False, eq=False):
         return size - before
 
     def note(self, before: Job, offset: int) -> None:
-        """Keep what the job was, after a `job.created` at this offset, where that has changed."""
+        """Keep the earlier version, where a `job.created` at this offset has begun another."""
         if before.source != self.job.source or before.writers != self.job.writers:
             self.handed_on = True
         if _description(before) != _description(self.job):
@@ -120,13 +120,13 @@ class Tally(NamedTuple):
     dead: int = 0
 
 
-class Batch(NamedTuple):
-    """The outcome of folding consecutive records of one partition."""
+class FoldedBatch(NamedTuple):
+    """What consecutive records of one partition were folded into, to be written."""
 
     partition: int
     start: int
     next_offset: int
-    #: The last record before `next_offset`; None where none was met yet.
+    #: The last record before `next_offset`; None where there was none yet.
     last: LastRecord | None
     #: Each touched job once, as it is after the batch.
     changes: Sequence[Entry]
@@ -140,21 +140,21 @@ class ProjectionWriter(Protocol):
         """Return every partition's checkpoint."""
 
     def load(self, partition: int, ids: Iterable[str]) -> dict[str, Entry]:
-        """Return those of these jobs of a partition that the store knows."""
+        """Return those of these jobs of a partition that the store has."""
 
     def seen(self, partition: int, entry: Entry, keys: Collection[bytes]) -> Set[bytes]:
         """Return those of these keys of events that a job has had before its last entries.
 
         Args:
             partition: The job's.
-            entry: As `load` or `apply` have left it: its `job.earlier` lies in the store.
+            entry: As returned by `load`, or after `apply`: its `job.earlier` is in the store.
             keys: See `jobtrail.core.job.event_key`.
         """
 
     def part_of(self, partition: int) -> int:
-        """Return which part of the store holds a partition: each is written by itself."""
+        """Return the part of the store with a partition: each part is written by itself."""
 
-    def apply(self, batches: Sequence[Batch]) -> None:
+    def apply(self, batches: Sequence[FoldedBatch]) -> None:
         """Write batches and move their partitions' checkpoints, in one transaction.
 
         Args:
@@ -166,16 +166,16 @@ class ProjectionWriter(Protocol):
         """
 
     def reset(self, partition: int, begins: Mapping[int, int], ends: Mapping[int, int]) -> None:
-        """Empty the part of the store that holds a partition, to be folded again from the log.
+        """Empty the part of the store with a partition, to be folded again from the log.
 
         Args:
-            partition: The partition whose log is not the one that was folded.
+            partition: The partition whose log is another one than was folded.
             begins: The log's first offset per partition: where the fold begins.
             ends: The log's end per partition: reads wait until the store is there again.
         """
 
     def wait_for_no_more(self, ends: Mapping[int, int]) -> None:
-        """Let reads wait for nothing behind these offsets: the log has lost what was there.
+        """Let reads wait for no offset after these: the log has lost the records there.
 
         Args:
             ends: The log's end per partition, of a log that is proven to be the one folded.
@@ -185,11 +185,11 @@ class ProjectionWriter(Protocol):
         """
 
     def skip(self, partition: int, until: int) -> int:
-        """Move a partition's checkpoint over a hole in the log, and remember it.
+        """Move a partition's checkpoint over a hole in the log, and record it.
 
         Args:
             partition: Which.
-            until: The offset behind the hole.
+            until: The first offset after the hole.
 
         Returns:
             Where the checkpoint was.
@@ -199,19 +199,19 @@ class ProjectionWriter(Protocol):
         """
 
     def beat(self, beats: Mapping[int, Beat]) -> None:
-        """Say that a projector lives, and how far it is.
+        """Write a projector's heartbeats.
 
         Args:
-            beats: Per partition that is the projector's.
+            beats: Per partition that is assigned to the projector.
 
         Raises:
             StoreError: The store can't be written.
         """
 
     def repair(self, begins: Mapping[int, int], ends: Mapping[int, int]) -> list[int]:
-        """Look for parts that are damaged, missing or another file, and make them again.
+        """Replace parts that are damaged or missing, or whose file is another one.
 
-        What is damaged is set aside, not deleted.
+        A damaged file is set aside, not deleted.
 
         Args:
             begins: The log's first offset per partition.
@@ -224,12 +224,14 @@ class ProjectionWriter(Protocol):
             StoreError: That can't be done now.
         """
 
-    def rest(self) -> None:
-        """Make what was written ready to be read fast, since nothing is to be written for a while.
+    def checkpoint_wal(self) -> None:
+        """Move what was written from the write-ahead log into the store's files.
+
+        Reads are faster after it. A projector calls it after a pause without writes.
 
         Raises:
             StoreError: That can't be done now; nothing is lost by it.
         """
 
     def close(self) -> None:
-        """Let go of the store."""
+        """Close the store."""

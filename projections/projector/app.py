@@ -38,7 +38,7 @@ def build_app(settings: Settings, projector: Projector, worker_name: str) -> fau
 
     Args:
         settings: Which Kafka, topic and group.
-        projector: Folds and writes; also knows where each partition starts.
+        projector: Folds and writes; also returns where each partition starts.
         worker_name: Stable name of this worker in its group.
 
     Returns:
@@ -55,8 +55,8 @@ def build_app(settings: Settings, projector: Projector, worker_name: str) -> fau
         datadir=str(folder),
         processing_guarantee="at_least_once",
         # Without standbys Faust leaves the assignment to Kafka's round-robin: every other
-        # partition, so that two workers have a shard each. Its own assignor takes a worker whose
-        # host was renamed for another one, and stops consuming.
+        # partition, so that two workers have a shard each. Faust's own assignor mistakes a worker
+        # whose host was renamed for another one, and stops consuming.
         table_standby_replicas=0,
         topic_partitions=settings.partitions,
         topic_disable_leader=True,
@@ -68,12 +68,12 @@ def build_app(settings: Settings, projector: Projector, worker_name: str) -> fau
         stream_buffer_maxsize=PREFETCHED,
         stream_wait_empty=False,
         broker_session_timeout=30,
-        # A projector hears by its heartbeat's answer that another one joins: until then it folds
-        # what is about to be given away.
+        # A projector is informed of a rebalance by the answer to its heartbeat: until then it folds
+        # partitions that it is about to lose.
         broker_heartbeat_interval=1,
         broker_request_timeout=60,
         broker_rebalance_timeout=60,
-        # One fetch is one batch however many records it holds.
+        # One fetch is one batch, for any number of records.
         broker_max_poll_records=None,
         producer_threaded=False,
         web_enabled=False,
@@ -112,17 +112,17 @@ def _add_agent(app: faust.App, name: str, projector: Projector) -> None:
 async def apply_fetched(
     projector: Projector, fetched: Fetched, is_assigned: Callable[[], bool]
 ) -> bool:
-    """Apply what one fetch brought.
+    """Apply the records of one fetch.
 
     Args:
-        projector: Applies it.
+        projector: Applies them.
         fetched: Records of some partitions.
         is_assigned: Tells whether no rebalance has begun since the fetch. Otherwise the rest is
-            passed over: each rebalance ends with a seek to the checkpoints.
+            skipped: each rebalance ends with a seek to the checkpoints.
 
     Returns:
         Whether nothing has to be fetched again. Where another projector has written one partition,
-        those of the others are applied all the same: who reads on from here goes on behind them.
+        the records of the others are applied all the same: the next fetch begins after them.
     """
     fenced = False
     for partition, group, more in fetched.each():

@@ -1,10 +1,10 @@
-"""Whether the log goes on where it was left: one log, with nothing missing that should be there.
+"""Checks that the log continues where it was folded to: the same log, with no records missing.
 
 Offsets may be missing for good reasons. Those that the broker's batches account for are part of a
-`Group`. What is left is a beginning of the log that has moved on (retention, deleted records) and a
+`Group`. The others are a beginning of the log that has moved (retention, deleted records) and a
 topic that is compacted, or was. Anything else is a hole: records that were acknowledged are lost,
-or have rotted on the broker's disk, which their batch's checksum tells.
-A hole stops its partition alone, until somebody decides to go on behind it.
+or are damaged on the broker's disk, as the checksum of their batch shows.
+A hole stops only its partition, until an operator decides to go on after it.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from projections.ports.write import Checkpoint
 
 logger = logging.getLogger(__name__)
 
-#: How a hole is passed over, for messages.
+#: The command that skips a hole, for messages.
 SKIP: Final = "jobtrail skip --partition {} --to {}"
 
 
 class LogLook(Protocol):
-    """What is asked of the log: see `jobtrail.log.questions.Log`."""
+    """What is used of the log: see `jobtrail.log.questions.Log`."""
 
     @property
     def partitions(self) -> int:
-        """How many partitions it has, as far as is known."""
+        """How many partitions it has, as of the last `refresh`."""
 
     async def refresh(self) -> None:
         """Ask how many partitions it has now."""
@@ -37,24 +37,24 @@ class LogLook(Protocol):
         """Return the first offset of each partition."""
 
     async def ends(self) -> dict[int, int]:
-        """Return the offset behind the last committed record of each partition."""
+        """Return the offset after the last committed record of each partition."""
 
     async def is_compacted(self) -> bool:
         """Tell whether its topic is compacted."""
 
     async def differences(self, read: Mapping[int, Read]) -> dict[int, str]:
-        """Tell of which partitions it is not the log that somebody has read, and why."""
+        """Return the partitions whose log is another one than was read, with the reasons."""
 
     async def accounted_from(self, partition: int, offset: int) -> int:
         """Return the first offset from there on that a batch accounts for."""
 
 
 class Continuity:
-    """Judges whether what comes follows on what was folded.
+    """Checks whether fetched records continue what was folded.
 
     Args:
-        log: Is asked.
-        partitions: How many it had when the store was made.
+        log: The log.
+        partitions: How many partitions it had when the store was made.
     """
 
     def __init__(self, log: LogLook, partitions: int) -> None:
@@ -62,14 +62,13 @@ class Continuity:
         self._partitions = partitions
         #: Per partition the offset before which the log was found to be the one that was folded.
         self.proved: dict[int, int] = {}
-        #: Per partition what was proven the time before: what came since is of the same log only
-        #: if that still stands.
+        #: Per partition what was proven last: it is proven again together with what came since.
         self._before: dict[int, Read] = {}
         #: Why partitions are not folded any further.
         self.stopped: dict[int, str] = {}
 
     def forget(self) -> None:
-        """Forget what was proven of a store that may hold anything now."""
+        """Forget what was proven: the store may have been changed by others."""
         self._before.clear()
         self.stopped.clear()
 
@@ -77,24 +76,24 @@ class Continuity:
         """Check that the log has as many partitions as when the store was made.
 
         Args:
-            now: Whether to ask the broker first.
+            now: Whether to ask the broker first, not to use the last answer.
 
         Raises:
-            LogChanged: It has not. Nothing may be judged by it: events lie where another number of
-                partitions put them.
+            LogChanged: It has not. Events are where another number of partitions has put them, so
+                none may be judged.
         """
         if now:
             await self._log.refresh()
         check_partitions(self._log.partitions, self._partitions)
 
     async def differences(self, read: Mapping[int, Read]) -> dict[int, str]:
-        """Prove how far partitions were read, and what was proven the time before.
+        """Prove that the log is the one that was read, now and at the last proof.
 
         Args:
-            read: Per partition how far.
+            read: Per partition how far it was read.
 
         Returns:
-            Per partition whose log is another one, in what.
+            The partitions whose log is another one, with the difference.
         """
         before = {p: self._before[p] for p in read if p in self._before}
         found = await self._log.differences(before)
@@ -106,10 +105,10 @@ class Continuity:
         return found
 
     async def lost_ends(self, checkpoints: Mapping[int, Checkpoint]) -> dict[int, int]:
-        """Return where partitions end of which reads wait for more than that.
+        """Return the ends of partitions whose reads wait for an offset after the end.
 
         Args:
-            checkpoints: Of partitions whose log was just proven to be the one that is folded.
+            checkpoints: Those of partitions whose log was just proven to be the right one.
         """
         awaited = {p: at.recover_to for p, at in checkpoints.items() if at.is_recovering}
         ends = await self._log.ends() if awaited else {}
@@ -125,7 +124,7 @@ class Continuity:
         return lost
 
     def note_moved_beginning(self, partition: int, begin: int, end: int) -> None:
-        """Say that the log begins later than it was read: what lies between is gone on purpose."""
+        """Report that the log begins later now: the records before that were deleted."""
         logger.warning(
             "action=log_begins_later partition=%d The log begins at offset %d now; offsets from %d "
             "on were deleted before they were folded. They are passed over.",
@@ -137,14 +136,14 @@ class Continuity:
     async def accounts_for(
         self, partition: int, begin: int, end: int, *, rotten: bool = False
     ) -> bool:
-        """Tell whether offsets that no batch covers are missing for a reason.
+        """Tell whether offsets that no batch covers are missing for a good reason.
 
-        Where there is none, the partition is stopped, and it is said once.
+        Otherwise the partition is stopped, and that is logged once.
 
         Args:
-            partition: Where.
+            partition: The partition.
             begin: The first missing offset.
-            end: The one behind the last.
+            end: The first offset after them.
             rotten: Whether a batch is there whose checksum is wrong.
 
         Raises:
@@ -171,7 +170,7 @@ class Continuity:
             where=f"partition {partition}",
             expected=f"a record, or a reason why there is none, at offset {begin}",
             found=f"{'a wrong checksum' if rotten else 'nothing'} before offset {end}",
-            hint="Only this partition stands still. Restore the log's segments, or go on behind "
+            hint="Only this partition has stopped. Restore the log's segments, or go on after "
             f"the hole with `{SKIP.format(partition, end)}`.",
         )
         self.stopped[partition] = str(error)

@@ -1,9 +1,9 @@
 """Leaving the consumer group properly.
 
-A projector is a member by a name of its own (`group.instance.id`): one that was killed and is
-started again takes up its partitions at once, and no other member notices. The price is that
-nobody but the session's end removes such a member, unless it is asked to by name, which aiokafka
-can't: a projector that stops would keep its partitions for a whole session.
+A projector is a static member with a name of its own (`group.instance.id`): after a kill and a
+restart it gets its partitions back at once, without a rebalance. In return, such a member leaves
+only when its session times out, unless it is removed by name, which aiokafka can't do: a projector
+that stops would keep its partitions until the session's end.
 
 Source: KIP-345, "Introduce static membership protocol to reduce consumer rebalances".
 """
@@ -33,7 +33,7 @@ from jobtrail.internals.aiokafka_internals import (
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that leaving may take: who does not get out in time is removed at the session's end.
+#: Seconds that leaving may take; otherwise the member is removed at the session's end.
 _WITHIN: Final = 3.0
 _PAUSE: Final = 0.1
 
@@ -102,7 +102,7 @@ async def _removed(connection: Any, group: str, names: list[str]) -> bool:
 async def remove_members(client: Mapping[str, Any], group: str, instances: Iterable[str]) -> None:
     """Remove members from a consumer group by name; those that are not in it are passed over.
 
-    What can't be done in time is only said: such members leave at their session's end.
+    A failure is only logged: such members leave at their session's end.
 
     Args:
         client: Keyword arguments for aiokafka: servers and security.

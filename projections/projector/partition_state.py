@@ -1,4 +1,4 @@
-"""What a projector holds of one partition, and the fold onto it."""
+"""The projector's cache of one partition, and the fold onto it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from jobtrail.core.trail import Verdict
 from jobtrail.log.batches import UnreadBatch
 from jobtrail.log.consumers import Group
 from jobtrail.log.questions import last_record
-from projections.ports.write import Batch, Entry, Tally
+from projections.ports.write import Entry, FoldedBatch, Tally
 
-#: Jobs under way that are held between batches, per partition, and what they may take beside about
-#: 1 KiB each: an error, tags and viewers can have 64 KiB and more of a single job.
-MAX_HELD: Final = 20_000
-MAX_HELD_BYTES: Final = 16 * 1024 * 1024
+#: Unfinished jobs that are cached between batches, per partition, and the bytes that they may take
+#: beside about 1 KiB each: error, tags and viewers of a single job can have 64 KiB and more.
+MAX_CACHED: Final = 20_000
+MAX_CACHED_BYTES: Final = 16 * 1024 * 1024
 #: Looked up once: each access to a member of an enum takes as long as a small function.
 _APPLIED: Final = Verdict.APPLIED
 
@@ -37,28 +37,28 @@ class DeadLetter(NamedTuple):
     error: EventError
 
 
-class Partition:
-    """What is held of one partition: valid for the fold of everything before `next_offset`."""
+class PartitionState:
+    """The cache of one partition: the fold of everything before `next_offset`."""
 
     def __init__(self, number: int, next_offset: int, last: LastRecord | None) -> None:
         self.number = number
-        #: The store's checkpoint: what lies between is folded and not yet written.
+        #: The store's checkpoint: records from there to `next_offset` are folded and not written.
         self.written = next_offset
         self.next_offset = next_offset
-        #: The last record before `next_offset`, None where none was met yet.
+        #: The last record before `next_offset`, None where there was none yet.
         self.last = last
-        #: Under which leader, and by how many breaks, the last group came: with others the log
-        #: may be another one. At first nothing is proven.
+        #: The leader epoch of the last group, and the count of broken connections: when they
+        #: change, the log may be another one. At first nothing is proven.
         self.epoch = self.breaks = -1
         self.jobs: dict[str, Entry] = {}
-        #: Bytes of them, as far as they were measured.
+        #: Bytes of the cached jobs, as of their last measurement.
         self._size = 0
-        #: Those of them of which the store has a part of the trail that is not here.
+        #: The ids of cached jobs with a part of their trail only in the store.
         self._long: set[str] = set()
         self._begin()
 
     def _begin(self) -> None:
-        """Begin what is to be written next."""
+        """Begin the next batch."""
         self.touched: list[Entry] = []
         #: How many events were not applied, by their verdict, and records that are no events.
         self.ignored = dict.fromkeys(Verdict, 0)
@@ -66,12 +66,12 @@ class Partition:
 
     @property
     def is_ahead(self) -> bool:
-        """Whether something is folded that is not written."""
+        """Whether folded records are not written yet."""
         return self.next_offset != self.written
 
-    def batch(self) -> Batch:
-        """Return what is to be written."""
-        return Batch(
+    def batch(self) -> FoldedBatch:
+        """Return the batch that is to be written."""
+        return FoldedBatch(
             partition=self.number,
             start=self.written,
             next_offset=self.next_offset,
@@ -88,7 +88,7 @@ class Partition:
         )
 
     def settle(self) -> None:
-        """Take it that all is written: forget jobs that ended, and those longest untouched."""
+        """Note that the batch is written: drop ended jobs, and those longest untouched."""
         self.written = self.next_offset
         jobs = self.jobs
         for entry in self.touched:
@@ -101,7 +101,7 @@ class Partition:
             else:
                 self._size -= entry.size
             if isinstance(entry.job.earlier, StoredEntries):
-                # What the store said is of the events that are folded by now.
+                # The answers of the store were about the events that are folded by now.
                 entry.job.earlier = entry.job.earlier.with_answers({})
                 self._long.add(job_id)
         self._let_go()
@@ -109,10 +109,10 @@ class Partition:
         self._begin()
 
     def _let_go(self) -> None:
-        """Forget the jobs longest untouched, while there are too many or they are too large."""
+        """Drop the jobs longest untouched, while there are too many or they are too large."""
         jobs, count = self.jobs, 0
         for count, entry in enumerate(jobs.values()):
-            if len(jobs) - count <= MAX_HELD and self._size <= MAX_HELD_BYTES:
+            if len(jobs) - count <= MAX_CACHED and self._size <= MAX_CACHED_BYTES:
                 break
             self._size -= entry.size
         else:
@@ -120,29 +120,29 @@ class Partition:
         for job_id in list(islice(jobs, count)):
             del jobs[job_id]
 
-    def unknown(
+    def missing(
         self, records: Sequence[Any], partitions: int
     ) -> tuple[Mapping[bytes, str], list[str], set[bytes]]:
-        """Look which jobs of records are not held.
+        """Find the jobs of records that are not cached.
 
         Args:
             records: As `fold` takes them.
             partitions: How many partitions the log has.
 
         Returns:
-            The ids of their jobs, by their keys; those that are not held; the keys that are
-            another partition's.
+            The ids of their jobs, by their keys; the ids that are not cached; the keys that belong
+            to another partition.
         """
         ids = ids_of({record.key for record in records})
-        unknown = {key: job_id for key, job_id in ids.items() if job_id not in self.jobs}
-        places = partitions_of(list(unknown), partitions)
+        missing = {key: job_id for key, job_id in ids.items() if job_id not in self.jobs}
+        places = partitions_of(list(missing), partitions)
         misrouted = {
-            key for key, place in zip(unknown, places, strict=True) if place != self.number
+            key for key, place in zip(missing, places, strict=True) if place != self.number
         }
-        return ids, [job_id for key, job_id in unknown.items() if key not in misrouted], misrouted
+        return ids, [job_id for key, job_id in missing.items() if key not in misrouted], misrouted
 
     def next_of(self, group: Group) -> Iterator[list[Any]]:
-        """Yield the records of a group from `next_offset` on, some at a time; also none."""
+        """Yield the records of a group from `next_offset` on, in pieces, which may be empty."""
         for records in group.pieces():
             if records and records[0].offset < self.next_offset:
                 yield [record for record in records if record.offset >= self.next_offset]
@@ -150,7 +150,7 @@ class Partition:
                 yield records
 
     def take_in(self, found: Mapping[str, Entry]) -> None:
-        """Hold jobs that the store knows."""
+        """Cache jobs that were loaded from the store."""
         self.jobs.update(found)
         self._size += sum(entry.measure() for entry in found.values())
         self._long.update(job_id for job_id in found if found[job_id].job.earlier is not None)
@@ -158,7 +158,7 @@ class Partition:
     def to_be_recalled(
         self, records: Sequence[Any], ids: Mapping[bytes, str]
     ) -> Iterator[tuple[Entry, Set[bytes]]]:
-        """Yield the jobs of which the store has to be asked before records are folded.
+        """Yield the jobs whose earlier events have to be looked up before records are folded.
 
         Args:
             records: Kafka records.
@@ -179,7 +179,7 @@ class Partition:
             yield self.jobs[job_id], event_keys(some)
 
     def recall(self, entry: Entry, keys: Set[bytes], seen: Set[bytes]) -> None:
-        """Let the fold know which events of a job the store has."""
+        """Note which events of a job the store has, for the fold."""
         assert isinstance(entry.job.earlier, StoredEntries)
         entry.job.earlier = entry.job.earlier.with_answers({key: key in seen for key in keys})
 
@@ -188,7 +188,7 @@ class Partition:
     ) -> list[DeadLetter]:
         """Fold the next records onto the jobs that are cached or new.
 
-        Some at a time: what was decoded is in the processor's cache then.
+        In pieces: decoded records are still in the processor's cache when they are folded.
 
         Args:
             records: Kafka records, in order; one at least.
@@ -197,7 +197,7 @@ class Partition:
             misrouted: Keys that belong to another partition.
 
         Returns:
-            Those that are no valid events.
+            The records that are no valid events.
         """
         jobs, touched, ignored = self.jobs, self.touched, self.ignored
         partition = self.number
@@ -211,7 +211,7 @@ class Partition:
                     try:
                         event = _accepted(record, partition, partitions)
                     except EventError as error:
-                        # Very many may be held: of each the frames that it came through, too.
+                        # Very many may be in memory, each with its frames.
                         error.__traceback__ = error.__context__ = error.__cause__ = None
                         dead.append(DeadLetter(partition, record, error))
                         continue
@@ -239,7 +239,7 @@ class Partition:
 
 
 def _why_no_value() -> EventError:
-    """Return what is said of a record without a value."""
+    """Return the error of a record without a value."""
     try:
         accept(None, None, 0, 1)
     except EventError as error:
@@ -252,10 +252,10 @@ _NO_VALUE: Final = _why_no_value()
 
 
 def _accepted(record: Any, partition: int, partitions: int) -> Event:
-    """Return the event that a record is.
+    """Return the event of a record.
 
     Raises:
-        EventError: It is none.
+        EventError: The record is no valid event.
     """
     if not record.value:
         raise _NO_VALUE

@@ -1,10 +1,10 @@
 """The projector: folds groups of records and hands the outcome to the store.
 
-It keeps the jobs under way in memory, so that a group costs one read for the jobs that it does not
-know and one write for all that it touched. What it keeps of a partition is valid for exactly one
-offset; when somebody else moved a checkpoint it forgets and reads again. Before it folds what came
-by another connection or under another leader, it proves that the log still is the one that it has
-folded.
+It caches unfinished jobs in memory, so that a group costs one read for the jobs that are not cached
+and one write for all that it touched. The cache of a partition is valid for exactly one offset;
+when another projector has moved a checkpoint, it is dropped and read again. Before it folds records
+that came by another connection or under another leader, it proves that the log still is the one
+that it has folded.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from jobtrail.log.consumers import Group
 from jobtrail.log.questions import Read
 from projections.ports.write import Beat, Checkpoint, ProjectionWriter
 from projections.projector.continuity import Continuity, LogLook
-from projections.projector.partition_state import DeadLetter, Partition
+from projections.projector.partition_state import DeadLetter, PartitionState
 from projections.projector.store_thread import StoreThread
 
 logger = logging.getLogger(__name__)
 
-#: Records that may wait to be written: a job that they touch takes about 1 KiB.
+#: Folded records that may wait to be written: each job that they touch takes about 1 KiB.
 MAX_WAITING: Final = 100_000
-#: Seconds that writing waits for more at most: as long as they keep coming, and as none comes.
+#: Seconds that a write waits for more records, at most: while they come, and while none come.
 _LONGEST_WAIT: Final = 2.0
 _PROMISED_WITHIN: Final = 0.1
-#: Seconds without anything to fold after which the store may rest.
-_REST_AFTER: Final = 1.0
+#: Seconds without anything to fold after which the WAL is moved into the files.
+_CHECKPOINT_AFTER: Final = 1.0
 
 _T = TypeVar("_T")
-#: Writes dead letters for good before it returns.
-Bury = Callable[[Sequence[DeadLetter]], Awaitable[None]]
+#: Writes dead letters, and returns when Kafka has acknowledged them.
+WriteDeadLetters = Callable[[Sequence[DeadLetter]], Awaitable[None]]
 
 
 class Projector:
     """Folds the log into a store.
 
     Args:
-        store: Where to.
-        log: Is asked whether it still is the log that was folded.
+        store: The store that is written.
+        log: Used to check that it still is the log that was folded.
         partitions: How many partitions the log has.
-        bury: Takes records that are no valid event.
+        write_dead_letters: Takes records that are no valid event.
         max_waiting: Records that are folded and not yet written, at most.
     """
 
@@ -56,27 +56,27 @@ class Projector:
         store: ProjectionWriter,
         log: LogLook,
         partitions: int,
-        bury: Bury,
+        write_dead_letters: WriteDeadLetters,
         max_waiting: int = MAX_WAITING,
     ) -> None:
         self._store = StoreThread(store)
         self._log = log
         self._max_waiting = max_waiting
         self._partitions = partitions
-        self._bury = bury
-        self._held: dict[int, Partition] = {}
+        self._write_dead_letters = write_dead_letters
+        self._states: dict[int, PartitionState] = {}
         self._continuity = Continuity(log, partitions)
         self._writing = asyncio.Lock()
-        #: Set while something is folded that is not written; since when; how often was folded.
+        #: Set while folded records wait to be written; since when they do; how often was folded.
         self._ahead = asyncio.Event()
         self._since = 0.0
         self._folds = 0
-        #: Partitions of which records were folded and forgotten: they are to be delivered again.
+        #: Partitions whose folded records were dropped: they have to be delivered again.
         self._awaited: set[int] = set()
         #: Set once partitions were assigned.
         self.assigned = asyncio.Event()
-        #: Whether records have to be delivered again, from the store's checkpoints on, since what
-        #: was known of the store was forgotten. `start_offsets` gives these.
+        #: Whether records have to be delivered again, from the store's checkpoints on, since the
+        #: cache was dropped. `start_offsets` returns these checkpoints.
         self.wants_records_again = False
 
     @property
@@ -87,8 +87,8 @@ class Projector:
     async def start_offsets(self, partitions: set[int]) -> dict[int, int]:
         """Return the store's checkpoints of partitions that were just assigned.
 
-        What is kept of any partition is forgotten: another projector may have gone on. What was
-        folded and not written is delivered again, from the checkpoint on.
+        The cache of all partitions is dropped: another projector may have gone on. Records that
+        were folded and not written are delivered again, from the checkpoint on.
         """
         async with self._writing:
             self._forget_all()
@@ -110,14 +110,14 @@ class Projector:
         """Fold the next group of a partition and write the outcome, once.
 
         Args:
-            partition: Whose.
-            group: What was fetched; what lies before the checkpoint is passed over.
-            more: Whether others are to follow at once, of any partition: then writing may wait
+            partition: The group's partition.
+            group: Fetched records; those before the checkpoint are skipped.
+            more: Whether more groups follow at once, of any partition: then the write may wait
                 for them, so that a transaction costs less for each.
 
         Raises:
-            FencedError: What was folded here and not written yet is not to be written: another
-                projector has, or the log or the store is another one. Records have to be delivered
+            FencedError: Folded records that are not written must not be: another projector has
+                written, or the log or the store is another one. Records have to be delivered
                 again, from the checkpoint on.
         """
         async with self._writing:
@@ -127,30 +127,30 @@ class Projector:
                 await self._repair(error)
                 raise FencedError("The store was opened again.", found=str(error)) from error
             except (KafkaError, TimeoutError) as error:
-                # What can't be asked can't be proven: it is folded when the log answers again.
+                # Without an answer nothing is proven: folding goes on when the log answers again.
                 raise FencedError("The log does not answer.", found=repr(error)) from error
 
     async def _apply(self, partition: int, group: Group, *, more: bool) -> None:
         while await self._is_next(partition, group):
             waited = self._ahead.is_set()
             try:
-                await self._fold_all(self._held[partition], group)
+                await self._fold_all(self._states[partition], group)
                 if not (more and self._may_wait()):
                     await self._write_all()
                 return
             except FencedError:
                 if waited:
-                    # Of records that are gone from here.
+                    # Other records were dropped, too: the caller has to fetch them again.
                     raise
                 self._awaited.discard(partition)
         if self._ahead.is_set() and not more:
             await self._write_all()
 
     async def look(self, partitions: Iterable[int]) -> None:
-        """Prove that the log is the one that was folded; empty what was folded of another.
+        """Prove that the log is the one that was folded; empty what was folded of another one.
 
         Args:
-            partitions: Which are looked at.
+            partitions: The partitions that are checked.
 
         Raises:
             KafkaError: The log does not answer.
@@ -160,36 +160,36 @@ class Projector:
         async with self._writing:
             await self._continuity.check_partitions()
             checkpoints = await self._repairing(self._store.checkpoints)
-            held = {partition: await self._hold(partition) for partition in partitions}
-            if any(checkpoints[p].next_offset != one.written for p, one in held.items()):
-                # Somebody else has moved on, or over a hole.
+            state = {partition: await self._state_of(partition) for partition in partitions}
+            if any(checkpoints[p].next_offset != one.written for p, one in state.items()):
+                # Another process has moved the checkpoint: a projector, or `jobtrail skip`.
                 self._forget_all()
                 return
-            read = {p: Read(one.next_offset, one.last) for p, one in held.items()}
+            read = {p: Read(one.next_offset, one.last) for p, one in state.items()}
             different = await self._continuity.differences(read)
             for partition, reason in different.items():
                 await self._fold_again(partition, reason)
             if not different:
-                lost = await self._continuity.lost_ends({p: checkpoints[p] for p in held})
+                lost = await self._continuity.lost_ends({p: checkpoints[p] for p in state})
                 await self._store.call(self._store.store.wait_for_no_more, lost)
-                await self._skip_what_is_gone(held)
+                await self._skip_what_is_gone(state)
 
-    async def _skip_what_is_gone(self, held: Mapping[int, Partition]) -> None:
-        """Move over what the log's beginning has left behind."""
+    async def _skip_what_is_gone(self, state: Mapping[int, PartitionState]) -> None:
+        """Move checkpoints that are before the log's beginning to it."""
         begins = await self._log.begins()
-        gone = [one for p, one in held.items() if one.next_offset < begins.get(p, 0)]
+        gone = [one for p, one in state.items() if one.next_offset < begins.get(p, 0)]
         for one in gone:
             self._continuity.note_moved_beginning(one.number, one.next_offset, begins[one.number])
             self._begin_ahead()
             one.next_offset = begins[one.number]
         if gone:
-            # Where somebody else has moved over it, there is nothing to write.
+            # Where another projector has moved the checkpoint, there is nothing to write.
             with contextlib.suppress(FencedError):
                 await self._write_all()
             self.wants_records_again = True
 
     async def beat(self, partitions: Iterable[int]) -> None:
-        """Say in the store that these partitions are cared for, and how far they are proven.
+        """Write the heartbeat of these partitions, and how far their log is proven.
 
         Raises:
             StoreError: The store can't be written.
@@ -204,7 +204,7 @@ class Projector:
             await self._repairing(lambda: self._store.call(self._store.store.beat, beats))
 
     async def repair(self) -> None:
-        """Make parts of the store again that are damaged."""
+        """Replace damaged parts of the store."""
         async with self._writing:
             await self._look_for_damage()
 
@@ -216,10 +216,10 @@ class Projector:
         return bool(changed)
 
     async def _repair(self, error: StoreDamaged) -> None:
-        """Make what is damaged again; where nothing is, the error is what it says.
+        """Replace what is damaged.
 
         Raises:
-            StoreDamaged: It can't be mended.
+            StoreDamaged: Nothing was found that could be replaced.
         """
         logger.error("action=store_damaged %s", error)
         self._forget_all()
@@ -227,7 +227,7 @@ class Projector:
             raise error
 
     async def _repairing(self, use: Callable[[], Awaitable[_T]]) -> _T:
-        """Use the store; where it is damaged, mend it and use it again."""
+        """Use the store; where it is damaged, repair it and use it again."""
         try:
             return await use()
         except StoreDamaged as error:
@@ -235,7 +235,7 @@ class Projector:
             return await use()
 
     async def keep_writing(self, fetch_again: Callable[[], Awaitable[None]]) -> str:
-        """Write what waits for more that does not come. Never returns.
+        """Write folded records that wait for more, when no more come. Never returns.
 
         Args:
             fetch_again: Has records delivered again from the checkpoints on.
@@ -257,53 +257,53 @@ class Projector:
             await fetch_again()
 
     async def _until_ahead(self) -> None:
-        """Wait until something is folded that is not written; until then let the store rest."""
+        """Wait until something is folded that is not written; after a pause move the WAL."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._ahead.wait(), _REST_AFTER)
+            await asyncio.wait_for(self._ahead.wait(), _CHECKPOINT_AFTER)
             return
         async with self._writing:
-            await self._store.rest()
+            await self._store.checkpoint_wal()
         await self._ahead.wait()
 
     async def _is_next(self, partition: int, group: Group) -> bool:
-        """Tell whether a group has what is to be folded next, and is of the log that was folded."""
+        """Tell whether a group has the next records, and is of the log that was folded."""
         while True:
             if partition in self.stopped:
                 return False
-            held = await self._hold(partition)
-            if group.next_offset <= held.next_offset:
+            state = await self._state_of(partition)
+            if group.next_offset <= state.next_offset:
                 return False
-            if group.breaks != held.breaks or group.epoch != held.epoch:
-                await self._prove(partition, held)
-                held.breaks, held.epoch = group.breaks, group.epoch
-            if group.begin > held.next_offset:
+            if group.breaks != state.breaks or group.epoch != state.epoch:
+                await self._prove(partition, state)
+                state.breaks, state.epoch = group.breaks, group.epoch
+            if group.begin > state.next_offset:
                 if partition in self._awaited:
-                    # Fetched before those that are awaited.
+                    # Fetched before the records that have to be delivered again.
                     return False
-                if (await self._store.checkpoints())[partition].next_offset != held.written:
-                    # Somebody else applied what is missing.
-                    del self._held[partition]
+                if (await self._store.checkpoints())[partition].next_offset != state.written:
+                    # Another projector has applied the missing records.
+                    del self._states[partition]
                     continue
                 if not await self._continuity.accounts_for(
-                    partition, held.next_offset, group.begin, rotten=group.is_damaged
+                    partition, state.next_offset, group.begin, rotten=group.is_damaged
                 ):
                     return False
             self._awaited.discard(partition)
             return True
 
-    async def _prove(self, partition: int, held: Partition) -> None:
-        """Prove that the log is the one that was folded, or empty what was.
+    async def _prove(self, partition: int, state: PartitionState) -> None:
+        """Prove that the log is the one that was folded, or empty the store's part.
 
         Raises:
             FencedError: It is another one.
         """
-        found = await self._log.differences({partition: Read(held.next_offset, held.last)})
+        found = await self._log.differences({partition: Read(state.next_offset, state.last)})
         if reason := found.get(partition):
             await self._fold_again(partition, reason)
             raise FencedError("The log is another one.", found=reason)
 
     async def _fold_again(self, partition: int, reason: str) -> None:
-        """Empty what was folded from a log that is not this one."""
+        """Empty a part of the store that was folded from another log."""
         begins, ends = await self._log.begins(), await self._log.ends()
         logger.error(
             "action=store_reset partition=%d The log is not the one that was folded: %s. "
@@ -315,31 +315,31 @@ class Projector:
         await self._store.call(self._store.store.reset, partition, begins, ends)
 
     def _may_wait(self) -> bool:
-        waiting = sum(held.next_offset - held.written for held in self._held.values())
+        waiting = sum(state.next_offset - state.written for state in self._states.values())
         age = asyncio.get_running_loop().time() - self._since
         return waiting < self._max_waiting and age < _LONGEST_WAIT
 
     def _forget(self) -> None:
-        """Forget what is folded ahead of what is written."""
-        ahead = {partition for partition, held in self._held.items() if held.is_ahead}
-        self._held = {p: held for p, held in self._held.items() if p not in ahead}
+        """Drop what is folded and not written."""
+        ahead = {partition for partition, state in self._states.items() if state.is_ahead}
+        self._states = {p: state for p, state in self._states.items() if p not in ahead}
         self._awaited |= ahead
         self._ahead.clear()
 
     def _forget_all(self) -> None:
-        """Forget everything: the store may hold anything now."""
+        """Drop the cache: others may have changed the store."""
         self._forget()
-        self._held.clear()
+        self._states.clear()
         self._continuity.forget()
         self.wants_records_again = True
 
-    async def _hold(self, partition: int) -> Partition:
-        held = self._held.get(partition)
-        if held is None:
+    async def _state_of(self, partition: int) -> PartitionState:
+        state = self._states.get(partition)
+        if state is None:
             checkpoint = (await self._store.checkpoints())[partition]
-            held = Partition(partition, checkpoint.next_offset, checkpoint.last)
-            self._held[partition] = held
-        return held
+            state = PartitionState(partition, checkpoint.next_offset, checkpoint.last)
+            self._states[partition] = state
+        return state
 
     def _begin_ahead(self) -> None:
         if not self._ahead.is_set():
@@ -347,46 +347,46 @@ class Projector:
             self._since = asyncio.get_running_loop().time()
         self._folds += 1
 
-    async def _fold_all(self, held: Partition, group: Group) -> None:
-        """Fold a group; what is large is also written some at a time."""
+    async def _fold_all(self, state: PartitionState, group: Group) -> None:
+        """Fold a group; a large one is also written in pieces."""
         folds = self._folds
-        for records in held.next_of(group):
+        for records in state.next_of(group):
             if self._folds > folds and not self._may_wait():
                 await self._write_all()
-            # Others go on while it is unpacked.
-            await (self._fold(held, records, group.epoch) if records else asyncio.sleep(0))
+            # Other tasks may run between two pieces.
+            await (self._fold(state, records, group.epoch) if records else asyncio.sleep(0))
         self._begin_ahead()
-        held.next_offset = group.next_offset
+        state.next_offset = group.next_offset
 
-    async def _fold(self, held: Partition, records: Sequence[Any], epoch: int) -> None:
-        ids, unknown, misrouted = held.unknown(records, self._partitions)
+    async def _fold(self, state: PartitionState, records: Sequence[Any], epoch: int) -> None:
+        ids, missing, misrouted = state.missing(records, self._partitions)
         if misrouted:
-            # Before any of them counts as no event: it may be the log that has changed.
+            # Before they become dead letters: the log may have another number of partitions now.
             await self._continuity.check_partitions(now=True)
-        if unknown:
-            held.take_in(await self._store.load(held.number, unknown))
-        for entry, asked in held.to_be_recalled(records, ids):
-            held.recall(entry, asked, await self._store.seen(held.number, entry, asked))
+        if missing:
+            state.take_in(await self._store.load(state.number, missing))
+        for entry, asked in state.to_be_recalled(records, ids):
+            state.recall(entry, asked, await self._store.seen(state.number, entry, asked))
         self._begin_ahead()
-        dead = held.fold(records, epoch, self._partitions, misrouted)
+        dead = state.fold(records, epoch, self._partitions, misrouted)
         if dead:
             try:
-                await self._bury(dead)
+                await self._write_dead_letters(dead)
             except BaseException:
                 self._forget()
                 raise
 
     async def _write_all(self) -> None:
-        """Write what is folded, in one transaction per part of the store, or forget it."""
+        """Write what is folded, a transaction per part of the store; drop it after an error."""
         together: dict[int, list[int]] = {}
-        for partition, held in self._held.items():
-            if held.is_ahead:
+        for partition, state in self._states.items():
+            if state.is_ahead:
                 together.setdefault(self._store.store.part_of(partition), []).append(partition)
         try:
             for partitions in together.values():
-                await self._store.write([self._held[p].batch() for p in partitions])
+                await self._store.write([self._states[p].batch() for p in partitions])
                 for partition in partitions:
-                    self._held[partition].settle()
+                    self._states[partition].settle()
         except BaseException as error:
             if isinstance(error, FencedError):
                 logger.warning("action=fenced %s", error)
@@ -395,5 +395,5 @@ class Projector:
         self._ahead.clear()
 
     def close(self) -> None:
-        """Wait for what is being written, then let go of the store."""
+        """Wait for the current write, then close the store."""
         self._store.close()

@@ -1,4 +1,4 @@
-"""The projector's way to its store: one call at a time, the long ones in a thread of their own."""
+"""The projector's access to its store: one call at a time, long ones in a thread of their own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from jobtrail.core.errors import FencedError, StoreDamaged, StoreError
-from projections.ports.write import Batch, Checkpoint, Entry, ProjectionWriter
+from projections.ports.write import Checkpoint, Entry, FoldedBatch, ProjectionWriter
 
 logger = logging.getLogger(__name__)
 
@@ -19,20 +19,20 @@ _LONGEST_RETRY: Final = 5.0
 
 
 class StoreThread:
-    """Calls a store, which is one thread's at a time.
+    """Calls a store, which may be used by one thread at a time.
 
     Args:
-        store: Nobody else's from now on.
+        store: Used by nobody else from now on.
     """
 
     def __init__(self, store: ProjectionWriter) -> None:
         self.store = store
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
-        #: Whose call it is: of the event loop's thread or of the other one.
+        #: Locked during each call, in the event loop's thread or in the other one.
         self._turn = asyncio.Lock()
 
     async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call the store in its thread; who is cancelled before it has ended ends with the call.
+        """Call the store in its thread; a cancellation takes effect when the call has ended.
 
         A thread can't be stopped.
         """
@@ -52,9 +52,9 @@ class StoreThread:
         return found
 
     async def load(self, partition: int, ids: Sequence[str]) -> dict[str, Entry]:
-        """Return those of these jobs of a partition that the store knows.
+        """Return those of these jobs of a partition that the store has.
 
-        On the event loop: to read waits for nobody, and going to the thread takes longer.
+        On the event loop: a read waits for nobody, and a call in the thread takes longer.
         """
         async with self._turn:
             return self.store.load(partition, ids)
@@ -64,12 +64,12 @@ class StoreThread:
         async with self._turn:
             return self.store.seen(partition, entry, keys)
 
-    async def write(self, batches: Sequence[Batch]) -> None:
-        """Apply batches; a store that can't be written is tried again until it can.
+    async def write(self, batches: Sequence[FoldedBatch]) -> None:
+        """Apply batches; while the store can't be written it is tried again.
 
         Raises:
             FencedError: Another projector has moved a checkpoint.
-            StoreDamaged: A part of the store has to be made again.
+            StoreDamaged: A part of the store has to be replaced.
         """
         pause = _FIRST_RETRY
         while True:
@@ -83,14 +83,14 @@ class StoreThread:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_RETRY)
 
-    async def rest(self) -> None:
-        """Make what was written ready to be read fast; that it can't be done now is no harm."""
+    async def checkpoint_wal(self) -> None:
+        """Move the WAL into the store's files for faster reads; a failure is only logged."""
         try:
-            await self.call(self.store.rest)
+            await self.call(self.store.checkpoint_wal)
         except StoreError as error:
             logger.warning("action=store_restless %s", error)
 
     def close(self) -> None:
-        """Wait for what is being written, then let go of the store."""
+        """Wait for the current call, then close the store."""
         self._thread.shutdown(wait=True)
         self.store.close()

@@ -1,10 +1,9 @@
 """Faust by the record batch.
 
 Stock Faust handles one event at a time, at about 120 microseconds each before any work is done.
-Here the unit is what one fetch brought, of all partitions: one Faust message, whose value is all of
-those records. It goes by the name of one of the partitions and the offset of its last record; all
-are acknowledged with it. Faust keeps what it is good at: assignment, rebalancing, agents,
-supervision.
+Here the unit is a fetch, of all partitions: one Faust message, whose value is all of its records.
+The message has the name of one of the partitions and the offset of its last record; all are
+acknowledged with it. Faust does the rest: assignment, rebalancing, agents, supervision.
 
 The position is not Faust's: on assignment the consumer starts from the store's checkpoint, and
 the group's committed offset is for monitoring only. Written for faust-streaming 0.15.
@@ -14,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
@@ -30,15 +29,15 @@ from projections.internals.faust_internals import (
 logger = logging.getLogger(__name__)
 
 
-#: Records behind the last one that was fetched: Kafka counts some that are never delivered.
+#: A lag of more records counts as far behind: Kafka counts some records that are never delivered.
 FAR_BEHIND: Final = 1_000
 
 
 class Fetched(NamedTuple):
-    """What one fetch brought."""
+    """The records of one fetch."""
 
     groups: Sequence[tuple[TP, Group]]
-    #: Whether others follow at once, of any partition.
+    #: Whether more records follow at once, of any partition.
     more: bool
 
     def each(self) -> Iterator[tuple[int, Group, bool]]:
@@ -51,16 +50,6 @@ class Fetched(NamedTuple):
     def ends(self) -> dict[TP, int]:
         """Return the offset of each partition's last record."""
         return {tp: group.next_offset - 1 for tp, group in self.groups}
-
-
-class Assignments(Protocol):
-    """Who knows where each partition starts."""
-
-    async def start_offsets(self, partitions: set[int]) -> dict[int, int]:
-        """Return the store's checkpoints of partitions that were just assigned."""
-
-    async def look(self, partitions: set[int]) -> None:
-        """Find out where to go on in partitions whose log does not reach to where we are."""
 
 
 class _GroupsThread(ConsumerThread):
@@ -92,7 +81,7 @@ class RecordBatchConsumer(FetchConsumer):
         self,
         timeout: float,  # noqa: ASYNC109 (Faust's own signature)
     ) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
-        """Fetch, and yield what came as one message."""
+        """Fetch, and yield the records as one message."""
         try:
             groups = await self.fetch(timeout)
         except OffsetOutOfRangeError as error:
@@ -114,7 +103,7 @@ class RecordBatchConsumer(FetchConsumer):
             yield tp, _as_message(Fetched(groups, more), generation)
 
     async def _go_on_elsewhere(self, error: OffsetOutOfRangeError) -> None:
-        """Go on from the store's checkpoints, once they are such that the log has."""
+        """Go on from the store's checkpoints, after they were moved to offsets that the log has."""
         partitions = {tp.partition for tp in error.args[0]}
         logger.warning("action=out_of_range partitions=%s", sorted(partitions))
         try:
@@ -124,14 +113,14 @@ class RecordBatchConsumer(FetchConsumer):
         await self.fetch_again()
 
     def _is_far_behind(self, tp: TP, offset: int) -> bool:
-        """Tell whether so much of a partition is left that its next batch will come at once."""
+        """Tell whether the lag of a partition is so large that its next batch will come at once."""
         highwater = self.highwater(tp) if tp in self.assignment() else None
         return highwater is not None and highwater - offset > FAR_BEHIND
 
     async def fetch_again(self) -> None:
-        """Seek to the checkpoints, unless partitions are revoked meanwhile.
+        """Seek to the checkpoints, unless partitions are revoked in the meantime.
 
-        Then it does not matter: every rebalance ends with a seek of its own.
+        In that case the seek is not needed: every rebalance ends with one.
         """
         try:
             await self.perform_seek()

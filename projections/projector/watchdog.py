@@ -1,8 +1,8 @@
-"""The watchdog: looks at log, store and progress on a slow beat, and says that the projector lives.
+"""The watchdog: checks log, store and progress from time to time, and writes the heartbeat.
 
-A projector that is alive but does not get on ends itself, to be started again. Consumers that stop
-consuming after an outage or a rebalance are the most reported fault of the stack below (faust #175,
-#523, #532, #594, #629, #640; aiokafka #1037, #1154).
+A projector that is alive but makes no progress ends itself, to be started again. Consumers that
+stop consuming after an outage or a rebalance are the most reported fault of the stack below (faust
+#175, #523, #532, #594, #629, #640; aiokafka #1037, #1154).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from projections.projector.projector import Projector
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two beats: also how long the log may be another one before it is noticed where
-#: no connection broke.
+#: Seconds between two checks and heartbeats. A log that was replaced is noticed within this time
+#: even if no connection broke.
 EVERY: Final = 5.0
 
 
@@ -32,11 +32,11 @@ async def care(
     assigned: Callable[[], set[int]],
     fetch_again: Callable[[], Awaitable[None]],
 ) -> str:
-    """Look at store and log on every beat, and say that the projector lives.
+    """Check store and log, and write the heartbeat, every `EVERY` seconds.
 
     Args:
-        projector: Whose partitions are looked at.
-        assigned: Tells which these are.
+        projector: The projector whose partitions are checked.
+        assigned: Returns the partitions that are assigned to it.
         fetch_again: Has records delivered again from the checkpoints on.
 
     Returns:
@@ -47,7 +47,7 @@ async def care(
     while True:
         mine = assigned()
         try:
-            # In this order: in what is damaged nothing can be looked up.
+            # In this order: a damaged shard can't be read.
             await projector.repair()
             await projector.look(mine)
         except LogChanged as error:
@@ -71,20 +71,20 @@ async def watch(
     """Return, with the reason, when a partition is stuck.
 
     Args:
-        log: Tells where the log ends.
-        projector: Tells how far the store is.
-        assigned: Tells which partitions are this worker's; where none are, all are watched.
-        stalled_after: Seconds without progress, with something to apply, that are too long.
+        log: Returns the log's ends.
+        projector: Returns the store's checkpoints.
+        assigned: Returns the partitions of this worker; where there are none, all are watched.
+        stalled_after: Seconds without progress, with records to apply, that count as stuck.
     """
     progress = _Progress(stalled_after)
     while True:
         await asyncio.sleep(min(EVERY, stalled_after / 4))
         try:
-            # Before the ends, which others may move.
+            # Before the ends: what is appended in between does not count as lag.
             checkpoints = await projector.checkpoints()
             ends = await log.ends()
         except (KafkaError, TimeoutError) as error:
-            # Without the broker nobody gets on: count from its return.
+            # Without the broker there is no progress: count from its return.
             logger.warning("action=watchdog_no_log %r", error)
             progress.forget()
             continue
@@ -97,7 +97,7 @@ async def watch(
 
 
 class _Progress:
-    """Since when each partition stays where it is, with something to apply."""
+    """Since when each partition has made no progress, though there are records to apply."""
 
     def __init__(self, stalled_after: float) -> None:
         self._stalled_after = stalled_after
@@ -109,12 +109,12 @@ class _Progress:
     def stuck(
         self, checkpoints: Mapping[int, Checkpoint], ends: Mapping[int, int], watched: set[int]
     ) -> str | None:
-        """Return why a partition counts as stuck, None where none does."""
+        """Return why a partition counts as stuck; None where none does."""
         now = asyncio.get_running_loop().time()
         for partition, checkpoint in checkpoints.items():
             at, since = self._moved.get(partition, (-1, now))
-            behind = checkpoint.next_offset < ends.get(partition, 0)
-            if at != checkpoint.next_offset or not behind or partition not in watched:
+            is_lagging = checkpoint.next_offset < ends.get(partition, 0)
+            if at != checkpoint.next_offset or not is_lagging or partition not in watched:
                 self._moved[partition] = (checkpoint.next_offset, now)
             elif now - since > self._stalled_after:
                 return (

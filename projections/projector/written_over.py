@@ -1,8 +1,8 @@
-"""Over how many partitions a log was written, as far as its keys tell.
+"""Over how many partitions a log was written, derived from its keys.
 
-Adding partitions to a topic changes where the events of a job belong, and leaves those that are
-there where they are. By the new number they would all lie wrong and count as no events, though each
-of them was valid. So before a store is made, the oldest keys are looked at.
+Adding partitions to a topic changes the partition of a job, but does not move the events that are
+there. By the new number most of them would be in the wrong partition and count as invalid, though
+each was valid. So before a store is made, the oldest keys are checked.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any, Final
 from jobtrail.core.decoding import ids_of
 from jobtrail.core.partitions import partition_of
 
-#: Keys that have to lie wrong before another number is looked for: a few may be of a producer that
-#: places them in its own way.
+#: Keys that have to be in the wrong partition before another number is tried: a few may be of a
+#: producer with a partitioner of its own.
 _SUSPICIOUS: Final = 8
-#: Of a hundred keys in the partitions that a smaller number has, so many have to lie right by it.
+#: Percentage of the keys that have to be in the right partition by a smaller number.
 _MOST: Final = 90
 
 
@@ -24,12 +24,12 @@ def partitions_written_over(records: Mapping[int, Iterable[Any]], partitions: in
     """Return over how many partitions a log was written.
 
     Args:
-        records: Of each partition the oldest.
-        partitions: How many it has.
+        records: The oldest records of each partition.
+        partitions: How many partitions it has.
 
     Returns:
-        A smaller number, if nearly all keys in the partitions that it has lie right by it and many
-        do not by the one that is; else the one that is.
+        A smaller number, if nearly all keys in its partitions are right by that number and many
+        are wrong by the current one; else the current one.
     """
     ids = {p: set(ids_of(record.key for record in some).values()) for p, some in records.items()}
     wrong = sum(partition_of(job_id, partitions) != p for p, some in ids.items() for job_id in some)

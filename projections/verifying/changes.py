@@ -1,4 +1,4 @@
-"""The record of changes against how jobs changed by the fold."""
+"""Compares the stored changes and versions of jobs with those of the fold."""
 
 from __future__ import annotations
 
@@ -12,27 +12,26 @@ import orjson
 from numpy.typing import NDArray
 
 from jobtrail.core.job import Job
-from projections.sqlite.tables.change_layout import CHANGE
-from projections.sqlite.tables.change_layout import Rows as Changes
+from projections.sqlite.tables.change_layout import CHANGE, ChangeArray
 from projections.verifying.folding import NONE, Fold
 from projections.verifying.report import Report
 
 #: Blocks of 36 KiB that are in memory at a time.
 _AT_ONCE: Final = 256
-#: Names that are remembered at a time.
+#: Names that are cached at a time.
 _NAMES: Final = 100_000
-#: Rows of incarnations that are asked for at a time.
+#: Jobs whose versions are read at a time.
 _TOGETHER: Final = 500
 _UNKNOWN: Final = -2
-#: A job as one row of `incarnations` has it, and in the order of these.
-_LIFE: Final = (
+#: The columns of a job version in `incarnations`.
+_VERSION: Final = (
     "id", "audience", "type", "created_at", "bulk_id", "since", "since_offset", "until",
     "until_offset",
 )  # fmt: skip
 
 
-class Numbers:
-    """The numbers that a shard has given to audiences and types, by their names.
+class StoredNumbers:
+    """Looks up the surrogate keys of a shard, by the names of audiences and types.
 
     Args:
         db: A copy of the shard.
@@ -73,13 +72,13 @@ class Numbers:
 
 
 class RecordOfChanges:
-    """What a shard says of how the jobs of one partition changed.
+    """Compares the stored changes of the jobs of one partition.
 
     Args:
         db: A copy of the shard.
-        partition: Which.
-        begin: The first offset that the log still has of it: nothing is known of earlier changes.
-        report: Takes what differs.
+        partition: The partition.
+        begin: The first offset that the log still has of it: earlier changes are not compared.
+        report: Takes the differences.
     """
 
     def __init__(self, db: Any, partition: int, begin: int, report: Report) -> None:
@@ -87,16 +86,16 @@ class RecordOfChanges:
         self._partition = partition
         self._begin = begin
         self._report = report
-        self._numbers = Numbers(db)
+        self._stored_numbers = StoredNumbers(db)
         self._met = self._there = 0
 
     def compare(self, fold: Fold, rows: dict[int, int], skipped: set[int]) -> None:
         """Compare the changes of the jobs of a fold.
 
         Args:
-            fold: Knows them.
-            rows: By subject, the rows of those that could be compared.
-            skipped: The offsets of events of the others.
+            fold: The folded jobs.
+            rows: The rows of the jobs that were compared, by subject.
+            skipped: The offsets of the events of the others.
         """
         expected = self._expected(fold)
         found = self._found(np.array(fold.places, "<i8"))
@@ -105,19 +104,19 @@ class RecordOfChanges:
             away = np.array(sorted(skipped), "<i8")
             expected = expected[~np.isin(expected["offset"], away)]
             found = found[~np.isin(found["offset"], away)]
-        # A job that becomes another's leaves and enters at one offset; no state is the highest.
+        # A new version ends and begins at one offset; `NONE` is the highest code.
         expected, found = (np.sort(some, order=("offset", "before")) for some in (expected, found))
         if expected.tobytes() != found.tobytes():
             self._name(fold, expected, found)
-        self._compare_lives(fold, rows)
+        self._compare_versions(fold, rows)
 
-    def _expected(self, fold: Fold) -> Changes:
+    def _expected(self, fold: Fold) -> ChangeArray:
         changes = np.empty(len(fold.offsets), CHANGE)
         whose = np.array(fold.whose, "<i8")
         used, place = np.unique(whose, return_inverse=True)
         numbers = np.array(
             [
-                (*self._numbers.of(job), job.created_at)
+                (*self._stored_numbers.of(job), job.created_at)
                 for job in map(fold.subjects.__getitem__, used.tolist())
             ],
             "<i8",
@@ -130,7 +129,7 @@ class RecordOfChanges:
         changes["after"] = np.array(fold.after, "u1")
         return changes
 
-    def _blocks(self) -> Iterator[Changes]:
+    def _blocks(self) -> Iterator[ChangeArray]:
         rows = self._db.execute("SELECT rows FROM change_blocks ORDER BY block")
         while some := list(islice(rows, _AT_ONCE)):
             changes = np.frombuffer(b"".join(block for (block,) in some), CHANGE)
@@ -138,7 +137,7 @@ class RecordOfChanges:
                 (changes["partition"] == self._partition) & (changes["offset"] >= self._begin)
             ]
 
-    def _found(self, places: NDArray[np.int64]) -> Changes:
+    def _found(self, places: NDArray[np.int64]) -> ChangeArray:
         """Return the stored changes at these offsets, which are in order."""
         found = [np.empty(0, CHANGE)]
         self._there = 0
@@ -150,7 +149,7 @@ class RecordOfChanges:
                 found.append(changes[hit])
         return np.concatenate(found)
 
-    def _name(self, fold: Fold, expected: Changes, found: Changes) -> None:
+    def _name(self, fold: Fold, expected: ChangeArray, found: ChangeArray) -> None:
         ids = {
             offset: fold.subjects[subject].id
             for offset, subject in zip(fold.offsets, fold.whose, strict=True)
@@ -171,32 +170,34 @@ class RecordOfChanges:
                 "change", f"partition {self._partition}", "changes", self._met, self._there
             )
 
-    def _compare_lives(self, fold: Fold, rows: dict[int, int]) -> None:
-        """Compare what jobs have been, of those that were said to be another's or another kind."""
+    def _compare_versions(self, fold: Fold, rows: dict[int, int]) -> None:
+        """Compare the versions of the jobs that have several."""
         jobs = [(rows[f.subject], f) for f in fold.jobs.values() if f.subject in rows]
-        has_lives = {row for (row,) in self._db.execute("SELECT DISTINCT job FROM incarnations")}
-        asked = [(row, folded) for row, folded in jobs if folded.former or row in has_lives]
+        has_versions = {row for (row,) in self._db.execute("SELECT DISTINCT job FROM incarnations")}
+        asked = [(row, folded) for row, folded in jobs if folded.former or row in has_versions]
         for begin in range(0, len(asked), _TOGETHER):
             some = asked[begin : begin + _TOGETHER]
             found: dict[int, list[tuple[Any, ...]]] = {}
-            for row, *life in self._db.execute(
-                f"SELECT job, {', '.join(_LIFE)} FROM incarnations "  # noqa: S608
+            for row, *version in self._db.execute(
+                f"SELECT job, {', '.join(_VERSION)} FROM incarnations "  # noqa: S608
                 "WHERE job IN (SELECT value FROM json_each(?)) ORDER BY since_offset",
                 (orjson.dumps([row for row, _folded in some]).decode(),),
             ):
-                found.setdefault(row, []).append(tuple(life))
+                found.setdefault(row, []).append(tuple(version))
             for row, folded in some:
-                expected = self._lives(fold, folded.lives()) if folded.former else []
+                expected = self._versions(fold, folded.versions()) if folded.former else []
                 if expected != found.get(row, []):
                     self._report.differ(
-                        "incarnation", folded.job.id, "lives", expected, found.get(row, [])
+                        "incarnation", folded.job.id, "versions", expected, found.get(row, [])
                     )
 
-    def _lives(self, fold: Fold, lives: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    def _versions(self, fold: Fold, versions: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         found = []
-        for subject, *between in lives:
+        for subject, *between in versions:
             job = fold.subjects[subject]
-            found.append((job.id, *self._numbers.of(job), job.created_at, job.bulk_id, *between))
+            found.append(
+                (job.id, *self._stored_numbers.of(job), job.created_at, job.bulk_id, *between)
+            )
         return found
 
 

@@ -1,4 +1,4 @@
-"""The parts of trails that lie outside of rows, and what stands beside them for look-ups."""
+"""Checks the chunks of trails outside of rows, and the look-up tables beside them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Chunks:
 
     Args:
         db: A copy of the shard.
-        report: Takes what does not fit together.
+        report: Takes the differences.
     """
 
     def __init__(self, db: Any, report: Report) -> None:
@@ -30,14 +30,14 @@ class Chunks:
         self._report = report
 
     def beginning(self, row: int) -> bytes:
-        """Return a job's first chunk; nothing where it has none."""
+        """Return a job's first chunk; empty where it has none."""
         found = self._db.execute(
             "SELECT trail FROM trail_chunks WHERE row=? ORDER BY first LIMIT 1", (row,)
         ).fetchone()
         return b"" if found is None else bytes(found[0])
 
     def read(self, job_id: str, row: int) -> bytes:
-        """Return all chunks of a job; what stands beside them is held against them."""
+        """Return all chunks of a job, after comparing the look-up tables with them."""
         found = self._db.execute(
             "SELECT first, reached, trail FROM trail_chunks WHERE row=? ORDER BY first",
             (row,),

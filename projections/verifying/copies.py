@@ -1,8 +1,8 @@
-"""A shard as it is at one moment, copied, so that the store goes on meanwhile.
+"""Copies a shard as of one moment, so that the store goes on during a verification.
 
 A snapshot that stays open for as long as a fold takes would keep the WAL from being emptied: it
-would grow with every write, and each read would become slower. A copy takes seconds for each GiB,
-and everything that is looked at afterwards is of that one moment, counters as well as rows.
+would grow with every write, and each read would become slower. A copy takes seconds per GiB, and
+everything that is compared is of that one moment, counters as well as rows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from projections.sqlite.files import schema
 
 #: Pages that are copied at a time.
 _PAGES: Final = 4_096
-#: Milliseconds to wait for a lock: only who repairs the WAL's index takes one.
+#: Milliseconds to wait for a lock: only a connection that repairs the WAL's index takes one.
 _BUSY_MS: Final = 10_000
 #: Bytes that have to stay free beside the copy: for sorting, and for the store itself.
 _SPARE: Final = 256 * 1024 * 1024
@@ -32,10 +32,10 @@ def copied(source: Path, folder: Path) -> Iterator[Any]:
 
     Args:
         source: The shard's file.
-        folder: Where to; the copy is removed in the end.
+        folder: The folder of the copy, which is removed at the end.
 
     Yields:
-        A connection to the copy; whoever has it may write.
+        A connection to the copy, which may be written.
 
     Raises:
         StoreError: There is no room.
@@ -57,7 +57,7 @@ def copied(source: Path, folder: Path) -> Iterator[Any]:
         _copy(source, target)
         db: Any = apsw.Connection(str(target))
         try:
-            # Nobody else has it, and it is not kept.
+            # The copy is used by this connection only, and not kept.
             db.execute("PRAGMA locking_mode=EXCLUSIVE")
             db.execute("PRAGMA journal_mode=DELETE")
             db.execute("PRAGMA journal_mode=OFF")
@@ -81,7 +81,7 @@ def _copy(source: Path, target: Path) -> None:
             # The WAL has to stay, also where nobody else has the file open.
             original.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             copy.execute("PRAGMA synchronous=OFF")
-            # What is read within a transaction is of one moment, however long it takes.
+            # All reads within a transaction are as of one moment.
             original.execute("BEGIN")
             original.execute("SELECT count(*) FROM checkpoints").fetchall()
             with copy.backup("main", original, "main") as backup:

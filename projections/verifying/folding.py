@@ -1,9 +1,8 @@
-"""The fold of a part of a partition's jobs, from the log alone.
+"""Folds a subset of a partition's jobs from the log alone.
 
-Nothing here knows the store: a record is judged by `jobtrail.core.decoding`, folded by
-`jobtrail.core.fold`, and how a job changed is noted event by event. So that memory stays bounded,
-jobs are folded some at a time, chosen by a hash of their ids; a partition of many jobs is read
-several times.
+Nothing here depends on the store: a record is judged by `jobtrail.core.decoding`, folded by
+`jobtrail.core.fold`, and each change of a job is noted. To limit memory, jobs are folded a subset
+at a time, chosen by a hash of their ids; a partition with many jobs is read several times.
 """
 
 from __future__ import annotations
@@ -25,37 +24,37 @@ from jobtrail.core.states import STATES
 from jobtrail.core.trail import NEVER, STATE_CODES, Verdict
 from projections.ports.write import Tally
 
-#: Stands for no state in the record of changes.
+#: The code of no state in changes.
 NONE: Final = len(STATES)
-#: Records that are decoded at one go.
+#: Records that are decoded at a time.
 _TOGETHER: Final = 256
-#: Bytes of an output or error from which on its hash is kept in its place.
+#: Larger outputs and errors, in bytes, are replaced by their hash.
 _LARGE: Final = 64
 _APPLIED: Final = Verdict.APPLIED
-#: Of this process.
+#: The seed of this process.
 _SEED: Final = secrets.randbits(64)
 
 
-class Part(NamedTuple):
+class JobSubset(NamedTuple):
     """Which jobs of a partition are folded."""
 
-    #: One in so many of all jobs is looked at.
+    #: One in so many of all jobs is folded.
     sample: int = 1
-    #: In how many parts those are folded, and which one this is.
-    parts: int = 1
+    #: How many subsets there are, and the number of this one.
+    subsets: int = 1
     number: int = 0
 
     def has(self, key: bytes | None) -> bool:
-        """Tell whether a record of this key belongs to it."""
-        if self.sample == 1 and self.parts == 1:
+        """Tell whether a record with this key belongs to the subset."""
+        if self.sample == 1 and self.subsets == 1:
             return True
-        # With a seed that nobody knows: else keys could be made that all belong to one part.
+        # With a secret seed: otherwise keys could be made that all belong to one subset.
         chance = xxh3_64_intdigest(key or b"", _SEED)
-        return chance % self.sample == 0 and chance // self.sample % self.parts == self.number
+        return chance % self.sample == 0 and chance // self.sample % self.subsets == self.number
 
 
 class Folded(msgspec.Struct, gc=False, eq=False):
-    """A job, and what the record of changes has to say of it."""
+    """A job, and what is needed for its changes and versions."""
 
     job: Job
     #: Its place among the subjects.
@@ -64,11 +63,11 @@ class Folded(msgspec.Struct, gc=False, eq=False):
     begun: tuple[int, int]
     #: The effective time of its last applied event.
     effective: int = NEVER
-    #: Its earlier subjects, each with the effective time and offset at which it became another.
+    #: Its earlier subjects, each with the effective time and offset at which it ended.
     former: tuple[tuple[int, int, int], ...] = ()
 
-    def lives(self) -> list[tuple[int, int, int, int | None, int | None]]:
-        """Return as what it lived: subject, since when and which offset, until when and which."""
+    def versions(self) -> list[tuple[int, int, int, int | None, int | None]]:
+        """Return its versions: subject, first time and offset, last time and offset."""
         offset, time = self.begun
         found: list[tuple[int, int, int, int | None, int | None]] = []
         for subject, until, until_offset in self.former:
@@ -82,42 +81,41 @@ class Fold:
     """Folds records of one partition, in the order of the log.
 
     Args:
-        partition: Which.
-        partitions: How many the log has.
-        part: Which of its jobs.
+        partition: The partition.
+        partitions: How many partitions the log has.
+        subset: The jobs that are folded.
     """
 
-    def __init__(self, partition: int, partitions: int, part: Part) -> None:
+    def __init__(self, partition: int, partitions: int, subset: JobSubset) -> None:
         self.partition = partition
         self._partitions = partitions
-        self._part = part
+        self._subset = subset
         self.jobs: dict[str, Folded] = {}
-        #: What jobs are, or were before a `job.created` said that they are another's.
+        #: The versions of jobs: the current one, and those that a `job.created` has ended.
         self.subjects: list[Job] = []
-        #: How jobs changed, column by column: effective time, offset, subject, state before and
-        #: after.
+        #: The changes, column by column: effective time, offset, subject, state before and after.
         self.effective, self.offsets, self.whose = array("q"), array("q"), array("q")
         self.before, self.after = array("B"), array("B")
-        #: The offsets of all records of this part.
+        #: The offsets of all records of the subset.
         self.places = array("q")
         self._verdicts = dict.fromkeys(Verdict, 0)
         self._dead = 0
 
     @property
     def tally(self) -> Tally:
-        """How the records of this part were judged."""
+        """How the records of the subset were judged."""
         return Tally._make([*self._verdicts.values(), self._dead])
 
     def add(self, records: Sequence[Any]) -> None:
-        """Fold the next records, those of this part."""
-        has = self._part.has
+        """Fold the next records, as far as they belong to the subset."""
+        has = self._subset.has
         mine = [record for record in records if has(record.key)]
         for begin in range(0, len(mine), _TOGETHER):
             some = mine[begin : begin + _TOGETHER]
             clear = decode_clear([record.value for record in some])
             for record, event in zip(some, clear, strict=True):
                 self.places.append(record.offset)
-                # A clear event is not looked at for its key and place.
+                # `decode_clear` does not check key and partition.
                 if (
                     event is None
                     or event.subject not in self.jobs
@@ -136,36 +134,36 @@ class Fold:
             return None
 
     def _fold(self, event: Any, place: Place) -> None:
-        known = self.jobs.get(event.subject)
-        before = None if known is None else known.job
+        folded = self.jobs.get(event.subject)
+        before = None if folded is None else folded.job
         job, verdict = fold(before, event, place)
         self._verdicts[verdict] += 1
         job.output, job.error = shortened(job.output), shortened(job.error)
-        if known is None:
-            known = self.jobs[job.id] = Folded(
+        if folded is None:
+            folded = self.jobs[job.id] = Folded(
                 job, len(self.subjects), (place.offset, job.updated_at)
             )
             self.subjects.append(job)
         if verdict is _APPLIED:
             # The event's own time.
-            known.effective = max(known.effective, job.updated_at)
+            folded.effective = max(folded.effective, job.updated_at)
         if before is None:
-            self._change(known, place.offset, NONE, STATE_CODES[job.state])
+            self._change(folded, place.offset, NONE, STATE_CODES[job.state])
         elif type(event) is Created and _what(before) != _what(job):
-            self._change(known, place.offset, STATE_CODES[before.state], NONE)
-            known.former += ((known.subject, known.effective, place.offset),)
-            known.subject = len(self.subjects)
+            self._change(folded, place.offset, STATE_CODES[before.state], NONE)
+            folded.former += ((folded.subject, folded.effective, place.offset),)
+            folded.subject = len(self.subjects)
             self.subjects.append(job)
-            self._change(known, place.offset, NONE, STATE_CODES[job.state])
+            self._change(folded, place.offset, NONE, STATE_CODES[job.state])
         elif before.state is not job.state:
-            self._change(known, place.offset, STATE_CODES[before.state], STATE_CODES[job.state])
-        known.job = job
-        self.subjects[known.subject] = job
+            self._change(folded, place.offset, STATE_CODES[before.state], STATE_CODES[job.state])
+        folded.job = job
+        self.subjects[folded.subject] = job
 
-    def _change(self, known: Folded, offset: int, before: int, after: int) -> None:
-        self.effective.append(known.effective)
+    def _change(self, folded: Folded, offset: int, before: int, after: int) -> None:
+        self.effective.append(folded.effective)
         self.offsets.append(offset)
-        self.whose.append(known.subject)
+        self.whose.append(folded.subject)
         self.before.append(before)
         self.after.append(after)
 
@@ -175,7 +173,7 @@ def _what(job: Job) -> tuple[object, ...]:
 
 
 def shortened(payload: bytes | None) -> bytes | None:
-    """Return a payload, or what stands for it where it is large: nothing asks for more of it."""
+    """Return a payload, or its size and hash if it is large: it is only compared."""
     if payload is None or len(payload) <= _LARGE:
         return payload
     return b"%d bytes, hash " % len(payload) + xxh3_128_digest(payload).hex().encode()

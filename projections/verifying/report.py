@@ -11,7 +11,7 @@ _SHOWN: Final = 200
 
 
 class Difference(NamedTuple):
-    """One thing that the store has otherwise than the log says."""
+    """One difference between the store and the fold of its log."""
 
     #: `row`, `trail`, `change`, `incarnation`, `counter`, `total`, `audience`, `type`, `run`,
     #: `checkpoint`, `tally` or `file`.
@@ -28,7 +28,7 @@ class Report:
 
     Args:
         limit: How many differences are listed; all are counted.
-        sample: One job in so many was looked at.
+        sample: One job in so many was compared.
     """
 
     def __init__(self, limit: int, sample: int) -> None:
@@ -40,7 +40,7 @@ class Report:
         #: Records of the log that were read, and jobs that were compared.
         self.records = 0
         self.jobs = 0
-        #: Jobs that began before the log's beginning: their fold is not known any more.
+        #: Jobs that began before the log's beginning: they can't be folded any more.
         self.not_comparable = 0
         self.differences: list[Difference] = []
         self.count = 0
@@ -75,9 +75,9 @@ class Report:
         ]
         if self.count > len(self.differences):
             found.append(f"... and {self.count - len(self.differences):,} more")
-        whole = "" if self.sample == 1 else f" (one in {self.sample})"
+        sampled = "" if self.sample == 1 else f" (one in {self.sample})"
         found.append(
-            f"{self.count:,} differences: {self.jobs:,} jobs{whole}, {self.records:,} records of "
+            f"{self.count:,} differences: {self.jobs:,} jobs{sampled}, {self.records:,} records of "
             f"the log, {self.seconds:.1f} s"
         )
         if self.not_comparable:

@@ -1,4 +1,4 @@
-"""Rows and trails of a shard against the fold of their jobs."""
+"""Compares rows and trails of a shard with the fold of their jobs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jobtrail.core.trail import CHUNK_BYTES, ENTRY_BYTES, first_place, offsets_o
 from projections.sqlite.tables.rows import Names
 from projections.sqlite.tables.stored_jobs import rows_of, whole_job
 from projections.verifying.chunks import Chunks
-from projections.verifying.folding import Fold, Folded, Part, shortened
+from projections.verifying.folding import Fold, Folded, JobSubset, shortened
 from projections.verifying.report import Report
 
 #: Jobs that are looked up at a time.
@@ -24,12 +24,12 @@ _FIELDS: Final = tuple(name for name in Job.__struct_fields__ if name not in ("t
 _BY_ROW: Final = "SELECT row, id, spilled, trail FROM jobs"
 
 
-class Rows:
-    """The rows of a shard, and which of them were met.
+class RowComparison:
+    """Compares the rows of a shard, and notes which of them were compared.
 
     Args:
         db: A copy of the shard.
-        report: Takes what differs.
+        report: Takes the differences.
     """
 
     def __init__(self, db: Any, report: Report) -> None:
@@ -45,12 +45,12 @@ class Rows:
         """Compare the jobs of a fold.
 
         Args:
-            fold: Knows them.
+            fold: The folded jobs.
             begin: The first offset that the log still has of this partition.
 
         Returns:
-            By subject of those that could be compared, but for earlier ones, the row; and the
-            offsets of the events of those that could not.
+            The rows of the jobs that were compared, by current subject; and the offsets of the
+            events of jobs that could not be compared.
         """
         rows: dict[int, int] = {}
         skipped: set[int] = set()
@@ -74,7 +74,7 @@ class Rows:
         return rows, skipped
 
     def _look_up(self, some: dict[str, Folded]) -> dict[str, tuple[int, Job, bytes]]:
-        """Return of jobs the row's number, what is in it, and the whole trail."""
+        """Return per job the row's number, its content, and the complete trail."""
         found: dict[str, tuple[int, Job, bytes]] = {}
         rows = rows_of(self._db, [*some], self._seed)
         for *columns, source, writers, row, spilled, trail in rows:
@@ -100,14 +100,14 @@ class Rows:
                 one, other = list(one.items()), list(other.items())
             if one != other:
                 self._report.differ("row", expected.id, name, one, other)
-        if (whole := kept_trail(expected)) != trail:
-            self._compare_trails(expected.id, whole, trail)
+        if (complete := kept_trail(expected)) != trail:
+            self._compare_trails(expected.id, complete, trail)
 
     def _compare_trails(self, job_id: str, expected: bytes, found: bytes) -> None:
         if len(found) % ENTRY_BYTES:
             self._report.differ("trail", job_id, "bytes", len(expected), len(found))
             return
-        # As numbers: what is stored may be nothing that a trail can say.
+        # As numbers: a damaged entry may not be valid.
         one, other = raw_entries(expected), raw_entries(found)
         for number, (entry, stored) in enumerate(zip(one, other, strict=False)):
             if entry != stored:
@@ -116,19 +116,19 @@ class Rows:
         sizes = [len(trail) // ENTRY_BYTES for trail in (expected, found)]
         self._report.differ("trail", job_id, "entries", *sizes)
 
-    def check_rest(self, partitions: int, begins: Mapping[int, int], part: Part) -> None:
+    def check_rest(self, partitions: int, begins: Mapping[int, int], subset: JobSubset) -> None:
         """Look for rows of jobs that the log does not have.
 
         Args:
-            partitions: How many the log has.
+            partitions: How many partitions the log has.
             begins: The first offset that it still has, per partition.
-            part: Which jobs were folded.
+            subset: The jobs that were folded.
         """
         (count,) = self._db.execute("SELECT count(*) FROM jobs").fetchone()
-        if part.sample == 1 and count == np.count_nonzero(self._met):
+        if subset.sample == 1 and count == np.count_nonzero(self._met):
             return
         for row, job_id, spilled, trail in self._db.execute(_BY_ROW):
-            if self._met[row] or not part.has(job_id.encode()):
+            if self._met[row] or not subset.has(job_id.encode()):
                 continue
             beginning = self._chunks.beginning(row) if spilled else trail
             begin = begins.get(partition_of(job_id, partitions), 0)
@@ -139,7 +139,7 @@ class Rows:
 
 
 def _first(trail: bytes) -> int:
-    """Return the offset of a trail's first event; one beyond all where there is none."""
+    """Return the offset of a trail's first event; larger than all where there is none."""
     if len(trail) < ENTRY_BYTES:
         return 2**63
     return first_place(trail)[0]

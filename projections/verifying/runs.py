@@ -1,6 +1,6 @@
-"""What a shard says of its runs of changes, against the changes that are in them.
+"""Compares the descriptions of runs of changes with the changes in them.
 
-Counts of the past skip what these say lies elsewhere, and take their totals for the changes.
+Counts of the past use the ranges to skip runs and blocks, and totals in place of changes.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from projections.sqlite.files.schema import DAY, EVERYBODY
-from projections.sqlite.tables.change_layout import BLOCKS, CHANGE, DIRECTORY, OFFSETS
-from projections.sqlite.tables.change_layout import Rows as Changes
+from projections.sqlite.tables.change_layout import BLOCKS, CHANGE, DIRECTORY, OFFSETS, ChangeArray
 from projections.verifying.folding import NONE
 from projections.verifying.report import Report
 
@@ -21,13 +20,13 @@ def check_runs(db: Any, report: Report, name: str) -> None:
 
     Args:
         db: A copy of the shard.
-        report: Takes what differs.
-        name: The shard's.
+        report: Takes the differences.
+        name: The shard's name.
     """
     runs = db.execute("SELECT run, low, high, totalled, directory, offsets FROM change_runs")
-    known: set[int] = set()
+    runs_met: set[int] = set()
     for run, low, high, totalled, directory, offsets in runs.fetchall():
-        known.add(run)
+        runs_met.add(run)
         where = f"{name}, run {run}"
         blocks = db.execute(
             "SELECT block, rows FROM change_blocks WHERE block BETWEEN ? AND ? ORDER BY block",
@@ -53,12 +52,12 @@ def check_runs(db: Any, report: Report, name: str) -> None:
                 report.differ("run", where, field, one, other)
         _check_totals(db, report, where, run, changes, totalled=bool(totalled))
     for table, number in (("change_blocks", f"block / {BLOCKS}"), ("change_totals", "run")):
-        strays = {n for (n,) in db.execute(f"SELECT DISTINCT {number} FROM {table}")} - known  # noqa: S608
+        strays = {n for (n,) in db.execute(f"SELECT DISTINCT {number} FROM {table}")} - runs_met  # noqa: S608
         if strays:
             report.differ("run", name, f"runs of {table}", "those of change_runs", sorted(strays))
 
 
-def _offsets(changes: Changes) -> list[tuple[int, int, int]]:
+def _offsets(changes: ChangeArray) -> list[tuple[int, int, int]]:
     found = []
     for partition in np.unique(changes["partition"]).tolist():
         offsets = changes["offset"][changes["partition"] == partition]
@@ -67,7 +66,7 @@ def _offsets(changes: Changes) -> list[tuple[int, int, int]]:
 
 
 def _check_totals(
-    db: Any, report: Report, where: str, run: int, changes: Changes, *, totalled: bool
+    db: Any, report: Report, where: str, run: int, changes: ChangeArray, *, totalled: bool
 ) -> None:
     kept: dict[int, dict[tuple[int, int], tuple[int, ...]]] = {}
     for audience, _run, job_type, day, *counts in db.execute(
@@ -86,7 +85,7 @@ def _check_totals(
                 report.differ("run", at, "totals", one, other)
 
 
-def _recount(changes: Changes) -> dict[tuple[int, int], tuple[int, ...]]:
+def _recount(changes: ChangeArray) -> dict[tuple[int, int], tuple[int, ...]]:
     days = changes["created"] // DAY
     keys = np.column_stack((changes["type"].astype("<i8"), days))
     buckets, which = np.unique(keys, axis=0, return_inverse=True)

@@ -1,7 +1,7 @@
-"""What a shard has twice: counters, totals, audiences, against the rows that they are made of.
+"""Compares counters, totals and audiences of a shard with the rows from which they are derived.
 
-The rows are compared with the fold elsewhere; what is true of them is true of the log. SQLite does
-the counting, and puts what does not fit into memory into a file.
+The rows themselves are compared with the fold in `projections.verifying.rows`. SQLite does the
+counting, and uses a file for what does not fit into memory.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _Counts = Iterator[tuple[tuple[int, ...], tuple[int, ...]]]
 
 
 def check_tables(db: Any, report: Report, name: str) -> None:
-    """Check all of these.
+    """Check all derived tables.
 
     Args:
         db: A copy of the shard; a table is added.
-        report: Takes what differs.
-        name: The shard's.
+        report: Takes the differences.
+        name: The shard's name.
     """
     for (message,) in db.execute(f"PRAGMA integrity_check({_MESSAGES})").fetchall():
         if message != "ok":
@@ -71,7 +71,7 @@ def _counts(db: Any, table: str, keys: int) -> _Counts:
 
 
 def _summed(db: Any) -> _Counts:
-    """Yield what the totals have to be, of those audiences that have some."""
+    """Yield the expected totals, of the audiences that have some."""
     rows = db.execute(
         f"SELECT audience, type, {_SUMS} FROM recount "  # noqa: S608
         "WHERE audience IN (SELECT audience FROM totalled) "
@@ -82,7 +82,7 @@ def _summed(db: Any) -> _Counts:
 
 
 def _same(report: Report, kind: str, name: str, expected: _Counts, found: _Counts) -> None:
-    """Walk along two lists that lie in the same order."""
+    """Compare two lists that are in the same order."""
     one, other = next(expected, None), next(found, None)
     while one is not None or other is not None:
         if other is None or (one is not None and one[0] < other[0]):
@@ -104,7 +104,7 @@ def _where(name: str, key: tuple[int, ...]) -> str:
 
 
 def _check_audiences(db: Any, report: Report, name: str) -> None:
-    """Check that the members of each audience are its owner and viewers, and nobody else's."""
+    """Check that the members of each audience are its owner and viewers, and nobody else."""
     expected = 0
     rows = db.execute("SELECT audience, owner, viewers FROM audiences ORDER BY audience")
     for audience, owner, viewers in rows:
@@ -127,7 +127,7 @@ def _check_audiences(db: Any, report: Report, name: str) -> None:
 
 
 def _check_numbers(db: Any, report: Report, name: str) -> None:
-    """Check what can be asked in one statement each."""
+    """Check conditions that take one statement each."""
     for kind, field, expected, statement in _NUMBERS:
         (found,) = db.execute(statement).fetchone()
         if found != expected:
@@ -147,20 +147,20 @@ _NUMBERS: Final[Iterable[tuple[str, str, int, str]]] = (
     ),
     (
         "incarnation",
-        "jobs with more or less than one life that goes on",
+        "jobs with more or less than one current version",
         0,
         "SELECT count(*) FROM (SELECT job FROM incarnations GROUP BY job "
         "HAVING sum(until IS NULL) <> 1)",
     ),
     (
         "incarnation",
-        "lives of jobs that have no row",
+        "versions of jobs that have no row",
         0,
         "SELECT count(*) FROM incarnations WHERE job NOT IN (SELECT row FROM jobs)",
     ),
     (
         "incarnation",
-        "lives that go on and are not what the row says",
+        "current versions that differ from the row",
         0,
         "SELECT count(*) FROM incarnations i JOIN jobs j ON j.row = i.job WHERE i.until IS NULL "
         "AND (i.id, i.audience, i.type, i.created_at) <> (j.id, j.audience, j.type, j.created_at)",
@@ -171,5 +171,5 @@ _NUMBERS: Final[Iterable[tuple[str, str, int, str]]] = (
         1,
         f"SELECT count(*) FROM totalled WHERE audience={EVERYBODY}",  # noqa: S608
     ),
-    ("file", "names of the filling", 1, "SELECT count(*) FROM filling"),
+    ("file", "rows of the generation", 1, "SELECT count(*) FROM filling"),
 )

@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from jobtrail.core.errors import StoreError
 from projections.ports.read import Watermark
+from services.api.problems.problems import Problem
 from services.api.service import Service
 
 #: Returns a figure of one partition.
@@ -175,8 +175,8 @@ def _by_partition(service: Service) -> Iterable[tuple[str, str, _PartitionFigure
 
 
 def _each(service: Service, read: _PartitionFigure) -> dict[str, float]:
-    with contextlib.suppress(StoreError), service.store.view() as snapshot:
-        watermark = snapshot.held
+    with contextlib.suppress(Problem), service.store.snapshot(allow_recovering=True) as snapshot:
+        watermark = snapshot.watermark
         service.stalls.note(watermark)
         return {
             str(partition): read(watermark, partition) for partition in sorted(watermark.position)
@@ -185,14 +185,14 @@ def _each(service: Service, read: _PartitionFigure) -> dict[str, float]:
 
 
 def _verdicts(service: Service) -> dict[str, int]:
-    with contextlib.suppress(StoreError), service.store.view() as snapshot:
+    with contextlib.suppress(Problem), service.store.snapshot(allow_recovering=True) as snapshot:
         return snapshot.verdicts()
     return {}
 
 
 def _records_behind(service: Service) -> float:
-    with contextlib.suppress(StoreError), service.store.view() as snapshot:
-        watermark = snapshot.held.position
+    with contextlib.suppress(Problem), service.store.snapshot(allow_recovering=True) as snapshot:
+        watermark = snapshot.watermark.position
         ends = service.buffer.position
         return sum(max(0, end - watermark.get(partition, 0)) for partition, end in ends.items())
     return float("nan")
@@ -200,7 +200,7 @@ def _records_behind(service: Service) -> float:
 
 def _lag(service: Service) -> float:
     unknown = float("nan")
-    with contextlib.suppress(StoreError), service.store.view() as snapshot:
-        lag = service.freshness.lag(snapshot.held)
+    with contextlib.suppress(Problem), service.store.snapshot(allow_recovering=True) as snapshot:
+        lag = service.freshness.lag(snapshot.watermark)
         return unknown if lag is None else lag
     return unknown

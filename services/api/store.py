@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import TracebackType
+from typing import NamedTuple
 
 from jobtrail.core.errors import StoreError, StoreNotReady
 from projections.ports.meter import Meter
@@ -23,9 +24,10 @@ logger = logging.getLogger(__name__)
 class Store:
     """Reads the projections. A snapshot must not be kept over an await.
 
-    All requests of one turn of the event loop are answered from one snapshot: opening and closing
-    one takes a tenth of a small answer's time. It is as fresh as one of their own: what they ask
-    arrived before the turn began.
+    On an event loop, all that is read in one turn of the loop comes from one snapshot: opening and
+    closing one takes a tenth of a small answer's time. It is fresh enough for each of them: their
+    requests arrived before the turn began. In a thread without an event loop each snapshot is
+    opened and closed by itself.
 
     Args:
         open_reader: Opens the store; raises StoreError while it can't be.
@@ -43,83 +45,76 @@ class Store:
         self._judge = judge
         self._meter = meter
         self._reader: ProjectionReader | None = None
-        #: They keep nothing of who uses them.
-        self._whole, self._some = _Answering(self, whole=True), _Answering(self, whole=False)
-        #: Of this turn: what closes the snapshot, and the snapshot.
-        self._turn: tuple[AbstractContextManager[Snapshot], Snapshot] | None = None
+        # Made once: they have no state of their own.
+        self._complete = _StoreSnapshot(self, allow_recovering=False)
+        self._any = _StoreSnapshot(self, allow_recovering=True)
+        self._current: _Current | None = None
 
     @property
     def partitions(self) -> int:
-        """How many partitions the folded log has; a snapshot must have been opened before."""
+        """How many partitions the folded log has. Available once a snapshot was opened."""
         assert self._reader is not None, "no snapshot was opened yet"
         return self._reader.partitions
 
-    @contextmanager
-    def view(self, *, judged: bool = True) -> Iterator[Snapshot]:
-        """Open a consistent view as of now, of a store that may be recovering.
+    def snapshot(self, *, allow_recovering: bool = False) -> AbstractContextManager[Snapshot]:
+        """Open a consistent view of the projections.
 
         Args:
-            judged: Whether what is of another log counts as recovering.
+            allow_recovering: Whether partitions may be recovering; the snapshot's watermark says
+                which are.
 
         Raises:
-            StoreError: It can't be read.
+            Problem: 503: the store can't be read, then the StoreError is the problem's cause; or
+                partitions are recovering and may not be.
         """
-        self._end_turn()
-        try:
-            with self._ready_reader().snapshot() as snapshot:
-                if judged:
-                    snapshot.held = self._judge(snapshot.held)
-                yield snapshot
-        except StoreError:
-            self.close()
-            raise
+        return self._any if allow_recovering else self._complete
 
-    def snapshot(self) -> AbstractContextManager[Snapshot]:
-        """Open a consistent view that any question can be answered from truly.
+    def enter(self) -> Snapshot:
+        """Return the current snapshot, opened by the first who asks; for `_StoreSnapshot`.
 
         Raises:
-            Problem: 503, where there is none at the moment.
+            StoreError: The store can't be read.
         """
-        return self._whole
-
-    def some(self) -> AbstractContextManager[Snapshot]:
-        """Open a consistent view, of which some partitions may be recovering.
-
-        Raises:
-            Problem: 503, where there is none at the moment.
-        """
-        return self._some
-
-    def of_this_turn(self) -> Snapshot:
-        """Return the snapshot of this turn of the event loop, opened by the first who asks.
-
-        Raises:
-            StoreError: It can't be read.
-        """
-        if self._turn is None:
-            opened = self._ready_reader().snapshot()
+        if self._current is None:
+            manager = self._ready_reader().snapshot()
             try:
-                snapshot = opened.__enter__()
+                snapshot = manager.__enter__()
             except StoreError:
                 self.close()
                 raise
-            snapshot.held = self._judge(snapshot.held)
-            self._turn = (opened, snapshot)
-            asyncio.get_running_loop().call_soon(self._end_turn, opened)
-        return self._turn[1]
+            snapshot.watermark = self._judge(snapshot.watermark)
+            try:
+                asyncio.get_running_loop().call_soon(self._end_turn, manager)
+                is_shared = True
+            except RuntimeError:
+                is_shared = False
+            self._current = _Current(manager, snapshot, is_shared)
+        return self._current.snapshot
 
-    def fail(
-        self, kind: type[BaseException] | None, error: BaseException, trace: TracebackType | None
-    ) -> None:
-        """Close the snapshot of this turn: something went wrong while it was read.
+    def leave(self) -> None:
+        """Close the current snapshot, unless the event loop does at the end of its turn.
 
         Raises:
-            StoreError: It can't be read.
+            StoreError: The store can't be read.
         """
-        turn, self._turn = self._turn, None
+        if self._current is not None and not self._current.is_shared:
+            self.fail(None, None, None)
+
+    def fail(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the current snapshot at once, as after an error.
+
+        Raises:
+            StoreError: The store can't be read.
+        """
+        current, self._current = self._current, None
         try:
-            if turn is not None:
-                turn[0].__exit__(kind, error, trace)
+            if current is not None:
+                current.manager.__exit__(kind, error, trace)
         except StoreError:
             self.close()
             raise
@@ -128,7 +123,7 @@ class Store:
 
     def close(self) -> None:
         """Close the store; the next read opens it again."""
-        self._turn = None
+        self._current = None
         if self._reader is not None:
             self._reader.close()
             self._reader = None
@@ -141,39 +136,47 @@ class Store:
                 self._reader.meter = self._meter
         return self._reader
 
-    def _end_turn(self, opened: AbstractContextManager[Snapshot] | None = None) -> None:
-        """Close the snapshot of this turn, where there is one, and it is this one."""
-        turn = self._turn
-        if turn is None or opened not in (None, turn[0]):
+    def _end_turn(self, manager: AbstractContextManager[Snapshot]) -> None:
+        """Close the snapshot of this turn, where it is still open."""
+        if self._current is None or self._current.manager is not manager:
             return
-        self._turn = None
         try:
-            turn[0].__exit__(None, None, None)
+            self.fail(None, None, None)
         except StoreError as error:
             logger.error("action=store_reopen %s", error)
-            self.close()
 
 
-class _Answering:
-    """The snapshot of this turn; a store that can't be answered from is a problem.
+class _Current(NamedTuple):
+    """The snapshot that is open."""
 
-    No generator: one would cost each request 3 us.
+    #: Closes it.
+    manager: AbstractContextManager[Snapshot]
+    snapshot: Snapshot
+    #: Whether it lasts until the end of this turn of the event loop.
+    is_shared: bool
+
+
+class _StoreSnapshot:
+    """Enters and leaves the current snapshot; a store that can't be read is a problem.
+
+    Not a generator: that would cost each request 3 us.
     """
 
-    __slots__ = ("_store", "_whole")
+    __slots__ = ("_allow_recovering", "_store")
 
-    def __init__(self, store: Store, *, whole: bool) -> None:
+    def __init__(self, store: Store, *, allow_recovering: bool) -> None:
         self._store = store
-        self._whole = whole
+        self._allow_recovering = allow_recovering
 
     def __enter__(self) -> Snapshot:
         try:
-            snapshot = self._store.of_this_turn()
+            snapshot = self._store.enter()
+            if self._allow_recovering or not snapshot.watermark.recovering:
+                return snapshot
+            self._store.leave()
         except StoreError as error:
             raise as_problem(error) from error
-        if self._whole and snapshot.held.recovering:
-            raise is_recovering(snapshot.held)
-        return snapshot
+        raise is_recovering(snapshot.watermark)
 
     def __exit__(
         self,
@@ -181,10 +184,11 @@ class _Answering:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is None:
-            return
         try:
-            self._store.fail(kind, error, trace)
+            if error is None:
+                self._store.leave()
+            else:
+                self._store.fail(kind, error, trace)
         except StoreError as found:
             raise as_problem(found) from found
         if isinstance(error, StoreError):

@@ -204,11 +204,11 @@ class Api:
         begins = dict.fromkeys(range(PARTITIONS), 0)
         schema.create(folder, layout, begins, {**begins, **(ends or {})})
 
-        async def bury(dead: Any) -> None:
+        async def write_dead_letters(dead: Any) -> None:
             self.dead.extend(dead)
 
         look = MemoryLog({partition: [] for partition in range(PARTITIONS)}, trusted=True)
-        self.projector = Projector(SqliteWriter(folder), look, PARTITIONS, bury)
+        self.projector = Projector(SqliteWriter(folder), look, PARTITIONS, write_dead_letters)
 
     async def project(self) -> None:
         """Let the projector apply what is in the log."""

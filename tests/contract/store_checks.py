@@ -32,10 +32,10 @@ def check_equal(store: Kit, model: Model) -> None:
 
 def check_snapshot(snapshot: Snapshot, model: Model) -> None:
     """Assert that a view shows what the pure fold says at the view's own position."""
-    assert snapshot.held.position == model.position
+    assert snapshot.watermark.position == model.position
     last = {partition: found for partition, found in model.last.items() if found}
-    assert {partition: found[:3] for partition, found in snapshot.held.last.items()} == last
-    assert snapshot.held.timestamps == {p: last[p][2] if p in last else 0 for p in model.last}
+    assert {partition: found[:3] for partition, found in snapshot.watermark.last.items()} == last
+    assert snapshot.watermark.timestamps == {p: last[p][2] if p in last else 0 for p in model.last}
     watched = snapshot.watched([*model.jobs, "unknown"])
     assert watched.keys() == model.jobs.keys()
     for job_id, job in model.jobs.items():

@@ -12,7 +12,7 @@ from jobtrail.core.fold import fold
 from jobtrail.core.job import Place, event_key
 from jobtrail.core.trail import Verdict
 from jobtrail.log.questions import last_record
-from projections.ports.write import Batch, Entry, ProjectionWriter, Tally
+from projections.ports.write import Entry, FoldedBatch, ProjectionWriter, Tally
 from projections.projector.continuity import LogLook
 from projections.projector.partition_state import DeadLetter
 from projections.projector.projector import Projector
@@ -27,7 +27,7 @@ class Graveyard:
     def __init__(self) -> None:
         self.letters: list[DeadLetter] = []
 
-    async def bury(self, letters: Sequence[DeadLetter]) -> None:
+    async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Take letters."""
         self.letters.extend(letters)
 
@@ -40,7 +40,7 @@ async def projecting(
 ) -> AsyncIterator[Projector]:
     """Run a projector on a store; without a log, whatever it is handed is the log's."""
     look = log or MemoryLog({partition: [] for partition in range(PARTITIONS)}, trusted=True)
-    projector = Projector(writer, look, PARTITIONS, (graveyard or Graveyard()).bury)
+    projector = Projector(writer, look, PARTITIONS, (graveyard or Graveyard()).write_dead_letters)
     try:
         yield projector
     finally:
@@ -88,7 +88,7 @@ async def fill(store: Kit, log: Log, seed: int = 1, **how: Any) -> None:
         await feed(projector, log, random.Random(seed), **how)
 
 
-def batch_of(writer: ProjectionWriter, partition: int, records: Sequence[Record]) -> Batch:
+def batch_of(writer: ProjectionWriter, partition: int, records: Sequence[Record]) -> FoldedBatch:
     """Fold records onto what a store holds, into a batch that can be applied to it."""
     events = [(decoded(record), record) for record in records]
     held = writer.load(partition, {event.subject for event, _ in events})
@@ -108,7 +108,7 @@ def batch_of(writer: ProjectionWriter, partition: int, records: Sequence[Record]
         else:
             held[job.id] = Entry(job)
         tally[verdict.replace("-", "_")] += 1
-    return Batch(
+    return FoldedBatch(
         partition=partition,
         start=records[0].offset,
         next_offset=records[-1].offset + 1,

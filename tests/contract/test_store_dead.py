@@ -152,8 +152,8 @@ async def test_nothing_is_written_before_the_dead_are_buried(store: Kit) -> None
     class Closed(Graveyard):
         """Takes nothing, once."""
 
-        async def bury(self, letters: Any) -> None:
-            await super().bury(letters)
+        async def write_dead_letters(self, letters: Any) -> None:
+            await super().write_dead_letters(letters)
             assert store.rows() == before
             if len(self.letters) == 1:
                 raise OSError("closed")

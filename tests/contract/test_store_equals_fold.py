@@ -41,7 +41,7 @@ async def test_any_cut_into_batches_gives_the_fold(store: Kit, seed: int) -> Non
         for _ in range(4):
             await feed(projector, log, rng, batches=12)
             with reader.snapshot() as snapshot:
-                check_snapshot(snapshot, model.advance(snapshot.held.position))
+                check_snapshot(snapshot, model.advance(snapshot.watermark.position))
             check_counters(store, model)
         await feed(projector, log, rng)
     check_equal(store, model.advance())
@@ -75,7 +75,7 @@ def test_a_trail_of_any_length_is_kept_whole(store: Kit, step: int) -> None:
         batch = batch_of(writer, partition, log.slice(partition, start, start + step))
         writer.apply([batch])
         with reader.snapshot() as snapshot:
-            model.advance(snapshot.held.position)
+            model.advance(snapshot.watermark.position)
             found = with_whole_trail(snapshot, snapshot.watched(["long"])["long"])
             assert whole(found) == whole(model.jobs["long"])
     held, expected = writer.load(partition, ["long"])["long"].job, model.jobs["long"]

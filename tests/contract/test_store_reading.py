@@ -193,8 +193,8 @@ async def test_a_job_counts_once_however_many_ways_lead_to_it(store: Kit) -> Non
 async def test_an_empty_store_answers_nothing(store: Kit) -> None:
     model = Model(Log())
     with store.reader().snapshot() as snapshot:
-        assert snapshot.held.position == model.position
-        assert snapshot.held.recovering == frozenset()
+        assert snapshot.watermark.position == model.position
+        assert snapshot.watermark.recovering == frozenset()
         for caller in CALLERS[:4]:
             assert snapshot.summary(caller, Filters()) == {}
             assert listed(snapshot, caller, Filters(), size=1) == []

@@ -58,7 +58,7 @@ async def test_a_reset_empties_a_part_and_leaves_the_rest(store: Kit) -> None:
     model = Model(log).advance(kept)
     check_equal(store, model)
     with store.reader().snapshot() as snapshot:
-        assert snapshot.held.recovering == gone
+        assert snapshot.watermark.recovering == gone
         lost = [j for j in Model(log).advance().jobs if partition_of(j, PARTITIONS) in gone]
         assert snapshot.watched(lost) == {}
     for number in gone:
@@ -75,11 +75,11 @@ async def test_a_part_recovers_when_it_is_where_it_has_to_be(store: Kit) -> None
         for partition in sorted(gone):
             for offset in range(len(log.records[partition])):
                 with reader.snapshot() as snapshot:
-                    assert partition in snapshot.held.recovering
+                    assert partition in snapshot.watermark.recovering
                 await projector.apply(partition, group_of(log.slice(partition, offset, offset + 1)))
             gone.discard(partition)
             with reader.snapshot() as snapshot:
-                assert snapshot.held.recovering == gone
+                assert snapshot.watermark.recovering == gone
         assert {c.recover_to for c in (await projector.checkpoints()).values()} <= {
             0,
             *log.ends().values(),
@@ -93,10 +93,10 @@ def test_a_new_store_recovers_as_well(unmade: Kit) -> None:
     writer, reader = unmade.writer(), unmade.reader()
     for offset in range(2):
         with reader.snapshot() as snapshot:
-            assert snapshot.held.recovering == {2}
+            assert snapshot.watermark.recovering == {2}
         writer.apply([batch_of(writer, 2, log.slice(2, offset, offset + 1))])
     with reader.snapshot() as snapshot:
-        assert snapshot.held.recovering == frozenset()
+        assert snapshot.watermark.recovering == frozenset()
 
 
 async def test_what_the_log_has_lost_is_not_waited_for(unmade: Kit) -> None:
@@ -107,13 +107,13 @@ async def test_what_the_log_has_lost_is_not_waited_for(unmade: Kit) -> None:
     async with projecting(unmade.writer(), log=look) as projector:
         await projector.apply(2, group_of(log.slice(2, 0, 2)))
         with reader.snapshot() as snapshot:
-            assert snapshot.held.recovering == {2, 5}
+            assert snapshot.watermark.recovering == {2, 5}
         await projector.look(log.records)
         with reader.snapshot() as snapshot:
-            assert snapshot.held.recovering == {2}
+            assert snapshot.watermark.recovering == {2}
         await projector.apply(2, group_of(log.slice(2, 2, 3)))
         with reader.snapshot() as snapshot:
-            assert snapshot.held.recovering == frozenset()
+            assert snapshot.watermark.recovering == frozenset()
         # What comes later was never waited for.
         await projector.look(log.records)
         assert (await projector.checkpoints())[2].recover_to == 3
@@ -161,7 +161,7 @@ async def test_another_log_is_folded_into_a_store_that_all_have_open(store: Kit)
         await feed(projector, second, random.Random(84))
         with reader.snapshot() as snapshot:
             check_snapshot(snapshot, Model(second).advance())
-            assert snapshot.held.recovering == frozenset()
+            assert snapshot.watermark.recovering == frozenset()
         check_equal(store, Model(second).advance())
 
 

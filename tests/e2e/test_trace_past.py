@@ -86,7 +86,7 @@ async def test_the_past_of_the_trace_equals_the_csv(trace: Path, tmp_path: Path)
     callers = [(None, Caller("root", reads_all=True))]
     callers += [(user, Caller(user)) for user in oracle.users(10)]
     with reader.snapshot() as snapshot:
-        assert sum(snapshot.held.position.values()) == EVENTS
+        assert sum(snapshot.watermark.position.values()) == EVENTS
         for time_us in instants(oracle):
             past, cut = oracle.at(time_us), Cut(begin + time_us)
             # A part of a day on both sides of whole ones.

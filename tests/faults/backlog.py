@@ -105,7 +105,7 @@ class Backlog:
     async def _look_into(self, reader: SqliteReader) -> None:
         while not self._over.is_set():
             with reader.snapshot() as snapshot:
-                found = dict(snapshot.held.position)
+                found = dict(snapshot.watermark.position)
             back = {p: (was, found[p]) for p, was in self.position.items() if found[p] < was}
             assert not back, f"checkpoints went back, (from, to) by partition: {back}"
             self.position = found

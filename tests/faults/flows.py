@@ -169,8 +169,8 @@ async def is_folded(settings: Settings) -> dict[str, Job]:
     counts = Counter((job.job_type, job.state) for job in jobs.values())
     reader = SqliteReader(settings.store_folder)
     with reader.snapshot() as snapshot:
-        assert snapshot.held.position == ends
-        assert not snapshot.held.recovering
+        assert snapshot.watermark.position == ends
+        assert not snapshot.watermark.recovering
         watched = snapshot.watched([*jobs, "never heard of"])
         assert {
             job_id: whole(with_whole_trail(snapshot, job)) for job_id, job in watched.items()
@@ -207,7 +207,7 @@ def held(settings: Settings) -> Watermark:
         return Watermark({}, {}, frozenset())
     try:
         with reader.snapshot() as snapshot:
-            return snapshot.held
+            return snapshot.watermark
     finally:
         reader.close()
 

@@ -201,10 +201,10 @@ async def test_what_the_dead_topic_refuses_leaves_a_letter_all_the_same(make_log
     strict = settings.model_copy(update={"dead_topic": f"{settings.dead_topic}-strict"})
     await make_strict(strict)
     letters = DeadLetters(strict)
-    await letters.bury(
+    await letters.write_dead_letters(
         [dead(0, None, b"x" * 50_000), dead(1, None, b"no key"), dead(2, b"k", b"good")]
     )
-    await letters.bury([dead(3, None, None)])
+    await letters.write_dead_letters([dead(3, None, None)])
     await letters.close()
     async with DeadTopic(strict) as topic:
         found: dict[int, DeadLetter] = {one.offset: one for one in await topic.letters()}

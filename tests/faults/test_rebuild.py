@@ -76,7 +76,7 @@ async def test_a_store_that_nobody_writes_is_rebuilt_again_and_again(make_log: M
     reader = SqliteReader(settings.store_folder)
     for generation in (1, 2, 3):
         with reader.snapshot() as snapshot:
-            before = snapshot.held
+            before = snapshot.watermark
         status, out, _ = await run(settings, "rebuild", "--json")
         assert status == 0
         rows = json.loads(out)
@@ -85,7 +85,7 @@ async def test_a_store_that_nobody_writes_is_rebuilt_again_and_again(make_log: M
         assert {p: offset for some in found for p, offset in some.items()} == position
         # A reader that was open goes on in the new files, at the same place of the same log.
         with reader.snapshot() as snapshot:
-            assert snapshot.held == before
+            assert snapshot.watermark == before
         await equal(settings)
         assert files(settings) == {
             "store.json", "verified.json", "verify", "shard-0.db", "shard-1.db",
@@ -188,7 +188,7 @@ async def _refused_where_the_log_has_lost_its_end(settings: Settings) -> None:
         await rebuild(settings, 0)
     # As somebody else's shard would be, that was folded from another log.
     db.execute("UPDATE checkpoints SET next_offset=next_offset-1, last_mark=last_mark+1")
-    with pytest.raises(StoreError, match="does not stand where the old one does"):
+    with pytest.raises(StoreError, match="is not at the same offsets as the old one"):
         await rebuild(settings, 0)
     db.execute("UPDATE checkpoints SET last_mark=last_mark-1")
     db.close()

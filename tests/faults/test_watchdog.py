@@ -42,7 +42,7 @@ class WatchedLog(Log):
         return ends
 
 
-async def bury(letters: Sequence[DeadLetter]) -> None:
+async def write_dead_letters(letters: Sequence[DeadLetter]) -> None:
     """Take dead letters; nobody reads them here."""
 
 
@@ -57,7 +57,9 @@ async def idle(settings: Settings) -> AsyncIterator[tuple[WatchedLog, Projector]
             await log.begins(),
             await log.ends(),
         )
-        projector = Projector(SqliteWriter(settings.store_folder), log, log.partitions, bury)
+        projector = Projector(
+            SqliteWriter(settings.store_folder), log, log.partitions, write_dead_letters
+        )
         try:
             yield log, projector
         finally:

@@ -54,7 +54,9 @@ async def test_what_is_fenced_of_one_partition_leaves_no_hole_in_another(line: L
     lost, late = line._record(0, "created", HERE), line._record(0, "active", HERE)
     first, second = line._record(1, "created", THERE), line._record(1, "active", THERE)
     # Writes with the second record that waits, whatever is to follow.
-    projector = Projector(SqliteWriter(line.folder), line.log, PARTITIONS, line.bury, max_waiting=2)
+    projector = Projector(
+        SqliteWriter(line.folder), line.log, PARTITIONS, line.write_dead_letters, max_waiting=2
+    )
     await projector.apply(0, group_of([lost]), more=True)
     await line.projector.apply(0, group_of([lost]))
     assert not await apply_fetched(projector, fetched((0, late), (1, first)), assigned)
@@ -70,7 +72,7 @@ async def test_what_was_to_be_written_with_it_is_awaited(line: Line) -> None:
     lost, late = line._record(0, "created", HERE), line._record(0, "active", HERE)
     first, second = line._record(1, "created", THERE), line._record(1, "active", THERE)
     await line.projector.apply(0, group_of([lost]), more=True)
-    other = Projector(SqliteWriter(line.folder), line.log, PARTITIONS, line.bury)
+    other = Projector(SqliteWriter(line.folder), line.log, PARTITIONS, line.write_dead_letters)
     await other.apply(0, group_of([lost]))
     other.close()
     assert not await apply_fetched(line.projector, fetched((0, late), (1, first)), assigned)

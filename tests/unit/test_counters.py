@@ -31,15 +31,15 @@ def a_job(stored: Key | None, key: Key) -> tuple[Entry, Key]:
     return entry, key
 
 
-def placed_of(changes: list[tuple[Entry, Key]]) -> WriteSet:
-    placed = WriteSet(0, "", 0)
+def write_set_of(changes: list[tuple[Entry, Key]]) -> WriteSet:
+    write_set = WriteSet(0, "", 0)
     for number, (entry, key) in enumerate(changes):
-        placed.entries.append(entry)
-        placed.keys.append(key)
-        placed.before.append(NONE if entry.stored is None else entry.stored[4])
+        write_set.entries.append(entry)
+        write_set.keys.append(key)
+        write_set.before.append(NONE if entry.stored is None else entry.stored[4])
         if entry.former:
-            placed.renamed.append(number)
-    return placed
+            write_set.renamed.append(number)
+    return write_set
 
 
 CHANGES = st.lists(
@@ -56,7 +56,7 @@ CHANGES = st.lists(
 @given(CHANGES)
 def test_many_are_counted_as_few_are(changes: list[tuple[Entry, Key]]) -> None:
     # As often as it takes to be many.
-    many = placed_of(changes * 200)
+    many = write_set_of(changes * 200)
     columns = many.in_columns()
     assert columns is not None
     rows = [tuple(row) for row in counters.rows(many, columns)]

@@ -50,12 +50,12 @@ from jobtrail.replay.export.export import csv_lines, ndjson, to_parquet, to_parq
 from jobtrail.replay.export.views import VIEWS
 from jobtrail.replay.report import About, Range, Report
 from jobtrail.replay.schemas import EVENTS, RECORDS
-from jobtrail.replay.tables import spooled
 from jobtrail.terminal.tables import Screen
 from services.api.feed.changes import Change
 from services.api.http.answers import encode as answered
 from services.api.http.answers import entry_answer, job_answer, status_answer
 from services.api.routes.ingest import _split
+from tests.replay_tables import spooled
 from tests.unit.test_readable import BIG, HALVES, HELD, NO_HALVES
 
 PARTITIONS: Final = 4

@@ -23,8 +23,8 @@ from jobtrail.core.partitions import partition_of
 from jobtrail.core.states import STATES, State
 from jobtrail.core.trail import read_trail
 from projections.ports.read import Caller, Filters
-from projections.ports.write import Batch, Entry
-from projections.projector.partition_state import MAX_HELD, MAX_HELD_BYTES, DeadLetter
+from projections.ports.write import Entry, FoldedBatch
+from projections.projector.partition_state import MAX_CACHED, MAX_CACHED_BYTES, DeadLetter
 from projections.projector.projector import Projector
 from projections.sqlite.files import schema
 from projections.sqlite.read.reader import SqliteReader
@@ -70,7 +70,7 @@ class Line:
         self.store = Store(folder)
         self.reader = SqliteReader(folder)
         self.log = MemoryLog({partition: [] for partition in range(PARTITIONS)}, trusted=True)
-        self.projector = Projector(self.store, self.log, PARTITIONS, self.bury)
+        self.projector = Projector(self.store, self.log, PARTITIONS, self.write_dead_letters)
         self.jobs: dict[str, Job] = {}
         self.ends = starts
         self.told = 0
@@ -79,9 +79,9 @@ class Line:
     def at(self) -> dict[int, int]:
         """Return the store's checkpoints."""
         with self.reader.snapshot() as snapshot:
-            return snapshot.held.position
+            return snapshot.watermark.position
 
-    async def bury(self, letters: Sequence[DeadLetter]) -> None:
+    async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Accept no dead letter."""
         raise AssertionError(letters)
 
@@ -119,7 +119,7 @@ class Line:
     def check(self) -> None:
         """Assert that the store holds the fold."""
         with self.reader.snapshot() as snapshot:
-            assert snapshot.held.position == self.ends
+            assert snapshot.watermark.position == self.ends
             assert snapshot.watched(list(self.jobs)) == self.jobs
             counts = [0] * len(STATES)
             for job in self.jobs.values():
@@ -199,7 +199,7 @@ async def test_an_assignment_forgets_what_is_held(line: Line) -> None:
 
 async def test_what_others_wrote_before_an_assignment_is_not_overwritten(line: Line) -> None:
     await line.tell(("created", "a"))
-    other = Projector(SqliteWriter(line.folder), line.log, PARTITIONS, line.bury)
+    other = Projector(SqliteWriter(line.folder), line.log, PARTITIONS, line.write_dead_letters)
     await line.hand(other, ("active", "a"))
     await line.projector.start_offsets({0, 1})
     await line.tell(("progress", "a"))
@@ -211,7 +211,7 @@ async def test_what_others_wrote_before_an_assignment_is_not_overwritten(line: L
 async def test_to_be_fenced_forgets_that_partition_and_no_other(line: Line) -> None:
     here, there = of_partition(0, 1)[0], of_partition(1, 1)[0]
     await line.tell(("created", here), ("created", there))
-    other = Projector(SqliteWriter(line.folder), line.log, PARTITIONS, line.bury)
+    other = Projector(SqliteWriter(line.folder), line.log, PARTITIONS, line.write_dead_letters)
     await line.hand(other, ("active", here))
     other.close()
     assert await line.tell(("progress", here), ("progress", there)) == [{here}]
@@ -222,8 +222,8 @@ async def test_to_be_fenced_forgets_that_partition_and_no_other(line: Line) -> N
 async def test_the_jobs_longest_untouched_are_forgotten_where_there_are_too_many(
     line: Line,
 ) -> None:
-    ids = of_partition(0, MAX_HELD + 4000)
-    more = MAX_HELD // 2
+    ids = of_partition(0, MAX_CACHED + 4000)
+    more = MAX_CACHED // 2
     await line.tell(*all_of("created", ids[:more]))
     touched, old, young = ids[:50], ids[50:], ids[-50:]
     read = await line.tell(*all_of("active", touched), *all_of("created", ids[more:]))
@@ -242,12 +242,12 @@ async def test_no_more_is_held_than_so_many_bytes(line: Line) -> None:
     """Of large jobs fewer are held; those that end or shrink make room for others."""
     tags = ",".join(f'"{n}-{"k" * 250}":"{"v" * 250}"' for n in range(32))
     each = 32 * 500
-    ids = of_partition(0, 2 * MAX_HELD_BYTES // each)
+    ids = of_partition(0, 2 * MAX_CACHED_BYTES // each)
     usual = line.created
     line.created = f'{usual[:-1]},"tags":{{{tags}}}}}'
     for at in range(0, len(ids), 100):
         await line.tell(*all_of("created", ids[at : at + 100]))
-    held, gone = ids[-MAX_HELD_BYTES // each // 2 :], ids[: MAX_HELD_BYTES // each // 2]
+    held, gone = ids[-MAX_CACHED_BYTES // each // 2 :], ids[: MAX_CACHED_BYTES // each // 2]
     assert await line.tell(*all_of("active", held)) == []
     assert await line.tell(*all_of("active", gone[:9])) == [set(gone[:9])]
     assert await line.tell(*all_of("completed", held)) == []
@@ -260,14 +260,14 @@ async def test_no_more_is_held_than_so_many_bytes(line: Line) -> None:
 
 
 async def test_a_batch_of_more_jobs_than_are_held_is_written_whole(line: Line) -> None:
-    ids = of_partition(1, MAX_HELD + 10)
+    ids = of_partition(1, MAX_CACHED + 10)
     await line.tell(*all_of("created", ids))
     assert await line.tell(*all_of("active", ids[:11])) == [set(ids[:10])]
     line.check()
 
 
 async def test_each_partition_holds_its_own(line: Line) -> None:
-    here, there = of_partition(0, MAX_HELD // 2 + 50), of_partition(1, MAX_HELD // 2 + 50)
+    here, there = of_partition(0, MAX_CACHED // 2 + 50), of_partition(1, MAX_CACHED // 2 + 50)
     await line.tell(*all_of("created", [*here, *there]))
     assert await line.tell(*all_of("active", [*here[:9], *there[:9]])) == []
     line.check()
@@ -314,7 +314,7 @@ async def test_what_is_promised_and_does_not_come_is_not_waited_for(line: Line) 
         # Somebody else writes what is waiting here: it has to be delivered again.
         record = line._record(0, "created", of_partition(0, 1)[0])
         await line.projector.apply(0, group_of([record]), more=True)
-        other = Projector(SqliteWriter(line.folder), line.log, PARTITIONS, line.bury)
+        other = Projector(SqliteWriter(line.folder), line.log, PARTITIONS, line.write_dead_letters)
         await other.apply(0, group_of([record]))
         other.close()
         async with asyncio.timeout(10):
@@ -325,7 +325,9 @@ async def test_what_is_promised_and_does_not_come_is_not_waited_for(line: Line) 
 
 
 async def test_no_more_than_so_many_records_wait(line: Line) -> None:
-    projector = Projector(SqliteWriter(line.folder), line.log, PARTITIONS, line.bury, max_waiting=5)
+    projector = Projector(
+        SqliteWriter(line.folder), line.log, PARTITIONS, line.write_dead_letters, max_waiting=5
+    )
     here, there = of_partition(0, 1)[0], of_partition(1, 1)[0]
     await line.hand(projector, ("created", here), ("active", here), more=True)
     await line.hand(projector, ("created", there), ("active", there), more=True)
@@ -350,7 +352,7 @@ async def test_an_assignment_forgets_what_waits(line: Line) -> None:
 async def test_to_be_fenced_with_records_that_are_gone_is_an_error(line: Line) -> None:
     here, there = of_partition(0, 1)[0], of_partition(1, 1)[0]
     one, two = line._record(0, "created", here), line._record(0, "active", here)
-    other = Projector(SqliteWriter(line.folder), line.log, PARTITIONS, line.bury)
+    other = Projector(SqliteWriter(line.folder), line.log, PARTITIONS, line.write_dead_letters)
     await line.projector.apply(0, group_of([one]), more=True)
     await other.apply(0, group_of([one]))
     with pytest.raises(FencedError):
@@ -372,7 +374,7 @@ class Slow(Store):
         super().__init__(folder)
         self.begun, self.go_on = threading.Event(), threading.Event()
 
-    def apply(self, batches: Sequence[Batch]) -> None:
+    def apply(self, batches: Sequence[FoldedBatch]) -> None:
         """Write once it may."""
         self.begun.set()
         assert self.go_on.wait(60)
@@ -381,7 +383,7 @@ class Slow(Store):
 
 async def test_who_is_cancelled_while_the_store_writes_ends_with_it(line: Line) -> None:
     store = Slow(line.folder)
-    projector = Projector(store, line.log, PARTITIONS, line.bury)
+    projector = Projector(store, line.log, PARTITIONS, line.write_dead_letters)
     writing = asyncio.create_task(line.hand(projector, ("created", "a")))
     assert await asyncio.to_thread(store.begun.wait, 60)
     looking = asyncio.create_task(projector.checkpoints())

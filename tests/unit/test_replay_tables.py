@@ -11,8 +11,9 @@ import pyarrow as pa
 import pytest
 
 from jobtrail.core.errors import UsageError
-from jobtrail.replay.tables import PackageMissing, Spool, Table, package, spooled
+from jobtrail.replay.tables import PackageMissing, Spool, Table, package
 from tests.replay_rows import batch_of
+from tests.replay_tables import spooled
 from tests.unit.test_replay_folding import made_up
 
 LOG = made_up(40)

@@ -28,31 +28,31 @@ def shard(tmp_path: Path) -> Iterator[schema.Connection]:
 
 
 def test_types_are_no_more_than_names_may_be(shard: schema.Connection) -> None:
-    numbers, names = SurrogateKeys(shard), Names(shard)
+    surrogate_keys, names = SurrogateKeys(shard), Names(shard)
     shard.execute("BEGIN")
     for number in range(MAX_NAMES + 10):
-        assert names.type_name(numbers.type(f"t{number}")) == f"t{number}"
+        assert names.type_name(surrogate_keys.type(f"t{number}")) == f"t{number}"
         assert names.count <= MAX_NAMES
-    assert numbers.count > MAX_NAMES
+    assert surrogate_keys.count > MAX_NAMES
     # What was given stays given; it is read again.
-    numbers.begin()
-    assert numbers.count < 10
-    assert names.type_name(numbers.type("t7")) == "t7"
-    assert names.type_name(numbers.type("t100003")) == "t100003"
+    surrogate_keys.begin()
+    assert surrogate_keys.count < 10
+    assert names.type_name(surrogate_keys.type("t7")) == "t7"
+    assert names.type_name(surrogate_keys.type("t100003")) == "t100003"
 
 
 def test_large_audiences_are_fewer_than_names_may_be(shard: schema.Connection) -> None:
-    numbers, names = SurrogateKeys(shard), Names(shard)
+    surrogate_keys, names = SurrogateKeys(shard), Names(shard)
     shard.execute("BEGIN")
-    numbers.begin()
-    given = [numbers.audience(f"o{number}", VIEWERS) for number in range(MANY)]
-    numbers.write()
+    surrogate_keys.begin()
+    given = [surrogate_keys.audience(f"o{number}", VIEWERS) for number in range(MANY)]
+    surrogate_keys.write()
     most = 0
     for number, audience in enumerate(given):
         assert names.audience(audience) == (f"o{number}", VIEWERS)
         most = max(most, names.count)
     assert MANY // 2 < most < MANY
-    assert numbers.count > MANY
-    numbers.begin()
-    assert numbers.count < 10
-    assert numbers.audience("o1", VIEWERS) == given[1]
+    assert surrogate_keys.count > MANY
+    surrogate_keys.begin()
+    assert surrogate_keys.count < 10
+    assert surrogate_keys.audience("o1", VIEWERS) == given[1]

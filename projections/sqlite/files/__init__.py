@@ -1,1 +1,1 @@
-"""The files of a SQLite store: their schema, and whether they are whole."""
+"""The files of a SQLite store: their schema, and whether they are intact."""

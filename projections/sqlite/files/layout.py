@@ -1,10 +1,10 @@
-"""What `store.json` says, found out from the shards: where it is torn, or was changed by hand.
+"""Derives from the shards what `store.json` should say, where it is damaged or was edited.
 
 Shard k holds the checkpoints of the partitions p with p % shards == k, from the moment it is made.
 So the shards' files say how many shards and partitions the store has, and a `store.json` that
-says something else is not believed: with it, half of the jobs could be missing from answers.
+says something else is corrected: with it, half of the jobs could be missing from answers.
 
-`python -m projections.sqlite.files.layout FOLDER` shows all of that as JSON.
+`python -m projections.sqlite.files.layout FOLDER` prints all of that as JSON.
 """
 
 from __future__ import annotations
@@ -32,34 +32,34 @@ _MOST_PARTITIONS: Final = 1024
 _SHARD: Final = re.compile(r"shard-(\d+)\.db")
 
 
-class _Shard(NamedTuple):
-    """What a shard that can be read says of its store."""
+class _ShardSummary(NamedTuple):
+    """What a readable shard says about its store."""
 
     schema: int
-    #: Its partitions and up to where they are.
+    #: Its partitions and their next offsets.
     checkpoints: dict[int, int]
-    #: Per partition when its projector last showed itself, microseconds since the epoch, and why
-    #: it stands still, empty where it does not; none where no projector has been there.
+    #: Per partition the last heartbeat of a projector, microseconds since the epoch, and why the
+    #: partition has stopped, empty where it has not; empty where there was no heartbeat.
     beats: dict[int, tuple[int, str]]
 
 
-class Shards(NamedTuple):
-    """What all shards of a store say of it."""
+class ShardSummaries(NamedTuple):
+    """What all shards of a store say about it."""
 
-    #: The numbers of those whose files are there.
+    #: The numbers of the shards whose files exist.
     there: frozenset[int]
-    #: Those that can be read and can be what their names say.
-    readable: dict[int, _Shard]
+    #: Those that can be read and whose content fits their names.
+    readable: dict[int, _ShardSummary]
 
     def may_be(self, shards: int, partitions: int) -> bool:
-        """Tell whether nothing that the shards say speaks against a layout."""
+        """Tell whether the shards are consistent with a layout."""
         return all(number < shards for number in self.readable) and all(
             shard.checkpoints.keys() == set(range(number, partitions, shards))
             for number, shard in self.readable.items()
         )
 
     def layouts(self) -> list[tuple[int, int]]:
-        """Return the layouts, shards and partitions, that the shards may be of."""
+        """Return all layouts (shards, partitions) that the shards are consistent with."""
         most = max((max(shard.checkpoints) for shard in self.readable.values()), default=None)
         if most is None:
             return []
@@ -72,10 +72,10 @@ class Shards(NamedTuple):
         ]
 
 
-def look(folder: Path) -> Shards:
-    """Return what the shards in a folder say; none of them is changed."""
+def look(folder: Path) -> ShardSummaries:
+    """Read the shards in a folder, without changing any of them."""
     there: set[int] = set()
-    readable: dict[int, _Shard] = {}
+    readable: dict[int, _ShardSummary] = {}
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
             named = _SHARD.fullmatch(path.name)
@@ -84,14 +84,14 @@ def look(folder: Path) -> Shards:
             number = int(named[1])
             there.add(number)
             found = _read(path)
-            # One that begins with another partition is another shard's file.
+            # A file whose first partition has another number is another shard's.
             if found is not None and min(found.checkpoints, default=None) == number:
                 readable[number] = found
-    return Shards(frozenset(there), readable)
+    return ShardSummaries(frozenset(there), readable)
 
 
-def _read(path: Path) -> _Shard | None:
-    # Where a WAL is missing it stays so: who writes sees by that what was lost.
+def _read(path: Path) -> _ShardSummary | None:
+    # A missing WAL must stay missing: it shows the writer that commits were lost.
     wal = Path(f"{schema.file_of(path)}-wal")
     immutable = "" if wal.exists() else "?immutable=1"
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_URI
@@ -103,7 +103,9 @@ def _read(path: Path) -> _Shard | None:
             db.execute("PRAGMA query_only=ON")
             ((version,),) = _rows(db, "PRAGMA user_version")
             rows = _rows(db, "SELECT partition, next_offset FROM checkpoints")
-            return _Shard(int(version), {int(p): int(offset) for p, offset in rows}, _beats(db))
+            return _ShardSummary(
+                int(version), {int(p): int(offset) for p, offset in rows}, _beats(db)
+            )
         finally:
             db.close()
     except (apsw.Error, TypeError, ValueError):
@@ -123,33 +125,33 @@ def _rows(db: apsw.Connection, statement: str) -> list[Any]:
 
 
 def recovered_layout(folder: Path, hint: Layout | None = None) -> Layout | None:
-    """Find out from the shards what `store.json` should say.
+    """Derive from the shards what `store.json` should say.
 
     Args:
         folder: The store.
-        hint: What it says, where it can be read but does not agree with the shards: what is right
-            of it decides where they leave a choice.
+        hint: What it says, where it can be read but does not agree with the shards: its number of
+            partitions decides where several layouts are possible.
 
     Returns:
-        None where the shards leave a choice.
+        None where several layouts are possible.
     """
     shards = look(folder)
     found = shards.layouts()
-    whole = [each for each in found if shards.there == set(range(each[0]))]
+    complete = [each for each in found if shards.there == set(range(each[0]))]
     hinted = [] if hint is None else [each for each in found if each[1] == hint.partitions]
-    for choice in (whole, found, hinted):
+    for choice in (complete, found, hinted):
         if len(choice) == 1:
             return Layout(_schema(shards), *choice[0])
     return None
 
 
 def left_layout(folder: Path) -> Layout | None:
-    """Find out what the `store.json` said that is missing from a folder.
+    """Derive what a missing `store.json` said.
 
-    Call it with the store's lock held: somebody may be making the store.
+    The caller has locked the store: another process may be making it.
 
     Returns:
-        None where the shards leave a choice, or some may not have been made.
+        None where several layouts are possible, or some shards may not have been made.
     """
     shards = look(folder)
     found = shards.layouts()
@@ -158,21 +160,21 @@ def left_layout(folder: Path) -> Layout | None:
     return Layout(_schema(shards), *found[0])
 
 
-def _schema(shards: Shards) -> int:
+def _schema(shards: ShardSummaries) -> int:
     """Return the version of the shards' tables; 0 where they don't agree."""
     versions = {shard.schema for shard in shards.readable.values()}
     return versions.pop() if len(versions) == 1 else 0
 
 
 def checked(folder: Path, said: Layout | None) -> Layout | None:
-    """Hold what `store.json` says against the shards, and correct it where they know better.
+    """Compare what `store.json` says with the shards, and correct it where they disagree.
 
     Args:
         folder: The store.
         said: What it says; None where it can't be read.
 
     Returns:
-        The layout that counts; None where it can't be known.
+        The layout that is used; None where it can't be derived.
     """
     if said is not None:
         shards = look(folder)
@@ -182,7 +184,7 @@ def checked(folder: Path, said: Layout | None) -> Layout | None:
             shards._replace(readable={number: shard}).may_be(said.shards, said.partitions)
             for number, shard in shards.readable.items()
         ):
-            # They contradict each other: one is another store's, and its writer will see that.
+            # They contradict each other: one is another store's, which its writer will notice.
             return said
     found = recovered_layout(folder, said)
     if found is None:
@@ -194,7 +196,7 @@ def checked(folder: Path, said: Layout | None) -> Layout | None:
 
 
 def write(folder: Path, layout: Layout, why: str) -> None:
-    """Write what was found out, and say so; one that can't be written is found out again."""
+    """Write and log a derived layout; if it can't be written, it is derived again next time."""
     logger.error(
         "action=layout_found_out store=%s store.json %s: the shards are %d of %d partitions",
         folder,
@@ -207,7 +209,7 @@ def write(folder: Path, layout: Layout, why: str) -> None:
 
 
 def report(folder: Path) -> dict[str, Any]:
-    """Return what there is to know of a store's layout; nothing is changed."""
+    """Return all about a store's layout; nothing is changed."""
     said: Layout | None = None
     with contextlib.suppress(OSError, msgspec.MsgspecError):
         said = msgspec.json.decode((folder / "store.json").read_bytes(), type=Layout)

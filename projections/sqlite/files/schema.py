@@ -1,8 +1,8 @@
 """The shape of a shard, and how its files are found, opened and made.
 
 A store is a folder: `store.json` says how many shards it has and over how many partitions; shard
-k (`shard-k.db`) holds the partitions p with p % shards == k, whole: rows, indexes, counters,
-audiences and checkpoints. Nothing in it is precious: it can be folded anew from the log.
+k (`shard-k.db`) has all of the partitions p with p % shards == k: rows, indexes, counters,
+audiences and checkpoints. Nothing in it is irreplaceable: it can be folded again from the log.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from jobtrail.files.atomic import atomic_write
 #: Raised with every change of the tables or of what the fold writes into them.
 SCHEMA_VERSION: Final = 7
 DAY: Final = 86_400_000_000
-#: The audience of jobs that nobody owns yet, and the one that stands for all jobs in counters.
+#: The audience of jobs without an owner, and the one of the counters of all jobs.
 NOBODY: Final = 0
 EVERYBODY: Final = -1
 
-# Integers stand for names everywhere; a job's row is appended once and then updated in place, so
-# that the jobs under way lie together. A job is found by the hash of its id (`rows.hash_of`), whose
-# index takes a third of one of ids and so stays in the cache; whoever looks compares the ids. The
-# hash has a seed that each filling draws for itself and nobody is told: else ids with one hash can
-# be made, and to look for one of them is to read all. The other `jobs_by_*` end in the order of
-# every listing. Of `change_*` see `projections.sqlite.write.changes`, of `trail_*`
-# `projections.sqlite.tables.trails`. A job that was said anew to be
-# another's, or of another kind, stands in `incarnations`, once for each that it has been, the last
-# one without an end.
+# Integers replace names everywhere; a job's row is appended once and then updated in place, so that
+# unfinished jobs are stored together. A job is found by the hash of its id (`rows.hash_of`), whose
+# index takes a third of the space of one of ids and so stays in the cache; ids are compared as
+# well. The hash has a secret seed, drawn at random for each generation of a shard (table
+# `filling`): otherwise ids with the same hash could be made, and looking for one of them would read
+# all. The other `jobs_by_*` end in the order of every listing. For `change_*` see
+# `projections.sqlite.write.changes`, for `trail_*` `projections.sqlite.tables.trails`. A job whose
+# owner, viewers, type, creation time or bulk has changed has a row per version in `incarnations`,
+# the last one without an end.
 TABLES: Final = """
 CREATE TABLE checkpoints(
   partition INTEGER PRIMARY KEY, next_offset INTEGER NOT NULL, recover_to INTEGER NOT NULL,
@@ -124,12 +124,12 @@ TABLE_NAMES: Final = (
 _BUSY_MS: Final = 10_000
 #: Statements that a connection keeps prepared.
 _PREPARED: Final = 512
-#: How much of a file readers map into their memory, in bytes, while nobody writes to it.
+#: Bytes of a file that readers map into memory, at most, while nobody writes to it.
 MAPPED: Final = 1 << 32
 
 
 class Connection(Protocol):
-    """What is used of an `apsw.Connection`: what a row holds, its statement says."""
+    """What is used of an `apsw.Connection`; the type of a row follows from its statement."""
 
     @property
     def in_transaction(self) -> bool:
@@ -151,7 +151,7 @@ class Connection(Protocol):
         """Return the row that was inserted last."""
 
     def data_version(self, schema: str) -> int:
-        """Return a number that is another one once somebody else has changed a file."""
+        """Return a number that changes when another connection has changed a file."""
 
     def close(self) -> None:
         """Close the file."""
@@ -166,11 +166,11 @@ class Layout(msgspec.Struct, frozen=True):
 
 
 def read_layout(folder: Path) -> Layout:
-    """Read a store's `store.json`; the shards have the last word where it is torn or wrong.
+    """Read a store's `store.json`; where it is damaged or wrong, the shards decide.
 
     Raises:
         StoreNotReady: There is no store in this folder yet.
-        StoreError: What it should say can't be found out, or another version of jobtrail made it.
+        StoreError: Its layout can't be derived, or another version of jobtrail made it.
     """
     from projections.sqlite.files.layout import (
         checked,  # it looks into shards, as this module opens them
@@ -196,7 +196,7 @@ def read_layout(folder: Path) -> Layout:
             where=str(path),
             expected="how many shards and partitions the store has",
             found=fault,
-            hint="Delete the folder: the store is folded anew from the log.",
+            hint="Delete the folder: the store is folded again from the log.",
         )
     if layout.schema != SCHEMA_VERSION:
         raise StoreError(
@@ -204,7 +204,7 @@ def read_layout(folder: Path) -> Layout:
             where=str(folder),
             expected=f"schema {SCHEMA_VERSION}",
             found=f"schema {layout.schema}",
-            hint="Delete the folder: the store is folded anew from the log.",
+            hint="Delete the folder: the store is folded again from the log.",
         )
     return layout
 
@@ -235,7 +235,7 @@ def create(folder: Path, layout: Layout, begins: dict[int, int], ends: dict[int,
             write(folder, left, "was missing")
             return left
         for leftover in folder.glob("shard-*.db*"):
-            # Of one who was ended before the store was whole.
+            # Of a process that was ended before the store was complete.
             leftover.unlink()
         for shard in range(layout.shards):
             mine = [p for p in range(layout.partitions) if p % layout.shards == shard]
@@ -248,7 +248,7 @@ def create(folder: Path, layout: Layout, begins: dict[int, int], ends: dict[int,
 
 
 def keep_layout(folder: Path, layout: Layout) -> None:
-    """Write a store's `store.json` again where it, or the whole folder, was deleted.
+    """Write a store's `store.json` again where it, or the folder, was deleted.
 
     Raises:
         StoreError: It can't be written.
@@ -301,10 +301,10 @@ def shard_path(folder: Path, shard: int) -> Path:
 
 
 def file_of(path: Path) -> Path:
-    """Return the file that a shard's path stands for.
+    """Return the file of a shard, following its link.
 
-    A shard that was rebuilt is a link to a file of its own: so it takes the place of the one before
-    in one step, and no WAL, which SQLite finds by the file's own name, is ever taken for another's.
+    A shard that was rebuilt is a link to a file of its own: so the old one is replaced in one step,
+    and SQLite, which finds a WAL by the file's own name, never uses the WAL of another file.
     """
     try:
         return path.with_name(path.readlink().name)
@@ -328,16 +328,16 @@ def connect(path: Path, *, create: bool = False, read_only: bool = False) -> Con
     if create:
         flags |= apsw.SQLITE_OPEN_CREATE
     if read_only:
-        # No lock round each call: a reader is one thread's. Who writes keeps the lock, though it is
-        # one thread's at a time: without it, a mistake there would damage the file.
+        # No lock around each call: a reader is used by one thread. Writers keep the lock, though
+        # one thread uses them at a time: without it, a mistake there would damage the file.
         flags |= apsw.SQLITE_OPEN_NOMUTEX
     try:
         db = apsw.Connection(path.absolute().as_uri(), flags, statementcachesize=_PREPARED)
         db.set_busy_timeout(_BUSY_MS)
         # A statement stays prepared whatever values are bound. Otherwise SQLite, where it is built
-        # to look at values for its plans, would prepare ours anew for nearly every value.
+        # to look at values for its plans, would prepare ours again for nearly every value.
         db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
-        # The WAL stays where it is: a shard without one is known to have lost it.
+        # The WAL is not removed on close: a shard without one has lost it.
         db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         # NORMAL in WAL mode: a power cut may lose the last commits, never tear the file. The
         # checkpoint is lost with them, so the same records are applied again.
@@ -345,7 +345,7 @@ def connect(path: Path, *, create: bool = False, read_only: bool = False) -> Con
             db.execute("PRAGMA query_only=ON")
             db.execute(f"PRAGMA mmap_size={MAPPED}")
         else:
-            # Not mapped: nothing is gained by it, and the whole file would count as the process's.
+            # Not mapped: it gains nothing, and the file would count as the process's memory.
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=NORMAL")
             db.execute("PRAGMA journal_size_limit=67108864")
@@ -358,25 +358,25 @@ def connect(path: Path, *, create: bool = False, read_only: bool = False) -> Con
     return db
 
 
-#: What SQLite says of a file that is broken, or no database any more.
+#: SQLite's errors for a file that is damaged, or no database any more.
 _DAMAGED: Final = (apsw.CorruptError, apsw.NotADBError)
-#: What it says where a table is missing, and much else.
+#: Its errors where a table is missing, and in many other cases.
 _DOUBTFUL: Final = (apsw.SQLError, apsw.CantOpenError)
 _CUT_OFF: Final = apsw.SQLITE_IOERR_SHORT_READ
 
 
 def is_damage(error: apsw.Error) -> bool:
-    """Tell whether an error means that the file is damaged, not that it can't be reached now."""
+    """Tell whether an error means that the file is damaged, not just unavailable."""
     return isinstance(error, _DAMAGED) or getattr(error, "extendedresult", 0) == _CUT_OFF
 
 
 def may_be_damage(error: apsw.Error) -> bool:
-    """Tell whether the file has to be looked at before it is known what an error means."""
+    """Tell whether an error may mean that the file is damaged, so that it has to be checked."""
     return is_damage(error) or isinstance(error, _DOUBTFUL)
 
 
 def said(error: apsw.Error) -> str:
-    """Return what SQLite says of an error, with its name for it."""
+    """Return SQLite's name and message of an error."""
     code = getattr(error, "extendedresult", 0)
     name = apsw.mapping_extended_result_codes.get(code) or apsw.mapping_result_codes.get(code)
     return f"{name or type(error).__name__}: {error}"

@@ -1,11 +1,11 @@
-"""The files of shards as files: whether one is whole, and what is done where it is not.
+"""The files of shards: checks whether one is intact, and replaces it where it is not.
 
-Nothing in a store is precious, so a shard that is damaged, missing or another file than the one
-that was opened is never patched: it is set aside, an empty one takes its place, and its partitions
-are folded again from the log while the other shards go on.
+Nothing in a store is irreplaceable, so a shard that is damaged, missing or another file than the
+one that was opened is never repaired in place: it is set aside, an empty one takes its place, and
+its partitions are folded again from the log while the other shards go on.
 
 SQLite itself notices a broken page only when it reads it, goes on writing to a file that was
-deleted, and takes a file whose WAL is gone for one that is whole. Hence the looks here. A WAL is
+deleted, and opens a file without its WAL as if it were complete. Hence the checks here. A WAL is
 never removed by a connection that closes (`SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE`): so a shard without
 one has lost what was committed last.
 """
@@ -28,12 +28,12 @@ from projections.sqlite.files import schema
 
 logger = logging.getLogger(__name__)
 
-#: What belongs to a shard beside its file.
+#: The suffixes of a shard's other files.
 _BESIDE: Final = ("-wal", "-shm")
 
 
 class Identity(NamedTuple):
-    """Which file a path names now: another one at the same path has another identity."""
+    """Identifies the file at a path: another file at the same path has another identity."""
 
     shard: tuple[int, int]
     wal: tuple[int, int]
@@ -41,7 +41,7 @@ class Identity(NamedTuple):
 
 def identity(path: Path) -> Identity | None:
     """Return the identity of a shard; None where a file of it is missing."""
-    # By `os`, not by paths: this is asked before each use, and they take three times as long.
+    # By `os`, not `Path`, which takes three times as long: this is called before each use.
     name = os.fspath(path)
     try:
         shard = os.lstat(name)
@@ -55,7 +55,7 @@ def identity(path: Path) -> Identity | None:
 
 
 def suspect_path(path: Path) -> Path:
-    """Return the file by which a reader says that it met something damaged in a shard."""
+    """Return the marker file by which a reader reports that a shard may be damaged."""
     return path.with_suffix(".suspect")
 
 
@@ -67,17 +67,17 @@ def ensure(
     damaged: str = "",
     opened: Identity | None = None,
 ) -> bool:
-    """See to it that a usable shard is there. Several projectors may do so at once.
+    """Make sure that a shard can be used; several projectors may do so at once.
 
     Args:
         path: The shard.
-        begins: The log's first offset of each partition that lies in it.
+        begins: The log's first offset of each of its partitions.
         ends: The log's end of each: reads wait until it is there.
-        damaged: What is wrong with it, in words, where that is known already.
-        opened: Of which file that is known; where another one is there, it is looked at itself.
+        damaged: What is wrong with it, in words, if the caller has found that.
+        opened: The file of which that was found; a file that has replaced it is checked itself.
 
     Returns:
-        Whether it was made again.
+        Whether the shard was replaced.
     """
     with FileLock(path.with_name("store.lock")):
         reason = damaged if damaged and opened == identity(path) else fault_of(path, set(begins))
@@ -100,7 +100,7 @@ def ensure(
 def fault_of(path: Path, partitions: set[int]) -> str:
     """Return what is wrong with a shard, in words; empty where nothing is.
 
-    The whole file is looked through only where a reader has said that it met something.
+    The complete file is checked only where a reader has reported that it may be damaged.
     """
     if not path.exists():
         return "the file is missing"
@@ -127,7 +127,7 @@ def fault_of(path: Path, partitions: set[int]) -> str:
 
 
 def _set_aside(path: Path) -> str:
-    """Rename what is there of a shard; an older one that was set aside makes room for it."""
+    """Rename the files of a shard; those of an earlier damaged one are deleted."""
     kept = ""
     shard = schema.file_of(path)
     for suffix in ("", *_BESIDE):

@@ -1,4 +1,4 @@
-"""What a caller's question reads of each shard: their audiences come before any row."""
+"""Restricts what is read of each shard to the caller's audiences, before any row is read."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from projections.ports.meter import Meter, TooLong
 from projections.ports.read import Caller, Filters
 from projections.sqlite.read import counting
 from projections.sqlite.read.listing import Source
-from projections.sqlite.read.shards import ALL, Files, Shard
+from projections.sqlite.read.shards import ALL, AttachedShards, ShardReader
 
 
 def sources_of(
-    files: Files, caller: Caller, filters: Filters, meter: Meter, table: str = "jobs"
-) -> tuple[list[Shard], list[Source]]:
-    """Return the shards that may hold what is asked for, and of each what is to be read.
+    files: AttachedShards, caller: Caller, filters: Filters, meter: Meter, table: str = "jobs"
+) -> tuple[list[ShardReader], list[Source]]:
+    """Return the shards that may have matches, and what is to be read of each.
 
-    The caller's audiences are in what is read: nothing else of a shard is ever looked at for them.
-    A bulk of others costs what one costs that is not there.
+    Only rows of the caller's audiences are read for them. Asking for a bulk of others costs the
+    same as asking for one that does not exist.
 
     Args:
-        files: Shards of one connection.
-        caller: Who asks.
-        filters: Whose types, owner and bulk count.
-        meter: Where it is active, it bounds the audiences.
-        table: What is listed: jobs, or what jobs have been.
+        files: The shards of one connection.
+        caller: On whose behalf is read.
+        filters: Its types, owner and bulk are used.
+        meter: Where it is active, it limits the audiences.
+        table: What is listed: `jobs`, or their versions in `incarnations`.
 
     Raises:
         TooLong: There are more audiences than that.
     """
     most = meter.audiences if meter.active else ALL
-    shards: list[Shard] = []
+    shards: list[ShardReader] = []
     sources: list[Source] = []
     principals = caller.principals
     for shard in files.shards:
@@ -56,9 +56,9 @@ def sources_of(
 
 
 def matching(
-    all_files: Sequence[Files], caller: Caller, filters: Filters, meter: Meter
-) -> Iterator[tuple[Files, list[Shard], list[Source]]]:
-    """Yield where something may match: what the counters count as none needs no search.
+    all_files: Sequence[AttachedShards], caller: Caller, filters: Filters, meter: Meter
+) -> Iterator[tuple[AttachedShards, list[ShardReader], list[Source]]]:
+    """Yield where something may match: where the counters count no job, nothing is searched.
 
     Raises:
         TooLong: As above.
@@ -75,8 +75,8 @@ def _some(audiences: tuple[int, ...] | None) -> tuple[int, ...]:
     return audiences
 
 
-def _may_match(files: Files, sources: list[Source], filters: Filters) -> bool:
-    """Ask the counters first: what they count as none needs no search."""
+def _may_match(files: AttachedShards, sources: list[Source], filters: Filters) -> bool:
+    """Tell by the counters whether a search may find anything."""
     if not sources:
         return False
     if not filters.states and not filters.job_types:

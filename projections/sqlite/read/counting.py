@@ -1,6 +1,6 @@
 """Counts in SQL: sums over counters, and the edges of a range of dates from an index.
 
-As in a listing, the text of a statement depends on nothing but the shape of what is asked.
+As in a listing, the text of a statement depends only on the shape of the question.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _BETWEEN: Final = "day BETWEEN :first_day AND :last_day"
 
 #: A statement and its values.
 Statement = tuple[str, dict[str, Any]]
-#: Up to so many audiences the rows of their totals are not worth adding up in SQL.
+#: For so few audiences it is not worth summing the rows of their totals in SQL.
 _FEW: Final = 4
 
 
 class _Part(NamedTuple):
-    """The shape of what is counted of one table of a source."""
+    """The shape of a count of one table of a source."""
 
-    #: The source's place among all.
+    #: The source's number among all.
     number: int
     shard: str
     table: str
-    #: For how many audiences there is room, and for how many types.
+    #: The sizes of the lists of audiences and of types.
     audiences: int
     types: int
 
@@ -43,11 +43,12 @@ _Parts = tuple[_Part, ...]
 
 
 def whole_days(sources: Sequence[Source], filters: Filters) -> Statement | None:
-    """Return what gives (number of the source, type, jobs by state) of whole days.
+    """Return the statement for (number of the source, type, jobs by state) of full days.
 
     Args:
         sources: Shards of one connection.
-        filters: Whose bounds of the creation time count; None comes back where they hold no day.
+        filters: Its bounds of the creation time are used; None is returned where they include no
+            full day.
     """
     days, _edges = split_days(filters.created_from, filters.created_to)
     if days is None or not sources:
@@ -60,11 +61,11 @@ def whole_days(sources: Sequence[Source], filters: Filters) -> Statement | None:
 
 
 def edges(sources: Sequence[Source], filters: Filters) -> Statement | None:
-    """Return what gives (number of the source, type, state, jobs) of parts of days.
+    """Return the statement for (number of the source, type, state, jobs) of parts of days.
 
     Args:
         sources: As above.
-        filters: As above; None comes back where there is no part of a day.
+        filters: As above; None is returned where there is no part of a day.
     """
     _days, ranges = split_days(filters.created_from, filters.created_to)
     if not ranges or not sources:

@@ -1,10 +1,10 @@
 """A listing in SQL: one statement, whatever its filters and however many audiences it merges.
 
-Each of a caller's audiences is a stream: a part of an index that lies in the answer's order. SQLite
-merges them and reads of each no more than the page needs. Where there are many streams, or places
-are passed over, only then the page's rows are looked up.
+Each of a caller's audiences is a stream: a part of an index in the answer's order. SQLite merges
+them and reads of each no more than the page needs. Where there are many streams, or places are
+skipped, the page's places are read first and its rows after that.
 A statement's text depends on a listing's shape alone, so that it stays prepared: values have names,
-and the numbers of streams are rounded up, those beyond standing for an audience that there is not.
+and the number of streams is rounded up; the extra ones stand for an audience that does not exist.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from projections.ports.read import Cursor, Filters
 from projections.sqlite.tables.rows import COLUMNS
 from projections.sqlite.tables.statement_sizes import SIZES, room_for
 
-#: SELECTs of a statement at most, those within conditions included; SQLite's own bound is 500.
+#: SELECTs of a statement at most, including those within conditions; SQLite's own limit is 500.
 _MOST_SELECTS: Final = 480
-#: Up to so many values each has a mark; more go in as JSON, which costs a statement in itself.
+#: Up to so many values have a placeholder each; more are passed as JSON, which takes a SELECT.
 _MARKS: Final = 32
 
 #: None stands for all jobs.
@@ -40,22 +40,22 @@ class Source(msgspec.Struct, frozen=True, gc=False):
     audiences: Audiences
     #: The numbers of the types that are asked for; empty for all.
     types: tuple[int, ...]
-    #: The audiences that have totals; looked at by who counts.
+    #: The audiences that have totals; used by counts.
     totalled: Set[int]
-    #: What is listed: jobs, or what jobs have been.
+    #: What is listed: `jobs`, or their versions in `incarnations`.
     table: str = "jobs"
 
 
 class _Part(NamedTuple):
     """The shape of a source."""
 
-    #: Its place among all sources, also where a statement has only some of them.
+    #: Its number among all sources, also where a statement has only some of them.
     number: int
     shard: str
     table: str
-    #: How many audiences there is room for; None for all jobs.
+    #: The size of the list of audiences; None for all jobs.
     audiences: int | None
-    #: How many types there is room for.
+    #: The size of the list of types.
     types: int
 
 
@@ -64,11 +64,11 @@ class _Shape(NamedTuple):
 
     parts: tuple[_Part, ...]
     bulk: bool
-    behind: bool
+    after_cursor: bool
     bounds: tuple[str, ...]
-    #: How many.
+    #: How many tags are asked for.
     tags: int
-    #: Whether it ends at a place.
+    #: Whether the listing ends at a given place.
     ends: bool = False
 
 
@@ -76,14 +76,14 @@ class Listing(NamedTuple):
     """A statement that gives places (`created_at`, id, row, number of the source), in order."""
 
     text: str
-    #: The same with whole rows in place of places: `COLUMNS` and the number of the source. It reads
-    #: them of each stream's next place too, and of those that are passed over.
+    #: The same with complete rows in place of places: `COLUMNS` and the number of the source. It
+    #: also reads the rows of each stream's next place, and of places that are skipped.
     rows: str
     values: dict[str, Any]
     #: How many streams are merged.
     streams: int
-    #: Looks at so many places (`:looked`) whatever fits: first how many there were and whether
-    #: these are all, then those that fit, then the last one that was looked at.
+    #: Reads so many places (`:looked`), matching or not. It gives first how many there were and
+    #: whether these are all, then the matching ones, then the last one that was read.
     looks: str
 
 
@@ -93,13 +93,13 @@ def listings(
     after: Cursor | None,
     until: Cursor | None = None,
 ) -> list[Listing]:
-    """Return statements that together give what is asked for, one unless there are very many.
+    """Return statements that together give a listing; one, unless there are very many audiences.
 
-    Each has two values more, `limit` and `offset`, or `looked`.
+    Each takes two more values, `limit` and `offset`, or `looked`.
 
     Args:
-        sources: Shards of one connection, those without audiences left out.
-        filters: What is asked of a job beside its type.
+        sources: Shards of one connection, without those that have no audiences.
+        filters: The conditions beside the types.
         after: Where to begin; None for the beginning.
         until: The last place that counts; None for the end.
     """
@@ -107,7 +107,7 @@ def listings(
     if after is not None:
         values = {**values, "after": after.created_at, "after_id": after.id}
         if "created_to" in bounds:
-            # One bound is enough, and it has to be the nearer one that is sought in the index.
+            # One bound is enough: the nearer one, which is the start in the index.
             if after.created_at <= values["created_to"]:
                 bounds = tuple(name for name in bounds if name != "created_to")
             else:
@@ -116,7 +116,7 @@ def listings(
         values = {**values, "until": until.created_at, "until_id": until.id}
     found = []
     bulk = filters.bulk_id is not None
-    selects = selects_of(filters, behind=after is not None)
+    selects = selects_of(filters, after_cursor=after is not None)
     for some in _split(sources, selects=selects):
         parts, mine = [], values.copy()
         for number, source in some:
@@ -136,26 +136,26 @@ def listings(
     return found
 
 
-def selects_of(filters: Filters, *, behind: bool) -> int:
+def selects_of(filters: Filters, *, after_cursor: bool) -> int:
     """Return how many SELECTs each audience takes in a statement."""
-    # Types that go in as JSON are one within each stream.
+    # Types that are passed as JSON take one SELECT more within each stream.
     selects = 1 + (len(filters.job_types) > _MARKS)
-    return 2 * selects if behind else selects
+    return 2 * selects if after_cursor else selects
 
 
 def bounds_of(names: Sequence[str]) -> list[str]:
-    """Return the conditions of these bounds, whose values have the same names."""
+    """Return the conditions of these bounds; their values have the same names."""
     return [_BOUNDS[name] for name in names]
 
 
 def put_streams(values: dict[str, Any], number: int, audiences: Sequence[int]) -> int:
-    """Add the audiences of a source, each a stream; return for how many there has to be room."""
+    """Add the audiences of a source, each a stream; return the size of their list."""
     return put(values, f"audience{number}", audiences, json=False)
 
 
 @lru_cache(maxsize=512)
 def _asked(filters: Filters) -> tuple[dict[str, Any], tuple[str, ...], int]:
-    """Return the values of filters, to be read only.
+    """Return the values of filters; not to be changed.
 
     Returns:
         The values, the names of those that are bounds, and how many tags there are.
@@ -170,8 +170,8 @@ def _asked(filters: Filters) -> tuple[dict[str, Any], tuple[str, ...], int]:
     # No job has more tags than that, so none has one more.
     tags = [*dict.fromkeys(filters.tags)][: MAX_TAGS + 1]
     for number, (key, value) in enumerate(tags):
-        # As `pack_tags` has it in a row. A quote within a text has a backslash before it there, so
-        # that this is found at the beginning of a tag and nowhere else.
+        # As `pack_tags` writes it. A quote within a text has a backslash before it, so that this is
+        # found at the beginning of a tag and nowhere else.
         values[f"tag{number}"] = "," + orjson.dumps({key: value}).decode()[1:-1]
     return values, tuple(name for name in _BOUNDS if values[name] is not None), len(tags)
 
@@ -179,17 +179,17 @@ def _asked(filters: Filters) -> tuple[dict[str, Any], tuple[str, ...], int]:
 def put(
     values: dict[str, Any], name: str, some: Sequence[int] | Sequence[str], *, json: bool = True
 ) -> int:
-    """Add numbers or texts to the values of a statement; return for how many it has to have room.
+    """Add numbers or texts to the values of a statement; return the size of their list.
 
     Args:
-        values: Of the statement.
-        name: What the values' names begin with.
-        some: One or more.
-        json: Whether many of them may go in as one value, see `among`.
+        values: The values of the statement.
+        name: The beginning of the values' names.
+        some: One or more values.
+        json: Whether many of them may be passed as one value, see `among`.
     """
     count = len(some)
     if count == 1:
-        # As nearly always: the longer way takes 1 us.
+        # The usual case: the general way takes 1 us more.
         values[f"{name}_0"] = some[0]
         return 1
     if json and count > _MARKS:
@@ -264,10 +264,10 @@ def _texts(shape: _Shape) -> tuple[str, str, str, int]:
 
 
 def _terms(shape: _Shape, part: _Part) -> list[tuple[str, str, str]]:
-    """Return one SELECT for each range of an index; two exact ones lead behind a cursor.
+    """Return the SELECTs of each range of an index; after a cursor there are two ranges.
 
-    Of each there are three: of what fits, its place and its whole row, and of all with whether it
-    fits.
+    Per range there are three: the places that match, the complete rows that match, and all places
+    with whether they match.
     """
     number, table = part.number, part.table
     within = bounds_of([name for name in shape.bounds if name in _SOUGHT])
@@ -284,12 +284,16 @@ def _terms(shape: _Shape, part: _Part) -> list[tuple[str, str, str]]:
         streams = [f"audience=:audience{number}_{at}" for at in range(part.audiences)]
     if shape.bulk:
         streams = [f"bulk_id=:bulk AND {stream}" for stream in streams]
-    ranges = ("created_at=:after AND id>:after_id", "created_at<:after") if shape.behind else ("1",)
+    ranges = (
+        ("created_at=:after AND id>:after_id", "created_at<:after")
+        if shape.after_cursor
+        else ("1",)
+    )
     found = []
     for stream in streams:
-        for behind in ranges:
+        for after_cursor in ranges:
             where = f"FROM {part.shard}.{table} INDEXED BY {table}_{index} WHERE " + " AND ".join(
-                (stream, behind, *within)
+                (stream, after_cursor, *within)
             )
             every = " AND ".join((where, *fits))
             found.append(
@@ -304,9 +308,9 @@ def _terms(shape: _Shape, part: _Part) -> list[tuple[str, str, str]]:
 
 
 def _fits(conditions: Sequence[str]) -> str:
-    """Return an expression that is 1 where all conditions hold, and looks no further than it must.
+    """Return an expression that is 1 where all conditions hold, and stops at the first that fails.
 
-    As a value, SQLite works out both sides of each AND.
+    In an expression of a result, SQLite evaluates both sides of each AND.
     """
     if not conditions:
         return "1"
@@ -314,7 +318,7 @@ def _fits(conditions: Sequence[str]) -> str:
     return f"CASE {steps} ELSE 1 END"
 
 
-#: Which of the bounds an index leads to.
+#: The bounds that are found by the index.
 _SOUGHT: Final = ("created_from", "created_to")
 _BOUNDS: Final = {
     "states": "(1 << state) & :states",

@@ -1,8 +1,8 @@
-"""The shards of a store that a reader has open: those that can be read, and are still the ones.
+"""The shards of a store that a reader has open; opens them again when their files are replaced.
 
-A file may be damaged, or deleted, or replaced by another one while it is open: projectors make a
-shard again where it is not whole (`projections.sqlite.files.shard_files`). SQLite itself would read
-on in a file that nobody writes to any more.
+A file may be damaged, deleted or replaced by another one while it is open: projectors replace a
+shard that is damaged (`projections.sqlite.files.shard_files`). SQLite itself would go on reading a
+file that nobody writes to any more.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from jobtrail.core.position import LastRecord
 from projections.ports.read import Watermark
 from projections.sqlite.files import schema
 from projections.sqlite.files.shard_files import Identity, identity, suspect_path
-from projections.sqlite.read.shards import TOGETHER, Checkpoint, Files
+from projections.sqlite.read.shards import TOGETHER, AttachedShards, CheckpointRow
 
 logger = logging.getLogger(__name__)
 
-#: What reading a damaged store may raise beside SQLite's own errors: what is read makes no sense.
+#: What reading a damaged store may raise: SQLite's own errors, and those of decoding what is read.
 UNREADABLE: Final = (
     apsw.Error,
     UnicodeDecodeError,
@@ -35,11 +35,11 @@ UNREADABLE: Final = (
     struct.error,
     orjson.JSONDecodeError,
 )
-#: Seconds between two looks whether the files are the ones that are open: one costs a twentieth of
-#: a small answer. And between two tries to open one that can't be read and has not changed.
+#: Seconds between two checks whether the files were replaced: a check costs a twentieth of a small
+#: answer. And between two attempts to open a file that can't be read and has not changed.
 _LOOK_EVERY: Final = 0.02
 _TRY_EVERY: Final = 5.0
-#: They read the first pages of what is asked most.
+#: They read the first pages of the table and the indexes that are used most.
 _PROBES: Final = (
     "SELECT trail FROM jobs NOT INDEXED LIMIT 1",
     "SELECT hash FROM jobs INDEXED BY jobs_by_hash ORDER BY hash LIMIT 1",
@@ -47,19 +47,19 @@ _PROBES: Final = (
 )
 
 
-class _Together:
-    """Shards that share a connection: those of them that can be read."""
+class _ShardGroup:
+    """Shards that share a connection; those that can be read are open."""
 
     def __init__(self, paths: dict[int, Path]) -> None:
         self._paths = paths
-        #: As they were when they were opened.
+        #: The identities of the files that were opened.
         self._identities: dict[int, Identity | None] = {}
         self._try_at = 0.0
-        self.files: Files | None = None
+        self.files: AttachedShards | None = None
         self.missing: list[int] = []
 
     def look(self) -> bool:
-        """Open the files again where they are not the same any more; tell whether they are not."""
+        """Open the files again where they were replaced; tell whether they were."""
         again = bool(self.missing) and monotonic() >= self._try_at
         if not again and self._identities == self._identify():
             return False
@@ -73,7 +73,7 @@ class _Together:
         """Open the files that can be read; those that can't are tried again later."""
         self.close()
         self._try_at = monotonic() + _TRY_EVERY
-        # Before they are opened: what is put in their place meanwhile is seen at the next look.
+        # Before they are opened: a file that is replaced in between is noticed at the next check.
         self._identities = self._identify()
         there = {
             n: path
@@ -88,21 +88,21 @@ class _Together:
         self.missing = [n for n in self._paths if self.files is None or n not in there]
 
     def suspect(self) -> None:
-        """Tell projectors that one of these may be damaged: they look at it, and make it again."""
+        """Report to projectors that one of these may be damaged: they check and replace it."""
         broken = {n: path for n, path in self._paths.items() if not _is_readable(n, path)}
         for path in (broken or self._paths).values():
             with contextlib.suppress(OSError):
                 suspect_path(path).touch()
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         files, self.files = self.files, None
         if files is not None:
             with contextlib.suppress(apsw.Error):
                 files.close()
 
 
-class Opened:
+class OpenShards:
     """The shards of a store.
 
     Args:
@@ -113,11 +113,11 @@ class Opened:
     def __init__(self, folder: Path, shards: int) -> None:
         paths = {number: schema.shard_path(folder, number) for number in range(shards)}
         self._groups = [
-            _Together({n: paths[n] for n in range(at, min(at + TOGETHER, shards))})
+            _ShardGroup({n: paths[n] for n in range(at, min(at + TOGETHER, shards))})
             for at in range(0, shards, TOGETHER)
         ]
         self._folder = folder
-        self.files: list[Files] = []
+        self.files: list[AttachedShards] = []
         self._missing: list[int] = []
         for group in self._groups:
             group.open()
@@ -126,16 +126,16 @@ class Opened:
 
     @property
     def lineage(self) -> str:
-        """Of all shards together."""
+        """The lineages of all shards together."""
         return "".join(shard.lineage for files in self.files for shard in files.shards)
 
     def begin(self) -> bool:
-        """Open a snapshot; return whether anything has changed since the one before."""
+        """Open a snapshot; return whether anything has changed since the last one."""
         changed = False
         now = monotonic()
         if now >= self._look_at:
             self._look_at = now + _LOOK_EVERY
-            # All of them: no `any`.
+            # `sum`, not `any`: all of them have to be checked.
             if sum([group.look() for group in self._groups]):
                 self._take_up()
                 changed = True
@@ -156,24 +156,24 @@ class Opened:
             self._missing = missing
 
     def suspect(self) -> None:
-        """Tell projectors that a shard may be damaged."""
+        """Report to projectors that a shard may be damaged."""
         for group in self._groups:
             group.suspect()
 
     def close(self) -> None:
-        """Let go of all files."""
+        """Close all files."""
         for group in self._groups:
             group.close()
         self.files = []
 
 
-def _open(paths: dict[int, Path]) -> Files | None:
-    """Open some shards, and read in each of them; None where that can't be done."""
+def _open(paths: dict[int, Path]) -> AttachedShards | None:
+    """Open some shards, and read each of them once; None where that fails."""
     if not paths:
         return None
-    files: Files | None = None
+    files: AttachedShards | None = None
     try:
-        files = Files(paths)
+        files = AttachedShards(paths)
         files.begin()
         files.end()
     except (StoreError, apsw.Error, ValueError, LookupError, TypeError) as error:
@@ -201,13 +201,13 @@ def _is_readable(number: int, path: Path) -> bool:
     return True
 
 
-def held_of(rows: Sequence[Checkpoint], partitions: int, lineage: str) -> Watermark:
-    """Return what some shards hold.
+def watermark_of(rows: Sequence[CheckpointRow], partitions: int, lineage: str) -> Watermark:
+    """Return the watermark of a snapshot.
 
     Args:
-        rows: Of each partition; one that is not among them is in a shard that can't be read.
-        partitions: How many there are.
-        lineage: Of all shards together.
+        rows: The checkpoint of each partition; a missing one is in a shard that can't be read.
+        partitions: How many partitions there are.
+        lineage: That of all shards together.
     """
     none = dict.fromkeys(range(partitions), 0)
     there = {row[0] for row in rows}

@@ -1,4 +1,4 @@
-"""From the rows of a listing to what is made of them, in the listing's order."""
+"""Turns the rows of listings into lines, in the listing's order."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any, Final
 from projections.ports.meter import Meter, TooLong
 from projections.ports.read import Audience, Line
 from projections.sqlite.read.listing import Listing, among, put
-from projections.sqlite.read.shards import Files, Shard
+from projections.sqlite.read.shards import AttachedShards, ShardReader
 from projections.sqlite.tables.rows import COLUMNS
 
-#: Of a row in `COLUMNS`.
+#: The index of the output in `COLUMNS`.
 _OUTPUT: Final = 11
-#: Where a job lies: its creation and its id, by which listings are sorted; its row; its shard's
-#: place among the sources of a statement.
+#: The place of a job: its creation time and id, by which listings are sorted; its row; its shard's
+#: number among the sources of a statement.
 _Place = tuple[int, str, int, int]
 
 
 def bounded(rows: Iterable[Sequence[Any]], meter: Meter) -> list[Sequence[Any]]:
-    """Return rows that begin with `COLUMNS`, where they have no more bytes than a meter allows.
+    """Return rows that begin with `COLUMNS`, if they have no more bytes than a meter allows.
 
     Raises:
         TooLong: They have more.
@@ -39,26 +39,29 @@ def bounded(rows: Iterable[Sequence[Any]], meter: Meter) -> list[Sequence[Any]]:
     return found
 
 
-def lines(rows: Sequence[Sequence[Any]], shards: Sequence[Shard]) -> list[Line]:
-    """Return the lines of rows: `COLUMNS`, and the place of each one's shard among these."""
+def lines(rows: Sequence[Sequence[Any]], shards: Sequence[ShardReader]) -> list[Line]:
+    """Return the lines of rows: `COLUMNS`, and the number of each one's shard among these."""
     names = [shard.names for shard in shards]
-    # A page has few kinds of them.
-    known: dict[Sequence[Any], tuple[Audience, str | None]] = {}
+    # A page has few pairs of audience and type.
+    cached: dict[Sequence[Any], tuple[Audience, str | None]] = {}
     found = []
     for row in rows:
         kind = row[-3:]
-        said = known.get(kind)
+        said = cached.get(kind)
         if said is None:
             its = names[row[-1]]
-            said = known[kind] = (its.audience(row[-3]), its.type_name(row[-2]))
+            said = cached[kind] = (its.audience(row[-3]), its.type_name(row[-2]))
         found.append((row, *said))
     return found
 
 
 def merged(
-    asked: Sequence[tuple[Files, list[Shard], Listing]], size: int, offset: int, meter: Meter
+    asked: Sequence[tuple[AttachedShards, list[ShardReader], Listing]],
+    size: int,
+    offset: int,
+    meter: Meter,
 ) -> list[Line]:
-    """Return a page of any statements: where it lies first, then its rows.
+    """Return a page of several statements: first its places are read, then its rows.
 
     Raises:
         TooLong: The rows have more bytes than the meter allows.
@@ -80,9 +83,9 @@ def merged(
 
 
 def _page(
-    asked: Sequence[tuple[Files, list[Shard], Listing]], size: int, offset: int
+    asked: Sequence[tuple[AttachedShards, list[ShardReader], Listing]], size: int, offset: int
 ) -> Sequence[tuple[int, _Place]]:
-    """Return where a page lies: the number of a statement, and the place in it."""
+    """Return the places of a page, each with the number of its statement."""
     if len(asked) == 1:
         return list(_places(0, asked[0], size, offset))
     streams = [_places(number, one, size + offset, 0) for number, one in enumerate(asked)]
@@ -90,9 +93,9 @@ def _page(
 
 
 def _places(
-    number: int, asked: tuple[Files, list[Shard], Listing], limit: int, offset: int
+    number: int, asked: tuple[AttachedShards, list[ShardReader], Listing], limit: int, offset: int
 ) -> Iterator[tuple[int, _Place]]:
-    """Read the places of one statement as they are wanted, with the statement's number."""
+    """Yield the places of one statement, read as needed, with the statement's number."""
     files, _shards, listing = asked
     values = {**listing.values, "limit": limit, "offset": offset}
     for place in files.db.execute(listing.text, values):

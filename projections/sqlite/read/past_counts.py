@@ -1,7 +1,7 @@
-"""Counts of the past in columns: totals of what lies before a cut as a whole, and slices.
+"""Counts of the past in columns: totals of runs before a cut, and blocks of the others.
 
-Nothing is read of a run that begins behind the cut. Of the others, totals where there are some;
-else the blocks in which the caller's audiences lie, and of these what is theirs and before the cut.
+Nothing is read of a run that begins after the cut. Of the others, the totals are read where there
+are some; otherwise the blocks of the caller's audiences, filtered by audience and cut.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from jobtrail.core.states import STATES
 from projections.ports.read import Filters
 from projections.sqlite.files.schema import DAY, EVERYBODY, Connection
 from projections.sqlite.read.listing import Source
-from projections.sqlite.tables.change_layout import BLOCKS, CHANGE, DIRECTORY, NONE, OFFSETS, Rows
+from projections.sqlite.tables.change_layout import (
+    BLOCKS,
+    CHANGE,
+    DIRECTORY,
+    NONE,
+    OFFSETS,
+    ChangeArray,
+)
 from projections.sqlite.tables.days import split_days
 
 #: Blocks of 36 KiB that are in memory at a time.
@@ -33,8 +40,8 @@ class _Run(NamedTuple):
     """A run that begins before the cut."""
 
     number: int
-    directory: Rows
-    #: It lies before the cut as a whole, and everybody's changes have totals.
+    directory: ChangeArray
+    #: Whether all of it is before the cut, and there are totals for everybody.
     totalled: bool
 
 
@@ -143,7 +150,7 @@ class PastCounts:
                 asked &= _among(changes["type"], set(self._types))
             self._count(changes[asked])
 
-    def _before_cut(self, changes: Rows) -> NDArray[np.bool_]:
+    def _before_cut(self, changes: ChangeArray) -> NDArray[np.bool_]:
         instant, position = self._cut
         before: NDArray[np.bool_]
         if instant is not None:
@@ -155,7 +162,7 @@ class PastCounts:
         before = changes["offset"] < ends[changes["partition"]]
         return before
 
-    def _count(self, changes: Rows) -> None:
+    def _count(self, changes: ChangeArray) -> None:
         if not len(changes):
             return
         types = changes["type"].astype("<i8")
@@ -188,7 +195,7 @@ class PastCounts:
                     self._add(job_type, counts)
 
     def _add_edges(self, runs: list[_Run], heavy: Mapping[int, frozenset[int]]) -> None:
-        """Add what totals can't tell: changes of jobs that were created on a part of a day."""
+        """Add what totals don't contain: changes of jobs that were created on a part of a day."""
         days = {edge // DAY for of in self._edges for edge in of}
         for run in runs:
             mine = heavy.get(run.number)

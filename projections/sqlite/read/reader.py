@@ -8,7 +8,7 @@ are sums over the same audiences' counters, or the totals that those with many o
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -28,7 +28,7 @@ from projections.ports.read import (
     Cursor,
     Filters,
     Line,
-    Part,
+    ListingPart,
     PastPage,
     Status,
     Trail,
@@ -38,20 +38,20 @@ from projections.sqlite.files import schema
 from projections.sqlite.read import counting
 from projections.sqlite.read.audiences import matching, sources_of
 from projections.sqlite.read.listing import Listing, listings
-from projections.sqlite.read.opened import UNREADABLE, Opened, held_of
+from projections.sqlite.read.opened import UNREADABLE, OpenShards, watermark_of
 from projections.sqlite.read.pages import bounded, lines, merged
 from projections.sqlite.read.past_counts import PastCounts
 from projections.sqlite.read.past_listing import PastListing, streams
-from projections.sqlite.read.scanning import Looking
-from projections.sqlite.read.shards import ALL, Checkpoint, Files, Shard
+from projections.sqlite.read.scanning import BoundedSearch
+from projections.sqlite.read.shards import ALL, AttachedShards, CheckpointRow, ShardReader
 from projections.sqlite.read.states import states_of
 from projections.sqlite.tables.rows import hash_of
 from projections.sqlite.tables.stored_jobs import read_audiences, read_jobs
 from projections.sqlite.tables.trails import SqliteTrail
 
-#: Up to so many shards it costs less to ask all of them for an id than to tell which one has it.
+#: Up to so many shards it costs less to look an id up in all of them than to derive its shard.
 _ASK_ALL: Final = 2
-#: Streams of which a page's rows are read in one go: of each it takes one row more.
+#: Up to so many streams a page's rows are read in one statement, which reads one more per stream.
 _FEW_STREAMS: Final = 16
 
 
@@ -72,9 +72,9 @@ class SqliteReader:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._layout = schema.read_layout(folder)
-        self._shards = Opened(folder, self._layout.shards)
-        self._metered: list[Files] | None = None
-        self._held: Watermark | None = None
+        self._shards = OpenShards(folder, self._layout.shards)
+        self._metered: list[AttachedShards] | None = None
+        self._watermark: Watermark | None = None
         self._meter = Meter(2**62, rows=2**62, audiences=ALL)
 
     @property
@@ -84,7 +84,7 @@ class SqliteReader:
 
     @property
     def meter(self) -> Meter:
-        """What ends reads that take more than they may; another one may be put in its place."""
+        """Ends reads that exceed their limits; it may be replaced."""
         return self._meter
 
     @meter.setter
@@ -92,32 +92,34 @@ class SqliteReader:
         self._meter = meter
         self._metered = None
 
-    def snapshot(self) -> _Opened:
+    def snapshot(self) -> _OpenSnapshot:
         """Open a consistent view of every shard; shards may be at different positions.
 
         Raises:
             StoreError: The store can't be read.
         """
-        return _Opened(self)
+        return _OpenSnapshot(self._begin, self._end, self._unreadable)
 
-    def begin(self) -> SqliteSnapshot:
-        """Open the view; `end` has to follow, whatever happens."""
+    def _begin(self) -> SqliteSnapshot:
+        """Open the view; `_end` has to follow in any case."""
         changed = self._shards.begin()
-        if changed or self._held is None:
-            # Not before it is made again: what some shards have told would not be asked for again.
-            self._held = None
-            self._held = held_of(self._rows(), self._layout.partitions, self._shards.lineage)
+        if changed or self._watermark is None:
+            # Cleared first: after an error in the next line, shards would report no change again.
+            self._watermark = None
+            self._watermark = watermark_of(
+                self._rows(), self._layout.partitions, self._shards.lineage
+            )
         if self._shards.files is not self._metered:
             self._metered = self._shards.files
             for files in self._metered:
                 files.db.set_progress_handler(self._meter.tick, self._meter.every)
-        return SqliteSnapshot(self._shards.files, self._layout, self._held, self._meter)
+        return SqliteSnapshot(self._shards.files, self._layout, self._watermark, self._meter)
 
-    def _rows(self) -> list[Checkpoint]:
-        """Return the checkpoints of the partitions that lie where the layout says.
+    def _rows(self) -> list[CheckpointRow]:
+        """Return the checkpoints of the partitions, each from the shard that the layout says.
 
         Raises:
-            StoreError: There are others.
+            StoreError: There are partitions beyond the layout.
         """
         shards = [shard for files in self._shards.files for shard in files.shards]
         rows = [(shard.number, row) for shard in shards for row in shard.checkpoints]
@@ -132,14 +134,14 @@ class SqliteReader:
             )
         return [row for number, row in rows if row[0] % self._layout.shards == number]
 
-    def end(self) -> None:
-        """Let go of the view."""
+    def _end(self) -> None:
+        """Close the view."""
         for files in self._shards.files:
             files.end()
 
-    def unreadable(self, error: BaseException) -> StoreError:
-        """Say what keeps the store from being read, to projectors too where it may be damage."""
-        self._held = None
+    def _unreadable(self, error: BaseException) -> StoreError:
+        """Return the error of a store that can't be read; report damage to projectors."""
+        self._watermark = None
         if not isinstance(error, apsw.Error) or schema.is_damage(error):
             self._shards.suspect()
         return StoreError(
@@ -153,22 +155,29 @@ class SqliteReader:
         self._shards.close()
 
 
-class _Opened:
-    """A snapshot as a context manager; one of a generator would cost four times as much."""
+class _OpenSnapshot:
+    """A snapshot as a context manager; one made of a generator would cost four times as much."""
 
-    __slots__ = ("_reader",)
+    __slots__ = ("_begin", "_end", "_unreadable")
 
-    def __init__(self, reader: SqliteReader) -> None:
-        self._reader = reader
+    def __init__(
+        self,
+        begin: Callable[[], SqliteSnapshot],
+        end: Callable[[], None],
+        unreadable: Callable[[BaseException], StoreError],
+    ) -> None:
+        self._begin = begin
+        self._end = end
+        self._unreadable = unreadable
 
     def __enter__(self) -> SqliteSnapshot:
         try:
-            return self._reader.begin()
+            return self._begin()
         except BaseException as error:
             with contextlib.suppress(apsw.Error):
-                self._reader.end()
+                self._end()
             if isinstance(error, UNREADABLE):
-                raise self._reader.unreadable(error) from error
+                raise self._unreadable(error) from error
             raise
 
     def __exit__(
@@ -178,31 +187,31 @@ class _Opened:
         _trace: TracebackType | None,
     ) -> None:
         try:
-            self._reader.end()
+            self._end()
         except apsw.Error as found:
-            raise self._reader.unreadable(found) from found
+            raise self._unreadable(found) from found
         if isinstance(error, apsw.InterruptError):
             raise TooLong from error
         if isinstance(error, UNREADABLE):
-            raise self._reader.unreadable(error) from error
+            raise self._unreadable(error) from error
 
 
 class SqliteSnapshot:
     """One consistent view; see `projections.ports.read.Snapshot`."""
 
-    __slots__ = ("_files", "_partitions", "_total", "held", "meter")
+    __slots__ = ("_files", "_partitions", "_total", "meter", "watermark")
 
     def __init__(
-        self, files: list[Files], layout: schema.Layout, held: Watermark, meter: Meter
+        self, files: list[AttachedShards], layout: schema.Layout, watermark: Watermark, meter: Meter
     ) -> None:
         self._files = files
         self._partitions = layout.partitions
         self._total = layout.shards
-        self.held = held
+        self.watermark = watermark
         self.meter = meter
 
     def _asked(self, ids: Sequence[str]) -> Sequence[Sequence[str]]:
-        """Return for which ids each shard is asked, by its number."""
+        """Return the ids to look up in each shard, by its number."""
         total = self._total
         if total <= _ASK_ALL:
             return [ids] * total
@@ -226,18 +235,18 @@ class SqliteSnapshot:
         return found
 
     def watched(self, ids: list[str]) -> dict[str, Job]:
-        """Return these jobs with the last entries of their trails, whoever may see them."""
+        """Return these jobs with the last entries of their trails, for any caller."""
         found: dict[str, Job] = {}
         asked = self._asked(ids)
         for files in self._files:
             for shard in files.shards:
                 mine = asked[shard.number]
-                for known in read_jobs(files.db, mine, shard.seed, shard.names, shard.name):
-                    found[known.job.id] = known.job
+                for found_job in read_jobs(files.db, mine, shard.seed, shard.names, shard.name):
+                    found[found_job.job.id] = found_job.job
         return found
 
     def audiences(self, places: Iterable[tuple[str, int]]) -> dict[str, Audience]:
-        """Return the audiences of jobs, for no caller."""
+        """Return the audiences of jobs, for internal use."""
         asked: list[list[str]] = [[] for _ in range(self._total)]
         for job_id, partition in places:
             asked[partition % self._total].append(job_id)
@@ -249,7 +258,7 @@ class SqliteSnapshot:
         return found
 
     def trail(self, job_id: str) -> Trail | None:
-        """Return the way to a job's trail; None where there is no such job."""
+        """Return access to a job's trail; None where there is no such job."""
         asked = self._asked([job_id])
         for files in self._files:
             for shard in files.shards:
@@ -275,7 +284,7 @@ class SqliteSnapshot:
         offset: int = 0,
     ) -> list[Line]:
         """Return a page of jobs, newest first."""
-        asked: list[tuple[Files, list[Shard], Listing]] = []
+        asked: list[tuple[AttachedShards, list[ShardReader], Listing]] = []
         for files, shards, sources in matching(self._files, caller, filters, self.meter):
             found = listings(sources, filters, after)
             asked += [(files, shards, listing) for listing in found]
@@ -298,9 +307,9 @@ class SqliteSnapshot:
         skip: int = 0,
         most: int,
         most_bytes: int,
-    ) -> Part:
+    ) -> ListingPart:
         """Return the jobs that match among the next ones of a listing."""
-        looking = Looking(list(matching(self._files, caller, filters, self.meter)), filters)
+        looking = BoundedSearch(list(matching(self._files, caller, filters, self.meter)), filters)
         return looking.look(size, after, skip, most, most_bytes)
 
     def summary(self, caller: Caller, filters: Filters) -> dict[str | None, list[int]]:
@@ -380,7 +389,7 @@ class SqliteSnapshot:
 
 
 def _present(totals: dict[str | None, list[int]]) -> dict[str | None, list[int]]:
-    """Return the types of which there are jobs, by name."""
+    """Return the types that have jobs, sorted by name."""
     names = [name for name in totals if any(totals[name])]
     names.sort(key=lambda name: (name is None, name or ""))
     return {name: totals[name] for name in names}

@@ -1,11 +1,11 @@
-"""Listings of which few jobs match: a bounded number of jobs is looked at, whatever they are.
+"""Searches in which few jobs match: a limited number of jobs is read, matching or not.
 
-A page of a listing ends where it has as many jobs as were asked for. Where few match, that may be
-behind all jobs that there are. Here the next ones of a listing are looked at, a chunk at a time in
-one statement, and it is said up to where that was: the rest is left to who goes on from there.
+A page of a listing ends when it has as many jobs as were asked for. Where few match, all jobs may
+have to be read for that. Here the next jobs of a listing are read, a chunk at a time in one
+statement, and the place where that ended is returned: the next request goes on from there.
 
-Of very many audiences only those are merged that have the next jobs. To find them takes a step into
-the index for each; and it says nothing of what lies behind the newest job of the last of them.
+Of very many audiences, only those with the next jobs are merged. To find them takes a step into the
+index for each; the result is complete only up to the newest job of the last of them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import orjson
 
-from projections.ports.read import Cursor, Filters, Line, Part
+from projections.ports.read import Cursor, Filters, Line, ListingPart
 from projections.sqlite.files.schema import Connection
 from projections.sqlite.read.listing import (
     Source,
@@ -28,33 +28,33 @@ from projections.sqlite.read.listing import (
     put,
     selects_of,
 )
-from projections.sqlite.read.shards import Files, Shard
+from projections.sqlite.read.shards import AttachedShards, ShardReader
 from projections.sqlite.tables.rows import COLUMNS
 
-#: Jobs that one statement looks at, at most: while 20,000 of them were sorted, which takes 20 ms,
-#: nothing else of the process could go on.
+#: Jobs that one statement reads, at most: sorting 20,000 of them takes 20 ms, in which nothing else
+#: of the process could go on.
 _CHUNK: Final = 2_000
-#: Audiences whose newest jobs are looked for, by jobs that are looked at in the same time.
+#: Audiences whose newest jobs are looked up in the time that reading one job takes.
 _SEEKS: Final = 4
-#: Rows that are in memory before their bytes are counted.
+#: Rows that are read at a time, before their bytes are counted.
 _ROWS: Final = 32
-#: About what a job takes in an answer beside its tags, error and output, and each viewer.
+#: About how many bytes a job takes in an answer beside tags, error and output; and each viewer.
 _ROW_BYTES: Final = 500
 _VIEWER_BYTES: Final = 30
 
-#: The shards of a connection that may hold what is asked for, and what of each.
-Asked = tuple[Files, list[Shard], list[Source]]
-#: Where a job lies: its creation negated and its id, by which listings are sorted; the numbers of
-#: what is asked and of the source in it; its row.
+#: The shards of a connection that may have matches, and what is listed of each.
+Asked = tuple[AttachedShards, list[ShardReader], list[Source]]
+#: The place of a job: its creation time negated and its id, by which listings are sorted; the
+#: numbers of its connection and of its source there; its row.
 _Place = tuple[int, str, int, int, int]
 
 
-class Looking:
-    """One look at a part of a listing.
+class BoundedSearch:
+    """One search in a part of a listing.
 
     Args:
         asked: What is listed.
-        filters: What matches.
+        filters: The conditions.
     """
 
     def __init__(self, asked: Sequence[Asked], filters: Filters) -> None:
@@ -62,10 +62,12 @@ class Looking:
         self._filters = filters
         self._looked = 0
 
-    def look(self, size: int, after: Cursor | None, skip: int, most: int, most_bytes: int) -> Part:
+    def look(
+        self, size: int, after: Cursor | None, skip: int, most: int, most_bytes: int
+    ) -> ListingPart:
         """Return a part; see `projections.ports.read.Snapshot.search_some`."""
         found: list[_Place] = []
-        # One more tells whether there is one more.
+        # With one more, it is certain whether a next page exists.
         wanted = skip + size + 1
         reached = after
         more = True
@@ -80,14 +82,14 @@ class Looking:
         lines = self._lines(page, most_bytes)
         if len(lines) < len(page):
             reached = _cursor(page[len(lines) - 1])
-        return Part(lines, reached, skip - passed)
+        return ListingPart(lines, reached, skip - passed)
 
     def _chunk(self, after: Cursor | None, most: int) -> tuple[list[_Place], Cursor | None]:
-        """Return what matches of the next places, and the last of these; None at the end of all."""
+        """Return the matches among the next places, and the last of these; None at the end."""
         near: list[list[tuple[int, Source]]] = []
         ends: list[Cursor] = []
         for files, _shards, sources in self._asked:
-            room = most_streams(selects_of(self._filters, behind=True) * len(sources))
+            room = most_streams(selects_of(self._filters, after_cursor=True) * len(sources))
             kept = []
             for number, source in enumerate(sources):
                 mine = source.audiences
@@ -115,7 +117,7 @@ class Looking:
         found.sort()
         end = min(lasts, key=_order, default=None)
         if end is not None:
-            # Behind it another statement has not looked.
+            # After this place another statement has not read anything.
             found = [place for place in found if place[:2] <= _order(end)]
         return found, end
 
@@ -125,9 +127,9 @@ class Looking:
         size = 0
         for at in range(0, len(page), _ROWS):
             some = page[at : at + _ROWS]
-            known = self._read(some)
+            lines_by_id = self._read(some)
             for place in some:
-                line = known[place[1]]
+                line = lines_by_id[place[1]]
                 size += _size(line)
                 if size > most_bytes and found:
                     return found
@@ -151,29 +153,29 @@ class Looking:
 
 
 class _Nearest(NamedTuple):
-    """The shape of a question for the audiences that have the next jobs."""
+    """The shape of a statement that finds the audiences with the next jobs."""
 
     shard: str
     bulk: bool
-    behind: bool
+    after_cursor: bool
     bounds: tuple[str, ...]
 
 
 def _nearest(
     db: Connection, source: Source, filters: Filters, after: Cursor | None, most: int
 ) -> tuple[tuple[int, ...], Cursor | None]:
-    """Return those audiences of a source that have the next jobs of a listing.
+    """Return the audiences of a source that have the next jobs of a listing.
 
     Args:
-        db: Has the source.
-        source: Has more audiences than that.
-        filters: Whose bounds of the creation time count, and the bulk.
+        db: The source's connection.
+        source: It has more than `most` audiences.
+        filters: Its bounds of the creation time and its bulk are used.
         after: Where the listing goes on.
         most: How many are wanted.
 
     Returns:
-        The audiences, and the last place up to which no other one has a job; None where no other
-        one has any.
+        The audiences, and the last place up to which no other audience has a job; None where no
+        other one has any.
     """
     values = {
         "audiences": orjson.dumps(source.audiences).decode(),
@@ -202,7 +204,7 @@ def _nearest_text(shape: _Nearest) -> str:
     table = f"{shape.shard}.jobs INDEXED BY {index}"
     jobs = f"SELECT row FROM {table} WHERE {' AND '.join(asked)}"  # noqa: S608
     order = "ORDER BY created_at DESC, id LIMIT 1"
-    if shape.behind:
+    if shape.after_cursor:
         newest = (
             f"coalesce(({jobs} AND created_at=:after AND id>:after_id ORDER BY id LIMIT 1), "
             f"({jobs} AND created_at<:after {order}))"

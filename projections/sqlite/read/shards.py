@@ -1,8 +1,8 @@
-"""Some shards of a store, read through one connection: a snapshot of them, and who sees what.
+"""Some shards of a store, read through one connection: their snapshot, audiences and names.
 
-Attached to one connection, several files take one BEGIN and one statement for each question, and
-SQLite itself merges what their indexes hold, reading no further than the answer needs. Within a
-transaction each file is seen as it was at its first read: all that a snapshot promises.
+Attached to one connection, several files take one BEGIN and one statement per read, and SQLite
+itself merges their indexes, reading no further than the answer needs. Within a transaction each
+file is seen as it was at its first read: that is all that a snapshot guarantees.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from projections.sqlite.tables.totals import Totalled
 
 #: Files that one connection reads; SQLite attaches ten at most.
 TOGETHER: Final = 8
-#: Bytes of the audiences that are remembered per shard: with two each, 30,000 principals.
+#: Bytes of the audiences that are cached per shard: with two each, 30,000 principals.
 _AUDIENCES_BYTES: Final = 8 * 1024 * 1024
-#: What a principal costs there, beside 40 bytes for each of its audiences.
+#: Bytes of a principal in that cache, beside 40 for each of its audiences.
 _PRINCIPAL_BYTES: Final = 200
-#: Audiences that are new since the last look are taken up one by one, up to so many.
+#: Up to so many new audiences are handled one by one; for more, the cache is cleared.
 _FEW: Final = 256
 
 #: Seconds without a change after which files are mapped again.
@@ -35,37 +35,37 @@ _STEADY: Final = 0.2
 #: More audiences than there are.
 ALL: Final = 2**62
 
-#: partition, next offset, the offset before which it recovers, the last record (offset, mark,
-#: timestamp, epoch; offset -1 for none), and of the projector's last word: when, proved, stopped
-Checkpoint = tuple[int, int, int, int, int, int, int, int, int, str]
+#: partition, next offset, the offset up to which it recovers, the last record (offset, mark,
+#: timestamp, epoch; offset -1 for none), and the last heartbeat: when, proved, stopped
+CheckpointRow = tuple[int, int, int, int, int, int, int, int, int, str]
 
 
-class Shard:
+class ShardReader:
     """One file, under its name in a connection.
 
-    What is remembered of it (checkpoints, names, audiences) is looked at anew when SQLite says
-    that the file was changed, before anything else of a snapshot is read.
+    What is cached of it (checkpoints, names, audiences) is checked when SQLite reports that the
+    file has changed, before anything else of a snapshot is read.
     """
 
     def __init__(self, db: schema.Connection, name: str, number: int) -> None:
-        #: Of all shards.
+        #: Its number among all shards.
         self.number = number
         #: What its tables' names begin with.
         self.name = name
         self.names = Names(db, name)
         self.totalled = Totalled(db, name)
-        self.checkpoints: list[Checkpoint] = []
+        self.checkpoints: list[CheckpointRow] = []
         #: Changes when the log that was folded turns out to be another one.
         self.lineage = ""
-        #: Of the hashes of ids.
+        #: The seed of the hashes of ids.
         self.seed = 0
         self._db = db
         self._version: int | None = None
-        self._filling = ""
+        self._generation = ""
         self._newest = 0
         self._types: dict[str, int] = {}
         self._audiences: dict[str, tuple[int, ...]] = {}
-        #: Of those who were found to have many: how many at least. They never have fewer.
+        #: Of principals with many audiences: how many at least. They never have fewer.
         self._many: dict[str, int] = {}
         self._size = 0
         self._ask_members = (
@@ -73,7 +73,7 @@ class Shard:
         )
 
     def begin(self) -> bool:
-        """Take up what has changed, inside a transaction that has read; return whether any has."""
+        """Refresh the caches inside a transaction that has read; return whether any has changed."""
         # It differs once another connection has committed. Source: SQLite's documentation of
         # `SQLITE_FCNTL_DATA_VERSION`. The pragma of that name takes ten times as long.
         version = self._db.data_version(self.name)
@@ -84,13 +84,13 @@ class Shard:
             "last_epoch, coalesce(at, 0), coalesce(proved, 0), coalesce(stopped, '') "
             f"FROM {self.name}.checkpoints LEFT JOIN {self.name}.beats USING(partition)"
         ).fetchall()
-        filling, self.lineage, self.seed, newest = self._db.execute(
+        generation, self.lineage, self.seed, newest = self._db.execute(
             "SELECT filling, lineage, seed, "  # noqa: S608
             f"(SELECT coalesce(max(audience), 0) FROM {self.name}.audiences) "
             f"FROM {self.name}.filling"
         ).fetchone()
-        if filling != self._filling:
-            # Emptied and filled anew: numbers stand for other names now.
+        if generation != self._generation:
+            # Emptied and folded again: numbers stand for other names now.
             self.names.clear()
             self.totalled.clear()
             self._types.clear()
@@ -99,24 +99,24 @@ class Shard:
         elif newest != self._newest:
             self._take_up(self._newest)
         self.totalled.look()
-        self._filling, self._newest, self._version = filling, newest, version
+        self._generation, self._newest, self._version = generation, newest, version
         return True
 
     def audiences(self, principals: Sequence[str], most: int = ALL) -> tuple[int, ...] | None:
         """Return the audiences that any of these principals belongs to, each once.
 
         Args:
-            principals: Which.
-            most: How many there may be; None comes back where there are more.
+            principals: The principals.
+            most: How many there may be; None is returned where there are more.
         """
-        known = self._audiences
+        cached = self._audiences
         if len(principals) == 1:
-            found = known.get(principals[0])
+            found = cached.get(principals[0])
             found = self._members(principals[0], most) if found is None else found
             return found if found is None or len(found) <= most else None
         of_all: set[int] = set()
         for principal in principals:
-            found = known.get(principal)
+            found = cached.get(principal)
             found = self._members(principal, most) if found is None else found
             if found is None or len(found) > most:
                 return None
@@ -124,7 +124,7 @@ class Shard:
         return tuple(sorted(of_all)) if len(of_all) <= most else None
 
     def owned(self, owner: str, most: int = ALL) -> tuple[int, ...] | None:
-        """Return the audiences of one owner; None where they are more than so many."""
+        """Return the audiences of one owner; None where there are more than `most`."""
         rows = self._db.execute(
             f"SELECT audience FROM {self.name}.audiences WHERE owner=? LIMIT ?",  # noqa: S608
             (owner, most + 1),
@@ -132,12 +132,12 @@ class Shard:
         return tuple(number for (number,) in rows) if len(rows) <= most else None
 
     def of_bulk(self, bulk_id: str, most: int = ALL, table: str = "jobs") -> tuple[int, ...] | None:
-        """Return the audiences of a bulk's jobs; None where they are more than so many.
+        """Return the audiences of a bulk's jobs; None where there are more than `most`.
 
         Args:
             bulk_id: The bulk.
             most: How many there may be.
-            table: Where they are looked for: jobs, or what jobs have been.
+            table: Where they are looked for: `jobs`, or their versions in `incarnations`.
         """
         least = (
             f"SELECT min(audience) FROM {self.name}.{table} INDEXED BY {table}_by_bulk "  # noqa: S608
@@ -152,7 +152,7 @@ class Shard:
         return tuple(number for (number,) in rows) if len(rows) <= most else None
 
     def types(self, names: Iterable[str]) -> tuple[int, ...]:
-        """Return the numbers of types, of those that there are."""
+        """Return the numbers of those of these types that exist."""
         return tuple(number for name in names if (number := self._type(name)) is not None)
 
     def _type(self, name: str) -> int | None:
@@ -163,7 +163,7 @@ class Shard:
                 (name,),
             ).fetchone()
             if row is None:
-                # Not remembered: it may be there with the next batch.
+                # Not cached: the next batch may add it.
                 return None
             if len(self._types) >= MAX_NAMES:
                 self._types.clear()
@@ -186,14 +186,15 @@ class Shard:
         self._audiences[principal] = found
         return found
 
-    def _take_up(self, known: int) -> None:
-        """Forget whose audiences have become more: they are only ever added, with their members.
+    def _take_up(self, newest: int) -> None:
+        """Drop cached principals with new audiences.
 
-        That is why what is remembered of everybody else stays true until the shard is emptied.
+        Audiences are only ever added, with their members: so what is cached of other principals
+        stays true until the shard is emptied.
         """
         rows = self._db.execute(
             f"SELECT owner, viewers FROM {self.name}.audiences WHERE audience>? LIMIT ?",  # noqa: S608
-            (known, _FEW + 1),
+            (newest, _FEW + 1),
         ).fetchall()
         if len(rows) > _FEW:
             self._forget_audiences()
@@ -207,8 +208,8 @@ class Shard:
         self._size = 0
 
 
-class Files:
-    """Some shards behind one connection.
+class AttachedShards:
+    """Some shards that are read through one connection.
 
     Args:
         paths: Their files by their numbers, `TOGETHER` at most.
@@ -220,15 +221,15 @@ class Files:
     def __init__(self, paths: Mapping[int, Path]) -> None:
         (first, path), *others = paths.items()
         self.db = schema.connect(path, read_only=True)
-        self.shards = [Shard(self.db, "main", first)]
+        self.shards = [ShardReader(self.db, "main", first)]
         for place, (number, path) in enumerate(others, 1):
             name = f"shard{place}"
             self._attach(path, name)
-            self.shards.append(Shard(self.db, name, number))
+            self.shards.append(ShardReader(self.db, name, number))
         self._mapped = True
         self._steady_at = 0.0
         tables = ", ".join(f"{shard.name}.filling" for shard in self.shards)
-        #: Reads of every file too: the snapshot of each begins with its first read.
+        #: Reads from every file: the snapshot of each begins with its first read.
         self._begin = f"BEGIN;SELECT 1 FROM {tables} LIMIT 0"  # noqa: S608
 
     def _attach(self, path: Path, name: str) -> None:
@@ -246,7 +247,7 @@ class Files:
             ) from None
 
     def begin(self) -> bool:
-        """Open a snapshot; return whether any file has changed since the one before."""
+        """Open a snapshot; return whether any file has changed since the last one."""
         self.db.execute(self._begin)
         changed = False
         for shard in self.shards:
@@ -256,7 +257,7 @@ class Files:
         return changed
 
     def end(self) -> None:
-        """Let go of the snapshot."""
+        """Close the snapshot."""
         if self.db.in_transaction:
             self.db.execute("COMMIT")
         if (monotonic() >= self._steady_at) is not self._mapped:
@@ -265,12 +266,12 @@ class Files:
     def _map(self) -> None:
         """Map the files into memory while nobody writes to them, and read them otherwise.
 
-        Mapped, a page takes no call to be read. But whenever a file has changed SQLite lets go of
-        the whole mapping, and each page has to be brought in again: that takes longer.
+        A mapped page is read without a call. But whenever a file has changed SQLite drops the
+        complete mapping, and each page has to be loaded again, which takes longer.
         """
         self._mapped = not self._mapped
         self.db.execute(f"PRAGMA mmap_size={schema.MAPPED if self._mapped else 0}")
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         self.db.close()

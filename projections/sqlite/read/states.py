@@ -1,4 +1,4 @@
-"""States of jobs in SQL, found by their ids among what a caller sees."""
+"""Reads the states of jobs by their ids, where the caller may see them."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ from typing import Final
 import orjson
 
 from projections.ports.read import Caller, Status
-from projections.sqlite.read.shards import Files
+from projections.sqlite.read.shards import AttachedShards
 from projections.sqlite.tables.by_ids import NOTHING, Values, named, put_ids
 from projections.sqlite.tables.statement_sizes import room_for
 
-#: Who may see more audiences is asked for by job, not the job by them.
+#: For a caller with more audiences, visibility is checked job by job.
 _FEW: Final = 32
-#: In place of a number of audiences.
+#: Stands for a check job by job, in place of a number of audiences.
 _BY_PRINCIPAL: Final = -1
 
 
-def states_of(files: Files, caller: Caller, asked: Sequence[Sequence[str]]) -> Iterable[Status]:
-    """Return the states of jobs with these ids, of each shard, that the caller sees.
+def states_of(
+    files: AttachedShards, caller: Caller, asked: Sequence[Sequence[str]]
+) -> Iterable[Status]:
+    """Return the states of those of these jobs that the caller may see.
 
     Args:
         files: Shards of one connection.
-        caller: Who asks.
-        asked: The ids that each shard is asked for, by its number; as many as a statement takes.
+        caller: On whose behalf is read.
+        asked: The ids to look up in each shard, by its number; no more than fit into a statement.
     """
     values: Values = []
     parts: list[tuple[str, int, int]] = []
@@ -72,7 +74,7 @@ def _seen(shard: str, audiences: int) -> str:
     if audiences > 0:
         return f" WHERE audience IN ({','.join('?' * audiences)})"
     if audiences == _BY_PRINCIPAL:
-        # Who sees very much is looked for job by job.
+        # A caller with many audiences is checked job by job.
         return (
             f" WHERE EXISTS(SELECT 1 FROM {shard}.audience_members m "  # noqa: S608
             "WHERE m.principal IN (SELECT value FROM json_each(?)) AND m.audience=jobs.audience)"

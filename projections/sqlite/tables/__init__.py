@@ -1,1 +1,1 @@
-"""What lies in the tables of a shard, both ways: for the writer and for the reader."""
+"""The content of a shard's tables, for the writer and for the reader."""

@@ -1,8 +1,8 @@
-"""How rows of jobs are found by their ids, in SQL: each id is asked for beside its hash.
+"""SQL that finds rows of jobs by their ids: each id is looked up together with its hash.
 
-The ids are compared before anything wide is read: others may have the same hashes. With one list of
-hashes and one of ids (`hash IN (...) AND id IN (...)`) a statement takes half as long again, since
-SQLite makes a table of each list whenever it is executed.
+The ids are compared before a complete row is read: other ids may have the same hash. With one list
+of hashes and one of ids (`hash IN (...) AND id IN (...)`) a statement takes half as long again,
+since SQLite makes a table of each list whenever it is executed.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ from typing import Final
 from projections.sqlite.tables.rows import hashes_of
 from projections.sqlite.tables.statement_sizes import room_for
 
-#: Ids in one statement, at most: more are asked for in several.
+#: Ids in one statement, at most: more take several statements.
 _MOST: Final = 384
-#: Equals nothing.
+#: A value that equals nothing.
 NOTHING: Final = (None,)
 
-#: Of a statement, by their places in it.
+#: The values of a statement, by position.
 Values = list[int | str | None]
 
 
 def in_pieces(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Yield some ids as often as there are more than one statement takes."""
+    """Yield ids in pieces that fit into one statement each."""
     for at in range(0, len(ids), _MOST):
         yield ids[at : at + _MOST]
 
 
 def put_ids(values: Values, ids: Sequence[str], seed: int) -> int:
-    """Add ids to the values of a statement, as `named` asks for them.
+    """Add ids to the values of a statement with the tables of `named`.
 
     Args:
-        values: Of the statement.
-        ids: The jobs', each once, as many as a statement takes.
-        seed: Of the shard's hashes.
+        values: The values of the statement.
+        ids: Ids of jobs, each once, no more than fit into a statement.
+        seed: The seed of the shard's hashes.
 
     Returns:
-        For how many ids the statement has to have room.
+        For how many ids the statement needs room.
     """
     room = room_for(len(ids))
     for pair in zip(hashes_of(ids, seed), ids, strict=True):
@@ -49,10 +49,10 @@ def put_ids(values: Values, ids: Sequence[str], seed: int) -> int:
 
 @lru_cache(maxsize=256)
 def named(shard: str, room: int) -> str:
-    """Return what stands behind FROM: the jobs with the ids that were `put_ids`.
+    """Return the tables of a FROM clause: the jobs with the ids that `put_ids` has added.
 
     Args:
-        shard: What the shard is called on its connection.
+        shard: The shard's name on its connection.
         room: For how many ids.
     """
     pairs = ",".join(["(?,?)"] * room)

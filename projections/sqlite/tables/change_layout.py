@@ -1,4 +1,4 @@
-"""How changes of jobs lie in the blocks of a run: for who writes them and who counts them."""
+"""The layout of changes of jobs in the blocks of a run, for the writer and for the counts."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from jobtrail.core.states import STATES
 
-#: The code of no state: a job comes into being, or stops being what it was.
+#: The code of no state: before the first state of a job version, and after its last.
 NONE: Final = len(STATES)
 #: A row of `CHANGE`.
 Change = tuple[int, int, int, int, int, int, int, int]
-Rows = NDArray[np.void]
+ChangeArray = NDArray[np.void]
 
 CHANGE: Final = np.dtype(
     [
@@ -27,9 +27,9 @@ CHANGE: Final = np.dtype(
         ("after", "u1"),
     ]
 )
-#: The audiences of a block.
+#: The first and the last audience of a block.
 DIRECTORY: Final = np.dtype([("first", "<i4"), ("last", "<i4")])
-#: The offsets of a run's changes.
+#: The first and the last offset of a run's changes, per partition.
 OFFSETS: Final = np.dtype([("partition", "<i4"), ("first", "<i8"), ("last", "<i8")])
-#: A run has so many blocks at most.
+#: Blocks of a run, at most.
 BLOCKS: Final = 64

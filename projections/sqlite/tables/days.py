@@ -1,4 +1,4 @@
-"""Ranges of instants as whole days, which counters count, and the edges that are left of them."""
+"""Splits ranges of instants into full days, which have counters, and the parts of days beside."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _LAST_DAY: Final = 2**40
 def split_days(
     first: int | None, last: int | None
 ) -> tuple[tuple[int, int] | None, list[tuple[int, int]]]:
-    """Split an inclusive range of instants into whole days and the edges that are left of it.
+    """Split an inclusive range of instants into full days and the edges beside them.
 
     Args:
         first: Microseconds since the epoch; None for no bound.
         last: The same.
 
     Returns:
-        The first and last whole day (None where there is none), and the inclusive ranges of
+        The first and last full day (None where there is none), and the inclusive ranges of
         instants outside of them.
     """
     if first is not None and last is not None and first > last:

@@ -1,4 +1,4 @@
-"""How a job lies in a row, both ways, so that the writer and the reader can't differ."""
+"""Converts jobs to rows and back, in one place, so that writer and reader can't differ."""
 
 from __future__ import annotations
 
@@ -13,59 +13,59 @@ from jobtrail.core.job import Job
 from projections.ports.read import Audience, job_of
 from projections.sqlite.files.schema import Connection
 
-#: The columns that every reader of a job wants, in the order that `job_of` takes them.
+#: The columns that every reader of a job needs, in the order of `job_of`.
 COLUMNS: Final = (
     "id, state, created_at, updated_at, started_at, ended_at, attempt, progress, bulk_id, tags, "
     "error, output, audience, type"
 )
-#: What only the fold wants beside them.
+#: Further columns that only the fold needs.
 FOLD_COLUMNS: Final = "source, writers"
 _HALF: Final = 1 << 63
 _ALL: Final = (1 << 64) - 1
 
 
 def hash_of(job_id: str, seed: int) -> int:
-    """Return the number by which a job is found: 64 bits with a sign, as SQLite's integers are.
+    """Return the hash by which a job is found: 64 bits with a sign, as SQLite's integers.
 
-    Several ids may have the same one.
+    Several ids may have the same hash.
 
     Args:
-        job_id: The job's.
-        seed: Of the shard's filling: 64 bits with a sign.
+        job_id: The job's id.
+        seed: The seed of the shard's generation: 64 bits with a sign.
     """
     return xxh3_64_intdigest(job_id.encode(), seed & _ALL) - _HALF
 
 
 def hashes_of(ids: Sequence[str], seed: int) -> list[int]:
-    """Return the same of several jobs."""
+    """Return the hashes of several ids, as `hash_of` does."""
     seed &= _ALL
     return [xxh3_64_intdigest(job_id.encode(), seed) - _HALF for job_id in ids]
 
 
 def pack_writers(writers: tuple[str, ...]) -> str | None:
-    """Return a job's writers as a row has them."""
+    """Return a job's writers as they are stored in a row."""
     return orjson.dumps(writers).decode() if writers else None
 
 
 def unpack_writers(writers: str | None) -> tuple[str, ...]:
-    """Return the same the other way round."""
+    """Return a job's writers from what `pack_writers` has made."""
     return tuple(orjson.loads(writers)) if writers else ()
 
 
-#: Names that are remembered at a time, and about how many bytes of them: most take 300, but an
-#: audience may have 256 viewers of 262 characters each.
+#: Names that are cached at a time, and about how many bytes of them: most take 300, but an audience
+#: may have 256 viewers of 262 characters each.
 MAX_NAMES: Final = 100_000
 MAX_NAMES_BYTES: Final = 32 * 1024 * 1024
 _NAME_BYTES: Final = 160
 
 
 def size_of_names(*names: str | None) -> int:
-    """Return about how many bytes it takes to remember some names that belong together."""
+    """Return about how many bytes some names that belong together take in a cache."""
     return _NAME_BYTES + sum(map(getsizeof, names))
 
 
 class Names:
-    """The names behind a shard's numbers for types and audiences, read once each.
+    """The names of a shard's surrogate keys for types and audiences, cached.
 
     Args:
         db: Reads the shard.
@@ -81,23 +81,23 @@ class Names:
 
     @property
     def count(self) -> int:
-        """How many names are remembered."""
+        """How many names are cached."""
         return len(self._types) + len(self._audiences)
 
     def clear(self) -> None:
-        """Forget everything: the shard was filled anew, or too much is remembered."""
+        """Clear the cache: the shard has a new generation, or the cache is full."""
         self._types.clear()
         self._audiences.clear()
         self._size = 0
 
     def _make_room(self, *names: str | None) -> None:
-        """Forget everything where these names are more than may be remembered."""
+        """Clear the cache where these names don't fit any more."""
         self._size += size_of_names(*names)
         if self.count >= MAX_NAMES or self._size > MAX_NAMES_BYTES:
             self.clear()
 
     def type_name(self, number: int) -> str | None:
-        """Return a type's name; None for the type of jobs whose `job.created` is not seen yet."""
+        """Return a type's name; None for the type of jobs without `job.created` so far."""
         if number not in self._types:
             row = self._db.execute(
                 f"SELECT name FROM {self._shard}.types WHERE type=?",  # noqa: S608

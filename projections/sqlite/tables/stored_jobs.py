@@ -1,4 +1,4 @@
-"""Jobs as a shard has them, found by the hashes of their ids: for who writes and who reads."""
+"""Reads stored jobs by the hashes of their ids, for the writer and for the reader."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from projections.sqlite.tables.rows import COLUMNS, FOLD_COLUMNS, Names, unpack_
 
 
 class StoredJob(NamedTuple):
-    """A job as the fold takes it, and how it lies in its shard."""
+    """A job with all that the fold needs, and its place in the shard."""
 
     job: Job
     audience: int
@@ -25,17 +25,17 @@ class StoredJob(NamedTuple):
 def rows_of(
     db: schema.Connection, ids: Sequence[str], seed: int, shard: str = "main"
 ) -> Iterator[Sequence[Any]]:
-    """Return what a shard has of those of some jobs that it knows.
+    """Return the rows of those of some jobs that a shard has.
 
     Args:
         db: Has the shard.
-        ids: The jobs', each once.
-        seed: Of the hashes by which the shard is asked.
-        shard: What it is called on this connection.
+        ids: Ids of jobs, each once.
+        seed: The seed of the shard's hashes.
+        shard: Its name on this connection.
 
     Returns:
-        `COLUMNS`, `FOLD_COLUMNS`, the row's number, how many entries of the trail are spilled, and
-        the last ones.
+        `COLUMNS`, `FOLD_COLUMNS`, the row's number, how many entries of the trail are in chunks,
+        and the last entries.
     """
     return _read(db, f"{COLUMNS}, {FOLD_COLUMNS}, row, spilled, trail", ids, seed, shard)
 
@@ -43,7 +43,7 @@ def rows_of(
 def _read(
     db: schema.Connection, columns: str, ids: Sequence[str], seed: int, shard: str
 ) -> Iterator[Sequence[Any]]:
-    """Yield these columns of those of some jobs that a shard knows."""
+    """Yield these columns of those of some jobs that a shard has."""
     for some in in_pieces(ids):
         values: Values = []
         room = put_ids(values, some, seed)
@@ -53,14 +53,14 @@ def _read(
 def read_jobs(
     db: schema.Connection, ids: Sequence[str], seed: int, names: Names, shard: str = "main"
 ) -> Iterator[StoredJob]:
-    """Yield those of some jobs that a shard knows, with the last entries of their trails.
+    """Yield those of some jobs that a shard has, with the last entries of their trails.
 
     Args:
         db: Has the shard.
-        ids: The jobs', each once.
-        seed: Of the hashes by which the shard is asked.
-        names: Of the shard.
-        shard: What it is called on this connection.
+        ids: Ids of jobs, each once.
+        seed: The seed of the shard's hashes.
+        names: The shard's names.
+        shard: Its name on this connection.
     """
     for *columns, source, writers, row, spilled, trail in rows_of(db, ids, seed, shard):
         job = whole_job(columns, source, writers, names)
@@ -73,19 +73,19 @@ def read_jobs(
 def read_audiences(
     db: schema.Connection, ids: Sequence[str], seed: int, names: Names, shard: str = "main"
 ) -> Iterator[tuple[str, Audience]]:
-    """Yield those of some jobs that a shard knows, with their audiences; as `read_jobs`."""
+    """Yield the ids and audiences of those of some jobs that a shard has; see `read_jobs`."""
     for job_id, audience in _read(db, "id, audience", ids, seed, shard):
         yield job_id, names.audience(audience)
 
 
 def whole_job(columns: list[Any], source: str, writers: str | None, names: Names) -> Job:
-    """Build a job as the fold takes it, but for its trail.
+    """Build a job with all that the fold needs but its trail.
 
     Args:
         columns: `COLUMNS`.
-        source: As in the row, as are the writers.
-        writers: Packed.
-        names: Of the shard.
+        source: The row's source.
+        writers: The row's writers, packed.
+        names: The shard's names.
     """
     job = names.job(columns)
     job.source, job.writers = source, unpack_writers(writers)

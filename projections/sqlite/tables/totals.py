@@ -1,8 +1,8 @@
-"""Counters over all days, beside those per day, for audiences that have very many of these.
+"""Counters over all days, beside those per day, for audiences with very many rows of these.
 
-Without them the sum of a long history would read a row for each of its days. They move in the same
-transaction as the counters per day. Audiences with few rows have none: adding up what they have
-costs a reader less than keeping one more row for each of them would cost a projector.
+Without them the sum of a long history would read a row for each of its days. They are updated in
+the same transaction as the counters per day. Audiences with few rows have none: their sum costs a
+reader less than one more row for each of them would cost a projector.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import orjson
 from jobtrail.core.states import STATES
 from projections.sqlite.files.schema import Connection
 
-#: Rows of an audience's counters from which on it has totals.
+#: Audiences with at least so many rows of counters have totals.
 MANY: Final = 32
-#: Whether an audience has so many rows is asked for one row in so many that move. Who is found late
-#: is summed day by day meanwhile.
+#: The rows of an audience are counted for one in so many rows that are updated. Until an audience
+#: is found, its counters are summed day by day.
 _ASKED: Final = 64
-#: Where fewer audiences than one for so many rows have totals, they are sought among the rows.
+#: Where fewer audiences than one per so many rows have totals, they are looked up by bisection.
 _SOUGHT: Final = 64
 
 _MOVE: Final = (
@@ -42,7 +42,7 @@ _SUM_UP: Final = (
 
 
 class Totalled:
-    """Which audiences of a shard have totals: never fewer until the shard is filled anew.
+    """The audiences of a shard that have totals; only added to within a generation of the shard.
 
     Args:
         db: Reads the shard.
@@ -57,19 +57,19 @@ class Totalled:
         self.audiences: set[int] = set()
 
     def look(self) -> None:
-        """Take up those that are new."""
+        """Read those that are new."""
         for number, audience in self._db.execute(self._ask, (self._last,)).fetchall():
             self.audiences.add(audience)
             self._last = number
 
     def clear(self) -> None:
-        """Forget all: the shard was filled anew, or what was written is taken back."""
+        """Clear the cache: the shard has a new generation, or a transaction was rolled back."""
         self._last = 0
         self.audiences.clear()
 
 
 class Totals:
-    """Moves the totals of a shard.
+    """Updates the totals of a shard.
 
     Args:
         db: Writes it.
@@ -81,19 +81,19 @@ class Totals:
         self._turn = 0
 
     def forget(self) -> None:
-        """Forget which audiences have totals."""
+        """Clear the cache of audiences that have totals."""
         self._totalled.clear()
 
     def move(self, rows: Sequence[Sequence[int]]) -> None:
-        """Follow the counters, inside the open transaction.
+        """Update totals along with the counters, inside the open transaction.
 
         Args:
-            rows: What was given to `counters.MOVE`, in the order of the audiences.
+            rows: The values for `counters.MOVE`, in the order of the audiences.
         """
         self._totalled.look()
         has = self._totalled.audiences
         self._db.executemany(_MOVE, [(row[0], *row[2:]) for row in _rows_of(has, rows)])
-        # By turns, so that whoever moves with each transaction is asked for sooner or later.
+        # In turns, so that each audience that is updated often is counted sooner or later.
         self._turn = (self._turn + 1) % _ASKED
         asked = {row[0] for row in rows[self._turn :: _ASKED]} - has
         if asked:
@@ -104,7 +104,7 @@ class Totals:
 
 
 def _rows_of(audiences: Set[int], rows: Sequence[Sequence[int]]) -> Iterable[Sequence[int]]:
-    """Return those rows, which are in the order of their audiences, that are of one of these."""
+    """Return the rows of these audiences; the rows are in the order of their audiences."""
     if len(audiences) * _SOUGHT >= len(rows):
         return [row for row in rows if row[0] in audiences]
     whose = itemgetter(0)

@@ -1,17 +1,17 @@
-"""The beginnings of long trails, which lie outside of their jobs' rows.
+"""The beginnings of long trails, which are stored in chunks outside of their jobs' rows.
 
-A row has the last entries, fewer than a chunk has, so that an event rewrites no more than those.
-Each chunk before them is written once, under the offset of its first event, with the effective time
-that the job had reached at its end. Beside them stand, for look-ups that read no chunk: of each
-event's key the first offset, by which a duplicate is known whenever it comes; and the offsets of
-the events that may have said what the job is and whose.
+A row has the last entries, fewer than a chunk has, so that an event rewrites only those. Each chunk
+before them is written once, under the offset of its first event, with the job's effective time at
+its end. For look-ups that read no chunk there are further tables: the first offset of each event's
+key, by which a late duplicate is recognised; and the offsets of the events that may have described
+the job.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import repeat
-from struct import Struct as Layout
+from struct import Struct
 from typing import Final
 
 import numpy as np
@@ -30,7 +30,7 @@ from jobtrail.core.trail import (
 from jobtrail.core.trail_columns import TRAIL_DTYPE, applied_entries, describing_entries
 from projections.sqlite.files.schema import Connection
 
-_KEY: Final = Layout("<q")
+_KEY: Final = Struct("<q")
 _LAST_OFFSET: Final = 2**63 - 1
 
 
@@ -39,8 +39,7 @@ def write(db: Connection, spilled: Sequence[tuple[int, int, bytes]]) -> None:
 
     Args:
         db: The shard.
-        spilled: Of each job the row, the effective time that it had reached before, and one or more
-            chunks.
+        spilled: Per job the row, its effective time before, and one or more chunks.
     """
     chunks: list[tuple[int, int, int, bytes]] = []
     keys: list[tuple[int, int, int]] = []
@@ -51,8 +50,8 @@ def write(db: Connection, spilled: Sequence[tuple[int, int, bytes]]) -> None:
         firsts = offsets[::CHUNK_ENTRIES].tolist()
         for at, (first, reached) in enumerate(zip(firsts, _reached(entries, time), strict=True)):
             chunks.append((row, first, reached, content[at * CHUNK_BYTES :][:CHUNK_BYTES]))
-        # In the order of the table: pages that several keys go to are changed once. Of two events
-        # with one key the first one comes first.
+        # In the order of the table, so that each page is changed once. Of two events with the same
+        # key the earlier one comes first.
         order = np.argsort(entries["key"], kind="stable")
         keys.extend(
             zip(repeat(row), entries["key"][order].tolist(), offsets[order].tolist(), strict=False)
@@ -70,7 +69,7 @@ def write(db: Connection, spilled: Sequence[tuple[int, int, bytes]]) -> None:
 
 
 def _reached(entries: NDArray[np.void], time: int) -> list[int]:
-    """Return the effective time that the job has reached at the end of each chunk."""
+    """Return the job's effective time at the end of each chunk."""
     applied = np.where(applied_entries(entries), entries["time"], NEVER)
     found: list[int] = np.maximum(np.maximum.accumulate(applied), time)[
         CHUNK_ENTRIES - 1 :: CHUNK_ENTRIES
@@ -79,7 +78,7 @@ def _reached(entries: NDArray[np.void], time: int) -> list[int]:
 
 
 def reached(db: Connection, row: int) -> int:
-    """Return the effective time that a job with chunks had reached at the end of the last one."""
+    """Return a job's effective time at the end of its last chunk."""
     (found,) = db.execute(
         "SELECT reached FROM trail_chunks WHERE row=? ORDER BY first DESC LIMIT 1", (row,)
     ).fetchone()
@@ -90,7 +89,7 @@ def reached(db: Connection, row: int) -> int:
 def seen(
     db: Connection, row: int, keys: Collection[bytes], shard: str = "main"
 ) -> dict[bytes, int]:
-    """Return of those of these keys that are in a job's chunks the offset of the first event."""
+    """Return the offset of the first event of each of these keys that is in a job's chunks."""
     numbers = {_KEY.unpack(key)[0]: key for key in keys}
     rows = db.execute(
         f"SELECT key, offset FROM {shard}.trail_keys "  # noqa: S608
@@ -107,9 +106,9 @@ def first_and_last_said(
 
     Args:
         db: Has the shard.
-        row: The job's.
+        row: The job's row.
         last: The trail's last entries.
-        shard: What the shard is called on this connection.
+        shard: The shard's name on this connection.
     """
     found = db.execute(
         f"SELECT min(offset), max(offset) FROM {shard}.trail_said WHERE row=?",  # noqa: S608
@@ -128,29 +127,29 @@ def chunks(db: Connection, row: int, shard: str = "main") -> Iterator[bytes]:
 
 
 def page(db: Connection, row: int, offset: int, size: int, shard: str = "main") -> bytes:
-    """Return consecutive chunks, packed, in which a page of a job's events is, if it is in chunks.
+    """Return the consecutive chunks, packed, that a page of a job's events touches.
 
     Args:
         db: Has the shard.
-        row: The job's.
+        row: The job's row.
         offset: The first offset that is wanted, whether there is an event or not.
         size: How many events.
-        shard: What the shard is called on this connection.
+        shard: The shard's name on this connection.
     """
-    # The one in which the offset lies has fewer than its entries behind it.
+    # In the chunk with the offset, some entries may be before it.
     count = 2 + size // CHUNK_ENTRIES
     rows = db.execute(
         f"SELECT trail FROM {shard}.trail_chunks WHERE row=?1 AND first >= coalesce("  # noqa: S608
         f"(SELECT max(first) FROM {shard}.trail_chunks WHERE row=?1 AND first<=?2), 0) "
         "ORDER BY first LIMIT ?3",
-        # No event lies beyond what SQLite's integers hold.
+        # SQLite's integers end there, and so do offsets.
         (row, min(offset, _LAST_OFFSET), count),
     )
     return b"".join(trail for (trail,) in rows)
 
 
 def first_offset_and_time(db: Connection, row: int) -> tuple[int, int]:
-    """Return offset and time of a job's first event, where that is in its chunks."""
+    """Return offset and time of the first event of a job with chunks."""
     (trail,) = db.execute(
         "SELECT trail FROM trail_chunks WHERE row=? ORDER BY first LIMIT 1", (row,)
     ).fetchone()
@@ -169,16 +168,16 @@ class SqliteTrail:
         self._last = last
 
     def page(self, offset: int, size: int) -> bytes:
-        """Return consecutive entries, packed, among which those of a page are."""
+        """Return consecutive entries, packed, that include those of a page."""
         return page(self._db, self._row, offset, size, self._shard) + self._last
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield all of it, in order, in packed pieces."""
+        """Yield the complete trail, in order, in packed pieces."""
         yield from chunks(self._db, self._row, self._shard)
         yield self._last
 
     def seen(self, keys: Collection[bytes]) -> Mapping[bytes, int]:
-        """Return of those of these keys that are before its last entries the first offset."""
+        """Return the first offset of each of these keys that is in the chunks."""
         return seen(self._db, self._row, keys, self._shard)
 
     def said(self) -> DescriptionSpan:

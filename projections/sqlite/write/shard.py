@@ -1,6 +1,6 @@
-"""One shard as its writer has it: everything that a batch changes goes in sorted and in bulk.
+"""The write side of one shard: all that a batch changes is written sorted and in bulk.
 
-One row per touched job, one row per touched counter, whatever number of events lies behind them.
+One row per touched job and one per touched counter, for any number of events.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import apsw
 from jobtrail.core.errors import FencedError, StoreDamaged, StoreError
 from jobtrail.core.position import LastRecord
 from jobtrail.core.trail import STATE_CODES, effective_time
-from projections.ports.write import Batch, Beat, Checkpoint, Entry
+from projections.ports.write import Beat, Checkpoint, Entry, FoldedBatch
 from projections.sqlite.files import schema
 from projections.sqlite.files.shard_files import ensure, identity, suspect_path
 from projections.sqlite.tables import trails
@@ -50,8 +50,12 @@ _MOVE: Final = (
 _NO_RECORD: Final = (-1, 0, 0, -1)
 
 
-class Shard:
-    """One file and the numbers that it gave to names."""
+class ShardWriter:
+    """Writes one shard.
+
+    Args:
+        path: Its file.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -59,22 +63,22 @@ class Shard:
 
     def _open(self) -> None:
         self.db = schema.connect(self.path)
-        #: What makes WAL and index be there, so that they are known, too.
+        #: A read makes SQLite create the WAL and its index: their identity is noted below.
         self.db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         self._opened = identity(self.path)
-        #: Whether something was met that has to be looked into; and what is wrong, if it is known.
+        #: Whether an error may mean damage; and what is damaged, where that is certain.
         self._is_doubtful = False
         self._damaged = ""
         self._names = Names(self.db)
-        self._numbers = SurrogateKeys(self.db)
+        self._surrogate_keys = SurrogateKeys(self.db)
         self._totals = Totals(self.db)
-        self._filling = ""
+        self._generation = ""
         self._seed = 0
-        #: Whether something was written since the last rest.
+        #: Whether something was written since the last checkpoint of the WAL.
         self._written = False
 
     def repair(self, begins: Mapping[int, int], ends: Mapping[int, int]) -> bool:
-        """Make the shard again if it is damaged; return whether another file is open now."""
+        """Replace the shard if it is damaged; return whether another file is open now."""
         opened = self._opened
         is_same = identity(self.path) == opened
         if is_same and not self._is_doubtful and not suspect_path(self.path).exists():
@@ -129,7 +133,7 @@ class Shard:
         }
 
     def wait_for_no_more(self, ends: Mapping[int, int]) -> None:
-        """Let reads wait for nothing behind these offsets."""
+        """Let reads wait for no offset after these."""
         with self._transaction():
             self.db.executemany(
                 "UPDATE checkpoints SET recover_to=min(recover_to, ?) WHERE partition=?",
@@ -137,7 +141,7 @@ class Shard:
             )
 
     def skip(self, partition: int, until: int) -> int:
-        """Move a partition's checkpoint over a hole, and remember it; return where it was."""
+        """Move a partition's checkpoint over a hole, and record it; return where it was."""
         with self._transaction():
             found = self.db.execute(
                 "SELECT next_offset FROM checkpoints WHERE partition=?", (partition,)
@@ -160,67 +164,68 @@ class Shard:
         return begin
 
     def beat(self, beats: Mapping[int, Beat]) -> None:
-        """Write what the projector says of partitions."""
+        """Write the projector's heartbeat for partitions."""
         now = time.time_ns() // 1000
         with self._using():
-            # One that was held up for long may not know yet that others have gone on.
+            # A projector that was suspended for long may not know that others have gone on.
             self.db.executemany(
                 "INSERT INTO beats VALUES(?, ?, ?, ?) ON CONFLICT(partition) DO UPDATE SET "
                 "at=excluded.at, proved=max(proved, excluded.proved), stopped=excluded.stopped",
                 [(partition, now, *beat) for partition, beat in beats.items()],
             )
 
-    def _current_filling(self) -> str:
-        """Return which filling of the shard this is; numbers of another one are forgotten."""
-        filling, seed = self.db.execute("SELECT filling, seed FROM filling").fetchone()
-        if filling != self._filling:
+    def _current_generation(self) -> str:
+        """Return the shard's generation; numbers of an earlier one are dropped from the caches."""
+        generation, seed = self.db.execute("SELECT filling, seed FROM filling").fetchone()
+        if generation != self._generation:
             self._forget()
-            self._filling, self._seed = filling, seed
-        return self._filling
+            self._generation, self._seed = generation, seed
+        return self._generation
 
     def load(self, ids: list[str]) -> dict[str, Entry]:
-        """Return those of these jobs that the shard knows, with their trails."""
+        """Return those of these jobs that the shard has, with the last entries of their trails."""
         with self._using():
             return self._load(ids)
 
     def _load(self, ids: list[str]) -> dict[str, Entry]:
         found: dict[str, Entry] = {}
-        filling = self._current_filling()
-        for known in read_jobs(self.db, ids, self._seed, self._names):
-            job = known.job
+        generation = self._current_generation()
+        for stored_job in read_jobs(self.db, ids, self._seed, self._names):
+            job = stored_job.job
             state = STATE_CODES[job.state]
-            stored = (known.audience, known.type, job.created_at, job.bulk_id, state)
+            stored = (stored_job.audience, stored_job.type, job.created_at, job.bulk_id, state)
             written = len(job.trail)
-            entry = found[job.id] = Entry(job, known.row, stored, filling, written, None)
+            entry = found[job.id] = Entry(job, stored_job.row, stored, generation, written, None)
             if job.earlier is not None:
-                entry.reached = max(trails.reached(self.db, known.row), effective_time(job.trail))
+                effective = effective_time(job.trail)
+                entry.reached = max(trails.reached(self.db, stored_job.row), effective)
         return found
 
     def seen(self, entry: Entry, keys: Collection[bytes]) -> Set[bytes]:
-        """Return those of these keys of events that a job's chunks have."""
+        """Return those of these event keys that are in a job's chunks."""
         assert entry.row is not None
         with self._using():
             return trails.seen(self.db, entry.row, list(keys)).keys()
 
-    def apply(self, batches: Sequence[Batch]) -> None:
+    def apply(self, batches: Sequence[FoldedBatch]) -> None:
         """Write batches of its partitions in one transaction."""
         with self._transaction():
-            filling = self._current_filling()
-            self._numbers.begin()
+            generation = self._current_generation()
+            self._surrogate_keys.begin()
             (last,) = self.db.execute("SELECT coalesce(max(row), 0) FROM jobs").fetchone()
-            placed = WriteSet(last, filling, self._seed)
+            write_set = WriteSet(last, generation, self._seed)
             for batch in batches:
                 self._move_checkpoint(batch)
-                placed.add(batch, self._numbers)
-            self._write_rows(placed)
-            columns = placed.in_columns()
-            moved = counters.rows(placed, columns)
+                write_set.add(batch, self._surrogate_keys)
+            self._write_rows(write_set)
+            columns = write_set.in_columns()
+            moved = counters.rows(write_set, columns)
             self.db.executemany(counters.MOVE, moved)
             self._totals.move(moved)
-            times = changes.record(self.db, batches, placed, columns, self._numbers)
-            # What a job was may be of an audience that is met only now, too.
-            self._numbers.write()
-        placed.settle(times)
+            times = changes.record(self.db, batches, write_set, columns, self._surrogate_keys)
+            # After `record`: earlier versions of jobs may have new audiences, too.
+            self._surrogate_keys.write()
+        write_set.settle(times)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -231,10 +236,10 @@ class Shard:
                 self.db.execute("COMMIT")
                 self._written = True
             except BaseException:
-                # Numbers given to names in this transaction were never given.
+                # Numbers that were assigned in this transaction are not stored.
                 self._forget()
                 if self.db.in_transaction:
-                    # SQLite has rolled back by itself after some errors, such as a full disk.
+                    # SQLite rolls back by itself after some errors, such as a full disk.
                     self.db.execute("ROLLBACK")
                 raise
 
@@ -247,11 +252,11 @@ class Shard:
         )
 
     def _forget(self) -> None:
-        self._numbers.forget()
+        self._surrogate_keys.forget()
         self._names.clear()
         self._totals.forget()
 
-    def _move_checkpoint(self, batch: Batch) -> None:
+    def _move_checkpoint(self, batch: FoldedBatch) -> None:
         self.db.execute(
             _MOVE,
             (
@@ -273,28 +278,28 @@ class Shard:
                 found=f"offset {found[0]}" if found else "no checkpoint",
             )
 
-    def _write_rows(self, placed: WriteSet) -> None:
-        placed.updates.sort(key=itemgetter(-1))
+    def _write_rows(self, write_set: WriteSet) -> None:
+        write_set.updates.sort(key=itemgetter(-1))
         for statement, rows in (
-            (_INSERT, placed.inserts),
-            (_UPDATE, placed.updates),
-            (_UPDATE_WHOLE, placed.moves),
+            (_INSERT, write_set.inserts),
+            (_UPDATE, write_set.updates),
+            (_UPDATE_WHOLE, write_set.moves),
         ):
             if rows:
                 self.db.executemany(statement, rows)
-        trails.write(self.db, placed.spilled())
+        trails.write(self.db, write_set.spilled())
 
-    def rest(self) -> None:
+    def checkpoint_wal(self) -> None:
         """Move what was written from the WAL into the file."""
         if not self._written:
             return
         with self._using():
-            # It waits for no reader and keeps none from reading.
+            # It waits for no reader and blocks none.
             self.db.execute("PRAGMA wal_checkpoint(PASSIVE)")
         self._written = False
 
     def reset(self, begins: Mapping[int, int], ends: Mapping[int, int]) -> None:
-        """Empty it, to be folded again."""
+        """Empty the shard, to be folded again."""
         with self._transaction():
             for table in schema.TABLE_NAMES:
                 self.db.execute(f"DROP TABLE {table}")

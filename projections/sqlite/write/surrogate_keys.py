@@ -1,4 +1,4 @@
-"""The numbers that a shard gives to job types and audiences, as its one writer knows them."""
+"""The numbers of a shard for job types and audiences, as its writer assigns them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from projections.sqlite.tables.rows import MAX_NAMES, MAX_NAMES_BYTES, size_of_n
 
 
 class SurrogateKeys:
-    """Gives numbers to names, inside of the transaction that first uses them.
+    """Assigns numbers to names, in the transaction that first uses them.
 
     Args:
         db: The shard.
@@ -20,10 +20,10 @@ class SurrogateKeys:
         self.forget()
 
     def forget(self) -> None:
-        """Forget everything: a transaction was undone, or the shard was filled anew."""
+        """Clear the cache: a transaction was rolled back, or the shard has a new generation."""
         self._types: dict[str | None, int] = {None: 0}
         self._audiences: dict[tuple[str | None, tuple[str, ...]], int] = {(None, ()): NOBODY}
-        #: Audiences that have a number since `begin` and no row yet, and the last number given.
+        #: Audiences that got a number since `begin` and have no row yet, and the last number.
         self._fresh: list[tuple[int, str | None, str]] = []
         self._members: list[tuple[str, int]] = []
         self._last: int | None = None
@@ -31,7 +31,7 @@ class SurrogateKeys:
 
     @property
     def count(self) -> int:
-        """How many names are remembered."""
+        """How many names are cached."""
         return len(self._types) + len(self._audiences)
 
     def begin(self) -> None:
@@ -51,20 +51,20 @@ class SurrogateKeys:
         return number
 
     def audience(self, owner: str | None, viewers: tuple[str, ...]) -> int:
-        """Return the number of an audience; what is written of a new one waits for `write`."""
+        """Return the number of an audience; the rows of a new one are written by `write`."""
         number = self._audiences.get((owner, viewers))
         if number is None:
-            number = self._audiences[owner, viewers] = self._learn(owner, viewers)
+            number = self._audiences[owner, viewers] = self._look_up(owner, viewers)
             self._size += size_of_names(owner, *viewers)
         return number
 
-    def _learn(self, owner: str | None, viewers: tuple[str, ...]) -> int:
+    def _look_up(self, owner: str | None, viewers: tuple[str, ...]) -> int:
         key = (owner, orjson.dumps(viewers).decode())
-        known = self._db.execute(
+        found = self._db.execute(
             "SELECT audience FROM audiences WHERE owner=? AND viewers=?", key
         ).fetchone()
-        if known is not None:
-            return int(known[0])
+        if found is not None:
+            return int(found[0])
         if self._last is None:
             (self._last,) = self._db.execute(
                 "SELECT coalesce(max(audience), 0) FROM audiences"
@@ -75,7 +75,7 @@ class SurrogateKeys:
         return self._last
 
     def write(self) -> None:
-        """Write all audiences that got a number."""
+        """Write the rows of all audiences that got a number since `begin`."""
         if self._fresh:
             self._members.sort()
             self._db.executemany("INSERT INTO audiences VALUES(?, ?, ?)", self._fresh)

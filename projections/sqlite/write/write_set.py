@@ -1,7 +1,7 @@
 """Jobs that are about to be written: as rows, and their keys job by job and in columns.
 
-All is made in one pass over the jobs: there are so many that none of them is in the processor's
-cache any more when it is looked at again.
+All of it is made in one pass over the jobs: a second pass would find none of them in the
+processor's cache.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jobtrail.core.errors import FencedError
 from jobtrail.core.job import Job
 from jobtrail.core.trail import NEVER, STATE_CODES, effective_time
 from projections.ports.read import pack_tags
-from projections.ports.write import Batch, Entry
+from projections.ports.write import Entry, FoldedBatch
 from projections.sqlite.tables.change_layout import NONE
 from projections.sqlite.tables.rows import hash_of, pack_writers
 from projections.sqlite.write.surrogate_keys import SurrogateKeys
@@ -25,16 +25,15 @@ from projections.sqlite.write.surrogate_keys import SurrogateKeys
 #: (audience, type, creation time, bulk id, state code) of a row.
 Key = tuple[int, int, int, str | None, int]
 
-#: What an event can change of a job that keeps its audience, type and creation: the first columns
-#: of a row that is written.
+#: The columns that any event can change: the first ones of a row that is written.
 _Changing = tuple[Any, ...]
 
-#: Up to so many jobs are looked at one by one, which costs less than arrays of them.
+#: Up to so many jobs are handled one by one, which costs less than arrays of them.
 _FEW: Final = 128
 
 
 class Columns(NamedTuple):
-    """The keys of jobs, and the codes of their states: as stored, `NONE` for new ones, and now."""
+    """The keys of jobs, a column each; states as codes, before (`NONE` for new jobs) and after."""
 
     audience: NDArray[np.int32]
     type: NDArray[np.int32]
@@ -47,43 +46,43 @@ class WriteSet:
     """Jobs that are about to be written, in the order of their batches.
 
     Args:
-        last_row: The highest number that a row has.
-        filling: Of which filling of the shard the numbers are.
-        seed: Of the hashes of ids in that filling.
+        last_row: The highest row number in use.
+        generation: The generation of the shard in which the numbers are valid.
+        seed: The seed of the hashes of ids in that generation.
     """
 
-    def __init__(self, last_row: int, filling: str, seed: int) -> None:
+    def __init__(self, last_row: int, generation: str, seed: int) -> None:
         self._last_row = last_row
-        self.filling = filling
+        self.generation = generation
         self._seed = seed
         self.entries: list[Entry] = []
         self.keys: list[Key] = []
-        #: The code of the state that is stored, `NONE` where none is.
+        #: The code of each stored state, `NONE` for new jobs.
         self.before: list[int] = []
-        #: Which of them were said anew to be another's, or of another kind.
+        #: The places of the jobs that have a new version: another owner, type or the like.
         self.renamed: list[int] = []
-        #: The effective time of each one's last applied event that is stored, and its trail since.
+        #: Per job the effective time of its last stored applied event, and its trail after that.
         self.times: list[int] = []
         self.added: list[bytes] = []
-        #: Rows to be inserted, updated, and updated with what they usually keep.
+        #: Rows to be inserted, updated in the columns that any event can change, and in all.
         self.inserts: list[tuple[Any, ...]] = []
         self.updates: list[tuple[Any, ...]] = []
         self.moves: list[tuple[Any, ...]] = []
-        #: What leaves the rows of some: the entry, what it had reached, and whole chunks.
+        #: Chunks that leave their jobs' rows: the entry, its effective time before, the chunks.
         self._spills: list[tuple[Entry, int, bytes]] = []
 
-    def add(self, batch: Batch, numbers: SurrogateKeys) -> None:
+    def add(self, batch: FoldedBatch, surrogate_keys: SurrogateKeys) -> None:
         """Add the jobs of a batch.
 
         Raises:
-            FencedError: One was read before the shard was emptied.
+            FencedError: A job was read from an earlier generation of the shard.
         """
         for entry in batch.changes:
-            if entry.filling is not None and entry.filling != self.filling:
+            if entry.generation is not None and entry.generation != self.generation:
                 raise FencedError(
-                    "The shard was emptied and is being filled anew.",
+                    "The shard was emptied and is being folded again.",
                     where=f"partition {batch.partition}",
-                    expected="jobs that were read from it since",
+                    expected="jobs of its current generation",
                 )
             job = entry.job
             trail, sealed, spilled = job.trail, b"", 0
@@ -109,19 +108,19 @@ class WriteSet:
                 job.trail,
             )
             if entry.stored is None:
-                key = self._insert(entry, changing, numbers)
+                key = self._insert(entry, changing, surrogate_keys)
             else:
-                key = self._update(entry, entry.stored, changing, numbers)
+                key = self._update(entry, entry.stored, changing, surrogate_keys)
             if sealed:
                 self._spills.append((entry, self.times[-1], sealed))
             self.entries.append(entry)
             self.keys.append(key)
 
-    def _insert(self, entry: Entry, changing: _Changing, numbers: SurrogateKeys) -> Key:
+    def _insert(self, entry: Entry, changing: _Changing, surrogate_keys: SurrogateKeys) -> Key:
         job = entry.job
         self._last_row += 1
         entry.row = self._last_row
-        key = key_of(job, numbers)
+        key = key_of(job, surrogate_keys)
         self.inserts.append(
             (
                 *changing,
@@ -138,11 +137,11 @@ class WriteSet:
         return key
 
     def _update(
-        self, entry: Entry, stored: Key, changing: _Changing, numbers: SurrogateKeys
+        self, entry: Entry, stored: Key, changing: _Changing, surrogate_keys: SurrogateKeys
     ) -> Key:
         job = entry.job
-        # Of one that was not said anew nothing but the state can differ from what is stored.
-        key = key_of(job, numbers) if entry.former else (*stored[:4], changing[0])
+        # Without a new version, only the state can differ from the stored key.
+        key = key_of(job, surrogate_keys) if entry.former else (*stored[:4], changing[0])
         if key[:4] == stored[:4] and not entry.handed_on:
             self.updates.append((*changing, entry.row))
         else:
@@ -154,18 +153,18 @@ class WriteSet:
         return key
 
     def spilled(self) -> list[tuple[int, int, bytes]]:
-        """Return what leaves the rows of jobs, as `tables.trails.write` takes it."""
+        """Return the chunks that leave the rows of jobs, as `tables.trails.write` takes them."""
         return [(entry.row or 0, time, chunks) for entry, time, chunks in self._spills]
 
     def settle(self, times: Sequence[int]) -> None:
-        """Note in the entries what is stored now that the transaction is committed.
+        """Note in the entries what is stored, after the transaction was committed.
 
         Args:
-            times: The effective time that each job has reached.
+            times: The effective time of each job, microseconds since the epoch.
         """
         for entry, key, time in zip(self.entries, self.keys, times, strict=True):
             entry.stored = key
-            entry.filling = self.filling
+            entry.generation = self.generation
             entry.written = len(entry.job.trail)
             entry.reached = time
             entry.former = ()
@@ -175,7 +174,7 @@ class WriteSet:
             entry.job.earlier = StoredEntries(entry.job.earlier.entries)
 
     def in_columns(self) -> Columns | None:
-        """Return the keys in columns; None where they are so few that this would cost more."""
+        """Return the keys in columns; None for few keys, where columns would cost more."""
         if len(self.keys) <= _FEW:
             return None
         audience, job_type, created, _bulk, after = zip(*self.keys, strict=True)
@@ -188,11 +187,11 @@ class WriteSet:
         )
 
 
-def key_of(job: Job, numbers: SurrogateKeys) -> Key:
-    """Return the key of a job as it is."""
+def key_of(job: Job, surrogate_keys: SurrogateKeys) -> Key:
+    """Return the current key of a job."""
     return (
-        numbers.audience(job.owner, job.viewers),
-        numbers.type(job.job_type),
+        surrogate_keys.audience(job.owner, job.viewers),
+        surrogate_keys.type(job.job_type),
         job.created_at,
         job.bulk_id,
         STATE_CODES[job.state],

@@ -6,15 +6,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import TypeVar
 
-from projections.ports.write import Batch, Beat, Checkpoint, Entry
+from projections.ports.write import Beat, Checkpoint, Entry, FoldedBatch
 from projections.sqlite.files import schema
-from projections.sqlite.write.shard import Shard
+from projections.sqlite.write.shard import ShardWriter
 
 _T = TypeVar("_T")
 
 
 class SqliteWriter:
-    """A projector's hold on a store.
+    """Writes a store for a projector.
 
     Args:
         folder: The store; `schema.create` has made it.
@@ -27,16 +27,11 @@ class SqliteWriter:
         self._folder = folder
         self._layout = schema.read_layout(folder)
         self._shards = [
-            Shard(schema.shard_path(folder, shard)) for shard in range(self._layout.shards)
+            ShardWriter(schema.shard_path(folder, shard)) for shard in range(self._layout.shards)
         ]
 
-    @property
-    def partitions(self) -> int:
-        """How many partitions the folded log has."""
-        return self._layout.partitions
-
     def part_of(self, partition: int) -> int:
-        """Return the number of the shard that holds a partition."""
+        """Return the number of a partition's shard."""
         return partition % self._layout.shards
 
     def checkpoints(self) -> dict[int, Checkpoint]:
@@ -47,14 +42,14 @@ class SqliteWriter:
         return found
 
     def load(self, partition: int, ids: Iterable[str]) -> dict[str, Entry]:
-        """Return those of these jobs of a partition that the store knows, with their trails."""
+        """Return those of these jobs of a partition that the store has, with their last entries."""
         return self._shards[self.part_of(partition)].load(list(ids))
 
     def seen(self, partition: int, entry: Entry, keys: Collection[bytes]) -> Set[bytes]:
         """Return those of these keys of events that a job has had before its last entries."""
         return self._shards[self.part_of(partition)].seen(entry, keys)
 
-    def apply(self, batches: Sequence[Batch]) -> None:
+    def apply(self, batches: Sequence[FoldedBatch]) -> None:
         """Write batches and move their partitions' checkpoints, in one transaction.
 
         Args:
@@ -68,12 +63,12 @@ class SqliteWriter:
         self._shards[part].apply(batches)
 
     def reset(self, partition: int, begins: Mapping[int, int], ends: Mapping[int, int]) -> None:
-        """Empty the shard that holds a partition, to be folded again from the log's beginning."""
+        """Empty the shard with a partition, to be folded again from the log's beginning."""
         shard = self.part_of(partition)
         self._shards[shard].reset(self._of(shard, begins), self._of(shard, ends))
 
     def wait_for_no_more(self, ends: Mapping[int, int]) -> None:
-        """Let reads wait for nothing behind these offsets: the log has lost what was there.
+        """Let reads wait for no offset after these: the log has lost the records there.
 
         Raises:
             StoreError: A shard can't be written.
@@ -91,7 +86,7 @@ class SqliteWriter:
         return self._shards[self.part_of(partition)].skip(partition, until)
 
     def beat(self, beats: Mapping[int, Beat]) -> None:
-        """Say that a projector lives, and how far it is.
+        """Write a projector's heartbeats.
 
         Raises:
             StoreError: A shard can't be written.
@@ -101,7 +96,7 @@ class SqliteWriter:
                 shard.beat(mine)
 
     def repair(self, begins: Mapping[int, int], ends: Mapping[int, int]) -> list[int]:
-        """Look for shards that are damaged, missing or another file, and make them again.
+        """Replace shards that are damaged or missing, or whose file is another one.
 
         Returns:
             The partitions whose checkpoints may have changed.
@@ -121,10 +116,10 @@ class SqliteWriter:
         """Return the figures of a shard's partitions."""
         return {p: figure for p, figure in figures.items() if self.part_of(p) == shard}
 
-    def rest(self) -> None:
-        """Move what was written from each WAL into its file: readers need not look into it then."""
+    def checkpoint_wal(self) -> None:
+        """Move what was written from each shard's WAL into its file, so that reads are faster."""
         for shard in self._shards:
-            shard.rest()
+            shard.checkpoint_wal()
 
     def close(self) -> None:
         """Close all files."""

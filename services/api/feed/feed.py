@@ -219,8 +219,8 @@ class Feed:
         reached: dict[int, int] = {}
         skipped = False
         for partition, begin in self.position.items():
-            end = min(snapshot.held.position.get(partition, 0), self._buffer.end(partition))
-            if end <= begin or not room or partition in snapshot.held.recovering:
+            end = min(snapshot.watermark.position.get(partition, 0), self._buffer.end(partition))
+            if end <= begin or not room or partition in snapshot.watermark.recovering:
                 continue
             if self._buffer.covers(partition, begin):
                 end = min(end, begin + room)

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from aiokafka.errors import KafkaError
 
-from jobtrail.core.errors import LogUnavailable, StoreError
+from jobtrail.core.errors import LogUnavailable
 from jobtrail.log.consumers import BREAKS
 from jobtrail.log.questions import Log, Read
 from projections.ports.read import Watermark
@@ -131,9 +131,9 @@ class LogVerifier:
 
     async def _check(self, log: Log, store: Store) -> None:
         try:
-            with store.view(judged=False) as snapshot:
-                watermark, partitions = snapshot.held, store.partitions
-        except StoreError:
+            with store.snapshot(allow_recovering=True) as snapshot:
+                watermark, partitions = snapshot.watermark, store.partitions
+        except Problem:
             return
         if log.partitions != partitions:
             sentence = (

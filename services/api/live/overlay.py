@@ -160,7 +160,7 @@ def _recalled(
     job = copy(job)
     job.earlier = earlier.with_answers(
         {key: seen.get(key, offset) < offset for key, offset in offsets.items()},
-        stored_to=snapshot.held.position[events[0][1].partition],
+        stored_to=snapshot.watermark.position[events[0][1].partition],
     )
     return job
 
@@ -213,7 +213,7 @@ class Overlay:
         left, too_many = self._most, []
         for job_id in newer:
             partition = partition_of(job_id, partitions)
-            checkpoint = snapshot.held.position[partition]
+            checkpoint = snapshot.watermark.position[partition]
             if not self._buffer.covers(partition, checkpoint):
                 continue
             key = job_id.encode()
@@ -326,10 +326,10 @@ class Overlay:
     def _fold_some(self, store: Store, job_id: str) -> bool:
         """Fold some records of a job; return whether none are left."""
         key = job_id.encode()
-        with store.some() as snapshot:
+        with store.snapshot(allow_recovering=True) as snapshot:
             partitions = store.partitions
             partition = partition_of(job_id, partitions)
-            checkpoint = snapshot.held.position[partition]
+            checkpoint = snapshot.watermark.position[partition]
             if not self._buffer.covers(partition, checkpoint):
                 return True
             job, begin = self._begin(key, None, checkpoint)

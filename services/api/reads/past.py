@@ -185,7 +185,7 @@ class Past:
 
         def read(snapshot: Snapshot) -> tuple[Prefix | None, DescriptionSpan]:
             beyond = kept_trail(job)
-            beyond = beyond[start_of(beyond, snapshot.held.position[partition]) :]
+            beyond = beyond[start_of(beyond, snapshot.watermark.position[partition]) :]
             trail = snapshot.trail(job.id)
             if trail is None:
                 return prefix((beyond,), partition, cut), description_span(beyond)

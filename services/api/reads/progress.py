@@ -11,14 +11,13 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
-from jobtrail.core.errors import StoreError
 from jobtrail.core.position import holds
 from projections.ports.read import Snapshot, Watermark
 from services.api.feed.feed import Feed
 from services.api.limits.limits import Timeouts
 from services.api.live.buffer import Buffer
 from services.api.live.stalls import Stalls
-from services.api.problems.problems import stopping
+from services.api.problems.problems import Problem, stopping
 from services.api.store import Store
 
 logger = logging.getLogger(__name__)
@@ -105,8 +104,8 @@ class Progress:
         """Read the checkpoints once; return whether another poll is needed."""
         more = False
         try:
-            with self._store.view() as snapshot:
-                watermark = snapshot.held
+            with self._store.snapshot(allow_recovering=True) as snapshot:
+                watermark = snapshot.watermark
                 self._stalls.note(watermark)
                 more = self._feed.publish(snapshot, self._store.partitions)
                 applied = watermark.position
@@ -117,9 +116,9 @@ class Progress:
                 self._more = more
                 if self._listener is not None:
                     more = self._listener(snapshot) or more
-        except StoreError as error:
+        except Problem as problem:
             if not self._failing:
-                logger.warning("action=look_failed %s", error)
+                logger.warning("action=look_failed %s", problem.__cause__)
             self._failing = True
             return True
         self._failing = False

@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
-from jobtrail.core.errors import StoreError
 from jobtrail.settings import Settings
 from projections.ports.meter import Meter, TooLong
 from projections.ports.read import Filters, Snapshot, Watermark
@@ -23,7 +22,7 @@ from services.api.limits.limits import Rate
 from services.api.limits.overload import busy, read_too_long, too_many_reads
 from services.api.limits.turns import FairQueue
 from services.api.problems.problems import Problem
-from services.api.store import Store, as_problem, is_recovering
+from services.api.store import Store
 
 _T = TypeVar("_T")
 #: A caller, and which filters a search has.
@@ -186,15 +185,10 @@ class Reads:
             raise read_too_long(self.limits.seconds) from None
 
     def _ask(self, ask: Callable[[Snapshot], _T], read: _RunningRead) -> tuple[_T, Watermark]:
-        try:
-            with self._store.view() as snapshot:
-                if snapshot.held.recovering:
-                    raise is_recovering(snapshot.held)
-                snapshot.meter.is_over = read.is_over
-                with snapshot.meter:
-                    return ask(snapshot), snapshot.held
-        except StoreError as error:
-            raise as_problem(error) from error
+        with self._store.snapshot() as snapshot:
+            snapshot.meter.is_over = read.is_over
+            with snapshot.meter:
+                return ask(snapshot), snapshot.watermark
 
     def _done(self, user: str, read: _RunningRead, future: asyncio.Future[object]) -> None:
         if not future.cancelled():

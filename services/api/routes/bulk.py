@@ -12,7 +12,7 @@ from jobtrail.contract.results import Status
 from jobtrail.core.position import holds
 from jobtrail.core.states import ENDED, STATES
 from projections.ports.meter import TooLong
-from projections.ports.read import Caller, Cursor, Filters, Line, Part, Snapshot, Watermark
+from projections.ports.read import Caller, Cursor, Filters, Line, ListingPart, Snapshot, Watermark
 from services.api.access.auth import Deadline, Identity
 from services.api.http.answers import LongAnswer, Members, encode, stored_status
 from services.api.http.requests import BulkQuery, read_query
@@ -132,7 +132,7 @@ class _Bulk:
 
     def _read_nothing(self) -> tuple[None, IsCertain | None]:
         with self._service.store.snapshot() as snapshot:
-            return None, None if self._holds_log_end(snapshot.held) else self._holds_log_end
+            return None, None if self._holds_log_end(snapshot.watermark) else self._holds_log_end
 
     def _holds_log_end(self, watermark: Watermark) -> bool:
         """Tell whether the projections have reached the end that the log had at first."""
@@ -160,7 +160,7 @@ class _Bulk:
     async def _large(self, after: Cursor | None, asked: Filters, *, begun: bool) -> _BulkPage:
         limits = self._service.reads.limits
 
-        def read(snapshot: Snapshot) -> tuple[Part, bytes]:
+        def read(snapshot: Snapshot) -> tuple[ListingPart, bytes]:
             part = snapshot.search_some(
                 self._caller,
                 asked,
@@ -183,7 +183,7 @@ class _Bulk:
         """Read a bulk with few jobs on the event loop; return None if it has more."""
         try:
             with self._service.store.snapshot() as snapshot, snapshot.meter:
-                watermark = snapshot.held
+                watermark = snapshot.watermark
                 lines = snapshot.search(self._caller, filters, size=AT_ONCE + 1)
         except TooLong:
             return None
@@ -232,7 +232,7 @@ class _Bulk:
     def _has_all(self) -> bool:
         """Read the watermark now, and tell whether it has reached that end of the log."""
         with self._service.store.snapshot() as snapshot:
-            return self._holds_log_end(snapshot.held)
+            return self._holds_log_end(snapshot.watermark)
 
     async def _register(self, deadline: Deadline) -> Wait | None:
         """Watch some jobs that have not ended; return None if there are none."""

@@ -48,9 +48,9 @@ def states_at_end(service: Service, caller: Caller, ids: Sequence[str]) -> State
         Problem: 503 where their partitions are recovering.
         TooLong: Their outputs are too large.
     """
-    with service.store.some() as snapshot:
+    with service.store.snapshot(allow_recovering=True) as snapshot:
         partitions = service.store.partitions
-        watermark = snapshot.held
+        watermark = snapshot.watermark
         check_whole(watermark, ids, partitions)
         with snapshot.meter:
             found = snapshot.states(caller, ids)

@@ -61,7 +61,7 @@ async def feed(service: Service, request: web.Request, identity: Identity) -> we
     await reach_position(service, request)
     wanted = await reach_position(service, request, name=LAST_EVENT)
     with service.store.snapshot() as snapshot:
-        watermark = snapshot.held
+        watermark = snapshot.watermark
     listener = service.feed.join(identity.caller, watermark, wanted)
     try:
         fresh = service.freshness.headers(watermark)

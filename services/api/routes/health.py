@@ -12,7 +12,7 @@ from jobtrail.core.position import format_position
 from services.api.access.auth import Identity
 from services.api.http.answers import BASE_HEADERS, answer
 from services.api.http.requests import NoQuery, read_query
-from services.api.problems.problems import NOT_READY, not_ready
+from services.api.problems.problems import NOT_READY, Problem, not_ready
 from services.api.problems.shapes import Alive, LogHealth, ProjectionsHealth, Readiness, TailHealth
 from services.api.service import Service
 from services.api.serving.endpoint import Answer, Endpoint
@@ -54,10 +54,12 @@ def _log(service: Service) -> LogHealth:
 
 def _projections(service: Service) -> tuple[ProjectionsHealth, list[str]]:
     try:
-        with service.store.view() as snapshot:
-            watermark = snapshot.held
-    except StoreError as error:
-        return ProjectionsHealth(up=False, detail=error.what), [error.what]
+        with service.store.snapshot(allow_recovering=True) as snapshot:
+            watermark = snapshot.watermark
+    except Problem as problem:
+        cause = problem.__cause__
+        detail = cause.what if isinstance(cause, StoreError) else problem.detail
+        return ProjectionsHealth(up=False, detail=detail), [detail]
     lag = service.freshness.lag(watermark)
     stalls = service.stalls
     stalls.note(watermark)

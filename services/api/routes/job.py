@@ -176,13 +176,13 @@ async def _job_then(
 
 def _was_for_others(service: Service, job: Job, partition: int) -> bool:
     """Tell whether the audience of a job was set more than once."""
-    with service.store.some() as snapshot:
+    with service.store.snapshot(allow_recovering=True) as snapshot:
         trail = None if job.earlier is None else snapshot.trail(job.id)
         beyond = kept_trail(job)
         if trail is None:
             first, last = description_span(beyond)
         else:
-            beyond = beyond[start_of(beyond, snapshot.held.position[partition]) :]
+            beyond = beyond[start_of(beyond, snapshot.watermark.position[partition]) :]
             first, last = merged_spans(trail.said(), description_span(beyond))
     return first != last
 
@@ -218,10 +218,10 @@ async def _find(
 def _read(
     service: Service, caller: Caller, job_id: str, page: _HistoryRange | None
 ) -> tuple[_Found | None, IsCertain | None]:
-    with service.store.some() as snapshot:
+    with service.store.snapshot(allow_recovering=True) as snapshot:
         partitions = service.store.partitions
         partition = partition_of(job_id, partitions)
-        watermark = snapshot.held
+        watermark = snapshot.watermark
         if partition in watermark.recovering:
             raise is_recovering(watermark)
         # Checked before the job is read, so that one of another user takes as long as one that does
@@ -243,7 +243,7 @@ def _part(snapshot: Snapshot, job: Job, partition: int, page: _HistoryRange) -> 
     if job.earlier is None:
         return beyond
     stored = snapshot.trail(job.id)
-    beyond = beyond[start_of(beyond, snapshot.held.position[partition]) :]
+    beyond = beyond[start_of(beyond, snapshot.watermark.position[partition]) :]
     return beyond if stored is None else stored.page(*page) + beyond
 
 
@@ -263,8 +263,8 @@ async def _unseen(service: Service, user: str, partition: int) -> Problem:
     """
 
     def look() -> tuple[None, IsCertain | None]:
-        with service.store.some() as snapshot:
-            return None, _certainty(service, partition, snapshot.held)
+        with service.store.snapshot(allow_recovering=True) as snapshot:
+            return None, _certainty(service, partition, snapshot.watermark)
 
     await read_until_certain(service, user, look)
     return not_found(_UNSEEN)

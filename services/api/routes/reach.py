@@ -44,7 +44,7 @@ async def reach_position(
     header = request.headers.get(name)
     if header is None:
         return {}
-    with service.store.some():
+    with service.store.snapshot(allow_recovering=True):
         wanted = wanted_position(header, service.store.partitions, name)
     await _reach(service, wanted, partial(_user, service, request), live=live)
     return wanted
@@ -70,7 +70,7 @@ async def reach_cut(service: Service, cut: Cut, *, user: str, live: bool = False
             not reached in time.
     """
     if cut.instant is None:
-        with service.store.some():
+        with service.store.snapshot(allow_recovering=True):
             check_partitions(cut.position, service.store.partitions, "asOf")
         await _reach(service, cut.position, lambda: user, live=live)
 
@@ -85,8 +85,8 @@ async def _reach(
     """
     proven = False
     while True:
-        with service.store.some() as snapshot:
-            watermark = snapshot.held
+        with service.store.snapshot(allow_recovering=True) as snapshot:
+            watermark = snapshot.watermark
         reached = service.freshness.with_tail(watermark) if live else watermark
         if not holds(reached.position, wanted):
             if await service.progress.reaches(wanted):

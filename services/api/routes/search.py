@@ -66,7 +66,7 @@ def _search_at_once(
     """
     began = perf_counter()
     with service.store.snapshot() as snapshot, snapshot.meter:
-        watermark = snapshot.held
+        watermark = snapshot.watermark
         place.check(watermark.lineage)
         lines = snapshot.search(
             identity.caller,
@@ -94,7 +94,7 @@ async def _search_some(
     service.outgoing.check(caller.user)
 
     def read(snapshot: Snapshot) -> tuple[bytes, str | None]:
-        lineage = snapshot.held.lineage
+        lineage = snapshot.watermark.lineage
         place.check(lineage)
         part = snapshot.search_some(
             caller,

@@ -145,7 +145,11 @@ async def _wait(
 ) -> web.StreamResponse:
     user = identity.caller.user
     wait = await service.waits.register(
-        service.store.some, check_whole, identity.caller, asked.ids, until_any=asked.until_any
+        partial(service.store.snapshot, allow_recovering=True),
+        check_whole,
+        identity.caller,
+        asked.ids,
+        until_any=asked.until_any,
     )
     try:
         headers = partial(_headers, service.freshness, wait)

@@ -39,7 +39,7 @@ async def summary(service: Service, request: web.Request, identity: Identity) ->
         try:
             with service.store.snapshot() as snapshot, snapshot.meter:
                 counts = snapshot.summary(identity.caller, query.filters)
-                watermark = snapshot.held
+                watermark = snapshot.watermark
         except TooLong:
             count = methodcaller("summary", identity.caller, query.filters)
             counts, watermark = await service.reads.read(identity.caller.user, count)

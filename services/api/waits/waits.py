@@ -144,8 +144,8 @@ class Waits:
                 some = ids[at : at + _AT_ONCE]
                 await self._join(view, some)
                 with view() as snapshot:
-                    partitions = len(snapshot.held.position)
-                    check(snapshot.held, some, partitions)
+                    partitions = len(snapshot.watermark.position)
+                    check(snapshot.watermark, some, partitions)
                     watches += self._watch(snapshot, some, partitions, claim)
                     self._jobs_starting -= len(some)
             wait = Wait(caller, watches, self._buffer, until_any=until_any)
@@ -177,7 +177,7 @@ class Waits:
             if not shared or clock() >= until:
                 return
             with view() as snapshot:
-                position = snapshot.held.position
+                position = snapshot.watermark.position
             if all(self._buffer.end(p) >= position.get(p, 0) for p in shared):
                 return
             await asyncio.sleep(_JOIN_CHECK)
@@ -194,7 +194,7 @@ class Waits:
             claim: Keeps the watches until the wait has them.
         """
         found = snapshot.watched(list(ids))
-        watermark = snapshot.held
+        watermark = snapshot.watermark
         watches = []
         left = self._limits.events
         for job_id in ids:
@@ -348,7 +348,7 @@ class Waits:
         Returns:
             Whether any are left.
         """
-        watermark = snapshot.held
+        watermark = snapshot.watermark
         ready = (w for w in self._unsynced.values() if w.partition not in watermark.recovering)
         some = list(islice(ready, _RESYNC_AT_ONCE))
         if some:
@@ -372,7 +372,7 @@ class Waits:
         Returns:
             How many were folded.
         """
-        watermark = snapshot.held
+        watermark = snapshot.watermark
         checkpoint = watermark.position[watch.partition]
         records = self._buffer.beyond(watch.key, watch.partition, checkpoint, most + 1)
         covered = len(records) <= most and self._buffer.covers(watch.partition, checkpoint)

@@ -124,9 +124,9 @@ class Watch:
         """
         if not is_long(self.job):
             return fold_records(self.job, self.key, (record,), self.partitions)
-        with self._store.some() as snapshot:
-            if self.partition in snapshot.held.recovering:
-                raise is_recovering(snapshot.held)
+        with self._store.snapshot(allow_recovering=True) as snapshot:
+            if self.partition in snapshot.watermark.recovering:
+                raise is_recovering(snapshot.watermark)
             return fold_records(self.job, self.key, (record,), self.partitions, snapshot)
 
     def become(self, job: Job | None, arrived: float | None = None) -> None:

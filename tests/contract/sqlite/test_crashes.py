@@ -35,7 +35,7 @@ def check_anywhere(store: SqliteStore, model: Model) -> None:
     """Assert that a store is at some position whole."""
     reader = store.reader()
     with reader.snapshot() as snapshot:
-        check_snapshot(snapshot, model.advance(snapshot.held.position))
+        check_snapshot(snapshot, model.advance(snapshot.watermark.position))
     reader.close()
     assert store.tallies() == model.tallies()
     check_counters(store, model)
@@ -77,7 +77,7 @@ def test_reads_during_writes_are_of_one_position(store: SqliteStore) -> None:
     with subprocess.Popen(command, cwd=ROOT) as process:
         while process.poll() is None:
             with reader.snapshot() as snapshot:
-                check_snapshot(snapshot, model.advance(snapshot.held.position))
+                check_snapshot(snapshot, model.advance(snapshot.watermark.position))
     assert process.returncode == 0
     check_equal(store, model.advance())
 

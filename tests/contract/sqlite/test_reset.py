@@ -29,5 +29,5 @@ def test_a_shard_that_was_rebuilt_waits_for_no_more_than_the_log_has(
     with contextlib.closing(Serving(path)) as serving, serving.locked():
         serving.hand_over(built.folder, shard, {**log.ends(), 2: 2})
     with unmade.reader().snapshot() as snapshot:
-        assert snapshot.held.position[2] == 2
-        assert snapshot.held.recovering == frozenset()
+        assert snapshot.watermark.position[2] == 2
+        assert snapshot.watermark.recovering == frozenset()

@@ -54,7 +54,7 @@ async def test_totals_are_kept_from_then_on(store: SqliteStore, most: int) -> No
         for _ in range(5):
             await feed(projector, log, rng, most=most, batches=len(log) // (3 * most))
             with reader.snapshot() as snapshot:
-                model.advance(snapshot.held.position)
+                model.advance(snapshot.watermark.position)
                 check_snapshot(snapshot, model)
                 _check_callers(snapshot, model)
             check_counters(store, model)

@@ -136,7 +136,7 @@ async def test_a_view_stays_as_it_is_while_batches_are_written(store: SqliteStor
     async with projecting(store.writer()) as projector:
         while model.position != log.ends():
             with reader.snapshot() as snapshot:
-                model.advance(snapshot.held.position)
+                model.advance(snapshot.watermark.position)
                 await feed(projector, log, rng, batches=3)
                 check_snapshot(snapshot, model)
     check_equal(store, model)

@@ -1,4 +1,4 @@
-"""A store at rest: what was written last lies where readers find it without looking elsewhere."""
+"""A checkpoint of the WAL: all that was written is in the store's files, without the WAL."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import pytest
 
 from jobtrail.core.errors import StoreError
 from projections.ports.write import Beat
-from projections.sqlite.read.shards import Files
+from projections.sqlite.read.shards import AttachedShards
 from tests.contract.store_checks import check_equal, check_snapshot
 from tests.contract.store_feeding import feed, projecting
 from tests.contract.store_model import Model
 from tests.contract.store_process import small_log
+from tests.contract.store_streams import PARTITIONS
 from tests.contract.stores import SqliteStore
 from tests.waiting import until
 
@@ -30,7 +31,7 @@ async def test_a_store_at_rest_is_whole_without_its_wal(store: SqliteStore, tmp_
     async with projecting(writer) as projector:
         await feed(projector, log, random.Random(41))
         assert store.at_rest(tmp_path / "before").rows() == empty
-        writer.rest()
+        writer.checkpoint_wal()
         check_equal(store.at_rest(tmp_path / "after"), Model(log).advance())
 
 
@@ -60,7 +61,7 @@ async def test_who_reads_keeps_what_he_sees(store: SqliteStore) -> None:
         with reader.snapshot() as before:
             check_snapshot(before, Model(log))
             await feed(projector, log, random.Random(43))
-            writer.rest()
+            writer.checkpoint_wal()
             check_snapshot(before, Model(log))
         with reader.snapshot() as after:
             check_snapshot(after, Model(log).advance())
@@ -71,17 +72,17 @@ async def test_a_store_that_cannot_rest_says_why(store: SqliteStore, tmp_path: P
     async with projecting(writer) as projector:
         await feed(projector, log, random.Random(44))
         with store.held_up(writer), pytest.raises(StoreError) as caught:
-            writer.rest()
+            writer.checkpoint_wal()
         assert "locked" in str(caught.value.found)
         assert caught.value.where
-        writer.rest()
+        writer.checkpoint_wal()
         check_equal(store.at_rest(tmp_path / "after"), Model(log).advance())
 
 
 async def test_files_are_mapped_unless_they_are_written_to(store: SqliteStore) -> None:
     mapped = "PRAGMA mmap_size"
     paths = dict(enumerate(store.files()))
-    with closing(Files(paths)) as files, closing(store.writer()) as writer:
+    with closing(AttachedShards(paths)) as files, closing(store.writer()) as writer:
 
         def looks(changed: bool) -> int:
             assert files.begin() is changed
@@ -92,5 +93,5 @@ async def test_files_are_mapped_unless_they_are_written_to(store: SqliteStore) -
         looks(True)
         async with asyncio.timeout(30):
             await until(lambda: looks(False) != 0)
-        writer.beat({partition: Beat(0, "") for partition in range(writer.partitions)})
+        writer.beat({partition: Beat(0, "") for partition in range(PARTITIONS)})
         assert looks(True) == 0
