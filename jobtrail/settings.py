@@ -105,6 +105,23 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
         default=8040, description="Port of the API. 0: a free one."
     )
+    drain: Annotated[float, Field(ge=0, le=600)] = Field(
+        default=0.0,
+        description="Seconds in which an API process that is told to stop still takes requests, "
+        "while its `/readyz` is 503: longer than a load balancer takes to notice. 0, as always "
+        "with `jobtrail up`: nothing stands in front of it that has to notice.",
+    )
+    health_host: _Name = Field(
+        default="127.0.0.1",
+        description="Address of a projector's `/healthz`, `/readyz` and `/metrics`, which ask for "
+        "no proof of who asks.",
+    )
+    health_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=0,
+        description="Their port. 0: they are off, as always with `jobtrail up`, which watches its "
+        "projectors itself and may have several on one machine. `jobtrail projector` takes 8041 "
+        "unless told otherwise.",
+    )
     oidc_issuer: str = Field(
         default="",
         description="Issuer whose tokens count beside the local service's, exactly as in their "

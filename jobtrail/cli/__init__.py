@@ -20,6 +20,8 @@ from jobtrail.version import __version__
 #: Each command by its name: the module below this one, and what it is called there.
 _WHERE: Final = {
     "up": ("up", "up"),
+    "projector": ("own_processes", "projector"),
+    "api": ("own_processes", "api"),
     "token": ("token", "token"),
     "keys": ("keys", "keys"),
     "emit": ("emit", "emit"),

@@ -87,7 +87,10 @@ def up(
         store=store,
     )
     # Children are started in other folders' terms: what they are told must not be relative.
-    settings = settings.model_copy(update={"data_dir": settings.data_dir.absolute()})
+    # Projectors would want one port, and nothing waits here for a service that drains.
+    settings = settings.model_copy(
+        update={"data_dir": settings.data_dir.absolute(), "health_port": 0, "drain": 0.0}
+    )
     try:
         keep_private()
         _close(settings)

@@ -1,10 +1,9 @@
 """The projector: folds groups of records and hands the outcome to the store.
 
-It keeps the jobs under way in memory, so that a group costs one read for the jobs that it does not
-know and one write for all that it touched. What it keeps of a partition is valid for exactly one
-offset; when somebody else moved a checkpoint it forgets and reads again. Before it folds what came
-by another connection or under another leader, it proves that the log still is the one that it has
-folded.
+It keeps the jobs under way in memory, so that a group costs one read for the jobs that are not
+there and one write for all that it touched. What it keeps of a partition is valid for one offset;
+when somebody else moved a checkpoint it forgets and reads again. Before it folds what came by
+another connection or under another leader, it proves that the log is the one that it has folded.
 """
 
 from __future__ import annotations
@@ -67,6 +66,8 @@ class Projector:
         self._held: dict[int, Partition] = {}
         self._continuity = Continuity(log, partitions)
         self._writing = asyncio.Lock()
+        #: Taken for each group, before the other one; `finish` takes it and gives it to nobody.
+        self._applying = asyncio.Lock()
         #: Set while something is folded that is not written; since when; how often was folded.
         self._ahead = asyncio.Event()
         self._since = 0.0
@@ -120,7 +121,7 @@ class Projector:
                 projector has, or the log or the store is another one. Records have to be delivered
                 again, from the checkpoint on.
         """
-        async with self._writing:
+        async with self._applying, self._writing:
             try:
                 await self._apply(partition, group, more=more)
             except StoreDamaged as error:
@@ -194,12 +195,8 @@ class Projector:
         Raises:
             StoreError: The store can't be written.
         """
-        beats = {
-            partition: Beat(
-                self._continuity.proved.get(partition, 0), self.stopped.get(partition, "")
-            )
-            for partition in partitions
-        }
+        proved, stopped = self._continuity.proved, self.stopped
+        beats = {p: Beat(proved.get(p, 0), stopped.get(p, "")) for p in partitions}
         async with self._writing:
             await self._repairing(lambda: self._store.call(self._store.store.beat, beats))
 
@@ -334,12 +331,10 @@ class Projector:
         self.wants_records_again = True
 
     async def _hold(self, partition: int) -> Partition:
-        held = self._held.get(partition)
-        if held is None:
-            checkpoint = (await self._store.checkpoints())[partition]
-            held = Partition(partition, checkpoint.next_offset, checkpoint.last)
-            self._held[partition] = held
-        return held
+        if partition not in self._held:
+            at = (await self._store.checkpoints())[partition]
+            self._held[partition] = Partition(partition, at.next_offset, at.last)
+        return self._held[partition]
 
     def _begin_ahead(self) -> None:
         if not self._ahead.is_set():
@@ -393,6 +388,12 @@ class Projector:
             self._forget()
             raise
         self._ahead.clear()
+
+    async def finish(self) -> None:
+        """Wait for the group that is being applied, and write it. No other one is applied then."""
+        await self._applying.acquire()
+        async with self._writing:
+            await self._write_all()
 
     def close(self) -> None:
         """Wait for what is being written, then let go of the store."""

@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiokafka.errors import KafkaError
 
 from jobtrail.core.errors import LogChanged, StoreError
 from jobtrail.log.questions import Log
-from projections.ports.write import Checkpoint
 from projections.projector.projector import Projector
+from projections.projector.vitals import Vitals
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ async def care(
 
 
 async def watch(
-    log: Log, projector: Projector, assigned: Callable[[], set[int]], stalled_after: float
+    log: Log, projector: Projector, assigned: Callable[[], set[int]], vitals: Vitals
 ) -> str:
     """Return, with the reason, when a partition is stuck.
 
@@ -74,11 +74,11 @@ async def watch(
         log: Tells where the log ends.
         projector: Tells how far the store is.
         assigned: Tells which partitions are this worker's; where none are, all are watched.
-        stalled_after: Seconds without progress, with something to apply, that are too long.
+        vitals: Is told at each look how far the store is, and knows what is too long.
     """
-    progress = _Progress(stalled_after)
+    progress = vitals.progress
     while True:
-        await asyncio.sleep(min(EVERY, stalled_after / 4))
+        await asyncio.sleep(min(EVERY, progress.stalled_after / 4))
         try:
             # Before the ends, which others may move.
             checkpoints = await projector.checkpoints()
@@ -86,39 +86,13 @@ async def watch(
         except (KafkaError, TimeoutError) as error:
             # Without the broker nobody gets on: count from its return.
             logger.warning("action=watchdog_no_log %r", error)
+            vitals.log_answers = False
             progress.forget()
             continue
         except StoreError as error:
             logger.warning("action=watchdog_no_store %s", error)
             continue
-        going_on = {p: at for p, at in checkpoints.items() if p not in projector.stopped}
-        if reason := progress.stuck(going_on, ends, assigned() or set(ends)):
+        vitals.log_answers = True
+        progress.note(checkpoints, ends, (assigned() or set(ends)) - projector.stopped.keys())
+        if reason := progress.stuck():
             return reason
-
-
-class _Progress:
-    """Since when each partition stays where it is, with something to apply."""
-
-    def __init__(self, stalled_after: float) -> None:
-        self._stalled_after = stalled_after
-        self._moved: dict[int, tuple[int, float]] = {}
-
-    def forget(self) -> None:
-        self._moved.clear()
-
-    def stuck(
-        self, checkpoints: Mapping[int, Checkpoint], ends: Mapping[int, int], watched: set[int]
-    ) -> str | None:
-        """Return why a partition counts as stuck, None where none does."""
-        now = asyncio.get_running_loop().time()
-        for partition, checkpoint in checkpoints.items():
-            at, since = self._moved.get(partition, (-1, now))
-            behind = checkpoint.next_offset < ends.get(partition, 0)
-            if at != checkpoint.next_offset or not behind or partition not in watched:
-                self._moved[partition] = (checkpoint.next_offset, now)
-            elif now - since > self._stalled_after:
-                return (
-                    f"partition {partition} stays at offset {at}, the log ends at "
-                    f"{ends[partition]}, nothing was applied for {now - since:.0f} s"
-                )
-        return None
