@@ -76,23 +76,30 @@ async def watch(
         assigned: Tells which partitions are this worker's; where none are, all are watched.
         vitals: Is told at each look how far the store is, and knows what is too long.
     """
-    progress = vitals.progress
     while True:
-        await asyncio.sleep(min(EVERY, progress.stalled_after / 4))
-        try:
-            # Before the ends, which others may move.
-            checkpoints = await projector.checkpoints()
-            ends = await log.ends()
-        except (KafkaError, TimeoutError) as error:
-            # Without the broker nobody gets on: count from its return.
-            logger.warning("action=watchdog_no_log %r", error)
-            vitals.log_answers = False
-            progress.forget()
-            continue
-        except StoreError as error:
-            logger.warning("action=watchdog_no_store %s", error)
-            continue
-        vitals.log_answers = True
-        progress.note(checkpoints, ends, (assigned() or set(ends)) - projector.stopped.keys())
-        if reason := progress.stuck():
+        if reason := await _stuck(log, projector, assigned, vitals):
             return reason
+        await asyncio.sleep(min(EVERY, vitals.progress.stalled_after / 4))
+
+
+async def _stuck(
+    log: Log, projector: Projector, assigned: Callable[[], set[int]], vitals: Vitals
+) -> str | None:
+    """Look at store and log once; return why a partition counts as stuck, None where none does."""
+    try:
+        # Before the ends, which others may move.
+        checkpoints = await projector.checkpoints()
+        ends = await log.ends()
+    except (KafkaError, TimeoutError) as error:
+        # Without the broker nobody gets on: count from its return.
+        logger.warning("action=watchdog_no_log %r", error)
+        vitals.log_answers = False
+        vitals.progress.forget()
+        return None
+    except StoreError as error:
+        logger.warning("action=watchdog_no_store %s", error)
+        return None
+    vitals.log_answers = True
+    counted = (assigned() or set(ends)) - projector.stopped.keys()
+    vitals.progress.note(checkpoints, ends, counted)
+    return vitals.progress.stuck()
