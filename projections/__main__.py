@@ -139,7 +139,10 @@ async def _fold(
             await asyncio.wait({stopped, *ends}, return_when=asyncio.FIRST_COMPLETED)
             if stopped.done():
                 joining.cancel()
-                await _finish(projector)
+                if not await _finish(projector):
+                    # A stack that hangs is not waited for. Others take over at once all the same.
+                    await remove_members(client, settings.group, (name,))
+                    end_now(0)
                 return 0
             # Before anything else is asked of a stack that may hang.
             end_within(_STOP_WITHIN, 1)
@@ -156,18 +159,22 @@ async def _fold(
             projector.close()
 
 
-async def _finish(projector: Projector) -> None:
-    """Let the group that is being applied be the last one, and write it.
+async def _finish(projector: Projector) -> bool:
+    """Let the group that is being applied be the last one, and write it; return whether it ended.
 
     Where that takes too long, as without the log or the store, it is folded again by another one.
     """
     try:
         async with asyncio.timeout(_FINISH_WITHIN):
             await projector.finish()
-    except (JobtrailError, KafkaError, TimeoutError) as error:
-        logger.warning("action=group_not_finished it is folded again: %r", error)
+    except TimeoutError:
+        logger.warning("action=group_not_finished it is folded again")
+        return False
+    except (JobtrailError, KafkaError) as error:
+        logger.warning("action=group_not_written it is folded again: %r", error)
     # Without a broker Faust's stop may never return, and it swallows a cancellation.
     end_within(_STOP_WITHIN, 0)
+    return True
 
 
 async def _join_again(

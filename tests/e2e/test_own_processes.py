@@ -107,7 +107,7 @@ async def test_projectors_are_restarted_one_by_one_under_load_and_nothing_is_los
             assert answer.status == 200
     await equals_fold(settings)
     assert losses(settings) == []
-    assert said(settings, "action=group_not_finished", "action=fenced") == []
+    assert said(settings, "action=group_not", "action=fenced") == []
 
 
 def shares(settings: Settings) -> Any:
@@ -232,7 +232,7 @@ async def test_a_projector_that_can_not_finish_ends_in_time_or_at_the_second_sig
         assert await patient.process.child.wait() == 0
         assert asyncio.get_running_loop().time() - began < ENDS_WITHIN
     assert applied(settings) == 0
-    await patient.process.start()
+    await asyncio.gather(*(one.process.start() for one in pair))
     await equals_fold(settings)
 
 
