@@ -20,14 +20,29 @@ command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2
 command -v chromium >/dev/null || command -v chromium-browser >/dev/null ||
 	command -v google-chrome >/dev/null || missing="$missing chromium"
 
-if [ -z "$missing" ]; then
+# It checks the alert rules. Of Debian's package of Prometheus nothing else is wanted.
+promtool=.venv/promtool
+wants_promtool=""
+command -v promtool >/dev/null || [ -x "$promtool" ] || wants_promtool=yes
+
+if [ -z "$missing$wants_promtool" ]; then
 	exit 0
 fi
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 	export DEBIAN_FRONTEND=noninteractive
 	apt-get update -qq
-	# shellcheck disable=SC2086  # several packages
-	apt-get install -y -qq --no-install-recommends $missing >/dev/null
+	if [ -n "$missing" ]; then
+		# shellcheck disable=SC2086  # several packages
+		apt-get install -y -qq --no-install-recommends $missing >/dev/null
+	fi
+	if [ -n "$wants_promtool" ]; then
+		folder=$(mktemp -d)
+		(cd "$folder" && apt-get download -qq prometheus >/dev/null)
+		dpkg --fsys-tarfile "$folder"/prometheus_*.deb | tar -x -C "$folder" ./usr/bin/promtool
+		mv "$folder/usr/bin/promtool" "$promtool"
+		rm -rf "$folder"
+	fi
 else
+	[ -z "$wants_promtool" ] || missing="$missing promtool"
 	echo "some tests need what is not here: install$missing with your package manager" >&2
 fi

@@ -16,6 +16,8 @@ from typing import Final, Self
 
 import asyncpg
 
+from tests.waiting import look_again
+
 #: Seconds in which a server starts or stops.
 WITHIN: Final = 60.0
 #: PostgreSQL refuses to run as root.
@@ -87,7 +89,7 @@ class Postgres:
                 with contextlib.suppress(OSError, asyncpg.PostgresError):
                     await (await asyncpg.connect(self.dsn("postgres"))).close()
                     return self
-                await asyncio.sleep(0.05)
+                await look_again()
 
     def _argv(self) -> list[str]:
         parameters = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from sys import getsizeof
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -54,8 +54,8 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     job: Job
     #: The row's number, None before the first commit.
     row: int | None = None
-    #: (audience, type, creation time, bulk id, state code) as stored.
-    stored: tuple[int, int, int, str | None, int] | None = None
+    #: What the store knows of it since it was read or written; None before that.
+    stored: Any = None
     #: Of which filling of the store the other fields speak: a reset begins another one.
     filling: str | None = None
     #: How many bytes of the trail's last entries are stored, beside whole chunks before them.

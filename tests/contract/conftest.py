@@ -15,11 +15,11 @@ from tests.contract.oidc_provider import OidcProvider, oidc_provider
 from tests.contract.store_feeding import fill
 from tests.contract.store_model import Model
 from tests.contract.store_streams import Log, seeded_log
-from tests.contract.stores import IMPLEMENTATIONS, SqliteStore
+from tests.contract.stores import IMPLEMENTATIONS, Kit
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
-def unmade(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqliteStore]:
+def unmade(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kit]:
     """Return a store that nobody has created yet."""
     store = IMPLEMENTATIONS[request.param](tmp_path / "store")
     yield store
@@ -27,7 +27,7 @@ def unmade(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqliteSto
 
 
 @pytest.fixture
-def store(unmade: SqliteStore) -> SqliteStore:
+def store(unmade: Kit) -> Kit:
     """Return an empty store."""
     unmade.create()
     return unmade

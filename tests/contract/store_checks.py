@@ -9,12 +9,12 @@ import msgspec
 from jobtrail.core.job import Job
 from projections.ports.read import Caller, Filters, Snapshot, job_of
 from tests.contract.store_model import Model, plain, whole
-from tests.contract.stores import SqliteStore
+from tests.contract.stores import Kit
 
 EVERYBODY: Final = Caller("nobody", reads_all=True)
 
 
-def check_equal(store: SqliteStore, model: Model) -> None:
+def check_equal(store: Kit, model: Model) -> None:
     """Assert that a store holds, in every row and counter, what the pure fold says."""
     writer = store.writer()
     for partition, checkpoint in writer.checkpoints().items():
@@ -66,7 +66,7 @@ def differences(expected: Job, found: Job) -> dict[str, tuple[object, object]]:
     return {name: (one[name], other[name]) for name in one if one[name] != other[name]}
 
 
-def check_counters(store: SqliteStore, model: Model) -> None:
+def check_counters(store: Kit, model: Model) -> None:
     """Assert that counters are the recount, and everybody's and the totals what they come to."""
     counters = store.counters()
     assert counters == model.counters()

@@ -16,7 +16,7 @@ from projections.projector.continuity import LogLook
 from projections.projector.partition_state import DeadLetter
 from projections.projector.projector import Projector
 from tests.contract.store_streams import PARTITIONS, Log, Record, decoded
-from tests.contract.stores import SqliteStore
+from tests.contract.stores import Kit
 from tests.groups import MemoryLog, group_of
 
 
@@ -81,7 +81,7 @@ async def feed(
             starts[partition] = stop
 
 
-async def fill(store: SqliteStore, log: Log, seed: int = 1, **how: Any) -> None:
+async def fill(store: Kit, log: Log, seed: int = 1, **how: Any) -> None:
     """Project the rest of a log into a store by a writer of its own."""
     async with projecting(store.writer()) as projector:
         await feed(projector, log, random.Random(seed), **how)

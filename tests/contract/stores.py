@@ -1,6 +1,6 @@
 """The stores that the contract tests run against.
 
-A second implementation joins by a class with the methods of `SqliteStore` and an entry in
+Another one joins by a class with the methods of `InMemory` and an entry in
 `IMPLEMENTATIONS`. What looks into a store behind its ports' back is here and nowhere else, and
 shares no code with the store.
 """
@@ -18,12 +18,15 @@ from typing import Any, Final
 import apsw
 
 from jobtrail.core.states import STATES
-from projections.ports.write import Tally
+from projections.memory.reader import MemoryReader
+from projections.memory.store import MemoryStore
+from projections.memory.writer import MemoryWriter
+from projections.ports.write import Beat, Tally
 from projections.sqlite.files import schema
 from projections.sqlite.read.reader import SqliteReader
 from projections.sqlite.write.writer import SqliteWriter
 from tests.contract.store_model import Audience, Counters
-from tests.contract.store_streams import PARTITIONS
+from tests.contract.store_streams import DAY, PARTITIONS
 
 #: By type, the jobs in each state.
 Totals = dict[int, tuple[int, ...]]
@@ -183,13 +186,75 @@ class SqliteStore:
             shard.db.trace_v2(apsw.SQLITE_TRACE_STMT, lambda step: tell(step["sql"]))
 
 
-#: How each store under test is found at a place of its own.
-IMPLEMENTATIONS: Final[dict[str, Callable[[Path], SqliteStore]]] = {
+class InMemory:
+    """A store in memory. What it counts is counted from its jobs, one by one."""
+
+    def __init__(self, _folder: Path) -> None:
+        self._made: MemoryStore | None = None
+
+    @property
+    def made(self) -> MemoryStore:
+        """The store, once it was created."""
+        assert self._made is not None
+        return self._made
+
+    def create(
+        self, begins: Mapping[int, int] | None = None, ends: Mapping[int, int] | None = None
+    ) -> None:
+        """Make the store; the log begins at 0 and is empty unless told otherwise."""
+        first = dict(begins or dict.fromkeys(range(PARTITIONS), 0))
+        self._made = MemoryStore(first, dict(ends or first))
+
+    def writer(self) -> MemoryWriter:
+        """Open the write side once more."""
+        return MemoryWriter(self.made)
+
+    def reader(self) -> MemoryReader:
+        """Open the read side once more."""
+        return MemoryReader(self.made)
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self._made = None
+
+    def rows(self) -> dict[int, Any]:
+        """Return all that is stored, beside when projectors were heard of."""
+        return {
+            number: part._replace(beat_at=0, beat=Beat(0, ""), jobs=dict(part.jobs))
+            for number, part in self.made.partitions.items()
+        }
+
+    def counters(self) -> Counters:
+        """Return how many jobs each audience has, and all together, by day, type and state."""
+        found: dict[Audience, dict[tuple[int, str | None], list[int]]] = {}
+        jobs = [job.job for part in self.made.partitions.values() for job in part.jobs.values()]
+        for job in jobs:
+            for audience in ((job.owner, job.viewers), None):
+                bucket = (job.created_at // DAY, job.job_type)
+                row = found.setdefault(audience, {}).setdefault(bucket, [0] * len(STATES))
+                row[STATES.index(job.state)] += 1
+        return {a: {b: tuple(row) for b, row in of.items()} for a, of in found.items()}
+
+    def totals(self) -> list[tuple[int, dict[int, Totals], dict[int, Totals]]]:
+        """Return nothing: the store keeps no totals."""
+        return []
+
+    def tallies(self) -> dict[int, Tally]:
+        """Return how the records of each partition were judged."""
+        return {number: part.tally for number, part in self.made.partitions.items()}
+
+
+Kit = SqliteStore | InMemory
+
+#: How each store of files is found at a place of its own.
+SQLITE: Final[dict[str, Callable[[Path], SqliteStore]]] = {
     f"sqlite-{shards}": partial(SqliteStore, shards=shards) for shards in (1, 2, 3)
 }
+#: How each store under test is found at a place of its own.
+IMPLEMENTATIONS: Final[dict[str, Callable[[Path], Kit]]] = {"memory": InMemory, **SQLITE}
 
 
 def at_address(address: str) -> SqliteStore:
     """Return the store at an address."""
     name, _, place = address.partition(":")
-    return IMPLEMENTATIONS[name](Path(place))
+    return SQLITE[name](Path(place))

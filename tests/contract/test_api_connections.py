@@ -14,6 +14,7 @@ import pytest
 
 from services.api.limits.limits import Timeouts
 from tests.contract.api_service import Api, running
+from tests.waiting import look_again, until
 
 #: Seconds after which a test gives up waiting for anything.
 DEADLINE: Final = 60.0
@@ -62,8 +63,7 @@ async def fill(api: Api) -> None:
 async def until_served(api: Api, number: int) -> None:
     """Return when the service has as many connections."""
     async with asyncio.timeout(DEADLINE):
-        while api.connections() != number:
-            await asyncio.sleep(0.01)
+        await until(lambda: api.connections() == number)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ async def test_headers_that_drip_in_are_not_waited_for_any_longer(api: Api) -> N
             while not reading.done():
                 with contextlib.suppress(ConnectionError):
                     await loop.sock_sendall(sock, b"y")
-                await asyncio.sleep(0.02)
+                await look_again()
         assert await reading == b""
 
 
@@ -130,7 +130,7 @@ async def test_a_client_that_reads_slowly_gets_all_of_it(api: Api) -> None:
         async with asyncio.timeout(DEADLINE):
             while some := await loop.sock_recv(sock, 1 << 16):
                 received += len(some)
-                await asyncio.sleep(0.02)
+                await look_again()
     assert received > SIZE
 
 

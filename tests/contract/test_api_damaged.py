@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 from jobtrail.core.partitions import partition_of
 from tests.contract.api_service import PARTITIONS, PROBLEM, Api, running
+from tests.waiting import look_again
 
 #: Jobs of shard 0, which holds the partitions 0 and 2, and of shard 1.
 FIRST = next(f"j{n}" for n in range(99) if partition_of(f"j{n}", PARTITIONS) == 0)
@@ -95,12 +95,12 @@ async def test_a_shard_that_is_deleted_or_replaced_while_it_is_open_is_noticed(a
         shutil.copy(file, f"{file}.kept")
         file.unlink()
     while (await api.get("/jobs/search")).status == 200:
-        await asyncio.sleep(0.01)
+        await look_again()
     await check_half(api)
     for file in kept:
         Path(f"{file}.kept").rename(file)
     while (await api.get("/jobs/search")).status != 200:
-        await asyncio.sleep(0.01)
+        await look_again()
     assert (await api.get(f"/jobs/{SECOND}")).json["state"] == "created"
 
 

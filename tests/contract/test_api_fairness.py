@@ -20,6 +20,7 @@ from services.api.reads.reads import Limits, Reads
 from services.api.store import Store
 from tests.contract.api_service import PATIENT, PROBLEM, Answer, Api, running, wait_for
 from tests.contract.test_api_limits import Clock, only_fault, taken
+from tests.waiting import until
 
 
 @contextlib.asynccontextmanager
@@ -102,8 +103,7 @@ async def test_what_was_too_long_for_the_event_loop_is_read_beside_it_at_once(
         paths = [f"/jobs/search?tag=rare:yes&size=20&offset={at}" for at in (0, 20, 580)]
         beside = [(await api.get(path, api.bearer("alice"))).json for path in paths]
         async with asyncio.timeout(30):
-            while not reads.is_brief("alice", rare, 0):
-                await asyncio.sleep(0.05)
+            await until(lambda: reads.is_brief("alice", rare, 0))
         assert [(await api.get(path, api.bearer("alice"))).json for path in paths] == beside
 
 

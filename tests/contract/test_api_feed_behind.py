@@ -14,6 +14,7 @@ from services.api.limits.limits import Timeouts
 from services.api.live.bodies import Bodies, Scanned
 from tests.contract.api_service import FETCHED, PARTITIONS, Api, running
 from tests.contract.feeding import feed, happen
+from tests.waiting import let_all_run, until
 
 LISTENERS = 20
 EVENTS = 2 * SPAN * PARTITIONS
@@ -103,10 +104,9 @@ async def test_the_first_part_is_counted_among_the_bytes_under_way(tmp_path: Pat
 
         hearing = asyncio.create_task(listen())
         async with asyncio.timeout(20):
-            while not outgoing._waiting:
-                await asyncio.sleep(0.01)
+            await until(lambda: outgoing._waiting)
             # It would be here by now.
-            await asyncio.sleep(0.2)
+            await let_all_run()
             assert not hearing.done()
             outgoing.free("root", size)
             assert await hearing == 1

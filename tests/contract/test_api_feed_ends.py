@@ -19,6 +19,7 @@ from services.api.problems.problems import LOG_CHANGED, Problem
 from tests.contract.api_service import PARTITIONS, Api, running
 from tests.contract.feeding import feed, happen
 from tests.feed_reader import Reader
+from tests.waiting import look_again, until
 
 
 async def nobody_listens(api: Api) -> None:
@@ -59,7 +60,7 @@ async def test_a_stream_ends_with_its_key(tmp_path: Path) -> None:
         key, text = make_key("alice", at=datetime.now(UTC))
         add_key(api.settings.keys_path, key)
         while (await api.get("/jobs/summary", {"Authorization": f"Bearer {text}"})).status != 200:
-            await asyncio.sleep(0.01)
+            await look_again()
         async with feed(api, headers={"Authorization": f"Bearer {text}"}) as reader:
             assert await reader.block() is not None
             revoke_key(api.settings.keys_path, key.id)
@@ -207,6 +208,5 @@ async def test_who_stands_in_line_while_the_log_is_replaced_is_told_so(api: Api)
         with pytest.raises(Problem) as told:
             await asked
         assert told.value.kind is LOG_CHANGED
-    await asyncio.sleep(0.01)
-    assert spans.size == 0
+    await until(lambda: spans.size == 0)
     assert (await spans.read(0, 0, len(api.records[0]), "alice")).begin == 0

@@ -11,6 +11,7 @@ from services.api.limits.limits import Timeouts
 from services.api.problems.problems import BEHIND, TOO_MANY_REQUESTS, TOO_MANY_WAITS
 from services.api.routes.reach import Known, surely
 from tests.contract.api_service import PATIENT, Answer, Api, running
+from tests.waiting import until
 
 MANY = 40
 
@@ -19,8 +20,7 @@ async def hold(api: Api, user: str, count: int) -> asyncio.Task[Answer]:
     """Wait for a bulk that nobody knows; return when the service holds so many."""
     task = asyncio.create_task(api.get("/jobs?bulkId=b&wait=60", api.bearer(user)))
     async with asyncio.timeout(30):
-        while len(api.service.slots) != count:
-            await asyncio.sleep(0.01)
+        await until(lambda: len(api.service.slots) == count)
     return task
 
 
@@ -54,8 +54,7 @@ async def test_who_goes_away_frees_their_place(tmp_path: Path) -> None:
         task = await hold(api, "alice", 1)
         task.cancel()
         async with asyncio.timeout(30):
-            while len(api.service.slots):
-                await asyncio.sleep(0.01)
+            await until(lambda: not len(api.service.slots))
 
 
 async def test_who_waits_for_the_same_looks_by_turns(tmp_path: Path) -> None:

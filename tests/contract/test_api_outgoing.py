@@ -14,6 +14,7 @@ import pytest
 from services.api.http.outgoing import LARGE
 from services.api.limits.limits import Timeouts
 from tests.contract.api_service import PATIENT, Answer, Api, running
+from tests.waiting import until
 
 MOST: Final = 1 << 20
 OUTPUT: Final = "x" * 60_000
@@ -78,10 +79,8 @@ async def test_as_many_bytes_wait_as_may_be_under_way_and_more_are_cut_off(tmp_p
         outgoing._held_back["alice"] -= MOST - 1
         api.emit("second", "completed", output=LARGE_OUTPUT)
         api.show()
-        while not outgoing._held_back["alice"]:
-            await asyncio.sleep(0.01)
+        await until(lambda: outgoing._held_back["alice"])
         outgoing.free("alice", MOST)
         assert (await second.json())["second"]["state"] == "completed"
-        while outgoing.size:
-            await asyncio.sleep(0.01)
+        await until(lambda: not outgoing.size)
         assert outgoing._held_back.total() == 0

@@ -19,6 +19,7 @@ from services.api.problems.problems import LOG_CHANGED, LOG_UNAVAILABLE, TOO_MAN
 from services.api.reads.freshness import POSITION
 from tests.contract.api_service import PATIENT, Answer, Api, Record, running
 from tests.groups import MemoryLog
+from tests.waiting import until
 
 #: More than one caller may have waiting.
 MANY = 150
@@ -129,16 +130,14 @@ async def test_one_caller_has_so_many_looks_waiting_and_others_their_turns(place
     place.log.answers.clear()
     theirs = [asyncio.create_task(place.ask("mallory", offset)) for offset in range(MANY)]
     async with asyncio.timeout(30):
-        while sum(task.done() for task in theirs) < MANY - 64:
-            await asyncio.sleep(0.01)
+        await until(lambda: sum(task.done() for task in theirs) >= MANY - 64)
     refused = [task.result() for task in theirs if task.done()]
     assert {answer.json["type"] for answer in refused} == {TOO_MANY_READS.type}
     assert {answer.headers["Retry-After"] for answer in refused} == {"1"}
     before = len(place.log.asked)
     hers = asyncio.create_task(place.ask_known("alice", 200))
     async with asyncio.timeout(30):
-        while len(place.api.service.proofs) < 65:
-            await asyncio.sleep(0.01)
+        await until(lambda: len(place.api.service.proofs) >= 65)
     place.log.answers.set()
     assert (await hers).status == 200
     # The one that was being answered, and perhaps the next, were before hers.
@@ -154,8 +153,7 @@ async def test_callers_who_ask_the_same_get_the_same_answer(place: Place) -> Non
         for number in range(40)
     ]
     async with asyncio.timeout(30):
-        while len(place.api.service.proofs) < 40:
-            await asyncio.sleep(0.01)
+        await until(lambda: len(place.api.service.proofs) >= 40)
     place.log.answers.set()
     assert {answer.status for answer in await asyncio.gather(*asking)} == {200}
     assert sorted(asked[0] for asked in place.log.asked) == [7, 8]
@@ -239,8 +237,7 @@ async def test_what_retention_takes_while_it_is_looked_up_is_not_missing(place: 
     place.log.answers.clear()
     asking = asyncio.create_task(place.ask_known("alice", 7))
     async with asyncio.timeout(30):
-        while not place.log.asked:
-            await asyncio.sleep(0.01)
+        await until(lambda: place.log.asked)
     del place.api.records[0][:10]
     place.log.answers.set()
     assert (await asking).status == 200

@@ -11,6 +11,7 @@ import pytest
 from jobtrail.core.partitions import partition_of
 from services.api.limits.limits import Timeouts
 from tests.contract.api_service import PARTITIONS, PATIENT, Api, held, running, wait_for
+from tests.waiting import let_all_run
 
 COMPLETED = {"id": "j", "state": "completed", "output": None}
 
@@ -368,7 +369,7 @@ async def test_who_waits_later_takes_no_event_from_who_waits_already(api: Api, u
     await api.project()
     later = asyncio.create_task(api.statuses("j", headers=api.bearer(user), wait=-1))
     # It is there, and waits for the tail.
-    await asyncio.sleep(0.05)
+    await let_all_run()
     api.show()
     assert (await first).json["j"]["state"] == "failed"
     await held(api, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import aiohttp
@@ -19,9 +20,9 @@ from projections.projector.health_server import (
     serving_health,
 )
 from projections.projector.vitals import MeteredWriter, Progress, Vitals
+from tests.contract.sqlite.test_unwritable import heavy_log
 from tests.contract.store_feeding import batch_of
 from tests.contract.stores import SqliteStore
-from tests.contract.test_store_unwritable import heavy_log
 from tests.processes import free_port
 
 #: Seconds: none of the tests takes as long.
@@ -109,8 +110,10 @@ async def test_silence_and_a_stop_count_when_they_are_too_long() -> None:
 
 
 def test_what_is_written_is_counted_and_a_store_that_can_not_be_written_is_named(
-    store: SqliteStore,
+    tmp_path: Path,
 ) -> None:
+    store = SqliteStore(tmp_path / "store", shards=2)
+    store.create()
     vitals = Vitals(LONG)
     writer = MeteredWriter(store.folder, vitals)
     log = heavy_log()

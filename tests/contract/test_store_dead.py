@@ -16,7 +16,7 @@ from tests.contract.store_checks import check_equal
 from tests.contract.store_feeding import Graveyard, feed, fill, projecting
 from tests.contract.store_model import Model
 from tests.contract.store_streams import BASE, PARTITIONS, Log, event, seeded_log
-from tests.contract.stores import SqliteStore
+from tests.contract.stores import Kit
 from tests.groups import group_of
 
 JOB = "job-1"
@@ -89,7 +89,7 @@ def test_a_record_in_another_partition_than_its_keys_has_a_reason_of_its_own() -
 
 
 async def test_each_bad_record_is_buried_and_the_next_good_one_applied(
-    store: SqliteStore,
+    store: Kit,
 ) -> None:
     log, graveyard = Log(), Graveyard()
     async with projecting(store.writer(), graveyard) as projector:
@@ -107,7 +107,7 @@ async def test_each_bad_record_is_buried_and_the_next_good_one_applied(
     check_equal(store, Model(log).advance())
 
 
-async def test_bad_records_in_every_partition_do_not_stop_the_line(store: SqliteStore) -> None:
+async def test_bad_records_in_every_partition_do_not_stop_the_line(store: Kit) -> None:
     log, rng = seeded_log(61, jobs=60, events=300, steady=0), random.Random(61)
     mixed, graveyard, expected = Log(), Graveyard(), []
     for partition, records in log.records.items():
@@ -130,7 +130,7 @@ async def test_bad_records_in_every_partition_do_not_stop_the_line(store: Sqlite
     check_equal(store, Model(mixed).advance())
 
 
-async def test_a_batch_of_bad_records_only_moves_the_checkpoint(store: SqliteStore) -> None:
+async def test_a_batch_of_bad_records_only_moves_the_checkpoint(store: Kit) -> None:
     log, graveyard = Log(), Graveyard()
     for key, value, _ in BAD.values():
         log.add(value, key, partition=3, timestamp=BASE // 1000)
@@ -143,7 +143,7 @@ async def test_a_batch_of_bad_records_only_moves_the_checkpoint(store: SqliteSto
     assert graveyard.letters == []
 
 
-async def test_nothing_is_written_before_the_dead_are_buried(store: SqliteStore) -> None:
+async def test_nothing_is_written_before_the_dead_are_buried(store: Kit) -> None:
     log = Log()
     log.add(GOOD, JOB.encode())
     log.add(b"bad", JOB.encode())

@@ -18,7 +18,7 @@ from tests.contract.store_checks import (
 from tests.contract.store_feeding import batch_of, feed, fill, projecting
 from tests.contract.store_model import Model, whole
 from tests.contract.store_streams import BASE, DAY, PARTITIONS, Log, seeded_log
-from tests.contract.stores import SqliteStore
+from tests.contract.stores import Kit
 
 
 def test_the_logs_hold_what_these_tests_are_about() -> None:
@@ -34,7 +34,7 @@ def test_the_logs_hold_what_these_tests_are_about() -> None:
 
 
 @pytest.mark.parametrize("seed", range(11, 15))
-async def test_any_cut_into_batches_gives_the_fold(store: SqliteStore, seed: int) -> None:
+async def test_any_cut_into_batches_gives_the_fold(store: Kit, seed: int) -> None:
     log, rng = seeded_log(seed), random.Random(seed)
     model, reader = Model(log), store.reader()
     async with projecting(store.writer()) as projector:
@@ -48,15 +48,13 @@ async def test_any_cut_into_batches_gives_the_fold(store: SqliteStore, seed: int
 
 
 @pytest.mark.parametrize("most", [1, 10_000])
-async def test_the_smallest_and_the_largest_batches_give_the_fold(
-    store: SqliteStore, most: int
-) -> None:
+async def test_the_smallest_and_the_largest_batches_give_the_fold(store: Kit, most: int) -> None:
     log = seeded_log(14, jobs=40, events=200, steady=1)
     await fill(store, log, most=most, again=0.0)
     check_equal(store, Model(log).advance())
 
 
-async def test_a_log_that_begins_later_is_folded_from_there(unmade: SqliteStore) -> None:
+async def test_a_log_that_begins_later_is_folded_from_there(unmade: Kit) -> None:
     whole_log = seeded_log(15, jobs=40, events=300, steady=0)
     log = Log(first=1_000_000)
     for record in (r for records in whole_log.records.values() for r in records):
@@ -67,7 +65,7 @@ async def test_a_log_that_begins_later_is_folded_from_there(unmade: SqliteStore)
 
 
 @pytest.mark.parametrize("step", [1, CHUNK_ENTRIES, 150])
-def test_a_trail_of_any_length_is_kept_whole(store: SqliteStore, step: int) -> None:
+def test_a_trail_of_any_length_is_kept_whole(store: Kit, step: int) -> None:
     log = Log()
     for _ in range(3 * CHUNK_ENTRIES + 5):
         log.tell("progress", "long", BASE)
@@ -86,7 +84,7 @@ def test_a_trail_of_any_length_is_kept_whole(store: SqliteStore, step: int) -> N
     assert held == expected
 
 
-async def test_an_event_whose_entry_has_spilled_is_still_known(store: SqliteStore) -> None:
+async def test_an_event_whose_entry_has_spilled_is_still_known(store: Kit) -> None:
     log = Log()
     first = log.tell("created", "long", BASE)
     for _ in range(3 * CHUNK_ENTRIES):
@@ -98,7 +96,7 @@ async def test_an_event_whose_entry_has_spilled_is_still_known(store: SqliteStor
     check_equal(store, Model(log).advance())
 
 
-def test_load_returns_what_is_known_of_any_number_of_ids(store: SqliteStore) -> None:
+def test_load_returns_what_is_known_of_any_number_of_ids(store: Kit) -> None:
     log, writer = Log(), store.writer()
     for number in range(1300):
         job_id = f"job-{number}"
@@ -116,7 +114,7 @@ def test_load_returns_what_is_known_of_any_number_of_ids(store: SqliteStore) -> 
     assert writer.load(3, []) == {}
 
 
-async def test_the_first_tags_are_kept_through_reloads(store: SqliteStore) -> None:
+async def test_the_first_tags_are_kept_through_reloads(store: Kit) -> None:
     log = Log()
     for turn in range(5):
         tags = {f"{'zyxwv'[turn]}{n}": str(turn) for n in range(9)}
@@ -128,7 +126,7 @@ async def test_the_first_tags_are_kept_through_reloads(store: SqliteStore) -> No
 
 
 async def test_a_job_that_moves_between_audiences_leaves_nothing_behind(
-    store: SqliteStore,
+    store: Kit,
 ) -> None:
     log, model = Log(), None
     log.tell("active", "mover", BASE + DAY)
@@ -146,7 +144,7 @@ async def test_a_job_that_moves_between_audiences_leaves_nothing_behind(
     assert sum(map(len, store.counters().values())) == 2
 
 
-async def test_a_resumed_job_may_change_its_bulk_alone(store: SqliteStore) -> None:
+async def test_a_resumed_job_may_change_its_bulk_alone(store: Kit) -> None:
     log, model = Log(), None
     log.tell("created", "resumed", BASE, bulkId="b-1")
     log.tell("cancelled", "resumed", BASE + 1)

@@ -14,7 +14,7 @@ from tests.contract.store_checks import check_equal
 from tests.contract.store_feeding import Graveyard, batch_of, feed, fill, projecting
 from tests.contract.store_model import Model
 from tests.contract.store_streams import BASE, PARTITIONS, Log, seeded_log
-from tests.contract.stores import SqliteStore
+from tests.contract.stores import Kit
 from tests.groups import MemoryLog, group_of
 
 
@@ -32,7 +32,7 @@ def one_partition(partition: int = 5, jobs: int = 12) -> Log:
 # --- the port
 
 
-def test_a_batch_that_begins_elsewhere_writes_nothing(store: SqliteStore) -> None:
+def test_a_batch_that_begins_elsewhere_writes_nothing(store: Kit) -> None:
     log, writer = one_partition(), store.writer()
     writer.apply([batch_of(writer, 5, log.slice(5, 0, 5))])
     before = store.rows()
@@ -49,7 +49,7 @@ def test_a_batch_that_begins_elsewhere_writes_nothing(store: SqliteStore) -> Non
     check_equal(store, Model(log).advance())
 
 
-def test_a_batch_for_a_partition_that_the_log_has_not_writes_nothing(store: SqliteStore) -> None:
+def test_a_batch_for_a_partition_that_the_log_has_not_writes_nothing(store: Kit) -> None:
     log, writer = one_partition(), store.writer()
     before = store.rows()
     with pytest.raises(FencedError):
@@ -57,7 +57,7 @@ def test_a_batch_for_a_partition_that_the_log_has_not_writes_nothing(store: Sqli
     assert store.rows() == before
 
 
-def test_a_fenced_writer_goes_on_rightly_after_it_read_again(store: SqliteStore) -> None:
+def test_a_fenced_writer_goes_on_rightly_after_it_read_again(store: Kit) -> None:
     log, winner, loser = one_partition(), store.writer(), store.writer()
     stale = batch_of(loser, 5, log.slice(5, 0, 9))
     winner.apply([batch_of(winner, 5, log.slice(5, 0, 4))])
@@ -69,7 +69,7 @@ def test_a_fenced_writer_goes_on_rightly_after_it_read_again(store: SqliteStore)
     check_equal(store, Model(log).advance())
 
 
-def test_the_same_batch_twice_is_fenced_the_second_time(store: SqliteStore) -> None:
+def test_the_same_batch_twice_is_fenced_the_second_time(store: Kit) -> None:
     log, writer = one_partition(), store.writer()
     batch = batch_of(writer, 5, log.records[5])
     writer.apply([batch])
@@ -88,7 +88,7 @@ def test_a_fenced_error_is_a_store_error() -> None:
 
 
 @pytest.mark.parametrize("seed", [51, 52])
-async def test_two_projectors_in_turn_give_the_fold(store: SqliteStore, seed: int) -> None:
+async def test_two_projectors_in_turn_give_the_fold(store: Kit, seed: int) -> None:
     log, rng = seeded_log(seed, jobs=80, events=600, steady=1), random.Random(seed)
     ends = log.ends()
     async with projecting(store.writer()) as one, projecting(store.writer()) as other:
@@ -105,7 +105,7 @@ async def test_two_projectors_in_turn_give_the_fold(store: SqliteStore, seed: in
     check_equal(store, Model(log).advance())
 
 
-async def test_two_projectors_at_once_give_the_fold(store: SqliteStore) -> None:
+async def test_two_projectors_at_once_give_the_fold(store: Kit) -> None:
     log = seeded_log(53, jobs=80, events=600, steady=1)
     async with projecting(store.writer()) as one, projecting(store.writer()) as other:
         await asyncio.gather(
@@ -115,7 +115,7 @@ async def test_two_projectors_at_once_give_the_fold(store: SqliteStore) -> None:
 
 
 async def test_a_projector_that_others_overtook_goes_on_where_they_are(
-    store: SqliteStore,
+    store: Kit,
 ) -> None:
     log = one_partition(jobs=20)
     async with projecting(store.writer()) as slow, projecting(store.writer()) as quick:
@@ -133,7 +133,7 @@ async def test_a_projector_that_others_overtook_goes_on_where_they_are(
 
 
 async def test_a_hole_stops_its_partition_alone_and_nothing_of_it_is_applied(
-    store: SqliteStore, caplog: pytest.LogCaptureFixture
+    store: Kit, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = seeded_log(55, jobs=60, events=400, steady=1)
     partition = max(log.records, key=lambda p: len(log.records[p]))
@@ -165,9 +165,7 @@ async def test_a_hole_stops_its_partition_alone_and_nothing_of_it_is_applied(
 
 
 @pytest.mark.parametrize("why", ["begins later", "compacted"])
-async def test_offsets_that_are_missing_for_a_reason_are_passed_over(
-    store: SqliteStore, why: str
-) -> None:
+async def test_offsets_that_are_missing_for_a_reason_are_passed_over(store: Kit, why: str) -> None:
     log = one_partition(jobs=20)
     there = log.slice(5, 0, 10) + log.slice(5, 16, 40)
     look = MemoryLog({**log.records, 5: there}, compacted=why == "compacted")
@@ -183,9 +181,7 @@ async def test_offsets_that_are_missing_for_a_reason_are_passed_over(
 
 
 @pytest.mark.parametrize("begin", [0, 4])
-async def test_a_fetch_without_a_record_moves_the_checkpoint(
-    store: SqliteStore, begin: int
-) -> None:
+async def test_a_fetch_without_a_record_moves_the_checkpoint(store: Kit, begin: int) -> None:
     """Control records and aborted transactions take offsets, at the end of the log too."""
     log = one_partition(jobs=20)
     async with projecting(store.writer()) as projector:
@@ -211,9 +207,7 @@ def another(log: Log) -> Log:
 
 
 @pytest.mark.parametrize("how", ["epoch", "breaks"])
-async def test_what_comes_of_another_log_is_not_folded_onto_this_one(
-    store: SqliteStore, how: str
-) -> None:
+async def test_what_comes_of_another_log_is_not_folded_onto_this_one(store: Kit, how: str) -> None:
     log = seeded_log(56, jobs=60, events=400, steady=1)
     look = MemoryLog(dict(log.records))
     partition = max(log.records, key=lambda p: len(log.records[p]))
@@ -236,7 +230,7 @@ async def test_what_comes_of_another_log_is_not_folded_onto_this_one(
     check_equal(store, Model(replaced).advance())
 
 
-async def test_a_log_that_is_refilled_between_two_beats_is_found(store: SqliteStore) -> None:
+async def test_a_log_that_is_refilled_between_two_beats_is_found(store: Kit) -> None:
     """Neither connection nor leader has changed, and the last record is the new log's own."""
     log, replaced = one_partition(jobs=20), one_partition(jobs=20)
     replaced.records[5] = another(log).records[5]
@@ -254,7 +248,7 @@ async def test_a_log_that_is_refilled_between_two_beats_is_found(store: SqliteSt
 
 
 async def test_another_number_of_partitions_is_refused_before_anything_counts_as_no_event(
-    store: SqliteStore,
+    store: Kit,
 ) -> None:
     log, graveyard = one_partition(), Graveyard()
     look = MemoryLog({**log.records, PARTITIONS: []}, trusted=True)
@@ -270,7 +264,7 @@ async def test_another_number_of_partitions_is_refused_before_anything_counts_as
     assert graveyard.letters == []
 
 
-async def test_redelivery_of_everything_changes_nothing(store: SqliteStore) -> None:
+async def test_redelivery_of_everything_changes_nothing(store: Kit) -> None:
     log, graveyard = seeded_log(54, jobs=60, events=400, steady=1), Graveyard()
     await fill(store, log)
     before = store.rows()
@@ -284,7 +278,7 @@ async def test_redelivery_of_everything_changes_nothing(store: SqliteStore) -> N
 
 
 async def test_a_batch_that_overlaps_is_applied_from_where_it_is_new(
-    store: SqliteStore,
+    store: Kit,
 ) -> None:
     log, end = one_partition(jobs=20), 5
     async with projecting(store.writer()) as projector:

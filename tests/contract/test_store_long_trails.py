@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import random
-import re
-
-import pytest
-
 from jobtrail.core.job import entry_at, read_trail, trail_page
 from jobtrail.core.partitions import partition_of
 from jobtrail.core.trail import CHUNK_ENTRIES, Elsewhere
 from tests.contract.store_checks import check_equal
-from tests.contract.store_feeding import feed, fill, projecting
+from tests.contract.store_feeding import fill
 from tests.contract.store_model import Model
 from tests.contract.store_streams import BASE, PARTITIONS, Log
-from tests.contract.stores import SqliteStore
+from tests.contract.stores import Kit
 
 CHUNKS = 12
 ENTRIES = CHUNKS * CHUNK_ENTRIES + 9
@@ -29,32 +24,7 @@ def long_log() -> Log:
     return log
 
 
-@pytest.mark.parametrize("held", [True, False])
-async def test_no_chunk_is_read_and_none_written_again_for_an_event(
-    store: SqliteStore, held: bool
-) -> None:
-    log = long_log()
-    if not held:
-        # Nobody holds a job that has ended.
-        log.tell("completed", "long", BASE)
-    writer, steps = store.writer(), list[str]()
-    async with projecting(writer) as projector:
-        await feed(projector, log, random.Random(1), most=200)
-        before = store.rows()["trail_chunks"]
-        store.trace(writer, steps.append)
-        for _ in range(CHUNK_ENTRIES):
-            log.tell("progress", "long", BASE)
-        group = log.slice(PARTITION, len(log) - CHUNK_ENTRIES, len(log))
-        await feed(projector, log, random.Random(1), most=len(group), again=0.0)
-    reads = [step for step in steps if re.search(r"SELECT trail FROM trail_chunks", step)]
-    writes = [step for step in steps if "INTO trail_chunks" in step]
-    assert (reads, len(writes)) == ([], 1)
-    after = store.rows()["trail_chunks"]
-    assert (len(after), after[: len(before)]) == (len(before) + 1, before)
-    check_equal(store, Model(log).advance())
-
-
-async def test_a_page_of_a_trail_is_read_by_its_chunks(store: SqliteStore) -> None:
+async def test_a_page_of_a_trail_is_read_by_its_chunks(store: Kit) -> None:
     log = long_log()
     await fill(store, log)
     with store.reader().snapshot() as snapshot:
@@ -76,7 +46,7 @@ async def test_a_page_of_a_trail_is_read_by_its_chunks(store: SqliteStore) -> No
         assert snapshot.trail("unknown") is None
 
 
-async def test_of_two_events_with_one_id_the_first_offset_is_known(store: SqliteStore) -> None:
+async def test_of_two_events_with_one_id_the_first_offset_is_known(store: Kit) -> None:
     log = long_log()
     first = log.records[PARTITION][5]
     for _ in range(2):

@@ -16,7 +16,7 @@ from tests.contract.store_checks import EVERYBODY, listed
 from tests.contract.store_feeding import fill
 from tests.contract.store_model import Model, visible
 from tests.contract.store_streams import BASE, DAY, DAYS, GROUPS, OWNERS, TYPES, Log
-from tests.contract.stores import SqliteStore
+from tests.contract.stores import Kit
 
 CALLERS = (
     EVERYBODY,
@@ -176,7 +176,7 @@ def test_other_filters_mean_nothing_to_a_summary(filled: Filled) -> None:
             assert snapshot.summary(caller, others) == snapshot.summary(caller, Filters())
 
 
-async def test_a_job_counts_once_however_many_ways_lead_to_it(store: SqliteStore) -> None:
+async def test_a_job_counts_once_however_many_ways_lead_to_it(store: Kit) -> None:
     log = Log()
     viewers = ["user:alice", "user:bob", *(f"group:g{n}" for n in range(50))]
     log.tell("created", "shared", BASE, owner="alice", viewers=[*viewers, *viewers])
@@ -190,7 +190,7 @@ async def test_a_job_counts_once_however_many_ways_lead_to_it(store: SqliteStore
         assert snapshot.states(caller, ["hidden", "shared"]) == [("shared", 0, None)]
 
 
-async def test_an_empty_store_answers_nothing(store: SqliteStore) -> None:
+async def test_an_empty_store_answers_nothing(store: Kit) -> None:
     model = Model(Log())
     with store.reader().snapshot() as snapshot:
         assert snapshot.held.position == model.position

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
-from pathlib import Path
 
 import pytest
 
@@ -12,13 +10,11 @@ from jobtrail.core.errors import FencedError
 from jobtrail.core.partitions import partition_of
 from projections.ports.read import Caller, Filters
 from projections.ports.write import Checkpoint
-from projections.sqlite.files import schema
-from projections.sqlite.write.replacing import Serving
 from tests.contract.store_checks import check_counters, check_equal, check_snapshot, listed
 from tests.contract.store_feeding import batch_of, feed, fill, projecting
 from tests.contract.store_model import Model
 from tests.contract.store_streams import BASE, PARTITIONS, Log, seeded_log
-from tests.contract.stores import SqliteStore
+from tests.contract.stores import Kit
 from tests.groups import MemoryLog, group_of
 
 
@@ -27,7 +23,7 @@ def other_log(seed: int) -> Log:
     return seeded_log(seed, jobs=60, events=400, steady=1)
 
 
-def emptied(store: SqliteStore) -> set[int]:
+def emptied(store: Kit) -> set[int]:
     """Return the partitions whose checkpoint is back at the start."""
     writer = store.writer()
     found = {p for p, checkpoint in writer.checkpoints().items() if checkpoint.next_offset == 0}
@@ -46,7 +42,7 @@ def by_owner(owners: tuple[str, ...], partition: int = 2) -> Log:
     return log
 
 
-async def test_a_reset_empties_a_part_and_leaves_the_rest(store: SqliteStore) -> None:
+async def test_a_reset_empties_a_part_and_leaves_the_rest(store: Kit) -> None:
     log, partition = other_log(81), 5
     await fill(store, log)
     writer = store.writer()
@@ -69,7 +65,7 @@ async def test_a_reset_empties_a_part_and_leaves_the_rest(store: SqliteStore) ->
         assert sum(store.tallies()[number]) == 0
 
 
-async def test_a_part_recovers_when_it_is_where_it_has_to_be(store: SqliteStore) -> None:
+async def test_a_part_recovers_when_it_is_where_it_has_to_be(store: Kit) -> None:
     log = other_log(82)
     await fill(store, log)
     writer, reader = store.writer(), store.reader()
@@ -91,7 +87,7 @@ async def test_a_part_recovers_when_it_is_where_it_has_to_be(store: SqliteStore)
     check_equal(store, Model(log).advance())
 
 
-def test_a_new_store_recovers_as_well(unmade: SqliteStore) -> None:
+def test_a_new_store_recovers_as_well(unmade: Kit) -> None:
     log = by_owner(("alice", "bob"))
     unmade.create(ends=log.ends())
     writer, reader = unmade.writer(), unmade.reader()
@@ -103,7 +99,7 @@ def test_a_new_store_recovers_as_well(unmade: SqliteStore) -> None:
         assert snapshot.held.recovering == frozenset()
 
 
-async def test_what_the_log_has_lost_is_not_waited_for(unmade: SqliteStore) -> None:
+async def test_what_the_log_has_lost_is_not_waited_for(unmade: Kit) -> None:
     """The log ended later when the store was made, and lost what was not folded yet."""
     log = by_owner(("alice", "bob", "carol"))
     unmade.create(ends={**log.ends(), 2: 50, 5: 9})
@@ -125,7 +121,7 @@ async def test_what_the_log_has_lost_is_not_waited_for(unmade: SqliteStore) -> N
 
 
 async def test_a_log_that_is_another_one_is_waited_for_as_long_as_before(
-    unmade: SqliteStore,
+    unmade: Kit,
 ) -> None:
     log, other = by_owner(("alice", "bob")), by_owner(("carol", "dave"))
     unmade.create(ends={**log.ends(), 2: 50})
@@ -137,28 +133,7 @@ async def test_a_log_that_is_another_one_is_waited_for_as_long_as_before(
         assert (await projector.checkpoints())[2] == Checkpoint(0, None, 2)
 
 
-def test_a_shard_that_was_rebuilt_waits_for_no_more_than_the_log_has(
-    unmade: SqliteStore, tmp_path: Path
-) -> None:
-    log = by_owner(("alice", "bob"))
-    unmade.create(ends={**log.ends(), 2: 50})
-    writer = unmade.writer()
-    writer.apply([batch_of(writer, 2, log.records[2])])
-    built = SqliteStore(tmp_path / "built", unmade.shards)
-    built.create()
-    filling = built.writer()
-    filling.apply([batch_of(filling, 2, log.records[2])])
-    built.close()
-    shard = writer.part_of(2)
-    path = schema.shard_path(unmade.folder, shard)
-    with contextlib.closing(Serving(path)) as serving, serving.locked():
-        serving.hand_over(built.folder, shard, {**log.ends(), 2: 2})
-    with unmade.reader().snapshot() as snapshot:
-        assert snapshot.held.position[2] == 2
-        assert snapshot.held.recovering == frozenset()
-
-
-async def test_an_open_reader_takes_no_name_for_another(store: SqliteStore) -> None:
+async def test_an_open_reader_takes_no_name_for_another(store: Kit) -> None:
     owners = ("alice", "bob", "carol", "dave")
     first, second = by_owner(owners), by_owner(owners[::-1])
     writer, reader = store.writer(), store.reader()
@@ -174,7 +149,7 @@ async def test_an_open_reader_takes_no_name_for_another(store: SqliteStore) -> N
         writer.reset(2, Log().begins(), Log().ends())
 
 
-async def test_another_log_is_folded_into_a_store_that_all_have_open(store: SqliteStore) -> None:
+async def test_another_log_is_folded_into_a_store_that_all_have_open(store: Kit) -> None:
     first, second = other_log(83), other_log(84)
     writer, reader = store.writer(), store.reader()
     async with projecting(writer) as projector:
@@ -190,7 +165,7 @@ async def test_another_log_is_folded_into_a_store_that_all_have_open(store: Sqli
         check_equal(store, Model(second).advance())
 
 
-async def test_a_view_that_is_open_during_a_reset_stays_as_it_is(store: SqliteStore) -> None:
+async def test_a_view_that_is_open_during_a_reset_stays_as_it_is(store: Kit) -> None:
     log = other_log(85)
     await fill(store, log)
     writer, model = store.writer(), Model(log).advance()
@@ -204,7 +179,7 @@ async def test_a_view_that_is_open_during_a_reset_stays_as_it_is(store: SqliteSt
 
 
 async def test_a_projector_that_held_jobs_of_an_emptied_part_asks_for_records_again(
-    store: SqliteStore,
+    store: Kit,
 ) -> None:
     log = by_owner(tuple(f"o{n}" for n in range(20)))
     async with projecting(store.writer()) as projector:
@@ -221,7 +196,7 @@ async def test_a_projector_that_held_jobs_of_an_emptied_part_asks_for_records_ag
 
 
 async def test_a_writer_takes_no_name_for_another_after_somebody_elses_reset(
-    store: SqliteStore,
+    store: Kit,
 ) -> None:
     owners = ("alice", "bob", "carol", "dave")
     first, second = by_owner(owners), by_owner(owners[::-1])
@@ -241,7 +216,7 @@ async def test_a_writer_takes_no_name_for_another_after_somebody_elses_reset(
 
 
 async def test_two_projectors_fold_a_part_anew_that_one_of_them_emptied(
-    store: SqliteStore,
+    store: Kit,
 ) -> None:
     first, second = other_log(86), other_log(87)
     rng = random.Random(86)
@@ -260,7 +235,7 @@ async def test_two_projectors_fold_a_part_anew_that_one_of_them_emptied(
 
 @pytest.mark.parametrize("cut", [(5, 6), (6,)], ids=["held jobs alone", "with a new job"])
 async def test_a_projector_that_slept_through_a_reset_writes_into_no_other_job(
-    store: SqliteStore, cut: tuple[int, ...]
+    store: Kit, cut: tuple[int, ...]
 ) -> None:
     ids = [job_id for job_id in map(str, range(99)) if partition_of(job_id, PARTITIONS) == 2]
     first, second = Log(), Log()

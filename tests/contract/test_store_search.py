@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +13,7 @@ from tests.contract.store_checks import EVERYBODY, listed
 from tests.contract.store_feeding import fill
 from tests.contract.store_model import Model, plain
 from tests.contract.store_streams import BASE, BULKS, DAY, OWNERS, TAGS, TYPES, VALUES, Log
-from tests.contract.stores import SqliteStore
+from tests.contract.stores import Kit
 from tests.contract.test_store_reading import CALLERS, instants
 
 ALONE = {
@@ -162,7 +161,7 @@ def test_a_cursor_need_not_be_a_job(filled: Filled) -> None:
             assert plain(page) == plain(j for j in jobs if (-j.created_at, j.id) > mark)
 
 
-async def test_ties_are_in_the_order_of_their_ids_across_partitions(store: SqliteStore) -> None:
+async def test_ties_are_in_the_order_of_their_ids_across_partitions(store: Kit) -> None:
     log = Log()
     letters = ("a", "B", "b", "\u00e9", "e\u0301", "\uffff", "\U00010000", "~", "-", "'", "z")
     names = [f"{x}{y}" for x in letters for y in letters]
@@ -183,7 +182,7 @@ async def test_ties_are_in_the_order_of_their_ids_across_partitions(store: Sqlit
                     assert pages == cut(expected, size)
 
 
-async def test_a_cursor_skips_and_repeats_nothing_while_jobs_arrive(store: SqliteStore) -> None:
+async def test_a_cursor_skips_and_repeats_nothing_while_jobs_arrive(store: Kit) -> None:
     log = Log()
     for number in range(40):
         log.tell("created", f"old-{number}", BASE + number // 4)
@@ -203,7 +202,7 @@ async def test_a_cursor_skips_and_repeats_nothing_while_jobs_arrive(store: Sqlit
     assert all(job_id.startswith("old-") for job_id in seen)
 
 
-async def test_pages_far_behind_the_first_are_the_same_listing(store: SqliteStore) -> None:
+async def test_pages_far_behind_the_first_are_the_same_listing(store: Kit) -> None:
     log, rng = Log(), random.Random(44)
     for number in range(9_000):
         owner = OWNERS[number % 3]
@@ -218,31 +217,3 @@ async def test_pages_far_behind_the_first_are_the_same_listing(store: SqliteStor
                     page = listed(snapshot, caller, Filters(), size=size, offset=offset)
                     assert plain(page) == jobs[offset : offset + size], (offset, size)
             assert cursor_pages(snapshot, caller, Filters(), 700) == cut(jobs, 700)
-
-
-@pytest.mark.parametrize("shards", [2, 9])
-async def test_more_audiences_or_files_than_a_statement_takes(tmp_path: Path, shards: int) -> None:
-    log, rng = Log(), random.Random(45)
-    for number in range(1_201):
-        # Each job has an audience of its own; there is one more in one shard than in the other.
-        at, owner = BASE + rng.randrange(40) * DAY // 10, f"owner-{number}"
-        log.tell("created", f"job-{number}", at, owner=owner, viewers=["group:g"], bulkId="b")
-        if number % 3:
-            log.tell("active", f"job-{number}", at)
-    store = SqliteStore(tmp_path / "store", shards)
-    store.create()
-    await fill(store, log, most=2000, again=0.0)
-    model, reader = Model(log).advance(), store.reader()
-    with reader.snapshot() as snapshot:
-        for caller in (EVERYBODY, Caller("x", ("g",)), Caller("owner-7", ("h",))):
-            for filters in (Filters(), Filters(bulk_id="b"), Filters(states=(State.ACTIVE,))):
-                jobs = plain(model.listing(caller, filters))
-                assert cursor_pages(snapshot, caller, filters, 100) == cut(jobs, 100)
-                page = listed(snapshot, caller, filters, size=50, offset=333)
-                assert plain(page) == jobs[333:383]
-            asked = [f"job-{number}" for number in range(0, 1_300, 17)]
-            mine = [job for job in model.listing(caller) if job.id in asked]
-            found = snapshot.states(caller, asked)
-            assert sorted(job_id for job_id, *_ in found) == sorted(j.id for j in mine)
-            assert snapshot.summary(caller, Filters()) == model.summary(caller)
-    store.close()

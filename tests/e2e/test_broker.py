@@ -34,6 +34,7 @@ from tests.e2e.brokers import (
     send,
     wait_for_death,
 )
+from tests.waiting import until
 
 
 @pytest.fixture(name="start", scope="module")
@@ -154,8 +155,7 @@ async def test_an_early_signal_stops_it_in_order(tmp_path: Path, number: signal.
         pytest.skip("these tests run under nohup, and so does the broker: it ignores SIGHUP")
     process = await launch(tmp_path)
     async with asyncio.timeout(DEADLINE):
-        while not (tmp_path / "broker.pid").exists():
-            await asyncio.sleep(0.01)
+        await until(lambda: (tmp_path / "broker.pid").exists())
         process.send_signal(number)
         output, errors = await process.communicate()
     assert (process.returncode, output, errors) == (0, b"", b"")

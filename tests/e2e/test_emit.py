@@ -20,6 +20,7 @@ from tests.contract.store_streams import Log, event
 from tests.e2e.service import command
 from tests.faults.flows import DEADLINE, read_log
 from tests.processes import Process, clean_environment
+from tests.waiting import look_again
 
 
 class Outcome(NamedTuple):
@@ -98,7 +99,7 @@ async def test_standard_input_is_sent_as_it_comes(
     process.child.stdin.write(sent[0] + b"\r\n\n  \n" + sent[1] + b"\n" + sent[2][:20])
     async with asyncio.timeout(DEADLINE):
         while len(await read_log(settings)) < 2:
-            await asyncio.sleep(0.05)
+            await look_again()
     found = await outcome(process, sent[2][20:] + b"\n" + sent[3] + b"\n" + sent[4])
     position = await holds_exactly(settings, sent)
     assert found == (0, f"5 events acknowledged, position {position}\n", "")

@@ -25,6 +25,7 @@ from jobtrail.settings import Settings
 from tests.conftest import MakeLog
 from tests.e2e.replaying import JOBS, begin, event, filled, run, write
 from tests.replay_rows import Logged, expected
+from tests.waiting import look_again
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ async def test_an_export_that_is_killed_leaves_nothing_half(
     async with asyncio.timeout(60):
         while not any(to.parent.glob(f".{to.name}.*/{to.name}")):
             assert process.returncode is None
-            await asyncio.sleep(0.02)
+            await look_again()
     process.kill()
     await process.communicate()
     assert process.returncode == -signal.SIGKILL

@@ -14,6 +14,7 @@ from pyarrow import parquet
 from jobtrail.settings import Settings
 from tests.conftest import MakeLog
 from tests.e2e.replaying import JOBS, begin, event, filled, run, write
+from tests.waiting import look_again
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ async def test_an_export_that_follows_goes_on_after_a_kill(
         async with asyncio.timeout(60):
             while not mark.exists() or (found := mark.read_bytes()) == before:
                 assert process.returncode is None
-                await asyncio.sleep(0.02)
+                await look_again()
         return found
 
     process = await begin(settings, "--follow", "--to", str(to), *how)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 from datetime import UTC, datetime, timedelta
@@ -19,6 +18,7 @@ from tests.e2e.oracle import Oracle
 from tests.e2e.service import Service, get, pages
 from tests.processes import Process
 from tests.trace_part import first_rows
+from tests.waiting import look_again
 
 EVENTS: Final = int(os.environ.get("TRACE_EVENTS", "60000"))
 KILL_ROUNDS: Final = 2
@@ -129,7 +129,7 @@ async def reach(service: Service, more: int) -> None:
     async with service.admin() as session:
         start = await held(session)
         while (now := await held(session)) < min(start + more, EVENTS):
-            await asyncio.sleep(0.02)
+            await look_again()
         assert now > 0
 
 

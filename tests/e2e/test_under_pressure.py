@@ -29,6 +29,9 @@ JOBS: Final = 100_000
 CLIENTS: Final = 1_000
 #: Seconds after which a test gives up waiting for anything.
 DEADLINE: Final = 120.0
+#: Seconds between two rounds of the writer, and between two bytes of a slow client.
+WRITE_EVERY: Final = 0.02
+DRIP_EVERY: Final = 1.0
 NOON: Final = datetime(2026, 11, 20, 12, tzinfo=UTC)
 HELD: Final = re.compile(r"^jobtrail_(waits_held|watched_jobs) ([0-9.e+]+)$", re.MULTILINE)
 MIB: Final = 1 << 20
@@ -148,7 +151,7 @@ async def keep_writing(busy: Busy, ids: list[str]) -> None:
                 await writer.append(job, busy.event("created", job, "alice", at))
                 old = ids[(round_ * 7919 + n * 104_729) % len(ids)]
                 await writer.append(old, busy.event("active" if n % 2 else "failed", old, "alice"))
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(WRITE_EVERY)
 
 
 async def test_paging_shows_every_job_once_while_others_come_and_change(busy: Busy) -> None:
@@ -256,7 +259,7 @@ async def drip(sock: socket.socket) -> None:
     """Send a byte a second."""
     while True:
         await clients.send(sock, b" ")
-        await asyncio.sleep(1)
+        await asyncio.sleep(DRIP_EVERY)
 
 
 async def test_bad_requests_are_refused_while_good_ones_are_answered(busy: Busy) -> None:

@@ -20,6 +20,7 @@ from tests.contract.store_streams import event
 from tests.e2e.service import Service
 from tests.e2e.test_emit import Outcome, outcome
 from tests.faults.flows import DEADLINE, until
+from tests.waiting import look_again
 
 pytestmark = pytest.mark.timeout(420)
 
@@ -117,7 +118,7 @@ async def holding(service: Service, position: str) -> None:
                 async with session.get("/jobs/search?size=1", headers=headers) as answer:
                     status = answer.status
             except aiohttp.ClientError:
-                await asyncio.sleep(0.05)
+                await look_again()
 
 
 async def ids(service: Service) -> list[str]:

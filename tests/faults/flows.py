@@ -37,6 +37,8 @@ from tests.contract.stores import SqliteStore
 DEADLINE: Final = 120.0
 #: Seconds between two looks at a service, too: it answers a caller only so often.
 LOOK: Final = 0.01
+#: Seconds between two batches of a flow: so many events a second.
+_SEND_EVERY: Final = 0.02
 #: Room for records larger than any event may be.
 _MAX_REQUEST: Final = 1 << 22
 
@@ -116,7 +118,7 @@ class Traffic:
                     for record in itertools.islice(self._records, 20)
                 ]
                 await asyncio.gather(*sent)
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(_SEND_EVERY)
 
 
 async def read_topic(settings: Settings, topic: str) -> dict[int, list[Any]]:

@@ -13,6 +13,7 @@ from aiokafka.protocol.group import LeaveGroupRequest
 
 from jobtrail.settings import Settings
 from tests.faults.flows import DEADLINE
+from tests.waiting import look_again
 
 
 @asynccontextmanager
@@ -38,7 +39,7 @@ async def settled(settings: Settings, *names: str) -> None:
     async with asyncio.timeout(DEADLINE), _coordinator(settings) as (client, node):
         found = None
         while found != ("Stable", set(names)):
-            await asyncio.sleep(0.05)
+            await look_again()
             state, members = await _describe(client, node, settings.group)
             found = (state, set(members))
 
@@ -55,7 +56,7 @@ async def joined(settings: Settings, names: Iterable[str], before: Mapping[str, 
     async with asyncio.timeout(DEADLINE), _coordinator(settings) as (client, node):
         found = before
         while any(found.get(name) == before.get(name) for name in names):
-            await asyncio.sleep(0.05)
+            await look_again()
             _, found = await _describe(client, node, settings.group)
 
 

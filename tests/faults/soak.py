@@ -25,6 +25,7 @@ from tests.faults.kit import reporting
 from tests.faults.kit.checker import Report
 from tests.faults.kit.keeping import Keeper
 from tests.faults.kit.stage import Shape, Stage, staged
+from tests.waiting import look_again
 
 #: What is done in an hour.
 PER_HOUR: Final = {
@@ -117,7 +118,7 @@ class Soak:
             there = keeper.ready.is_set() if keeper is self._stage.broker else keeper.pids()
             if there and keeper.name not in self._held:
                 return True
-            await asyncio.sleep(0.1)
+            await look_again()
         return False
 
     async def _sample(self) -> None:

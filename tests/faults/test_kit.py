@@ -16,6 +16,7 @@ import pytest
 from tests.faults.kit.keeping import Keeper, first_of
 from tests.faults.kit.proxy import FAULTS, drawn
 from tests.faults.kit.stage import Shape, Stage, staged
+from tests.waiting import look_again
 
 pytestmark = pytest.mark.timeout(1500)
 KILLS = 20
@@ -43,7 +44,7 @@ async def again(stage: Stage, which: Sequence[Keeper], draw: random.Random) -> N
         await until(lambda one=keeper: bool(one.pids()), f"{keeper.name} is there")
         await asyncio.sleep(draw.uniform(0, 2))
         while not stage.kill(keeper):
-            await asyncio.sleep(0.05)
+            await look_again()
 
 
 async def broker_again(stage: Stage, draw: random.Random) -> None:
@@ -62,7 +63,7 @@ async def until(condition: Callable[[], bool], what: str) -> None:
     try:
         async with asyncio.timeout(MENDED):
             while not condition():
-                await asyncio.sleep(0.05)
+                await look_again()
     except TimeoutError:
         raise AssertionError(f"waited {MENDED:.0f} s in vain until {what}") from None
 
@@ -84,7 +85,7 @@ async def works(stage: Stage) -> None:
     async with asyncio.timeout(MENDED):
         for keeper in stage.apis:
             while not await stage.answers(keeper):
-                await asyncio.sleep(0.05)
+                await look_again()
 
 
 async def nothing_is_wrong(stage: Stage) -> None:

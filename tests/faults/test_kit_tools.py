@@ -25,6 +25,7 @@ from tests.faults.kit.model import Model
 from tests.faults.kit.proxy import Fault, Proxy
 from tests.faults.kit.told import Told
 from tests.processes import Process, api
+from tests.waiting import until
 
 ANSWER_WITHIN = 30.0
 JOB = "job-1"
@@ -138,8 +139,7 @@ async def test_one_way_is_swallowed_until_the_connection_is_reset(way: Any) -> N
         await client.said(b"there")
         await proxy.apply(Fault("half-open", way=way))
         client.writer.write(b"gone")
-        while not proxy.swallowed:
-            await asyncio.sleep(0.01)
+        await until(lambda: proxy.swallowed)
         await proxy.heal()
         assert await client.was_reset()
 
@@ -164,7 +164,9 @@ async def test_a_post_is_taken_down_that_is_answered_after_the_last_write(
             assert await first_of(lambda: load.posted > 0, ANSWER_WITHIN)
             await proxy.apply(Fault("stall"))
             posted = load.posted
-            await asyncio.sleep(0.2)
+            # A post is made many times as often as so many other events are.
+            some = load.acknowledged + 10
+            await until(lambda: load.acknowledged >= some)
             load.finish()
             await writing
             assert not posting.done()

@@ -38,6 +38,7 @@ from tests.faults.flows import (
 )
 from tests.faults.test_log_changes import admin
 from tests.processes import Process, projector
+from tests.waiting import look_again
 
 #: Steps that a rebuild of one shard takes at most.
 MOST_STEPS = 60
@@ -119,7 +120,7 @@ async def test_a_shard_is_rebuilt_under_load_and_no_answer_goes_back(served: Ser
             assert holds(position, seen), (seen, position)
             seen, answers = position, answers + 1
             # As fast as it gets would be more requests than one user may send.
-            await asyncio.sleep(0.01)
+            await look_again()
 
     headers = {"Authorization": f"Bearer {token}"}
     async with (

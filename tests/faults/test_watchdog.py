@@ -24,6 +24,7 @@ from tests.contract.store_streams import PARTITIONS
 from tests.faults.flows import DEADLINE, equals_fold, read_log, said, stream, write
 from tests.groups import group_of
 from tests.processes import Process, projector
+from tests.waiting import look_again
 
 #: Seconds without progress that are too long here.
 STALLED_AFTER: Final = 1.0
@@ -90,7 +91,7 @@ async def test_a_projector_that_gets_on_is_left_alone(make_log: MakeLog) -> None
             seen = log.looks
             await projector.apply(slow, group_of([record]))
             while log.looks == seen:
-                await asyncio.sleep(0.01)
+                await look_again()
             assert not watching.done()
         checkpoints = await projector.checkpoints()
         assert checkpoints[others].next_offset == 0 < checkpoints[slow].next_offset

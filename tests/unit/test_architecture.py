@@ -157,7 +157,14 @@ def banned_in_tests(module: ast.Module, file: str) -> list[str]:
             found.append("time.sleep")
         elif isinstance(node, ast.Attribute) and node.attr == "MonkeyPatch":
             found.append("MonkeyPatch")
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "asyncio.sleep":
+            # A number of seconds has a name that says why, or `tests.waiting` is used.
+            found += [ast.unparse(arg) for arg in node.args if _is_seconds(arg)]
     return found
+
+
+def _is_seconds(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and bool(node.value)
 
 
 def long_functions(module: ast.Module) -> list[str]:
@@ -274,6 +281,7 @@ def test_an_impurity_is_seen(line: str) -> None:
         "from unittest.mock import Mock",
         "from time import sleep",
         "time.sleep(1)",
+        "await asyncio.sleep(0.1)",
         "def test_x(monkeypatch): ...",
         "pytest.MonkeyPatch()",
     ],

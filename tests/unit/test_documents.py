@@ -1,7 +1,8 @@
-"""The checked-in OpenAPI and AsyncAPI documents: they are what the definitions make, and valid."""
+"""The OpenAPI and AsyncAPI documents are what the definitions make; pages name what is there."""
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Iterator
@@ -261,3 +262,85 @@ def test_a_dead_letter_has_the_headers_that_the_document_names() -> None:
     assert reasons - {"too-large-whole"} <= set(headers["properties"][REASON]["enum"])
     pattern = headers["properties"][PLACE]["pattern"]
     assert re.search(pattern, "job-events/3/1043")
+
+
+# --- The pages: the files, names and headings that they lead to
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+#: Paths that are true elsewhere: in a wheel, in a cache, where a user has made a file.
+ELSEWHERE = {"jobtrail/_processes", "jobtrail/kafka-VERSION/", "compose/.env"}
+OUR_PATH = re.compile(
+    r"`((?:benchmarks|compose|docs|jobtrail|projections|services|tests)/[\w./*-]*)(?:::([\w.]+))?`"
+)
+OUR_NAME = re.compile(r"(?:`|-m )((?:benchmarks|jobtrail|projections|services|tests)(?:\.\w+)+)\b")
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
+
+
+def defined(node: ast.stmt) -> set[str]:
+    """Return the names that a statement defines or imports."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return {node.name}
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return {alias.asname or alias.name for alias in node.names}
+    targets = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [])
+    return {target.id for target in targets if isinstance(target, ast.Name)}
+
+
+def is_defined(names: list[str], file: Path) -> bool:
+    """Tell whether a file defines or imports a name, such as `Class.method` in its parts."""
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    for name in names:
+        found = [node for node in body if name in defined(node)]
+        if not found:
+            return False
+        body = getattr(found[0], "body", [])
+    return True
+
+
+def is_ours(dotted: str) -> bool:
+    """Tell whether a dotted name is a module, or what one of them defines."""
+    parts = dotted.split(".")
+    for count in range(len(parts), 0, -1):
+        here = ROOT.joinpath(*parts[:count])
+        for file in (here.with_suffix(".py"), here / "__init__.py"):
+            if file.is_file():
+                return is_defined(parts[count:], file)
+        if here.is_dir():
+            return count == len(parts)
+    return False
+
+
+def headings(page: Path) -> set[str]:
+    """Return what a link writes behind `#` to lead to a heading of a page."""
+    found = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_names_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for path, name in OUR_PATH.findall(text):
+        pattern = re.sub(r"[A-Z]{4,}", "*", path).rstrip("/")
+        assert path in ELSEWHERE or any(ROOT.glob(pattern)), path
+        assert not name or is_defined(name.split("."), ROOT / path), f"{path}::{name}"
+    for name in OUR_NAME.findall(text):
+        assert is_ours(name), name
+    for path, heading in LINK.findall(text):
+        target = page.parent / path if path else page
+        assert target.exists(), path
+        assert not heading or heading in headings(target), f"{path}#{heading}"
+
+
+def test_a_name_that_is_nowhere_is_seen() -> None:
+    assert is_ours("jobtrail.core.fold.fold")
+    assert is_ours("jobtrail.core.states.TRANSITIONS")
+    assert is_ours("services.api.waits.waits.Waits.register")
+    assert not is_ours("jobtrail.core.fold.folds")
+    assert not is_ours("jobtrail.folding")
+    assert not is_ours("services.api.waits.waits.Waits.registers")
+
+
+def test_the_index_names_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    linked = {path for path, _ in LINK.findall(index)}
+    assert {page.name for page in ROOT.glob("docs/*.*")} <= {*linked, "README.md", "size.svg"}

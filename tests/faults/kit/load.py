@@ -28,6 +28,8 @@ from tests.faults.kit.lives import Life
 _ANSWERED_WITHIN: Final = 45.0
 #: Seconds between two turns of the writer.
 _TURN: Final = 0.02
+#: Seconds until what failed is tried again.
+_RETRY_AFTER: Final = 0.2
 #: Seconds behind its rate from which on a writer does not catch up any more.
 _CATCH_UP: Final = 30.0
 #: Seconds in which a producer that is given up has to stop.
@@ -232,7 +234,7 @@ class Load:
                 self.failures += 1
                 self.not_written = repr(error)
                 self._give_up(producer)
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(_RETRY_AFTER)
             else:
                 return producer
 
@@ -315,7 +317,7 @@ class Load:
                 body = b"[" + b",".join(value for value, _ in made) + b"]"
                 while (verdicts := await self._post(session, body)) is None:
                     self.failures += 1
-                    await asyncio.sleep(0.5)
+                    await asyncio.sleep(_RETRY_AFTER)
                 self._posted(life, made, verdicts)
                 await asyncio.sleep(every)
 

@@ -17,6 +17,7 @@ from tests.contract.store_feeding import feed, projecting
 from tests.contract.store_model import Model
 from tests.contract.store_process import small_log
 from tests.contract.stores import SqliteStore
+from tests.waiting import until
 
 
 async def never() -> None:
@@ -90,7 +91,6 @@ async def test_files_are_mapped_unless_they_are_written_to(store: SqliteStore) -
 
         looks(True)
         async with asyncio.timeout(30):
-            while looks(False) == 0:
-                await asyncio.sleep(0.05)
+            await until(lambda: looks(False) != 0)
         writer.beat({partition: Beat(0, "") for partition in range(writer.partitions)})
         assert looks(True) == 0

@@ -16,12 +16,12 @@ from jobtrail.core.errors import StoreError, StoreNotReady
 from projections.sqlite.files import schema
 from projections.sqlite.read.reader import SqliteReader
 from projections.sqlite.write.writer import SqliteWriter
+from tests.contract.sqlite.test_crashes import MODULE, ROOT
 from tests.contract.store_checks import check_equal
 from tests.contract.store_feeding import fill
 from tests.contract.store_model import Model
 from tests.contract.store_streams import PARTITIONS, seeded_log
-from tests.contract.stores import IMPLEMENTATIONS, SqliteStore
-from tests.contract.test_store_crashes import MODULE, ROOT
+from tests.contract.stores import SQLITE, SqliteStore
 
 ROUNDS = 120
 BOTH_SIDES = pytest.mark.parametrize("side", [SqliteWriter, SqliteReader])
@@ -32,7 +32,7 @@ STARTS = dict.fromkeys(range(PARTITIONS), 0)
 
 
 def test_two_processes_may_create_a_store_at_once(tmp_path: Path) -> None:
-    makers = list(IMPLEMENTATIONS.values())
+    makers = list(SQLITE.values())
     stores = [makers[n % len(makers)](tmp_path / f"store-{n}") for n in range(ROUNDS)]
     command = [sys.executable, "-m", MODULE, "create"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}

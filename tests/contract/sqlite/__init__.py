@@ -1,0 +1,1 @@
+"""What only a store of SQLite files promises: its files, its statements, its hashes."""
