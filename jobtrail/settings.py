@@ -120,6 +120,26 @@ class Settings:
     port: int = setting(
         bounds=(0, 65535), default=8040, description="Port of the API. 0: a free one."
     )
+    drain: float = setting(
+        bounds=(0, 600),
+        default=0.0,
+        description="Seconds in which an API process that is told to stop still takes requests, "
+        "while its `/readyz` is 503: longer than a load balancer takes to notice. 0, as always "
+        "with `jobtrail up`: nothing stands in front of it that has to notice.",
+    )
+    health_host: str = setting(
+        bounds=(1, None),
+        default="127.0.0.1",
+        description="Address of a projector's `/healthz`, `/readyz` and `/metrics`, which ask for "
+        "no proof of who asks.",
+    )
+    health_port: int = setting(
+        bounds=(0, 65535),
+        default=0,
+        description="Their port. 0: they are off, as always with `jobtrail up`, which watches its "
+        "projectors itself and may have several on one machine. `jobtrail projector` takes 8041 "
+        "unless told otherwise.",
+    )
     oidc_issuer: str = setting(
         default="",
         description="Issuer whose tokens count beside the local service's, exactly as in their "

@@ -7,9 +7,6 @@ import contextlib
 import gc
 import logging
 import os
-import signal
-import sys
-import threading
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -23,22 +20,28 @@ from jobtrail.log.consumers import fetch_groups
 from jobtrail.log.kafka import Client
 from jobtrail.log.questions import Log
 from jobtrail.processes.runtime import end_with_parent, set_up_logging
+from jobtrail.processes.stopping import end_now, end_within, stop_on_signals
 from jobtrail.settings import Settings, load
 from jobtrail.terminal.text import out
 from projections.projector.app import build_app
 from projections.projector.continuity import check_partitions
 from projections.projector.dead_letters import DeadLetters
+from projections.projector.health import Health
+from projections.projector.health_server import serving_health
 from projections.projector.membership import remove_members
 from projections.projector.projector import Projector
+from projections.projector.vitals import MeteredWriter, Vitals
 from projections.projector.watchdog import care, watch
 from projections.projector.written_over import partitions_written_over
 from projections.sqlite.files import schema
 from projections.sqlite.files.shard_files import ensure
-from projections.sqlite.write.writer import SqliteWriter
 
 logger = logging.getLogger(__name__)
 
-#: Seconds after which a worker that does not stop (faust #162, #324) is ended: always safe.
+#: Seconds for the group that is being applied when the process is told to stop.
+_FINISH_WITHIN: Final = 10.0
+#: Seconds for all that comes after it. A worker that does not stop by itself (faust #162, #324) is
+#: ended: that is always safe.
 _STOP_WITHIN: Final = 5.0
 #: Seconds after which a projector without partitions joins the group again.
 _ASSIGNED_WITHIN: Final = 5.0
@@ -73,45 +76,43 @@ def main(name: str, with_parent: bool, gone: tuple[str, ...]) -> None:
         # The broker stopped while this process was starting: the next start waits for it.
         logger.critical("action=projector_failed The log can't be reached: %r", error)
         status = 1
-    _end(status)
-
-
-def _end(status: int) -> None:
-    """End at once: threads of Faust or aiokafka may still hang."""
-    logging.shutdown()
-    sys.stdout.flush()
-    os._exit(status)
-
-
-def _end_within(seconds: float, status: int) -> None:
-    """End the process if it has not ended by itself.
-
-    Without a broker Faust's stop may never return, and it swallows a cancellation.
-    """
-    timer = threading.Timer(seconds, _end, [status])
-    timer.daemon = True
-    timer.start()
+    end_now(status)
 
 
 async def _run(settings: Settings, name: str, gone: tuple[str, ...], with_parent: bool) -> int:
     """Run until a signal; return the exit status, 1 where it has to be started again."""
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop_on_signals(stop)
     if with_parent:
         end_with_parent(stop)
+    vitals = Vitals(settings.stalled_after)
     # From now on, since without a broker starting may take as long as stopping.
     stopped = asyncio.create_task(stop.wait())
-    stopped.add_done_callback(lambda _: _end_within(_STOP_WITHIN, 0))
+    stopped.add_done_callback(lambda _: _drain(vitals))
+    # The watchdog ends the process at its bound: who asks is to hear of it before.
+    health = Health(vitals, min(settings.ready_stalled_after, settings.stalled_after / 2))
+    async with serving_health(health, settings.health_host, settings.health_port):
+        return await _fold(settings, name, gone, stop, vitals)
+
+
+def _drain(vitals: Vitals) -> None:
+    """Say that the process is to end, and end it where it does not by itself."""
+    vitals.draining.set()
+    end_within(_FINISH_WITHIN + _STOP_WITHIN, 0)
+
+
+async def _fold(
+    settings: Settings, name: str, gone: tuple[str, ...], stop: asyncio.Event, vitals: Vitals
+) -> int:
     client = Client(settings)
     log = Log(settings.topic, client)
     if not await _connected(log, stop):
         return 0
+    vitals.log_answers = True
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_exit(log)
         await _ensure_store(settings, log)
-        writer = SqliteWriter(settings.store_folder)
+        writer = MeteredWriter(settings.store_folder, vitals)
         letters = DeadLetters(settings)
         projector = Projector(writer, log, log.partitions, letters.write_dead_letters)
         await projector.look(range(log.partitions))
@@ -122,30 +123,58 @@ async def _run(settings: Settings, name: str, gone: tuple[str, ...], with_parent
         def assigned() -> set[int]:
             return {tp.partition for tp in app.consumer.assignment()}
 
+        vitals.assigned, vitals.stopped = assigned, lambda: projector.stopped
+        vitals.rebalances = lambda: app.rebalancing_count
         fetch_again = app.consumer.fetch_again
         ready = asyncio.create_task(_say_ready(projector))
         joining = asyncio.create_task(_join_again(assigned, client, settings.group, name))
+        stopped = asyncio.create_task(stop.wait())
         ends: list[asyncio.Task[str]] = [
             asyncio.create_task(_crashed(app)),
             asyncio.create_task(projector.keep_writing(fetch_again)),
             asyncio.create_task(care(projector, assigned, fetch_again)),
-            asyncio.create_task(watch(log, projector, assigned, settings.stalled_after)),
+            asyncio.create_task(watch(log, projector, assigned, vitals)),
         ]
         try:
             await asyncio.wait({stopped, *ends}, return_when=asyncio.FIRST_COMPLETED)
             if stopped.done():
+                joining.cancel()
+                if not await _finish(projector):
+                    # A stack that hangs is not waited for. Others take over at once all the same.
+                    await remove_members(client, settings.group, (name,))
+                    end_now(0)
                 return 0
             # Before anything else is asked of a stack that may hang.
-            _end_within(_STOP_WITHIN, 1)
+            end_within(_STOP_WITHIN, 1)
             logger.critical("action=projector_stalled %s", _reason(ends))
             return 1
         finally:
-            for task in (ready, joining, *ends):
+            for task in (ready, joining, stopped, *ends):
                 task.cancel()
+            # What stops can't be asked any more.
+            vitals.assigned = set
             await app.stop()
             await remove_members(client, settings.group, (name,))
             await letters.close()
             projector.close()
+
+
+async def _finish(projector: Projector) -> bool:
+    """Let the group that is being applied be the last one, and write it; return whether it ended.
+
+    Where that takes too long, as without the log or the store, it is folded again by another one.
+    """
+    try:
+        async with asyncio.timeout(_FINISH_WITHIN):
+            await projector.finish()
+    except TimeoutError:
+        logger.warning("action=group_not_finished it is folded again")
+        return False
+    except (JobtrailError, KafkaError) as error:
+        logger.warning("action=group_not_written it is folded again: %r", error)
+    # Without a broker Faust's stop may never return, and it swallows a cancellation.
+    end_within(_STOP_WITHIN, 0)
+    return True
 
 
 async def _join_again(

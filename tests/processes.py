@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -100,6 +101,13 @@ def api(settings: Settings, number: int = 0) -> Process:
     """Return an API process on these settings, not started yet."""
     folder = settings.data_dir / "logs"
     return module("services.api", settings, folder, "--with-parent", label=f"api-{number}")
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def clean_environment() -> dict[str, str]:

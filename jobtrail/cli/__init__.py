@@ -39,6 +39,18 @@ COMMANDS: Final = {
         "server",
         "Run everything on this machine, in the foreground, until SIGINT or SIGTERM.",
     ),
+    "projector": Place(
+        "own_processes",
+        "projector",
+        "server",
+        "Run one projector in the foreground, until SIGINT or SIGTERM.",
+    ),
+    "api": Place(
+        "own_processes",
+        "api",
+        "server",
+        "Run one API process in the foreground, until SIGINT or SIGTERM.",
+    ),
     "token": Place("token", "token", "server", "Print a token for the local service."),
     "keys": Place("keys", "keys", "server", "Make, list and revoke API keys."),
     "emit": Place(

@@ -87,8 +87,11 @@ def up(
         bootstrap_servers=bootstrap_servers,
         store=store,
     )
-    # Children may run in other folders: their paths must not be relative.
-    settings = settings.model_copy(update={"data_dir": settings.data_dir.absolute()})
+    # Children may run in other folders: their paths must not be relative. Projectors would want one
+    # port, and nothing waits here for a service that drains.
+    settings = settings.model_copy(
+        update={"data_dir": settings.data_dir.absolute(), "health_port": 0, "drain": 0.0}
+    )
     try:
         keep_private()
         _close(settings)

@@ -67,6 +67,8 @@ class Projector:
         self._states: dict[int, PartitionState] = {}
         self._continuity = Continuity(log, partitions)
         self._writing = asyncio.Lock()
+        #: Taken for each group, before the other one; `finish` takes it and gives it to nobody.
+        self._applying = asyncio.Lock()
         #: Set while folded records wait to be written; since when they do; how often was folded.
         self._ahead = asyncio.Event()
         self._since = 0.0
@@ -112,15 +114,14 @@ class Projector:
         Args:
             partition: The group's partition.
             group: Fetched records; those before the checkpoint are skipped.
-            more: Whether more groups follow at once, of any partition: then the write may wait
-                for them, so that a transaction costs less for each.
+            more: Whether more groups follow at once, of any partition: the write may wait for them.
 
         Raises:
             FencedError: Folded records that are not written must not be: another projector has
                 written, or the log or the store is another one. Records have to be delivered
                 again, from the checkpoint on.
         """
-        async with self._writing:
+        async with self._applying, self._writing:
             try:
                 await self._apply(partition, group, more=more)
             except StoreDamaged as error:
@@ -194,12 +195,8 @@ class Projector:
         Raises:
             StoreError: The store can't be written.
         """
-        beats = {
-            partition: Beat(
-                self._continuity.proved.get(partition, 0), self.stopped.get(partition, "")
-            )
-            for partition in partitions
-        }
+        proved, stopped = self._continuity.proved, self.stopped
+        beats = {p: Beat(proved.get(p, 0), stopped.get(p, "")) for p in partitions}
         async with self._writing:
             await self._repairing(lambda: self._store.call(self._store.store.beat, beats))
 
@@ -334,12 +331,10 @@ class Projector:
         self.wants_records_again = True
 
     async def _state_of(self, partition: int) -> PartitionState:
-        state = self._states.get(partition)
-        if state is None:
-            checkpoint = (await self._store.checkpoints())[partition]
-            state = PartitionState(partition, checkpoint.next_offset, checkpoint.last)
-            self._states[partition] = state
-        return state
+        if partition not in self._states:
+            at = (await self._store.checkpoints())[partition]
+            self._states[partition] = PartitionState(partition, at.next_offset, at.last)
+        return self._states[partition]
 
     def _begin_ahead(self) -> None:
         if not self._ahead.is_set():
@@ -393,6 +388,12 @@ class Projector:
             self._forget()
             raise
         self._ahead.clear()
+
+    async def finish(self) -> None:
+        """Wait for the group that is being applied, and write it. No other one is applied then."""
+        await self._applying.acquire()
+        async with self._writing:
+            await self._write_all()
 
     def close(self) -> None:
         """Wait for the current write, then close the store."""

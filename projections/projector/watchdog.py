@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiokafka.errors import KafkaError
 
 from jobtrail.core.errors import LogChanged, StoreError
 from jobtrail.log.questions import Log
-from projections.ports.write import Checkpoint
 from projections.projector.projector import Projector
+from projections.projector.vitals import Vitals
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ async def care(
 
 
 async def watch(
-    log: Log, projector: Projector, assigned: Callable[[], set[int]], stalled_after: float
+    log: Log, projector: Projector, assigned: Callable[[], set[int]], vitals: Vitals
 ) -> str:
     """Return, with the reason, when a partition is stuck.
 
@@ -74,51 +74,32 @@ async def watch(
         log: Returns the log's ends.
         projector: Returns the store's checkpoints.
         assigned: Returns the partitions of this worker; where there are none, all are watched.
-        stalled_after: Seconds without progress, with records to apply, that count as stuck.
+        vitals: Takes in each look at store and log, and has the bound.
     """
-    progress = _Progress(stalled_after)
     while True:
-        await asyncio.sleep(min(EVERY, stalled_after / 4))
-        try:
-            # Before the ends: what is appended in between does not count as lag.
-            checkpoints = await projector.checkpoints()
-            ends = await log.ends()
-        except (KafkaError, TimeoutError) as error:
-            # Without the broker there is no progress: count from its return.
-            logger.warning("action=watchdog_no_log %r", error)
-            progress.forget()
-            continue
-        except StoreError as error:
-            logger.warning("action=watchdog_no_store %s", error)
-            continue
-        going_on = {p: at for p, at in checkpoints.items() if p not in projector.stopped}
-        if reason := progress.stuck(going_on, ends, assigned() or set(ends)):
+        if reason := await _stuck(log, projector, assigned, vitals):
             return reason
+        await asyncio.sleep(min(EVERY, vitals.progress.stalled_after / 4))
 
 
-class _Progress:
-    """Since when each partition has made no progress, though there are records to apply."""
-
-    def __init__(self, stalled_after: float) -> None:
-        self._stalled_after = stalled_after
-        self._moved: dict[int, tuple[int, float]] = {}
-
-    def forget(self) -> None:
-        self._moved.clear()
-
-    def stuck(
-        self, checkpoints: Mapping[int, Checkpoint], ends: Mapping[int, int], watched: set[int]
-    ) -> str | None:
-        """Return why a partition counts as stuck; None where none does."""
-        now = asyncio.get_running_loop().time()
-        for partition, checkpoint in checkpoints.items():
-            at, since = self._moved.get(partition, (-1, now))
-            is_lagging = checkpoint.next_offset < ends.get(partition, 0)
-            if at != checkpoint.next_offset or not is_lagging or partition not in watched:
-                self._moved[partition] = (checkpoint.next_offset, now)
-            elif now - since > self._stalled_after:
-                return (
-                    f"partition {partition} stays at offset {at}, the log ends at "
-                    f"{ends[partition]}, nothing was applied for {now - since:.0f} s"
-                )
+async def _stuck(
+    log: Log, projector: Projector, assigned: Callable[[], set[int]], vitals: Vitals
+) -> str | None:
+    """Look at store and log once; return why a partition counts as stuck, None where none does."""
+    try:
+        # Before the ends: what is appended in between does not count as lag.
+        checkpoints = await projector.checkpoints()
+        ends = await log.ends()
+    except (KafkaError, TimeoutError) as error:
+        # Without the broker there is no progress: count from its return.
+        logger.warning("action=watchdog_no_log %r", error)
+        vitals.log_answers = False
+        vitals.progress.forget()
         return None
+    except StoreError as error:
+        logger.warning("action=watchdog_no_store %s", error)
+        return None
+    vitals.log_answers = True
+    counted = (assigned() or set(ends)) - projector.stopped.keys()
+    vitals.progress.note(checkpoints, ends, counted)
+    return vitals.progress.stuck()

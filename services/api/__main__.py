@@ -10,7 +10,6 @@ import asyncio
 import gc
 import logging
 import resource
-import signal
 import socket
 import sys
 
@@ -22,6 +21,7 @@ from jobtrail.core.errors import JobtrailError, SettingError
 from jobtrail.files.private import keep_private
 from jobtrail.log.kafka import Client
 from jobtrail.processes.runtime import end_with_parent, set_up_logging
+from jobtrail.processes.stopping import end_within, stop_on_signals
 from jobtrail.settings import Settings, load
 from jobtrail.terminal.text import complain, out
 from projections.sqlite.read.reader import SqliteReader
@@ -42,8 +42,10 @@ _COLLECTED_AFTER = (2_000, 5, 500)
 #: Seconds after which a thread passes the interpreter on to another one. Python's default of 5 ms
 #: is as long as ten pages of 20 jobs take.
 _SWITCH_SECONDS = 0.000_5
-#: Seconds that running requests have to finish when the process stops.
+#: Seconds that requests have to end once the process takes no new ones.
 _SHUTDOWN_SECONDS = 5.0
+#: Seconds after which a process that takes no new requests is ended where it has not by itself.
+_END_WITHIN = 10.0
 
 
 def main() -> int:
@@ -96,7 +98,11 @@ async def _serve(settings: Settings, *, with_parent: bool) -> None:
         settle()
         out(f"ready http://{_in_url(host)}:{port}")
         await stop.wait()
-        logger.info("action=stopping")
+        logger.info("action=stopping drain=%.1f", settings.drain)
+        service.draining.set()
+        end_within(settings.drain + _END_WITHIN, 1)
+        # It goes on answering: what sends requests here has to see first that it is not ready.
+        await asyncio.sleep(settings.drain)
     finally:
         await runner.cleanup()
 
@@ -136,9 +142,7 @@ def settle() -> None:
 def _stop_event(*, with_parent: bool) -> asyncio.Event:
     """Return an event that is set by a signal, or by the end of standard input."""
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stop.set)
+    stop_on_signals(stop)
     if with_parent:
         end_with_parent(stop)
     return stop

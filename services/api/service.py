@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from typing import Final
 
 from aiohttp import web
@@ -66,6 +67,8 @@ class Service:
     rate: Rate
     turns: Turns
     outgoing: Outgoing
+    #: Set once the process is told to stop: it answers all the same, and is not ready any more.
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 SERVICE: Final = web.AppKey("service", Service)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from jobtrail.contract.readiness import DRAINING
 from jobtrail.core.partitions import partition_of
 from projections.ports.read import Watermark
 from projections.sqlite.files import schema
@@ -118,3 +119,12 @@ def test_a_partition_that_was_stopped_says_why_and_once() -> None:
     stands.note(held(4))
     stopped = held(4, stopped={0: "Records of the log are missing."})
     assert stands.reasons(stopped) == ["partition 0: Records of the log are missing."]
+
+
+async def test_a_process_that_drains_is_not_ready_and_answers(api: Api) -> None:
+    await beat(api)
+    assert await ready(api) == (200, [])
+    api.service.draining.set()
+    assert await ready(api) == (503, [DRAINING])
+    assert (await api.ask("GET", "/jobs/summary")).status == 200
+    assert (await api.send("GET", "/healthz", {})).status == 200

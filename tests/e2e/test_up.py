@@ -7,7 +7,7 @@ import contextlib
 import json
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,8 +33,10 @@ async def started(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Servi
     """Give what starts a service on a folder of the test; kill what a failure left over."""
     services: list[Service] = []
 
-    async def start(*options: str, folder: str = "data") -> Service:
-        service = Service(tmp_path / folder, *options)
+    async def start(
+        *options: str, folder: str = "data", settings: Mapping[str, str] = {}
+    ) -> Service:
+        service = Service(tmp_path / folder, *options, settings=settings)
         services.append(service)
         await service.start()
         return service
@@ -170,7 +172,10 @@ async def test_whatever_is_killed_comes_back_and_all_data_stays(
 ) -> None:
     """A process of each kind, then the whole service: that leaves no process behind."""
     several = ("--projectors", "2", "--api-processes", "2")
-    service = await started(*several)
+    # What is for processes of one's own does not count here: two would want the port.
+    service = await started(
+        *several, settings={"JOBTRAIL_HEALTH_PORT": "8041", "JOBTRAIL_DRAIN": "600"}
+    )
     assert len(below(service, "-m projections")) == len(below(service, "-m services.api")) == 2
     await emitted(service, [str(n) for n in range(30)])
     check_status(await run(service, "status", "--json"), service, 30)

@@ -227,6 +227,15 @@ async def until(condition: Callable[[], bool], what: str) -> None:
         raise AssertionError(f"waited {DEADLINE:.0f} s in vain until {what}") from None
 
 
+async def all_get_on(settings: Settings) -> None:
+    """Wait until every partition has got on from where it is now."""
+    before = held(settings).position
+    await until(
+        lambda: all(held(settings).position[p] > offset for p, offset in before.items()),
+        "every partition gets on",
+    )
+
+
 async def reached(settings: Settings, position: Mapping[int, int]) -> None:
     """Wait until the store holds a position."""
     await until(

@@ -6,20 +6,10 @@ import asyncio
 
 import pytest
 
-from jobtrail.settings import Settings
 from tests.conftest import MakeLog
-from tests.faults.flows import Traffic, applied, equals_fold, held, losses, until
+from tests.faults.flows import Traffic, all_get_on, applied, equals_fold, losses, until
 from tests.faults.groups import give_up, settled
 from tests.processes import Process, projector
-
-
-async def all_get_on(settings: Settings) -> None:
-    """Wait until every partition has got on from where it is now."""
-    before = held(settings).position
-    await until(
-        lambda: all(held(settings).position[p] > offset for p, offset in before.items()),
-        "every partition gets on",
-    )
 
 
 @pytest.mark.timeout(420)

@@ -14,6 +14,7 @@ from jobtrail.log.questions import Log
 from jobtrail.settings import Settings
 from projections.projector.partition_state import DeadLetter
 from projections.projector.projector import Projector
+from projections.projector.vitals import Vitals
 from projections.projector.watchdog import watch
 from projections.sqlite.files import schema
 from projections.sqlite.write.writer import SqliteWriter
@@ -70,11 +71,11 @@ async def test_a_projector_that_gets_nothing_is_found(make_log: MakeLog) -> None
     settings = await make_log()
     await write(settings, stream(21, jobs=20, events=100, steady=0))
     async with idle(settings) as (log, projector), asyncio.timeout(DEADLINE):
-        reason = await watch(log, projector, lambda: {5}, STALLED_AFTER)
+        reason = await watch(log, projector, lambda: {5}, Vitals(STALLED_AFTER))
         end = (await log.ends())[5]
         assert reason.startswith(f"partition 5 stays at offset 0, the log ends at {end}, nothing ")
         # Who has nothing assigned may be the one that is stuck: then all partitions count.
-        reason = await watch(log, projector, set, STALLED_AFTER)
+        reason = await watch(log, projector, set, Vitals(STALLED_AFTER))
         assert reason.startswith("partition ")
 
 
@@ -86,7 +87,8 @@ async def test_a_projector_that_gets_on_is_left_alone(make_log: MakeLog) -> None
     slow, level, others = sorted(range(PARTITIONS), key=lambda p: -len(records[p]))[:3]
     async with idle(settings) as (log, projector), asyncio.timeout(DEADLINE):
         await projector.apply(level, group_of(records[level]))
-        watching = asyncio.create_task(watch(log, projector, lambda: {slow, level}, STALLED_AFTER))
+        vitals = Vitals(STALLED_AFTER)
+        watching = asyncio.create_task(watch(log, projector, lambda: {slow, level}, vitals))
         for record in records[slow][: 2 * LOOKS]:
             seen = log.looks
             await projector.apply(slow, group_of([record]))

@@ -394,8 +394,7 @@ async def test_who_is_cancelled_while_the_store_writes_ends_with_it(line: Line) 
     store.go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await writing
-    written = await looking
-    assert {partition: at.next_offset for partition, at in written.items()} == line.ends
+    assert {partition: at.next_offset for partition, at in (await looking).items()} == line.ends
     await line.hand(projector, ("active", "a"))
     projector.close()
     line.check()

@@ -7,9 +7,9 @@ again writes none. A partition also stalls if its checkpoint does not move altho
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from time import monotonic
 
+from jobtrail.contract import readiness
 from projections.ports.read import Watermark
 from services.api.live.buffer import Buffer
 
@@ -57,29 +57,16 @@ class Stalls:
 
     def reasons(self, watermark: Watermark) -> list[str]:
         """Return in words why partitions are stalled; empty if none is."""
-        limit, found = self._stalled_after, []
-        by_reason: dict[str, list[int]] = {}
-        for partition, why in watermark.stopped.items():
-            by_reason.setdefault(why, []).append(partition)
-        found += [f"{_named(some)}: {why}" for why, some in sorted(by_reason.items())]
+        limit = self._stalled_after
+        found = readiness.stopped_at_holes(watermark.stopped)
         if again := watermark.recovering - watermark.stopped.keys():
-            found.append(f"{_named(again)}: being folded again from the log.")
+            found.append(f"{readiness.named(again)}: being folded again from the log.")
         silent = {p: self.silent_for(watermark, p) for p in watermark.position}
         unserved = {p: seconds for p, seconds in silent.items() if seconds > limit}
-        if unserved:
-            worst = max(unserved.values())
-            since = "yet" if worst == float("inf") else f"for {worst:.0f} s"
-            found.append(f"{_named(unserved)}: no heartbeat of a projector {since}.")
+        found += readiness.silent(unserved)
         still = {
             p: self.still_for(p)
             for p in watermark.position.keys() - watermark.stopped.keys() - unserved.keys()
         }
-        if stuck := {p: seconds for p, seconds in still.items() if seconds > limit}:
-            worst = max(stuck.values())
-            found.append(f"{_named(stuck)}: no progress for {worst:.0f} s, with events to apply.")
+        found += readiness.without_progress({p: s for p, s in still.items() if s > limit})
         return found
-
-
-def _named(partitions: Iterable[int]) -> str:
-    numbers = sorted(partitions)
-    return f"partition{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"

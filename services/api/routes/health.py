@@ -7,6 +7,7 @@ from typing import Final
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from jobtrail.contract.readiness import DRAINING, LOG_SILENT
 from jobtrail.core.errors import StoreError
 from jobtrail.core.position import format_position
 from services.api.access.auth import Identity
@@ -31,15 +32,17 @@ async def readyz(service: Service, request: web.Request, _identity: Identity) ->
 
     `reasons` says in words what is wrong: a log that does not answer, projections that can't be
     read or are being folded again, a partition that does not move although it has events to apply,
-    or no heartbeat of a projector.
+    no heartbeat of a projector, or a process that is draining.
     """
     read_query(NoQuery, request.rel_url.raw_query_string)
     log, tail = _log(service), _tail(service)
     projections, reasons = _projections(service)
     if not log.up:
-        reasons.insert(0, "The log does not answer.")
+        reasons.insert(0, LOG_SILENT)
     elif not tail.up:
         reasons.insert(0, "The live end of the log is not followed yet.")
+    if service.draining.is_set():
+        reasons.insert(0, DRAINING)
     ready = log.up and projections.up and tail.up and not reasons
     readiness = Readiness(ready, tuple(reasons), log, projections, tail)
     if not ready:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from tests.faults.kit.keeping import Keeper, first_of, java_of, quietly
 from tests.faults.kit.lives import TYPES
 from tests.faults.kit.load import Load
 from tests.faults.kit.proxy import Proxy
-from tests.processes import api, projector
+from tests.processes import api, free_port, projector
 
 #: Seconds between two looks at the store's checkpoints.
 _LOOK: Final = 0.1
@@ -69,13 +68,6 @@ class Recovery(NamedTuple):
     seconds: float
     #: Whether nothing else was done to anything in that time.
     alone: bool
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Stage:
