@@ -12,14 +12,13 @@ from typing import Annotated, Literal, Self
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from jobtrail import oidc_settings as oidc
 from jobtrail.core.errors import SettingError
+from jobtrail.kafka_settings import KafkaSettings, Name
 
 ENV_PREFIX = "JOBTRAIL_"
-
-_Name = Annotated[str, Field(min_length=1)]
 
 
 def default_data_dir() -> Path:
@@ -27,7 +26,7 @@ def default_data_dir() -> Path:
     return Path(platformdirs.user_data_dir("jobtrail", appauthor=False))
 
 
-class Settings(BaseSettings):
+class Settings(KafkaSettings):
     """What a jobtrail process needs to know, from `JOBTRAIL_*` variables or from its caller.
 
     Raises:
@@ -42,55 +41,11 @@ class Settings(BaseSettings):
         default_factory=default_data_dir,
         description="Folder of the local service: broker, store, secret, logs.",
     )
-    bootstrap_servers: str = Field(
-        default="",
-        description="Kafka to use, `host:port[,host:port]`. Empty: the local broker that "
-        "`jobtrail up` runs.",
-    )
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        default="PLAINTEXT", description="How to speak to Kafka, in Kafka's own words."
-    )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        default="SCRAM-SHA-512", description="SASL mechanism, where the protocol has SASL."
-    )
-    sasl_username: str = Field(default="", description="SASL user.")
-    sasl_password: SecretStr = Field(default=SecretStr(""), description="SASL password.")
-    ssl_cafile: Path | None = Field(
-        default=None, description="CA certificates in PEM for TLS to Kafka. Unset: the system's."
-    )
-    topic: _Name = Field(default="job-events", description="The log.")
-    dead_topic: _Name = Field(
-        default="job-events-dead", description="Where records go that are no valid event."
-    )
-    group: _Name = Field(
-        default="jobtrail-projector",
-        description="Consumer group of the projectors. It shares out the partitions; the "
-        "position is the store's own.",
-    )
     projector_nice: Annotated[int, Field(ge=0, le=19)] = Field(
         default=5,
         description="How far a projector stands back where others want the same processor, as of "
         "`nice`; 0: not at all. So answers come first while very much is written. Where a "
         "processor is free it gains or costs nothing.",
-    )
-    partitions: Annotated[int, Field(ge=1, le=1024)] = Field(
-        default=8,
-        description="Partitions of the log when it is created. Fixed for ever: one job is one "
-        "partition.",
-    )
-    replication: Annotated[int, Field(ge=1, le=9)] = Field(
-        default=1, description="Replicas of a created topic. 1 on one machine, 3 on a cluster."
-    )
-    max_batch_bytes: Annotated[int, Field(ge=1 << 20, le=1 << 30)] = Field(
-        default=32 << 20,
-        description="Bytes that a batch of the log is unpacked to at most; one with more is buried "
-        "as it is. A process holds that much for a moment: 13 KB can be 300 MB. The same for all "
-        "processes; `jobtrail rebuild` after a change.",
-    )
-    max_batch_records: Annotated[int, Field(ge=1_000, le=10_000_000)] = Field(
-        default=50_000,
-        description="Records of a batch at most; one with more is buried as it is. 1 MiB can be "
-        "hundreds of thousands, and 10 µs each to bury them hold up the others. As above.",
     )
     store: str = Field(
         default="",
@@ -101,7 +56,7 @@ class Settings(BaseSettings):
         default=2,
         description="SQLite files of a new store. One writer each: two use two cores.",
     )
-    host: _Name = Field(default="127.0.0.1", description="Address that the API listens on.")
+    host: Name = Field(default="127.0.0.1", description="Address that the API listens on.")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
         default=8040, description="Port of the API. 0: a free one."
     )
@@ -129,12 +84,12 @@ class Settings(BaseSettings):
         description="Algorithms that may sign, separated by commas; never a token's own choice. "
         "Empty: `RS256,ES256`, and `HS256` with a secret.",
     )
-    oidc_user_claim: _Name = Field(
+    oidc_user_claim: Name = Field(
         default="sub",
         description="Claim that names the user, as events name owners. Choose one that users "
         "can't change.",
     )
-    oidc_groups_claim: _Name = Field(
+    oidc_groups_claim: Name = Field(
         default="groups",
         description="Claim with the groups: a list, or a text, which is one group. Dots lead into "
         "objects, as in `realm_access.roles`.",
@@ -144,7 +99,7 @@ class Settings(BaseSettings):
         description="What stands between two groups, where the claim is one text with several. "
         "Empty: a text is one group, whatever is in its name.",
     )
-    oidc_permissions_claim: _Name = Field(
+    oidc_permissions_claim: Name = Field(
         default="permissions",
         description="Claim with the permissions: a list, or a text with spaces between, as "
         "`scope`; other words in it are ignored.",
@@ -294,6 +249,15 @@ class Settings(BaseSettings):
         )
         if faults:
             raise ValueError("; ".join(faults))
+        return self
+
+    @model_validator(mode="after")
+    def _client_secret_goes_by_tls(self) -> Self:
+        if self.sasl_oauth_token_url and not oidc.is_safe(self.sasl_oauth_token_url):
+            raise ValueError(
+                "JOBTRAIL_SASL_OAUTH_TOKEN_URL: expected https://..., or http:// on this machine, "
+                "since the client secret is sent there"
+            )
         return self
 
     @property
