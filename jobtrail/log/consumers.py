@@ -16,7 +16,6 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer
 from aiokafka import client as aiokafka_client
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
@@ -24,6 +23,7 @@ from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.legacy_records import LegacyRecordBatch
 
 from jobtrail.log.batches import BYTES, RECORDS, Batch, Limits, OldBatch
+from jobtrail.log.clients import Consumer
 from jobtrail.log.kafka import Client
 from jobtrail.log.record_reading import HEADER_BYTES
 
@@ -286,7 +286,7 @@ def fetch_groups() -> None:
     fetcher.PartitionRecords = _InGroups
 
 
-def group_reader(client: Mapping[str, Any], *topics: str, **options: Any) -> AIOKafkaConsumer:
+def group_reader(client: Mapping[str, Any], *topics: str, **options: Any) -> Consumer:
     """Return a consumer as everybody who reads the log has it, not started yet.
 
     It yields a `Group` for many records, of what is committed; is in no consumer group, unless the
@@ -301,7 +301,7 @@ def group_reader(client: Mapping[str, Any], *topics: str, **options: Any) -> AIO
     """
     fetch_groups()
     limits = client.limits if isinstance(client, Client) else Limits()
-    return AIOKafkaConsumer(
+    return Consumer(
         *topics,
         **client,
         **options,

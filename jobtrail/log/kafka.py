@@ -161,10 +161,11 @@ async def is_compacted(client_options: Mapping[str, Any], topic: str) -> bool:
         TimeoutError: It does not answer in time.
     """
     # Slow to import, and seldom wanted.
-    from aiokafka.admin import AIOKafkaAdminClient
     from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-    client = AIOKafkaAdminClient(**client_options)
+    from jobtrail.log.admin import Admin
+
+    client = Admin(**client_options)
     try:
         async with asyncio.timeout(_ADMIN_WITHIN):
             await client.start()

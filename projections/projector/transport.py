@@ -22,6 +22,7 @@ from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRa
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
 
+from jobtrail.log.clients import keep_topics
 from jobtrail.log.consumers import Group, InGroups
 
 logger = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ class _GroupsThread(driver.AIOKafkaConsumerThread):
 
     def _create_consumer(self, loop: asyncio.AbstractEventLoop) -> AIOKafkaConsumer:
         consumer = super()._create_consumer(loop)
+        keep_topics(consumer._client)
         # Faust passes none of these on.
         consumer._value_deserializer = InGroups(self.app.limits)
         consumer._isolation_level = "read_committed"

@@ -7,12 +7,13 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka import TopicPartition
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import KafkaError
 
+from jobtrail.log.admin import Admin
+from jobtrail.log.clients import partitions_of
 from jobtrail.log.consumers import group_reader
 from jobtrail.log.kafka import Client, stop_client
 from jobtrail.settings import Settings
@@ -66,7 +67,7 @@ async def look(settings: Settings) -> Cluster:
         NoCluster: It does not answer in time, or refuses.
     """
     kafka = Client(settings)
-    admin = AIOKafkaAdminClient(client_id="jobtrail-doctor", **kafka)
+    admin = Admin(client_id="jobtrail-doctor", **kafka)
     consumer = group_reader(kafka)
     try:
         async with asyncio.timeout(_WITHIN):
@@ -107,20 +108,13 @@ async def ends(settings: Settings) -> dict[int, int]:
             await consumer.start()
             found = [
                 TopicPartition(settings.topic, p)
-                for p in await _partitions(consumer, settings.topic)
+                for p in await partitions_of(consumer._client, settings.topic)
             ]
             return {tp.partition: end for tp, end in (await consumer.end_offsets(found)).items()}
     except (KafkaError, OSError, TimeoutError) as error:
         raise NoCluster(repr(error)) from None
     finally:
         await stop_client(consumer)
-
-
-async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
-    consumer.assign([TopicPartition(topic, 0)])
-    while not (found := consumer.partitions_for_topic(topic)):  # noqa: ASYNC110
-        await asyncio.sleep(0.05)
-    return set(found)
 
 
 async def _topic(admin: Any, consumer: Any, name: str) -> Topic:
