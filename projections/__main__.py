@@ -22,6 +22,7 @@ from jobtrail.files.private import keep_private
 from jobtrail.log.consumers import fetch_groups
 from jobtrail.log.kafka import Client
 from jobtrail.log.questions import Log
+from jobtrail.log.topic_checks import report
 from jobtrail.processes.runtime import end_with_parent, set_up_logging
 from jobtrail.settings import Settings, load
 from jobtrail.terminal.text import out
@@ -124,6 +125,7 @@ async def _run(settings: Settings, name: str, gone: tuple[str, ...], with_parent
 
         fetch_again = app.consumer.fetch_again
         ready = asyncio.create_task(_say_ready(projector))
+        checking = asyncio.create_task(report(settings))
         joining = asyncio.create_task(_join_again(assigned, client, settings.group, name))
         ends: list[asyncio.Task[str]] = [
             asyncio.create_task(_crashed(app)),
@@ -140,7 +142,7 @@ async def _run(settings: Settings, name: str, gone: tuple[str, ...], with_parent
             logger.critical("action=projector_stalled %s", _reason(ends))
             return 1
         finally:
-            for task in (ready, joining, *ends):
+            for task in (ready, joining, checking, *ends):
                 task.cancel()
             await app.stop()
             await remove_members(client, settings.group, (name,))

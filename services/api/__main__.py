@@ -22,6 +22,7 @@ from jobtrail.access.tokens import local_secret
 from jobtrail.core.errors import JobtrailError, SettingError
 from jobtrail.files.private import keep_private
 from jobtrail.log.kafka import Client
+from jobtrail.log.topic_checks import report
 from jobtrail.processes.runtime import end_with_parent, set_up_logging
 from jobtrail.settings import Settings, load
 from jobtrail.terminal.text import complain, out
@@ -94,9 +95,11 @@ async def _serve(settings: Settings, *, with_parent: bool) -> None:
         await site.start()
         host, port = listener.getsockname()[:2]
         settle()
+        checking = asyncio.create_task(report(settings))
         out(f"ready http://{_in_url(host)}:{port}")
         await stop.wait()
         logger.info("action=stopping")
+        checking.cancel()
     finally:
         await runner.cleanup()
 
