@@ -84,6 +84,12 @@ class Acl(NamedTuple):
     name: str
 
 
+def _numbered(user: str, acl: Acl) -> tuple[int, str, int, str, str, int, int]:
+    """Return an ACL as a request has it."""
+    resource, operation = _RESOURCES[acl.resource], _OPERATIONS[acl.operation]
+    return resource, acl.name, _LITERAL, f"User:{user}", "*", operation, _ALLOW
+
+
 class SecuredBroker:
     """A broker that a test has started.
 
@@ -167,10 +173,7 @@ class SecuredBroker:
         """Let a user do something."""
         async with self.admin() as admin:
             for acl in acls:
-                request = CreateAclsRequest(
-                    _RESOURCES[acl.resource], acl.name, _LITERAL, f"User:{user}", "*",
-                    _OPERATIONS[acl.operation], _ALLOW,
-                )  # fmt: skip
+                request = CreateAclsRequest(*_numbered(user, acl))
                 answer = await admin._send_to_controller(request)
                 ((code, text),) = answer.creation_responses
                 assert code == 0, text
