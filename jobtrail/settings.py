@@ -16,6 +16,7 @@ import platformdirs
 
 from jobtrail import oidc_settings as oidc
 from jobtrail.core.errors import SettingError
+from jobtrail.kafka_settings import KafkaSettings, faults_of
 from jobtrail.setting_fields import Secret, setting, values_of
 
 ENV_PREFIX: Final = "JOBTRAIL_"
@@ -32,7 +33,7 @@ def _check_store(value: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(KafkaSettings):
     """What a jobtrail process needs to know; `load` reads it from `JOBTRAIL_*` variables.
 
     Raises:
@@ -43,65 +44,12 @@ class Settings:
         made_by=default_data_dir,
         description="Folder of the local service: broker, store, secret, logs.",
     )
-    bootstrap_servers: str = setting(
-        default="",
-        description="Kafka to use, `host:port[,host:port]`. Empty: the local broker that "
-        "`jobtrail up` runs.",
-    )
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = setting(
-        default="PLAINTEXT", description="How to speak to Kafka, in Kafka's own words."
-    )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = setting(
-        default="SCRAM-SHA-512", description="SASL mechanism, where the protocol has SASL."
-    )
-    sasl_username: str = setting(default="", description="SASL user.")
-    sasl_password: Secret = setting(default=Secret(""), description="SASL password.")
-    ssl_cafile: Path | None = setting(
-        default=None, description="CA certificates in PEM for TLS to Kafka. Unset: the system's."
-    )
-    topic: str = setting(bounds=(1, None), default="job-events", description="The log.")
-    dead_topic: str = setting(
-        bounds=(1, None),
-        default="job-events-dead",
-        description="Where records go that are no valid event.",
-    )
-    group: str = setting(
-        bounds=(1, None),
-        default="jobtrail-projector",
-        description="Consumer group of the projectors. It shares out the partitions; the "
-        "position is the store's own.",
-    )
     projector_nice: int = setting(
         bounds=(0, 19),
         default=5,
         description="How far a projector stands back where others want the same processor, as of "
         "`nice`; 0: not at all. So answers come first while very much is written. Where a "
         "processor is free it gains or costs nothing.",
-    )
-    partitions: int = setting(
-        bounds=(1, 1024),
-        default=8,
-        description="Partitions of the log when it is created. Fixed for ever: one job is one "
-        "partition.",
-    )
-    replication: int = setting(
-        bounds=(1, 9),
-        default=1,
-        description="Replicas of a created topic. 1 on one machine, 3 on a cluster.",
-    )
-    max_batch_bytes: int = setting(
-        bounds=(1 << 20, 1 << 30),
-        default=32 << 20,
-        description="Bytes that a batch of the log is unpacked to at most; a larger one goes "
-        "to the dead letters unread. A process needs that much memory for a moment: 13 KB can be "
-        "300 MB. The same for all "
-        "processes; `jobtrail rebuild` after a change.",
-    )
-    max_batch_records: int = setting(
-        bounds=(1_000, 10_000_000),
-        default=50_000,
-        description="Records of a batch at most; one with more goes to the dead letters unread. 1 "
-        "MiB can be hundreds of thousands, and 10 µs for each of them delay the others. As above.",
     )
     store: str = setting(
         default="",
@@ -384,6 +332,7 @@ def _checked(values: Mapping[str, object], places: Mapping[str, str] = {}) -> di
     """Return values as their settings have them; SettingError where some are wrong."""
     found, faults = values_of(Settings, values, places)
     # What is wrong about several together does not say what was found: it has secrets.
+    faults = faults or faults_of(found)
     if faults := faults or oidc.faults_of(
         found.get("oidc_issuer", ""),
         found.get("oidc_audience", ""),

@@ -19,6 +19,7 @@ from jobtrail.files.private import keep_private
 from jobtrail.log.consumers import fetch_groups
 from jobtrail.log.kafka import Client
 from jobtrail.log.questions import Log
+from jobtrail.log.topic_checks import report
 from jobtrail.processes.runtime import end_with_parent, set_up_logging
 from jobtrail.processes.stopping import end_now, end_within, stop_on_signals
 from jobtrail.settings import Settings, load
@@ -127,6 +128,7 @@ async def _fold(
         vitals.rebalances = lambda: app.rebalancing_count
         fetch_again = app.consumer.fetch_again
         ready = asyncio.create_task(_say_ready(projector))
+        checking = asyncio.create_task(report(settings))
         joining = asyncio.create_task(_join_again(assigned, client, settings.group, name))
         stopped = asyncio.create_task(stop.wait())
         ends: list[asyncio.Task[str]] = [
@@ -149,7 +151,7 @@ async def _fold(
             logger.critical("action=projector_stalled %s", _reason(ends))
             return 1
         finally:
-            for task in (ready, joining, stopped, *ends):
+            for task in (ready, joining, checking, stopped, *ends):
                 task.cancel()
             # What stops can't be asked any more.
             vitals.assigned = set

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 import click
 import orjson
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from jobtrail.cli.common import log_options, log_settings, prepare_to_read, progress, skipper
 from jobtrail.core.errors import LogUnavailable
 from jobtrail.files.private import is_private, keep_private
+from jobtrail.internals.aiokafka_admin_internals import Admin
 from jobtrail.log.kafka import kafka_security
 from jobtrail.settings import Settings
 from jobtrail.terminal.text import err, out, out_json
@@ -132,9 +132,7 @@ async def _cluster(settings: Settings) -> str:
     Raises:
         LogUnavailable: Kafka does not answer.
     """
-    admin = AIOKafkaAdminClient(
-        bootstrap_servers=settings.bootstrap_servers, **kafka_security(settings)
-    )
+    admin = Admin(bootstrap_servers=settings.bootstrap_servers, **kafka_security(settings))
     try:
         async with asyncio.timeout(_TIMEOUT):
             await admin.start()

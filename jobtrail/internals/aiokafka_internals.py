@@ -6,15 +6,20 @@ a connection is another one, and has no request for some of what Kafka can be as
 
 from __future__ import annotations
 
+import logging
+import random
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka import client as client_module
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.conn import create_conn
 from aiokafka.consumer import fetcher
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
+from aiokafka.errors import KafkaError
 from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.types import (
     Array,
     CompactArray,
@@ -37,6 +42,11 @@ from aiokafka.record.util import decode_varint_py
 
 from jobtrail.internals.internal import Internal
 
+#: aiokafka's own, of which a process says the same thing seldom: without a broker this is often.
+_logger = logging.getLogger("aiokafka.client")
+#: What keeps the first connection while the cluster has told of no broker yet.
+_BOOTSTRAP: Final = "bootstrap"
+
 __all__ = [
     "AIOKafkaClient",
     "Array",
@@ -44,6 +54,7 @@ __all__ = [
     "CompactBytes",
     "CompactString",
     "ConnectionGroup",
+    "Consumer",
     "ConsumerProtocolMemberAssignment",
     "CoordinationType",
     "DefaultRecord",
@@ -53,7 +64,9 @@ __all__ = [
     "Int16",
     "Int32",
     "LegacyRecordBatch",
+    "MetadataRequest",
     "PartitionRecords",
+    "Producer",
     "Request",
     "RequestStruct",
     "Response",
@@ -90,6 +103,7 @@ _PARSING: Final = "batches are parsed piece by piece, within bounds"
 _SIZE: Final = "whether a topic takes a record is known before it is sent"
 _LEAVE: Final = "aiokafka can't remove a static member from its group (KIP-345)"
 _SCRAM: Final = "aiokafka can't alter SCRAM credentials (KIP-554)"
+_TOPICS: Final = "a cluster may make a topic because somebody asks about it"
 _REQUESTS: Final = "requests that aiokafka does not have are written in its own types"
 _ADMIN: Final = "what `describe_configs` takes can be imported from nowhere else"
 
@@ -167,6 +181,11 @@ INTERNALS: Final = (
     Internal(f"{_CLIENT}.close", _LEAVE, ("self",)),
     Internal("aiokafka.client:ConnectionGroup.COORDINATION", _LEAVE),
     Internal("aiokafka.client:CoordinationType.GROUP", _LEAVE),
+    # Asking about topics.
+    Internal(f"{_CLIENT}._metadata_update", _TOPICS, ("self", "cluster_metadata", "topics")),
+    Internal(f"{_CLIENT}._conns", _TOPICS),
+    Internal(f"{_CLIENT}._get_conn", _TOPICS),
+    Internal("aiokafka.protocol.metadata:MetadataRequest", _TOPICS),
     # Requests.
     Internal("aiokafka.protocol.api:Request", _REQUESTS),
     Internal("aiokafka.protocol.api:Request.build", _REQUESTS, ("self", "request_struct_class")),
@@ -298,7 +317,7 @@ def read_as(consumer: Any, *, deserializer: Any, isolation: str, reset: str) -> 
 
 async def refresh_metadata(consumer: Any) -> bool:
     """Have a consumer ask for the topic's metadata now; return whether there was an answer."""
-    return bool(await consumer._client.force_metadata_update())
+    return bool(await client_of(consumer).force_metadata_update())
 
 
 async def close_parts(client: Any) -> None:
@@ -311,3 +330,64 @@ async def close_parts(client: Any) -> None:
         if part is not None:
             await part.close()
     await (client.client if hasattr(client, "client") else client._client).close()
+
+
+class _Asking(AIOKafkaClient):
+    """What consumers and producers ask through."""
+
+    async def _metadata_update(self, cluster_metadata: Any, topics: Any) -> bool:
+        """Ask any broker, as aiokafka does, but have no topic made."""
+        request = MetadataRequest(list(topics) if topics else None, allow_auto_topic_creation=False)
+        nodes: list[Any] = [broker.nodeId for broker in self.cluster.brokers()]
+        first = next((key for key in self._conns if key[0] == _BOOTSTRAP), None)
+        if first is not None:
+            nodes.append(_BOOTSTRAP)
+        random.shuffle(nodes)
+        for node in nodes:
+            connection = await self._get_conn(node)
+            if connection is None:
+                continue
+            try:
+                answer = await connection.send(request)
+            except (KafkaError, TimeoutError) as error:
+                _logger.warning("No metadata from node %s: %r", node, error)
+                continue
+            if not answer.brokers:
+                return False
+            cluster_metadata.update_metadata(answer)
+            if first is not None and self.cluster.brokers():
+                self._conns.pop(first).close()
+            return True
+        _logger.error("No metadata from any of %s", nodes)
+        cluster_metadata.failed_update(None)
+        return False
+
+
+def keep_topics(client: AIOKafkaClient) -> None:
+    """Have a client of aiokafka never cause a topic to be made.
+
+    Args:
+        client: Inside of a consumer or producer. These make it themselves, of this class alone.
+    """
+    client.__class__ = _Asking
+
+
+class Consumer(AIOKafkaConsumer):
+    """aiokafka's consumer, which has no topic made."""
+
+    def __init__(self, *topics: str, **options: Any) -> None:
+        super().__init__(*topics, **options)
+        keep_topics(self._client)
+
+
+class Producer(AIOKafkaProducer):
+    """aiokafka's producer, which has no topic made."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        keep_topics(self.client)
+
+
+def client_of(consumer: Any) -> AIOKafkaClient:
+    """Return what a consumer asks through."""
+    return consumer._client

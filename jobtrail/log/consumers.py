@@ -16,7 +16,6 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import CorruptRecordException
 
 from jobtrail.internals.aiokafka_internals import (
@@ -28,6 +27,7 @@ from jobtrail.internals.aiokafka_internals import (
     yield_records_with,
 )
 from jobtrail.log.batches import BYTES, RECORDS, Batch, Limits, OldBatch
+from jobtrail.log.clients import Consumer
 from jobtrail.log.kafka import Client
 from jobtrail.log.record_reading import HEADER_BYTES
 
@@ -263,7 +263,7 @@ def fetch_groups() -> None:
     yield_records_with(_InGroups)
 
 
-def group_reader(client: Mapping[str, Any], *topics: str, **options: Any) -> AIOKafkaConsumer:
+def group_reader(client: Mapping[str, Any], *topics: str, **options: Any) -> Consumer:
     """Return the consumer that every reader of the log uses, not started yet.
 
     It yields a `Group` for many records, committed ones only; is in no consumer group, unless the
@@ -278,7 +278,7 @@ def group_reader(client: Mapping[str, Any], *topics: str, **options: Any) -> AIO
     """
     fetch_groups()
     limits = client.limits if isinstance(client, Client) else Limits()
-    return AIOKafkaConsumer(
+    return Consumer(
         *topics,
         **client,
         **options,

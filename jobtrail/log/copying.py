@@ -16,7 +16,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import (
     KafkaError,
     MessageSizeTooLargeError,
@@ -28,6 +28,7 @@ from jobtrail.core.decoding import InvalidHeader
 from jobtrail.core.errors import LogGapError, LogUnavailable, UsageError
 from jobtrail.core.partitions import partition_of_key
 from jobtrail.log.batches import UnreadBatch
+from jobtrail.log.clients import Producer
 from jobtrail.log.consumers import group_reader
 from jobtrail.log.kafka import Client, is_compacted, stop_client
 from jobtrail.log.packing import CODEC, LARGEST, check_no_event, fits, is_misnamed
@@ -180,7 +181,7 @@ class LogCopy:
             )
         self._largest = there.largest
         # In this order: another copy that runs at this moment is fenced before its state is read.
-        self._producer = AIOKafkaProducer(
+        self._producer = Producer(
             **self._options,
             transactional_id=self._group,
             max_batch_size=min(_BATCH_BYTES, self._largest),

@@ -9,12 +9,12 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from jobtrail.core.decoding import accept
 from jobtrail.core.errors import EventError, LogUnavailable
 from jobtrail.core.partitions import partition_of_key
+from jobtrail.log.clients import Producer
 from jobtrail.log.dead_letters import (
     BATCH,
     DONE,
@@ -267,7 +267,7 @@ class DeadTopic:
 
     async def _started(self) -> Any:
         if self._producer is None:
-            producer = AIOKafkaProducer(
+            producer = Producer(
                 bootstrap_servers=self._settings.bootstrap_servers,
                 acks="all",
                 enable_idempotence=True,

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Mapping
-from typing import Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka.errors import TopicAuthorizationFailedError, for_code
 from aiokafka.helpers import create_ssl_context
@@ -15,6 +16,9 @@ from jobtrail.core.errors import SettingError
 from jobtrail.internals.aiokafka_internals import close_parts
 from jobtrail.log.limits import Limits
 from jobtrail.settings import Settings
+
+if TYPE_CHECKING:
+    from jobtrail.log.oauth_tokens import ClientCredentials
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +55,7 @@ def kafka_security(settings: Settings) -> dict[str, Any]:
     """Return aiokafka's keyword arguments for security; empty for a plain connection.
 
     Raises:
-        SettingError: The CA file can't be used, or SASL has no user.
+        SettingError: A certificate, a key or its password can't be used.
     """
     protocol = settings.security_protocol
     if protocol == "PLAINTEXT":
@@ -60,32 +64,87 @@ def kafka_security(settings: Settings) -> dict[str, Any]:
     if protocol.endswith("SSL"):
         arguments["ssl_context"] = _ssl_context(settings)
     if protocol.startswith("SASL"):
-        if not settings.sasl_username:
-            raise SettingError(
-                "SASL needs a user.",
-                expected="JOBTRAIL_SASL_USERNAME and JOBTRAIL_SASL_PASSWORD",
-                found="no user",
-                where=f"setting security_protocol {protocol}",
-            )
-        arguments |= {
-            "sasl_mechanism": settings.sasl_mechanism,
-            "sasl_plain_username": settings.sasl_username,
-            "sasl_plain_password": settings.sasl_password.get_secret_value(),
-        }
+        arguments["sasl_mechanism"] = settings.sasl_mechanism
+        if settings.sasl_mechanism == "OAUTHBEARER":
+            arguments["sasl_oauth_token_provider"] = _token_provider(settings)
+        else:
+            arguments |= {
+                "sasl_plain_username": settings.sasl_username,
+                "sasl_plain_password": settings.sasl_password.get_secret_value(),
+            }
     return arguments
 
 
+def _token_provider(settings: Settings) -> ClientCredentials:
+    # Loads what parses URLs and keeps tokens, which hardly anybody needs.
+    from jobtrail.log.oauth_tokens import ClientCredentials, TokenSource
+
+    source = TokenSource(
+        settings.sasl_oauth_token_url,
+        settings.sasl_oauth_client_id,
+        settings.sasl_oauth_client_secret.get_secret_value(),
+        settings.sasl_oauth_scope,
+        settings.sasl_oauth_cafile,
+        settings.sasl_oauth_timeout,
+    )
+    safe = source.url.startswith("https:")
+    return ClientCredentials(
+        source, _trusting("sasl_oauth_cafile", source.cafile) if safe else None
+    )
+
+
 def _ssl_context(settings: Settings) -> ssl.SSLContext:
+    context = _trusting("ssl_cafile", settings.ssl_cafile)
+    context.check_hostname = settings.ssl_check_hostname
+    if settings.ssl_certfile is not None:
+        _prove_with(context, settings)
+    return context
+
+
+def _trusting(setting: str, cafile: Path | None) -> ssl.SSLContext:
     try:
-        context: ssl.SSLContext = create_ssl_context(cafile=settings.ssl_cafile)
+        context: ssl.SSLContext = create_ssl_context(cafile=cafile)
     except OSError as error:  # ssl.SSLError is one
         raise SettingError(
-            "The CA certificates for Kafka can't be used.",
+            "The CA certificates can't be used.",
             expected="certificates in PEM",
             found=error.strerror or type(error).__name__,
-            where=f"setting ssl_cafile {settings.ssl_cafile}",
+            where=f"setting {setting} {cafile}",
         ) from error
     return context
+
+
+def _prove_with(context: ssl.SSLContext, settings: Settings) -> None:
+    """Have a context show our certificate.
+
+    Raises:
+        SettingError: It, its key or the key's password can't be used.
+    """
+    certfile = settings.ssl_certfile
+    keyfile = settings.ssl_keyfile or certfile
+    password = settings.ssl_key_password.get_secret_value()
+    for setting, file in (("ssl_certfile", certfile), ("ssl_keyfile", keyfile)):
+        assert file is not None
+        try:
+            file.read_bytes()
+        except OSError as error:
+            raise SettingError(
+                "A file of the client certificate can't be read.",
+                found=error.strerror or type(error).__name__,
+                where=f"setting {setting} {file}",
+            ) from error
+    try:
+        # By a function, which OpenSSL asks also where the password is empty: else it would ask on
+        # the terminal.
+        context.load_cert_chain(certfile, keyfile, password=lambda: password)  # type: ignore[arg-type]
+    except (OSError, ValueError) as error:
+        raise SettingError(
+            "The client certificate can't be used.",
+            expected="a certificate and its own private key in PEM, and the key's password in "
+            "JOBTRAIL_SSL_KEY_PASSWORD where it has one",
+            found=getattr(error, "reason", None) or type(error).__name__,
+            where=f"settings ssl_certfile {certfile} and ssl_keyfile {keyfile}",
+        ) from error
 
 
 async def is_compacted(client_options: Mapping[str, Any], topic: str) -> bool:
@@ -103,10 +162,11 @@ async def is_compacted(client_options: Mapping[str, Any], topic: str) -> bool:
         TimeoutError: It does not answer in time.
     """
     # Slow to import, and seldom needed.
-    from aiokafka.admin import AIOKafkaAdminClient
     from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-    client = AIOKafkaAdminClient(**client_options)
+    from jobtrail.internals.aiokafka_admin_internals import Admin
+
+    client = Admin(**client_options)
     try:
         async with asyncio.timeout(_ADMIN_WITHIN):
             await client.start()

@@ -11,9 +11,11 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError, UnknownTopicOrPartitionError
 
 from jobtrail.core.errors import LogGapError, LogUnavailable
+from jobtrail.internals.aiokafka_internals import client_of
+from jobtrail.log.clients import missing_topic, partitions_of
 from jobtrail.log.consumers import Group, group_reader
 from jobtrail.log.kafka import Client, stop_client
 from jobtrail.settings import Settings
@@ -61,8 +63,10 @@ class LogRange:
                 self._consumer.assign([first])
                 self._consumer.seek(first, 0)
                 self._consumer.pause(first)
-                while not self._consumer.partitions_for_topic(self._topic):  # noqa: ASYNC110
-                    await asyncio.sleep(0.05)
+                await partitions_of(client_of(self._consumer), self._topic)
+        except UnknownTopicOrPartitionError:
+            await stop_client(self._consumer)
+            raise missing_topic(self._topic, self._settings.bootstrap_servers) from None
         except (KafkaError, TimeoutError) as error:
             await stop_client(self._consumer)
             raise self._away(repr(error)) from None

@@ -20,7 +20,8 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError, UnknownTopicOrPar
 from jobtrail.core.errors import LogUnavailable
 from jobtrail.core.fold import within_years
 from jobtrail.core.position import LastRecord, mark_of
-from jobtrail.internals.aiokafka_internals import refresh_metadata
+from jobtrail.internals.aiokafka_internals import client_of, refresh_metadata
+from jobtrail.log.clients import missing_topic, partitions_of
 from jobtrail.log.consumers import Group, group_reader
 from jobtrail.log.kafka import is_compacted, stop_client
 
@@ -80,6 +81,8 @@ class Log:
         try:
             async with self._asking():
                 pass
+        except UnknownTopicOrPartitionError:
+            raise missing_topic(self._topic, self._client["bootstrap_servers"]) from None
         except (KafkaError, TimeoutError) as error:
             raise LogUnavailable(
                 "The log can't be reached.", where=f"topic {self._topic}", found=repr(error)
@@ -139,8 +142,7 @@ class Log:
             consumer.assign([first])
             consumer.seek(first, 0)
             consumer.pause(first)
-            while not consumer.partitions_for_topic(self._topic):  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+            await partitions_of(client_of(consumer), self._topic)
         except BaseException:
             await stop_client(consumer)
             raise

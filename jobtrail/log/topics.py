@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
 
 from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
@@ -16,6 +16,7 @@ from aiokafka.errors import (
     for_code,
 )
 
+from jobtrail.internals.aiokafka_admin_internals import Admin
 from jobtrail.log.packing import LARGEST
 
 #: Seconds between two checks whether the cluster has the topic.
@@ -113,7 +114,7 @@ async def committed(client_options: Mapping[str, Any], group: str) -> dict[Topic
 
 @asynccontextmanager
 async def _admin(client_options: Mapping[str, Any]) -> AsyncIterator[Any]:
-    client = AIOKafkaAdminClient(**client_options)
+    client = Admin(**client_options)
     try:
         await client.start()
         yield client

@@ -15,12 +15,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from jobtrail.core.errors import LogUnavailable
 from jobtrail.core.events import MAX_EVENT_BYTES
 from jobtrail.core.partitions import partition_of
+from jobtrail.log.clients import TOPIC_WITHIN, Producer, missing_topic, partitions_of
 from jobtrail.log.kafka import kafka_security, stop_client
 from jobtrail.settings import Settings
 
@@ -193,6 +193,8 @@ class Delivery:
         self._producer: Any = None
         self._lanes: list[_PartitionBatcher] = []
         self._connecting: asyncio.Task[None] | None = None
+        #: Whether the cluster answered last that it has no such topic.
+        self._is_missing = False
         self._looking: asyncio.Task[None] | None = None
         self._stopping: set[asyncio.Task[None]] = set()
 
@@ -296,7 +298,7 @@ class Delivery:
 
     async def _connect(self) -> None:
         while True:
-            producer = AIOKafkaProducer(
+            producer = Producer(
                 bootstrap_servers=self._settings.bootstrap_servers,
                 acks="all",
                 enable_idempotence=True,
@@ -308,12 +310,13 @@ class Delivery:
             try:
                 async with asyncio.timeout(self._within):
                     await producer.start()
-                    partitions = await producer.partitions_for(self._topic)
-                if partitions:
-                    break
-                # The topic is being made.
-                await stop_client(producer)
-            except (KafkaError, OSError, TimeoutError):
+                    # It may be being made.
+                    partitions = await partitions_of(
+                        producer.client, self._topic, min(self._within / 3, TOPIC_WITHIN)
+                    )
+                break
+            except (KafkaError, OSError, TimeoutError) as error:
+                self._is_missing = isinstance(error, UnknownTopicOrPartitionError)
                 await stop_client(producer)
             except BaseException:
                 # Nothing would stop it later.
@@ -373,6 +376,8 @@ class Delivery:
 
     def not_sent(self, found: str) -> LogUnavailable:
         """Return the error for a record that was not handed over."""
+        if self._producer is None and self._is_missing:
+            return missing_topic(self._topic, self._settings.bootstrap_servers)
         return LogUnavailable(
             "Kafka can't be reached; the event was not sent.",
             outcome_unknown=False,

@@ -13,7 +13,7 @@ from typing import Any, Final
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
 
-from jobtrail.internals.aiokafka_internals import read_as
+from jobtrail.internals.aiokafka_internals import client_of, keep_topics, read_as
 from jobtrail.internals.internal import Internal
 
 __all__ = [
@@ -100,6 +100,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     def _create_consumer(self, loop: asyncio.AbstractEventLoop) -> Any:
         consumer = super()._create_consumer(loop)
+        keep_topics(client_of(consumer))
         # Faust passes none of these on. Nobody but the store knows where to go on: a position is
         # never moved by itself.
         read_as(

@@ -13,11 +13,11 @@ from functools import partial
 from typing import Any, Final
 
 import faust
-from aiokafka.helpers import create_ssl_context
+import faust.auth
 from yarl import URL
 
 from jobtrail.core.errors import FencedError
-from jobtrail.log.kafka import limits_of
+from jobtrail.log.kafka import kafka_security, limits_of
 from jobtrail.settings import Settings
 from projections.internals.faust_internals import is_current
 from projections.projector.projector import Projector
@@ -50,7 +50,7 @@ def build_app(settings: Settings, projector: Projector, worker_name: str) -> fau
     app = faust.App(
         settings.group,
         broker=[URL(f"kafka://{server}") for server in settings.bootstrap_servers.split(",")],
-        broker_credentials=_credentials(settings),
+        broker_credentials=credentials(settings),
         store="memory://",
         datadir=str(folder),
         processing_guarantee="at_least_once",
@@ -135,16 +135,26 @@ async def apply_fetched(
     return not fenced
 
 
-def _credentials(settings: Settings) -> Any:
-    context = None
-    if settings.security_protocol.endswith("SSL"):
-        cafile = str(settings.ssl_cafile) if settings.ssl_cafile else None
-        context = create_ssl_context(cafile=cafile)
-    if settings.security_protocol.startswith("SASL"):
+def credentials(settings: Settings) -> Any:
+    """Return in Faust's form what every other client is told.
+
+    Args:
+        settings: Which Kafka, and how to get in.
+
+    Raises:
+        SettingError: As `kafka_security`.
+    """
+    found = kafka_security(settings)
+    context = found.get("ssl_context")
+    if "sasl_oauth_token_provider" in found:
+        return faust.auth.OAuthCredentials(
+            oauth_cb=found["sasl_oauth_token_provider"], ssl_context=context
+        )
+    if "sasl_mechanism" in found:
         return faust.SASLCredentials(
-            username=settings.sasl_username,
-            password=settings.sasl_password.get_secret_value(),
-            mechanism=settings.sasl_mechanism,
+            username=found["sasl_plain_username"],
+            password=found["sasl_plain_password"],
+            mechanism=found["sasl_mechanism"],
             ssl_context=context,
         )
     return faust.SSLCredentials(context) if context is not None else None

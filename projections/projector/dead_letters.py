@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
     CorruptRecordException,
     InvalidTimestampError,
@@ -26,6 +25,7 @@ from aiokafka.errors import (
 
 from jobtrail.internals.aiokafka_internals import DefaultRecordBatchBuilder
 from jobtrail.log.batches import UnreadBatch
+from jobtrail.log.clients import Producer
 from jobtrail.log.dead_letters import BATCH, CUT, DETAIL, NONE, PLACE, REASON, RUN
 from jobtrail.log.kafka import DEAD_LETTER_BYTES, kafka_security, stop_client
 from jobtrail.settings import Settings
@@ -96,7 +96,7 @@ class DeadLetters:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._producer: AIOKafkaProducer | None = None
+        self._producer: Producer | None = None
 
     async def write_dead_letters(self, letters: Sequence[DeadLetter]) -> None:
         """Write dead letters, retrying until Kafka has them; their partition waits.
@@ -160,9 +160,9 @@ class DeadLetters:
                 await self._write([left[0].smallest()])
             del left[0]
 
-    async def _started(self) -> AIOKafkaProducer:
+    async def _started(self) -> Producer:
         if self._producer is None:
-            producer = AIOKafkaProducer(
+            producer = Producer(
                 bootstrap_servers=self._settings.bootstrap_servers,
                 acks="all",
                 enable_idempotence=True,
@@ -176,7 +176,7 @@ class DeadLetters:
             self._producer = producer
         return self._producer
 
-    async def _send(self, producer: AIOKafkaProducer, letter: _Record) -> Any:
+    async def _send(self, producer: Producer, letter: _Record) -> Any:
         async with asyncio.timeout(_TIMEOUT):
             return await producer.send(
                 self._settings.dead_topic,

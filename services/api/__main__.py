@@ -20,6 +20,7 @@ from jobtrail.access.tokens import local_secret
 from jobtrail.core.errors import JobtrailError, SettingError
 from jobtrail.files.private import keep_private
 from jobtrail.log.kafka import Client
+from jobtrail.log.topic_checks import report
 from jobtrail.processes.runtime import end_with_parent, set_up_logging
 from jobtrail.processes.stopping import end_within, stop_on_signals
 from jobtrail.settings import Settings, load
@@ -96,9 +97,11 @@ async def _serve(settings: Settings, *, with_parent: bool) -> None:
         await site.start()
         host, port = listener.getsockname()[:2]
         settle()
+        checking = asyncio.create_task(report(settings))
         out(f"ready http://{_in_url(host)}:{port}")
         await stop.wait()
         logger.info("action=stopping drain=%.1f", settings.drain)
+        checking.cancel()
         service.draining.set()
         end_within(settings.drain + _END_WITHIN, 1)
         # It goes on answering: what sends requests here has to see first that it is not ready.

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     InvalidPartitionsError,
@@ -22,6 +22,7 @@ from aiokafka.errors import (
 )
 
 from jobtrail.core.errors import BrokerError, JobtrailError, LogUnavailable, SettingError
+from jobtrail.internals.aiokafka_admin_internals import Admin
 from jobtrail.log.kafka import DEAD_LETTER_BYTES, kafka_security
 from jobtrail.terminal.text import complain, out
 
@@ -96,7 +97,7 @@ async def _admin(bootstrap_servers: str, settings: Settings) -> AsyncIterator[An
 
 
 def _new_client(bootstrap_servers: str, settings: Settings) -> Any:
-    return AIOKafkaAdminClient(
+    return Admin(
         bootstrap_servers=bootstrap_servers,
         client_id="jobtrail-topics",
         **kafka_security(settings),

@@ -83,7 +83,7 @@ async def test_each_reason_is_said_in_words_and_none_where_all_is_well() -> None
     vitals.stopped, vitals.store_fault = dict, "The store can't be written."
     assert health.reasons() == ["The store can't be written."]
     vitals.store_fault, vitals.beaten_at = "", None
-    assert health.reasons() == ["partitions 0, 1: no projector has said yet that it lives."]
+    assert health.reasons() == ["partitions 0, 1: no heartbeat of a projector yet."]
     vitals.assigned = set
     assert health.reasons() == ["No partition is assigned to this projector."]
     vitals.log_answers = False
@@ -97,7 +97,7 @@ async def test_silence_and_a_stop_count_when_they_are_too_long() -> None:
     vitals.beaten_at = asyncio.get_running_loop().time() - 40
     assert Health(vitals, 60).reasons() == []
     (reason,) = Health(vitals, 30).reasons()
-    assert reason == "partitions 0, 1: no projector has said for 40 s that it lives."
+    assert reason == "partitions 0, 1: no heartbeat of a projector for 40 s."
     vitals, clock = well(), Clock()
     vitals.progress = Progress(LONG, clock)
     for clock.now in (0, 40):

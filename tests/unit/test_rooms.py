@@ -16,7 +16,7 @@ from tests.unit.test_architecture import files_in, imports, tree
 #: What imports lazily or starts: no part of the direction.
 DOORS = ("__init__.py", "__main__.py")
 #: How far a room may be from one that imports nothing of ours.
-FLOORS = 11
+FLOORS = 12
 
 FILES = files_in("jobtrail", "projections", "services")
 FOLDERS = {file.rsplit("/", 1)[0] for file in FILES}

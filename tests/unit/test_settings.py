@@ -59,31 +59,42 @@ BOUNDS: list[tuple[str, float, float | None, float]] = [
     ("ready_stalled_after", 6, None, 0.001),
     ("stalled_after", 1, None, 0.001),
     ("hung_after", 3, None, 0.001),
+    ("sasl_oauth_timeout", 0.1, 300, 0.01),
 ]
 LOWS = [(name, low, low - step) for name, low, _, step in BOUNDS]
 HIGHS = [(name, high, high + step) for name, _, high, step in BOUNDS if high is not None]
 CHOICES = [
     ("security_protocol", ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]),
-    ("sasl_mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]),
+    ("sasl_mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]),
     ("log_level", ["DEBUG", "INFO", "WARNING", "ERROR"]),
 ]
 SECRET = "not to be shown"
 OTHERS: dict[str, Any] = {
-    "data_dir": Path("some folder/é"),
     "bootstrap_servers": "a:9092,b:9092",
     "security_protocol": "SASL_SSL",
     "sasl_mechanism": "PLAIN",
     "sasl_username": "me",
     "sasl_password": Secret(SECRET),
+    "sasl_oauth_token_url": "https://id.example.org/token",
+    "sasl_oauth_client_id": "client",
+    "sasl_oauth_client_secret": Secret(SECRET),
+    "sasl_oauth_scope": "kafka",
+    "sasl_oauth_cafile": Path("id.pem"),
+    "sasl_oauth_timeout": 4.5,
     "ssl_cafile": Path("ca.pem"),
+    "ssl_certfile": Path("us.pem"),
+    "ssl_keyfile": Path("us.key"),
+    "ssl_key_password": Secret(SECRET),
+    "ssl_check_hostname": False,
     "topic": "t",
     "dead_topic": "d",
     "group": "g",
-    "projector_nice": 3,
     "partitions": 3,
     "replication": 2,
     "max_batch_bytes": 2 << 20,
     "max_batch_records": 2_000,
+    "data_dir": Path("some folder/é"),
+    "projector_nice": 3,
     "store": "sqlite:///folder",
     "shards": 5,
     "host": "::1",
@@ -173,6 +184,7 @@ def test_a_number_has_its_bounds_and_the_error_names_variable_and_bound(
 def test_a_choice_is_one_of_its_words_and_the_error_names_them(
     env: Env, name: str, choices: list[str]
 ) -> None:
+    env |= {"JOBTRAIL_SASL_USERNAME": "me", "JOBTRAIL_SASL_PASSWORD": SECRET}
     for choice in choices:
         env[variable(name)] = choice
         assert getattr(load(), name) == choice

@@ -7,14 +7,15 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
-from jobtrail.internals.aiokafka_internals import ConsumerProtocolMemberAssignment
+from jobtrail.internals.aiokafka_admin_internals import Admin
+from jobtrail.internals.aiokafka_internals import ConsumerProtocolMemberAssignment, client_of
+from jobtrail.log.clients import partitions_of
 from jobtrail.log.consumers import group_reader
 from jobtrail.log.kafka import Client, stop_client
+from jobtrail.log.topic_checks import Described, describe
 from jobtrail.settings import Settings
 
 #: Seconds that reading it may take.
@@ -26,15 +27,18 @@ AHEAD: Final = 60.0
 
 
 class Topic(NamedTuple):
-    """A topic as the cluster describes it."""
+    """A topic, and where its partitions begin and end."""
 
-    configs: Mapping[str, str]
-    #: Per partition its leader (-1: none), replicas and those of them that are in sync.
-    partitions: Mapping[int, tuple[int, int, int]]
+    described: Described
     begins: Mapping[int, int]
     ends: Mapping[int, int]
     #: Per partition the first offset whose timestamp is in the future.
     ahead: Mapping[int, int]
+
+    @property
+    def partitions(self) -> Mapping[int, tuple[int, int, int]]:
+        """Per partition its leader (-1: none), replicas and those of them that are in sync."""
+        return self.described.partitions
 
 
 class Member(NamedTuple):
@@ -66,17 +70,15 @@ async def look(settings: Settings) -> Cluster:
         NoCluster: It does not answer in time, or refuses.
     """
     kafka = Client(settings)
-    admin = AIOKafkaAdminClient(client_id="jobtrail-doctor", **kafka)
+    admin = Admin(client_id="jobtrail-doctor", **kafka)
     consumer = group_reader(kafka)
     try:
         async with asyncio.timeout(_WITHIN):
             await admin.start()
             await consumer.start()
-            names = set(await admin.list_topics())
+            described = await describe(admin, (settings.topic, settings.dead_topic))
             topics = {
-                name: await _topic(admin, consumer, name)
-                for name in (settings.topic, settings.dead_topic)
-                if name in names
+                name: await _topic(consumer, name, topic) for name, topic in described.items()
             }
             while True:
                 try:
@@ -108,7 +110,7 @@ async def ends(settings: Settings) -> dict[int, int]:
             await consumer.start()
             found = [
                 TopicPartition(settings.topic, p)
-                for p in await _partitions(consumer, settings.topic)
+                for p in await partitions_of(client_of(consumer), settings.topic)
             ]
             return {tp.partition: end for tp, end in (await consumer.end_offsets(found)).items()}
     except (KafkaError, OSError, TimeoutError) as error:
@@ -117,31 +119,19 @@ async def ends(settings: Settings) -> dict[int, int]:
         await stop_client(consumer)
 
 
-async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> set[int]:
-    consumer.assign([TopicPartition(topic, 0)])
-    while not (found := consumer.partitions_for_topic(topic)):  # noqa: ASYNC110
-        await asyncio.sleep(0.05)
-    return set(found)
-
-
-async def _topic(admin: Any, consumer: Any, name: str) -> Topic:
-    (described,) = await admin.describe_topics([name])
-    partitions = {
-        part["partition"]: (part["leader"], len(part["replicas"]), len(part["isr"]))
-        for part in described["partitions"]
-    }
-    (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)])
-    ((_, _, _, _, entries),) = answer.resources
-    configs = {entry[0]: entry[1] for entry in entries}
-    led = [TopicPartition(name, number) for number, part in partitions.items() if part[0] >= 0]
+async def _topic(consumer: Any, name: str, described: Described) -> Topic:
+    led = [
+        TopicPartition(name, number)
+        for number, (leader, _, _) in described.partitions.items()
+        if leader >= 0
+    ]
     consumer.assign(led)
     future = int((time.time() + AHEAD) * 1000)
     begins = await consumer.beginning_offsets(led)
     last = await consumer.end_offsets(led)
     later = await consumer.offsets_for_times(dict.fromkeys(led, future))
     return Topic(
-        configs,
-        partitions,
+        described,
         {tp.partition: offset for tp, offset in begins.items()},
         {tp.partition: offset for tp, offset in last.items()},
         {tp.partition: found.offset for tp, found in later.items() if found is not None},

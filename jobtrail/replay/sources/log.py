@@ -10,9 +10,11 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError, UnknownTopicOrPartitionError
 
 from jobtrail.core.errors import LogGapError, LogUnavailable
+from jobtrail.internals.aiokafka_internals import client_of
+from jobtrail.log.clients import missing_topic, partitions_of
 from jobtrail.log.consumers import Group, group_reader
 from jobtrail.log.kafka import Client, is_compacted, stop_client
 from jobtrail.processes.loop_thread import LoopThread
@@ -176,11 +178,7 @@ class LogSource:
         topic = self._settings.topic
         partitions = self._consumer.partitions_for_topic(topic)
         if not partitions:
-            raise LogUnavailable(
-                "The cluster has no such topic.",
-                where=self._settings.bootstrap_servers,
-                expected=f"the topic {topic}",
-            )
+            raise missing_topic(topic, self._settings.bootstrap_servers)
         return [self._tp(partition) for partition in sorted(partitions)]
 
     def _tp(self, partition: int) -> TopicPartition:
@@ -195,22 +193,23 @@ class LogSource:
             return self._thread.run(work)
         except OffsetOutOfRangeError:
             raise
+        except UnknownTopicOrPartitionError:
+            raise missing_topic(self._settings.topic, self._settings.bootstrap_servers) from None
         except (KafkaError, TimeoutError) as error:
             raise _away(repr(error)) from None
 
     async def _started(self) -> Any:
         consumer = group_reader(
             self._client,
-            self._settings.topic,
             max_partition_fetch_bytes=_AHEAD,
         )
         try:
             async with asyncio.timeout(_WITHIN):
                 await consumer.start()
+                await partitions_of(client_of(consumer), self._settings.topic)
         except BaseException:
             await stop_client(consumer)
             raise
-        consumer.unsubscribe()
         return consumer
 
     async def _seek(self, position: Mapping[TopicPartition, int]) -> None:

@@ -18,9 +18,15 @@ from time import monotonic
 from typing import Any, Final, Protocol
 
 from aiokafka import TopicPartition
-from aiokafka.errors import CorruptRecordException, OffsetOutOfRangeError
+from aiokafka.errors import (
+    CorruptRecordException,
+    OffsetOutOfRangeError,
+    UnknownTopicOrPartitionError,
+)
 
 from jobtrail.core.position import LastRecord, mark_of
+from jobtrail.internals.aiokafka_internals import client_of
+from jobtrail.log.clients import missing_topic, partitions_of
 from jobtrail.log.consumers import BREAKS, Group, group_reader
 from jobtrail.log.kafka import stop_client
 from jobtrail.log.questions import Read, last_record
@@ -140,10 +146,10 @@ class Tail:
         # aiokafka learns the partitions of assigned topics only.
         first = TopicPartition(self._topic, 0)
         consumer.assign([first])
-        await consumer.end_offsets([first])
-        partitions = sorted(consumer.partitions_for_topic(self._topic) or ())
-        if not partitions:
-            raise OSError(f"there is no topic {self._topic} yet")
+        try:
+            partitions = sorted(await partitions_of(client_of(consumer), self._topic))
+        except UnknownTopicOrPartitionError:
+            raise missing_topic(self._topic, self._client["bootstrap_servers"]) from None
         self._tps = [TopicPartition(self._topic, partition) for partition in partitions]
         breaks = BREAKS.count
         followed = {p: read for p, read in self._buffer.read().items() if p in partitions}
