@@ -136,6 +136,10 @@ class FoldedBatch(NamedTuple):
 class ProjectionWriter(Protocol):
     """The write side of a store: one instance per projector process."""
 
+    @property
+    def reads_at_once(self) -> bool:
+        """Whether `load` and `seen` wait for nobody: then the event loop may call them itself."""
+
     def checkpoints(self) -> dict[int, Checkpoint]:
         """Return every partition's checkpoint."""
 

@@ -52,17 +52,21 @@ class StoreThread:
         return found
 
     async def load(self, partition: int, ids: Sequence[str]) -> dict[str, Entry]:
-        """Return those of these jobs of a partition that the store has.
-
-        On the event loop: a read waits for nobody, and a call in the thread takes longer.
-        """
-        async with self._turn:
-            return self.store.load(partition, ids)
+        """Return those of these jobs of a partition that the store has."""
+        found: dict[str, Entry] = await self._read(self.store.load, partition, ids)
+        return found
 
     async def seen(self, partition: int, entry: Entry, keys: Collection[bytes]) -> Set[bytes]:
         """Return those of these keys of events that a job has had before its last entries."""
+        found: Set[bytes] = await self._read(self.store.seen, partition, entry, keys)
+        return found
+
+    async def _read(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Read on the event loop where that waits for nobody; a call in the thread takes longer."""
+        if not self.store.reads_at_once:
+            return await self.call(function, *arguments)
         async with self._turn:
-            return self.store.seen(partition, entry, keys)
+            return function(*arguments)
 
     async def write(self, batches: Sequence[FoldedBatch]) -> None:
         """Apply batches; while the store can't be written it is tried again.

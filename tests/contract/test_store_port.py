@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import threading
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
+from projections.memory.store import MemoryStore
+from projections.memory.writer import MemoryWriter
 from projections.ports.read import ProjectionReader, Snapshot, Trail
-from projections.ports.write import ProjectionWriter
+from projections.ports.write import Entry, ProjectionWriter
+from projections.projector.store_thread import StoreThread
 from tests.contract.stores import Kit
 
 
@@ -42,3 +47,30 @@ def test_each_side_is_what_its_port_asks_for(store: Kit) -> None:
 @pytest.mark.parametrize("port", [ProjectionWriter, ProjectionReader, Snapshot, Trail])
 def test_what_a_port_misses_is_seen(port: type) -> None:
     assert set(missing(port, object())) == methods(port).keys() != set()
+
+
+class Noting(MemoryWriter):
+    """Notes in which threads it is read."""
+
+    def __init__(self, store: MemoryStore, *, at_once: bool) -> None:
+        super().__init__(store)
+        self._at_once = at_once
+        self.threads: set[threading.Thread] = set()
+
+    @property
+    def reads_at_once(self) -> bool:
+        return self._at_once
+
+    def load(self, partition: int, ids: Iterable[str]) -> dict[str, Entry]:
+        self.threads.add(threading.current_thread())
+        return super().load(partition, ids)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_store_that_takes_time_to_read_is_not_read_on_the_event_loop(at_once: bool) -> None:
+    writer = Noting(MemoryStore({0: 0}, {0: 0}), at_once=at_once)
+    store = StoreThread(writer)
+    assert await store.load(0, ["a", "b"]) == {}
+    store.close()
+    assert (writer.threads == {threading.current_thread()}) is at_once
+    assert len(writer.threads) == 1
