@@ -316,16 +316,23 @@ def load(**overrides: object) -> Settings:
     Raises:
         SettingError: Values are wrong; every one is named with its bounds and where it came from.
     """
-    # A variable counts in small letters too; an empty one counts as unset.
-    variables = {name.lower(): name for name, value in os.environ.items() if value}
     given = {name: value for name, value in overrides.items() if value is not None}
-    places = {
-        name: variables[variable]
-        for name in names()
-        if name not in given and (variable := f"{ENV_PREFIX}{name}".lower()) in variables
-    }
+    places = {name: place for name, place in _variables().items() if name not in given}
     read = {name: os.environ[place] for name, place in places.items()}
     return Settings(**_checked(given | read, places))
+
+
+def is_in_environment(name: str) -> bool:
+    """Tell whether a variable of the environment sets a setting."""
+    return name in _variables()
+
+
+def _variables() -> dict[str, str]:
+    """Return the variables that set something, by the names of the settings."""
+    # A variable counts in small letters too; an empty one counts as unset.
+    there = {name.lower(): name for name, value in os.environ.items() if value}
+    wanted = {name: f"{ENV_PREFIX}{name}".lower() for name in names()}
+    return {name: there[variable] for name, variable in wanted.items() if variable in there}
 
 
 def _checked(values: Mapping[str, object], places: Mapping[str, str] = {}) -> dict[str, Any]:

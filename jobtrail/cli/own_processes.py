@@ -18,7 +18,7 @@ from jobtrail.cli.common import chosen_data_dir, data_dir_option
 from jobtrail.core.errors import SettingError, UsageError
 from jobtrail.files.private import keep_private, private_folder
 from jobtrail.processes.runtime import child_environment
-from jobtrail.settings import Settings, load
+from jobtrail.settings import Settings, is_in_environment, load
 
 #: Where a projector that is a command answers for its health, unless told otherwise.
 _HEALTH_PORT: Final = 8041
@@ -41,8 +41,7 @@ _STORE: Final = click.option(
 )  # fmt: skip
 @click.option("--health-host", help="Address of /healthz, /readyz and /metrics.")
 @click.option(
-    "--health-port", type=click.IntRange(0, 65535), envvar="JOBTRAIL_HEALTH_PORT",
-    default=_HEALTH_PORT,
+    "--health-port", type=click.IntRange(0, 65535),
     help=f"Their port; 0 turns them off. Default: JOBTRAIL_HEALTH_PORT, else {_HEALTH_PORT}.",
 )  # fmt: skip
 def projector(
@@ -51,7 +50,7 @@ def projector(
     store: str | None,
     name: str,
     health_host: str | None,
-    health_port: int,
+    health_port: int | None,
 ) -> None:
     """Run one projector in the foreground, until SIGINT or SIGTERM.
 
@@ -66,6 +65,8 @@ def projector(
             where="--name",
             hint="Take one that stays the same at every start, as projector-0.",
         )
+    if health_port is None and not is_in_environment("health_port"):
+        health_port = _HEALTH_PORT
     settings = _settings(
         data_dir,
         bootstrap_servers=bootstrap_servers,

@@ -24,6 +24,7 @@ MAX_BYTES: Final = 30 * 1024 * 1024
 
 #: Every command, and the extra without which it can do nothing; None for those of the base.
 EXTRAS: Final = {
+    "api": "server",
     "archive": "replay",
     "bridge": "pg-boss",
     "dead": "server",
@@ -36,6 +37,7 @@ EXTRAS: Final = {
     "keys": "server",
     "log": "server",
     "rebuild": "server",
+    "projector": "server",
     "replay": "replay",
     "report": "replay",
     "search": None,

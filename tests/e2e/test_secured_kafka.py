@@ -107,7 +107,7 @@ def settings_for(folder: Path, way: dict[str, Any]) -> Settings:
         "port": 0,
         **way,
     }
-    settings = Settings.model_validate(found)
+    settings = Settings(**found)
     settings.data_dir.mkdir(mode=0o700)
     return settings
 
