@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from jobtrail.core.trail import TRAIL_LAYOUT
-from projections.postgres.arrays import insert, run, unnest
+from projections.postgres.arrays import insert, run, statement, unnest
 from projections.postgres.connection import Connection
 from projections.postgres.layout import NONE
 
@@ -43,10 +43,11 @@ _VERSIONS: Final = insert(
         "until_offset": "bigint",
     },
 )
-_ENDS: Final = (
-    "UPDATE versions SET until = new.until, until_offset = new.until_offset FROM "  # noqa: S608
-    + unnest({"row": "bigint", "until": "bigint", "until_offset": "bigint"})
-    + " WHERE versions.row = new.row AND versions.until_offset IS NULL"
+_END: Final = {"row": "bigint", "until": "bigint", "until_offset": "bigint"}
+_ENDS: Final = statement(
+    "UPDATE versions SET until = new.until, until_offset = new.until_offset "  # noqa: S608
+    f"FROM {unnest(_END)} WHERE versions.row = new.row AND versions.until_offset IS NULL",
+    _END,
 )
 
 

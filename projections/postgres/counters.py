@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import Final
 
 from jobtrail.core.states import STATES
-from projections.postgres.arrays import insert, run
+from projections.postgres.arrays import Statement, insert, run
 from projections.postgres.connection import Connection
 from projections.postgres.layout import DAY, EVERYBODY, NONE
 
 _COUNTS: Final = {str(state): "bigint" for state in STATES}
 
 
-def _moved(table: str, key: tuple[str, ...]) -> str:
+def _moved(table: str, key: tuple[str, ...]) -> Statement:
     sets = ", ".join(f"{state} = {table}.{state} + excluded.{state}" for state in STATES)
     columns = {**dict.fromkeys(key, "integer"), **_COUNTS}
     return insert(table, columns, f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET {sets}")
