@@ -21,9 +21,11 @@ DEFAULT_SCHEMA: Final = "jobtrail"
 SCHEMA_VERSION: Final = 1
 _SCHEMA_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 #: A store's plans are those of look-ups by an index. A plan that was made while a table was empty
-#: would go on reading all of it.
+#: would go on reading all of it. A bitmap has no order: to find the next 20 jobs of an audience by
+#: one, all of its jobs are read and sorted, which is cheap for most audiences and not for all.
 _PLANS: Final = {
     "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "jit": "off",
