@@ -25,6 +25,7 @@ from projections.ports.write import Beat, Tally
 from projections.sqlite.files import schema
 from projections.sqlite.read.reader import SqliteReader
 from projections.sqlite.write.writer import SqliteWriter
+from tests.contract.postgres_store import PostgresStore
 from tests.contract.store_model import Audience, Counters
 from tests.contract.store_streams import DAY, PARTITIONS
 
@@ -244,14 +245,18 @@ class InMemory:
         return {number: part.tally for number, part in self.made.partitions.items()}
 
 
-Kit = SqliteStore | InMemory
+Kit = SqliteStore | InMemory | PostgresStore
 
 #: How each store of files is found at a place of its own.
 SQLITE: Final[dict[str, Callable[[Path], SqliteStore]]] = {
     f"sqlite-{shards}": partial(SqliteStore, shards=shards) for shards in (1, 2, 3)
 }
 #: How each store under test is found at a place of its own.
-IMPLEMENTATIONS: Final[dict[str, Callable[[Path], Kit]]] = {"memory": InMemory, **SQLITE}
+IMPLEMENTATIONS: Final[dict[str, Callable[[Path], Kit]]] = {
+    "memory": InMemory,
+    **SQLITE,
+    "postgres": PostgresStore,
+}
 
 
 def at_address(address: str) -> SqliteStore:

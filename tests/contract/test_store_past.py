@@ -101,7 +101,7 @@ def log_of(steps: list[Any]) -> Log:
     return log
 
 
-@pytest.mark.parametrize("name", ["memory", "sqlite-2"])
+@pytest.mark.parametrize("name", ["memory", "sqlite-2", "postgres"])
 @settings(
     max_examples=50,
     deadline=None,
@@ -181,9 +181,10 @@ async def test_the_past_of_mixed_lives_is_their_fold(store: Kit, seed: int) -> N
                 check(snapshot, log, model, caller, some_filters(rng), cut)
 
 
-async def test_many_jobs_at_once_whose_times_go_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["sqlite-2", "postgres"])
+async def test_many_jobs_at_once_whose_times_go_back(name: str, tmp_path: Path) -> None:
     """So many that their changes are derived in columns, over several transactions."""
-    store = IMPLEMENTATIONS["sqlite-2"](tmp_path / "store")
+    store = IMPLEMENTATIONS[name](tmp_path / "store")
     store.create()
     log, rng = seeded_log(75, jobs=3_000, events=9_000, steady=0), random.Random(75)
     await fill(store, log, most=900, again=0.0)
@@ -202,8 +203,9 @@ async def test_many_jobs_at_once_whose_times_go_back(tmp_path: Path) -> None:
 # --- what one look is bound to
 
 
-async def test_a_rare_job_is_found_by_several_looks(tmp_path: Path) -> None:
-    store = IMPLEMENTATIONS["sqlite-2"](tmp_path / "store")
+@pytest.mark.parametrize("name", ["sqlite-2", "postgres"])
+async def test_a_rare_job_is_found_by_several_looks(name: str, tmp_path: Path) -> None:
+    store = IMPLEMENTATIONS[name](tmp_path / "store")
     store.create()
     log = Log()
     for number in range(10_400):

@@ -1,0 +1,1 @@
+"""A projection store in PostgreSQL."""
