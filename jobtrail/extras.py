@@ -40,6 +40,7 @@ BRINGS: Final = {
         "rich",
     ),
     "pg-boss": ("asyncpg", "rich"),
+    "postgres": ("psycopg",),
     "parquet": ("pyarrow",),
 }
 
