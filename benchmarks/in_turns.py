@@ -2,7 +2,8 @@
 
 `python -m benchmarks.in_turns CHECKOUT`
 
-Each round measures both, so that a machine that is slower for a while is so for both.
+Each round measures both, so that a machine that is slower for a while is so for both. A checkout of
+before a change of `one_by_one` itself needs the new one to be compared.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ HERE = Path(__file__).resolve().parents[1]
 
 
 async def _run(checkout: Path, *arguments: str) -> bytes:
-    """Run `one_by_one` with the modules of a checkout; return what it printed."""
+    """Run a checkout's own `one_by_one`, since modules move; return what it printed."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        str(HERE / "benchmarks" / "one_by_one.py"),
+        str(checkout / "benchmarks" / "one_by_one.py"),
         *arguments,
         cwd=checkout,
         env={**os.environ, "PYTHONPATH": str(checkout), "PYTHONSAFEPATH": "1"},
