@@ -156,7 +156,7 @@ class MemorySnapshot:
         return [(job.id, STATE_CODES[job.state], job.output) for job in visible]
 
     def watched(self, ids: list[str]) -> dict[str, Job]:
-        """Return these jobs with the last entries of their trails, whoever may see them."""
+        """Return these jobs with the last entries of their trails, for any caller."""
         found = [stored for job_id in ids if (stored := self._find(job_id))]
         return {stored.job.id: stored.with_last_entries for stored in found}
 

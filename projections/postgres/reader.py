@@ -179,7 +179,7 @@ class PostgresSnapshot:
             raise TooLong
 
     def watched(self, ids: list[str]) -> dict[str, Job]:
-        """Return these jobs with the last entries of their trails, whoever may see them."""
+        """Return these jobs with the last entries of their trails, for any caller."""
         return {known.job.id: known.job for known in read_jobs(self._connection, ids)}
 
     def audiences(self, places: Iterable[tuple[str, int]]) -> dict[str, Audience]:

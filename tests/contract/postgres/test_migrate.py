@@ -1,4 +1,4 @@
-"""A store's tables are made once, in order, whoever comes at the same time; others are refused."""
+"""A store's tables are made once, in order, also where two try at once; others are refused."""
 
 from __future__ import annotations
 
