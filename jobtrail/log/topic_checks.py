@@ -204,7 +204,7 @@ def _leaders(name: str, topic: Described) -> Iterator[TopicFinding]:
         yield TopicFinding(
             "replicas",
             True,
-            f"{name} has no leader for partitions {_listed(leaderless)}",
+            f"{name} has no leader for partitions {listed(leaderless)}",
             "Start the brokers that hold them.",
         )
     behind = sorted(n for n, (_, all_, insync) in topic.partitions.items() if insync < all_)
@@ -212,7 +212,7 @@ def _leaders(name: str, topic: Described) -> Iterator[TopicFinding]:
         yield TopicFinding(
             "replicas",
             False,
-            f"{name} has replicas that are not in sync: partitions {_listed(behind)}",
+            f"{name} has replicas that are not in sync: partitions {listed(behind)}",
             "See to the brokers that are behind or down.",
         )
 
@@ -254,5 +254,6 @@ def _replicas(name: str, topic: Described, insync: int) -> Iterator[TopicFinding
         )
 
 
-def _listed(numbers: list[int]) -> str:
+def listed(numbers: list[int]) -> str:
+    """Return numbers as a sentence has them."""
     return ", ".join(map(str, numbers))

@@ -22,10 +22,6 @@ def topics(settings: Settings, cluster: Cluster) -> Iterator[Finding]:
             yield ok("topics", f"{name} keeps everything, {len(topic.partitions)} partitions")
 
 
-def _listed(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers))
-
-
 def clock(settings: Settings, cluster: Cluster) -> Iterator[Finding]:
     """Check that no record's timestamp is in the future."""
     log = cluster.topics.get(settings.topic)
@@ -76,8 +72,8 @@ def group(settings: Settings, cluster: Cluster) -> Iterator[Finding]:
     elif missing:
         yield problem(
             "group",
-            f"no projector has partitions {_listed(missing)}; the group is {cluster.group_state}: "
-            f"{who}",
+            f"no projector has partitions {topic_checks.listed(missing)}; the group is "
+            f"{cluster.group_state}: {who}",
             mend,
         )
     else:
